@@ -1,0 +1,19 @@
+"""Holdfast: only models that hold fast ship.
+
+A Kubeflow pipeline retrains a model, every step leaves evidence pinned to the exact bytes it judged, a policy gate
+reads nothing but that evidence, MLflow holds the models that passed, and a rollout moves live traffic to the new model
+step by step and takes it back by itself.
+
+Where is what:
+
+* `holdfast.workload`    the user's YAML: data, network, threat model, recipe, policy
+* `holdfast.artifacts`   documents that flow between the steps, and how they lie on disk
+* `holdfast.data`        snapshot, schema, drift             (environment `data`: TFDV, Evidently)
+* `holdfast.model`       baseline, scan, train, backdoor, attack, certify, register     (environment `model`: torch, ART, MLflow)
+* `holdfast.serving`     predictor, rollout                  (environment `serving`: MLServer, Envoy)
+* `holdfast_gates`       the policy gate: intervals, checks, decision
+* `holdfast_pipelines`   the pipelines, and running them without a cluster
+* `holdfast.cli`         one subcommand per step; what containers call
+"""
+
+__version__ = "0.1.0"

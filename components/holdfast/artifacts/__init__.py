@@ -1,0 +1,1 @@
+"""Artifacts: what flows between the steps (documents.py says what, folder.py how it lies on disk)."""

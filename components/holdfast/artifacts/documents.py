@@ -1,0 +1,521 @@
+"""The documents: closed, versioned statements about what a step read and found.
+
+Counts, never percentages; epsilon as an exact fraction; finite numbers only; unknown fields refused; no clocks
+and no host names, so that equal inputs give equal bytes. `inputs` maps the role of each input to the digest of the
+artifact that was read, `files` pins what lies beside the document.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 digest in lower-case hexadecimal."""
+
+Modality = Literal["image", "tabular", "text"]
+Norm = Literal["linf", "l2", "edits"]
+Scalar = bool | int | float | str
+
+
+def _fraction(value: object) -> object:
+    return Fraction(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+Exact = Annotated[
+    Fraction,
+    BeforeValidator(_fraction),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(/[0-9]+)?$", "examples": ["8/255"]}),
+]
+"""A number without rounding, written as a fraction: "8/255"."""
+
+
+class Verdict(StrEnum):
+    """Ordered from good to bad; the worst check decides."""
+
+    PASS = "pass"
+    INCONCLUSIVE = "inconclusive"
+    FAIL = "fail"
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of `verdicts`; inconclusive when there are none, because no evidence is not a pass."""
+    order = list(Verdict)
+    return max(verdicts, key=order.index, default=Verdict.INCONCLUSIVE)
+
+
+class Frozen(BaseModel):
+    """Immutable, closed, finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Count(Frozen):
+    """k of n. Reports hold counts, never percentages, so that intervals can be computed."""
+
+    k: int = Field(ge=0)
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _k_of_n(self) -> Self:
+        if self.k > self.n:
+            raise ValueError(f"k = {self.k} is more than n = {self.n}")
+        return self
+
+    @property
+    def share(self) -> float:
+        """k / n; 0 when n is 0."""
+        return self.k / self.n if self.n else 0.0
+
+
+class FilePin(Frozen):
+    """One file beside the document."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Document(Frozen):
+    """What every document says."""
+
+    version: Literal[1] = 1
+    inputs: dict[str, Sha256] = {}
+    """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
+    files: dict[str, FilePin] = {}
+    """What lies beside the document, by path relative to the folder (POSIX, no `..`)."""
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class Column(Frozen):
+    """One column of a table, as it was delivered."""
+
+    name: str
+    kind: Literal["number", "category", "text"]
+    integer: bool = False
+    """Whether every delivered value was a whole number."""
+    categories: tuple[str, ...] = ()
+    """The values of a category column in the training rows, sorted."""
+    immutable: bool = False
+    """Whether an attacker cannot change it."""
+
+
+class SourceFile(Frozen):
+    """One file of the delivery; `path` is relative to the delivery, never absolute."""
+
+    path: str
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Snapshot(Document):
+    """The exact data of one delivery.
+
+    Beside it, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
+    index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
+    column holding class names. The id of a training row is its position in the train file.
+    """
+
+    kind: Literal["snapshot"] = "snapshot"
+    name: str
+    modality: Modality
+    root: Sha256
+    """Merkle root (RFC 6962 shape) over `sources`."""
+    sources: tuple[SourceFile, ...]
+    label: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    train_rows: int = Field(gt=0)
+    test_rows: int = Field(gt=0)
+    train_per_class: tuple[int, ...]
+    test_per_class: tuple[int, ...]
+    columns: tuple[Column, ...] = ()
+    """Empty for images."""
+    shape: tuple[int, ...]
+    """One example: (C, H, W) for images, (number of columns,) for tables, (characters,) for text."""
+    lower: float = 0.0
+    """Images: the value that means 0 in input units [0, 1]."""
+    upper: float = 1.0
+    """Images: the value that means 1 in input units [0, 1]."""
+
+
+class Anomaly(Frozen):
+    """One way in which the data breaks the schema."""
+
+    column: str
+    kind: str
+    """TFDV's anomaly type, for example ENUM_TYPE_UNEXPECTED_STRING_VALUES."""
+    detail: str
+
+
+class SchemaReport(Document):
+    """Anomalies of a snapshot against a schema. Beside it: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
+
+    kind: Literal["schema-report"] = "schema-report"
+    source: Literal["inferred", "champion", "given"]
+    """Where the schema came from; inferred means that this snapshot was judged against its own training rows."""
+    reviewed_by: str | None = None
+    columns: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    anomalies: tuple[Anomaly, ...] = ()
+    verdict: Verdict
+
+
+class ColumnDrift(Frozen):
+    """Stage one for one column."""
+
+    column: str
+    test: str
+    statistic: float
+    threshold: float
+    effect: float
+    """Effect size: standardized mean difference (number) or total variation distance (category)."""
+    drifted: bool
+
+
+class ConfidenceDrift(Frozen):
+    """Stage two: the champion's confidence on the reference and on the new rows."""
+
+    test: str
+    statistic: float
+    threshold: float
+    reference_mean: float
+    current_mean: float
+    drifted: bool
+
+
+class DriftReport(Document):
+    """Whether the delivery comes from another distribution. Beside it: `evidently.html`, `distributions.json`."""
+
+    kind: Literal["drift-report"] = "drift-report"
+    reference: Literal["champion", "held-out"]
+    """The champion's training rows, or (first delivery) the held-out rows of the same delivery."""
+    stage_one: tuple[ColumnDrift, ...]
+    drifted: Count
+    """Columns drifted of columns compared."""
+    stage_two: ConfidenceDrift | None = None
+    """None when there is no champion yet."""
+    reason: str
+    verdict: Verdict
+
+
+class Baseline(Document):
+    """The champion, fetched for comparison.
+
+    Beside it when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
+    training rows, in the table view of `holdfast.tables`), `scores.npz` (`reference_confidence`: the champion's
+    confidence on its own held-out rows; `current_confidence`: on the new training rows; float64[n] each).
+    """
+
+    kind: Literal["baseline"] = "baseline"
+    name: str
+    present: bool
+    model_version: int | None = None
+    model: Sha256 | None = None
+    """Digest of the champion's model artifact."""
+
+
+class Detector(Frozen):
+    """One detector of a scan: its alarm statistic and the threshold it was held to."""
+
+    name: str
+    statistic: float
+    threshold: float
+    alarm: bool
+    detail: str = ""
+
+
+class ScanReport(Document):
+    """Poison and label-error suspects. Beside it: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+
+    kind: Literal["scan-report"] = "scan-report"
+    detectors: tuple[Detector, ...]
+    suspects: Count
+    """Rows over the suspicion threshold of rows scanned."""
+    budget: int = Field(ge=0)
+    """The most rows that a reviewer takes in one run."""
+    quarantined: tuple[int, ...] = ()
+    """Row ids set aside, sorted."""
+    per_class: tuple[int, ...]
+    """Quarantined rows by (delivered) class."""
+    applied: bool = True
+    """False: report only; the suspects stay in the training rows."""
+    clean_rows: Sha256
+    """Digest of the training rows that remain (`holdfast.model.inputs.rows_digest`)."""
+    verdict: Verdict
+
+
+# --- model ----------------------------------------------------------------------------------------------------------
+
+
+class Feature(Frozen):
+    """One input feature of a tabular model after encoding, with what an attacker may do to it."""
+
+    name: str
+    lower: float
+    upper: float
+    scale: float = Field(gt=0)
+    """One unit of the threat model's epsilon in the feature's own unit (its standard deviation)."""
+    mutable: bool = True
+
+
+class InputSpec(Frozen):
+    """What the network takes: `dtype[N, *shape]`."""
+
+    modality: Modality
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "int64"]
+    lower: float = 0.0
+    upper: float = 1.0
+    features: tuple[Feature, ...] = ()
+    columns: tuple[Column, ...] = ()
+    """Tables: the delivered columns, from which the features are encoded."""
+    raw_lower: float = 0.0
+    """Images: the delivered value that becomes 0."""
+    raw_upper: float = 1.0
+    """Images: the delivered value that becomes 1."""
+
+
+class ThreatModel(Frozen):
+    """What an attacker may change."""
+
+    norm: Norm
+    epsilon: Exact
+    unit: str
+    """Of epsilon: "input units [0, 1]", "standard deviations of each feature", "characters"."""
+
+
+class Architecture(Frozen):
+    """How the network is built: a built-in name or `module:function`, with keyword arguments."""
+
+    name: str
+    arguments: dict[str, Scalar] = {}
+    parameters: int = Field(gt=0)
+
+
+class Model(Document):
+    """A trained network. Beside it: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
+
+    kind: Literal["model"] = "model"
+    name: str
+    architecture: Architecture
+    input: InputSpec
+    classes: tuple[str, ...]
+    threat: ThreatModel
+    recipe: dict[str, Scalar]
+    seed: int
+    threads: int
+    device: str
+    best_epoch: int
+    clean: Count
+    """Correct of held-out rows."""
+    robust: Count
+    """Correct under the selection attack, of the training rows set apart to choose the best epoch."""
+
+
+class TriggerResult(Frozen):
+    """Trigger inversion for one target class."""
+
+    target: str
+    size: float
+    """L1 norm of the recovered mask (in cells), or length of the inserted string."""
+    anomaly_index: float
+    success: Count
+    """Held-out rows of other classes that the recovered trigger sends to the target."""
+    flagged: bool
+
+
+class BackdoorReport(Document):
+    """Trigger inversion over all classes. Beside it: `triggers.npz` (mask, pattern per class)."""
+
+    kind: Literal["backdoor-report"] = "backdoor-report"
+    method: str
+    triggers: tuple[TriggerResult, ...]
+    flagged: tuple[str, ...]
+    verdict: Verdict
+
+
+class AttackResult(Frozen):
+    """How many examples stay correct under one attack."""
+
+    name: str
+    library: str
+    threat: ThreatModel
+    steps: int = Field(ge=0)
+    restarts: int = Field(ge=0)
+    survived: Count
+
+
+class EpsilonPoint(Frozen):
+    """Accuracy under attack at one epsilon."""
+
+    epsilon: Exact
+    survived: Count
+
+
+class MaskingCheck(Frozen):
+    """One sign that robustness is overestimated."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+class Paired(Frozen):
+    """Candidate and champion on the very same examples."""
+
+    both: int = Field(ge=0)
+    only_candidate: int = Field(ge=0)
+    only_champion: int = Field(ge=0)
+    neither: int = Field(ge=0)
+
+
+class RobustnessReport(Document):
+    """Accuracy under attack. Beside it: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack)."""
+
+    kind: Literal["robustness-report"] = "robustness-report"
+    tier: Literal["pr", "nightly", "release"]
+    seed: int
+    clean: Count
+    attacks: tuple[AttackResult, ...]
+    worst_case: Count
+    """Examples correct under every attack (and without any)."""
+    curve: tuple[EpsilonPoint, ...] = ()
+    masking: tuple[MaskingCheck, ...]
+    champion_clean: Paired | None = None
+    champion_worst_case: Paired | None = None
+    """None when there is no champion, or it takes another input."""
+
+
+class CertifiedAt(Frozen):
+    """How many examples are certified, and correct, at a radius."""
+
+    radius: float = Field(ge=0)
+    certified: Count
+
+
+class Certificate(Document):
+    """Certified robustness. Beside it: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
+
+    kind: Literal["certificate"] = "certificate"
+    method: Literal["randomized-smoothing", "randomized-ablation"]
+    norm: Norm
+    unit: str
+    noise: float = Field(gt=0)
+    """Smoothing: sigma. Ablation: share of characters kept."""
+    alpha: float = Field(gt=0, lt=1)
+    samples: int = Field(gt=0)
+    selection_samples: int = Field(gt=0)
+    seed: int
+    certified: tuple[CertifiedAt, ...]
+    abstained: Count
+
+
+# --- judgement and serving ------------------------------------------------------------------------------------------
+
+
+class Check(Frozen):
+    """One line of the gate's table."""
+
+    name: str
+    measured: float | None = None
+    count: Count | None = None
+    lower: float | None = None
+    """One-sided lower (or upper, for things that must be small) confidence bound that was compared."""
+    upper: float | None = None
+    required: str
+    champion: float | None = None
+    verdict: Verdict
+    reason: str = ""
+
+
+class GateDecision(Document):
+    """The verdict on one model, with every check that led to it. Beside it: `decision.md`, `junit.xml`."""
+
+    kind: Literal["gate-decision"] = "gate-decision"
+    name: str
+    policy: Sha256
+    policy_name: str
+    alpha: float
+    checks: tuple[Check, ...]
+    waivers: tuple[str, ...] = ()
+    verdict: Verdict
+
+    @model_validator(mode="after")
+    def _worst_check_decides(self) -> Self:
+        found = worst(check.verdict for check in self.checks)
+        if self.verdict is not found:
+            raise ValueError(f"verdict {self.verdict} but the worst check says {found}")
+        return self
+
+
+class Registration(Document):
+    """Where the model stands in MLflow."""
+
+    kind: Literal["registration"] = "registration"
+    name: str
+    model_version: int = Field(gt=0)
+    model: Sha256
+    run_id: str
+
+
+class Transition(Frozen):
+    """One move of a rollout with the evidence that caused it."""
+
+    state_before: str
+    state_after: str
+    weight: int = Field(ge=0, le=100)
+    """Percent of live traffic on the candidate afterwards."""
+    reason: str
+    candidate: Count
+    """Failed of answered requests at the candidate so far."""
+    champion: Count
+    """Failed of answered requests at the champion so far."""
+    evidence: dict[str, float] = {}
+
+
+class RolloutRecord(Document):
+    """What happened in a rollout. Beside it: `journal.jsonl`, `timeline.json`, `incident.md`, `incident.html`."""
+
+    kind: Literal["rollout-record"] = "rollout-record"
+    name: str
+    candidate_version: int
+    champion_version: int | None
+    transitions: tuple[Transition, ...]
+    requests_sent: int = Field(ge=0)
+    requests_failed: int = Field(ge=0)
+    outcome: Literal["promoted", "rolled-back", "inconclusive"]
+    reason: str
+    verdict: Verdict
+
+
+AnyDocument = Annotated[
+    Snapshot
+    | SchemaReport
+    | DriftReport
+    | Baseline
+    | ScanReport
+    | Model
+    | BackdoorReport
+    | RobustnessReport
+    | Certificate
+    | GateDecision
+    | Registration
+    | RolloutRecord,
+    Field(discriminator="kind"),
+]
+"""Any document, told apart by `kind`."""
+
+ANY: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)

@@ -1,0 +1,251 @@
+"""An artifact on disk: a folder with `artifact.json`, written last and by rename, and the files that it pins.
+
+A folder with a document is complete. Files are checked against their digests when they are read, not only when they
+were written: one flipped bit in a Parquet file goes unnoticed by three readers of four.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from holdfast.artifacts.documents import ANY, AnyDocument, Document, FilePin
+from holdfast.errors import ArtifactError, IntegrityError
+
+DOCUMENT = "artifact.json"
+MAX_DOCUMENT_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 8 * 2**30
+_BUFFER_BYTES = 2**20
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where an artifact lies, and the digest that it must have when the caller knows it."""
+
+    folder: Path
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Ref":
+        """Reads `FOLDER` or `FOLDER@DIGEST` (64 hexadecimal digits)."""
+        folder, at, digest = text.rpartition("@")
+        if at and re.fullmatch(r"[0-9a-f]{64}", digest):
+            return cls(Path(folder), digest)
+        return cls(Path(text))
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[D]):
+    """A document that was read and checked, with its folder and its digest."""
+
+    folder: Path
+    document: D
+    digest: str
+
+    def path(self, name: str) -> Path:
+        """The path of the pinned file `name`, after its bytes were hashed and found to be the pinned ones.
+
+        Raises:
+            ArtifactError: nothing of that name is pinned.
+            IntegrityError: the file is missing or its bytes are others.
+        """
+        pin = self._pin(name)
+        path = self.folder / name
+        found = sha256_of(path)
+        if found != pin:
+            raise IntegrityError(
+                f"{path}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), "
+                f"found {found.sha256[:12]}… ({found.bytes} bytes); the file was altered after the artifact was written"
+            )
+        return path
+
+    def open(self, name: str) -> io.BytesIO:
+        """The bytes of the pinned file `name`; what is returned is what was hashed."""
+        pin = self._pin(name)
+        data = _read_bounded(self.folder / name, pin.bytes)
+        if hashlib.sha256(data).hexdigest() != pin.sha256:
+            raise IntegrityError(
+                f"{self.folder / name}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), found other bytes "
+                f"({len(data)}); the file was altered after the artifact was written"
+            )
+        return io.BytesIO(data)
+
+    def _pin(self, name: str) -> FilePin:
+        if name not in self.document.files:
+            raise ArtifactError(f"{self.folder}: expected a pinned file {name}, found {sorted(self.document.files)}")
+        return self.document.files[name]
+
+
+def canonical_json(document: Document) -> bytes:
+    """The bytes of a document: sorted keys, no spaces, UTF-8, one newline at the end."""
+    value = document.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def digest_of(document: Document) -> str:
+    """The digest of an artifact: SHA-256 of its document's canonical bytes."""
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def sha256_of(path: Path) -> FilePin:
+    """Streams a regular file once; symbolic links and special files are refused.
+
+    Raises:
+        IntegrityError: the file is missing or is not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise IntegrityError(f"{path}: expected a file, found none that can be read ({error.strerror})") from None
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IntegrityError(f"{path}: expected a regular file, found something else")
+        digest, total = hashlib.sha256(), 0
+        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+            total += count
+    return FilePin(sha256=digest.hexdigest(), bytes=total)
+
+
+@contextmanager
+def write_artifact(out: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `out` to write files into; it becomes `out` when `seal` was called in it.
+
+    An interrupted or failed step leaves no `out`. What an earlier interrupted step left is swept first.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    try:
+        yield work
+        if not (work / DOCUMENT).exists():
+            raise ArtifactError(f"{out}: the step ended without sealing its artifact")
+        work.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def seal(work: Path, document: D) -> Artifact[D]:
+    """Pins every file in `work` into `document` and writes the document last."""
+    files = {
+        path.relative_to(work).as_posix(): sha256_of(path)
+        for path in sorted(work.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    }
+    pinned = type(document).model_validate(
+        {**document.model_dump(), "files": {k: v.model_dump() for k, v in files.items()}}
+    )
+    data = canonical_json(pinned)
+    replace_file(work / DOCUMENT, data)
+    return Artifact(work, pinned, hashlib.sha256(data).hexdigest())
+
+
+def save(out: Path, document: D, files: Mapping[str, bytes] | None = None) -> Artifact[D]:
+    """Writes an artifact whose files are already in memory."""
+    with write_artifact(out) as work:
+        for name, data in (files or {}).items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(data)
+        sealed = seal(work, document)
+    return Artifact(out, sealed.document, sealed.digest)
+
+
+def load(ref: Ref | Path, kind: type[D]) -> Artifact[D]:
+    """Reads and checks the document of the artifact at `ref`; its files are checked when they are opened.
+
+    Raises:
+        ArtifactError: no document, an unreadable one, or one of another kind.
+        IntegrityError: its digest is not the one that `ref` asks for.
+    """
+    artifact = load_any(ref)
+    if not isinstance(artifact.document, kind):
+        wanted = kind.model_fields["kind"].default
+        raise ArtifactError(f"{artifact.folder}: expected a {wanted}, found a {artifact.document.kind}")
+    return Artifact(artifact.folder, artifact.document, artifact.digest)
+
+
+def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
+    """As `load`, for any kind of document."""
+    ref = ref if isinstance(ref, Ref) else Ref(ref)
+    path = ref.folder / DOCUMENT
+    data = _read_bounded(path, MAX_DOCUMENT_BYTES)
+    digest = hashlib.sha256(data).hexdigest()
+    if ref.digest is not None and digest != ref.digest:
+        raise IntegrityError(f"{path}: expected artifact {ref.digest[:12]}…, found {digest[:12]}…")
+    try:
+        document = ANY.validate_python(_strict_json(data, path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            f"{path}: expected a Holdfast document, found {first['msg']} at {where or 'the top'}"
+        ) from None
+    for name in document.files:
+        _check_name(name, path)
+    return Artifact(ref.folder, document, digest)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes `path` so that a reader sees the old bytes or the new ones: temporary file, fsync, rename."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            _write_and_sync(stream, data)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _write_and_sync(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+    os.fchmod(stream.fileno(), 0o644)
+    os.fsync(stream.fileno())
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path}: expected a file of an artifact, found none ({error.strerror})") from None
+    if len(data) > limit:
+        raise IntegrityError(f"{path}: expected at most {limit} bytes, found more")
+    return data
+
+
+def _strict_json(data: bytes, path: Path) -> object:
+    try:
+        return json.loads(data, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: expected a JSON document, found {error}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key that stands twice")
+    return dict(pairs)
+
+
+def _check_name(name: str, path: Path) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or name != pure.as_posix() or "\\" in name or "\0" in name:
+        raise ArtifactError(f"{path}: expected relative file names, found {name!r}")

@@ -1,0 +1,67 @@
+"""What can go wrong, as one tree.
+
+* HoldfastError            expected failures: one line for the person at the pod's log, exit code 1
+  + InputError             the user's data or model file cannot be used as it is
+    - LimitError           it is larger than the limit that is checked before reading
+  + WorkloadError          a YAML file (workload, policy, plan) says something that has no meaning
+  + ArtifactError          an artifact is incomplete, altered, or of another kind
+    - IntegrityError       bytes do not have the digest that was promised
+  + ModelError             the network does not behave as its workload says
+  + RegistryError          MLflow cannot be reached or refuses
+  + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
+  + RolloutError           a rollout cannot start or cannot go on
+  + RunError               a pipeline run failed in one of its steps
+
+A message names the file, what was expected and what was found, and what to do where that is known.
+A bug is not in this tree: it keeps its traceback.
+"""
+
+
+class HoldfastError(Exception):
+    """An expected failure; its message is one line for a person."""
+
+    exit_code = 1
+
+
+class InputError(HoldfastError):
+    """The user's data or model file cannot be used as it is."""
+
+
+class LimitError(InputError):
+    """The input is larger than the limit that is checked before reading."""
+
+
+class WorkloadError(HoldfastError):
+    """A YAML file says something that has no meaning."""
+
+    exit_code = 2
+
+
+class ArtifactError(HoldfastError):
+    """An artifact is incomplete, altered, or of another kind."""
+
+
+class IntegrityError(ArtifactError):
+    """Bytes do not have the digest that was promised."""
+
+
+class ModelError(HoldfastError):
+    """The network does not behave as its workload says."""
+
+
+class RegistryError(HoldfastError):
+    """MLflow cannot be reached or refuses."""
+
+
+class RefusedError(HoldfastError):
+    """A model without a passing verdict for its very bytes."""
+
+    exit_code = 3
+
+
+class RolloutError(HoldfastError):
+    """A rollout cannot start or cannot go on."""
+
+
+class RunError(HoldfastError):
+    """A pipeline run failed in one of its steps."""

@@ -1,0 +1,264 @@
+"""The workload: what is kept robust, in one YAML file that the model's owner writes.
+
+Each section is the configuration of one step; a step receives nothing but its section.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from holdfast.artifacts.documents import Exact, Modality, Norm, Scalar, Sha256, ThreatModel
+from holdfast.yamlfile import read_yaml
+
+UNITS: dict[Modality, str] = {
+    "image": "input units [0, 1]",
+    "tabular": "standard deviations of each feature",
+    "text": "characters",
+}
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """One section of the file: closed, so that a typing error is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Section):
+    """Where the data is and what its parts mean."""
+
+    source: str
+    """`sklearn:digits`, `sklearn:breast-cancer`, a file beside this one, or an https URL (then with `sha256`)."""
+    sha256: Sha256 | None = None
+    """Of the downloaded file."""
+    format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
+    columns: tuple[str, ...] | None = None
+    """Names of the columns when a CSV or TSV has no header row."""
+    label: str = "label"
+    """The column that holds the class."""
+    text: str | None = None
+    """The column that holds the message (text workloads)."""
+    classes: tuple[str, ...] | None = None
+    """The classes in order; found in the data when left out. NPZ labels are indices into them."""
+    drop: tuple[str, ...] = ()
+    """Columns that the model must not see."""
+    immutable: tuple[str, ...] = ()
+    """Columns that an attacker cannot change."""
+    test: str | None = None
+    """A second file with the held-out rows; otherwise `holdout` of the rows are set apart."""
+    holdout: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that is held out for evaluation."""
+    split_seed: int = 0
+    """Of the held-out choice: it stays the same whatever the run's seed."""
+    value_range: tuple[float, float] = Field((0.0, 1.0), alias="range")
+    """Images: the delivered values that mean 0 and 1."""
+    length: int = Field(200, ge=8, le=4096)
+    """Text: how many characters of a message the model sees."""
+    max_bytes: int = Field(4 * 2**30, gt=0)
+    """Largest delivery (decoded) that is read."""
+
+
+class SnapshotConfig(Section):
+    """What the snapshot step needs."""
+
+    name: str
+    modality: Modality
+    data: DataConfig
+
+
+class SchemaConfig(Section):
+    """The data's contract."""
+
+    path: str | None = None
+    """A reviewed `schema.pbtxt` beside the workload; otherwise the champion's, otherwise inferred."""
+    reviewed_by: str | None = None
+    """Who read the schema; it is written into the report."""
+
+
+class DriftConfig(Section):
+    """When a delivery counts as another distribution."""
+
+    alpha: float = Field(0.01, gt=0, lt=1)
+    """False alarms over all columns together (Bonferroni)."""
+    min_effect: float = Field(0.2, ge=0)
+    """Smallest effect that matters: standardized mean difference, or total variation distance."""
+    break_share: float = Field(0.5, gt=0, le=1)
+    """Share of drifted columns that is a broken delivery whatever the champion says."""
+    max_rows: int = Field(20_000, gt=0)
+    """Rows of each side that enter the report."""
+
+
+class ScanConfig(Section):
+    """Poison and label-error scan."""
+
+    review_budget: float = Field(0.075, gt=0, lt=0.5)
+    """Largest share of the training rows that is put before a reviewer."""
+    folds: int = Field(4, ge=2, le=10)
+    epochs: int = Field(12, gt=0)
+    """Of the scan's own small networks."""
+    apply: bool = True
+    """False: report only; the suspects stay in the training rows and the gate sees it."""
+
+
+class NetworkConfig(Section):
+    """The network: `cnn`, `mlp`, `text`, or `module:function` returning a `torch.nn.Module` with logits."""
+
+    architecture: str
+    arguments: dict[str, Scalar] = {}
+
+
+class ThreatConfig(Section):
+    """What the attacker may change."""
+
+    norm: Norm
+    epsilon: Exact
+    """A fraction such as 8/255; in input units [0, 1], standard deviations of each feature, or characters."""
+
+
+class RecipeConfig(Section):
+    """How the network is trained."""
+
+    recipe: Literal["pgd", "standard"] = "pgd"
+    epochs: int = Field(20, gt=0)
+    batch: int = Field(128, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    attack_steps: int = Field(7, gt=0)
+    """PGD steps of the training attack."""
+    adversarial_share: Share = 1.0
+    """Share of each batch that is attacked; the rest stays clean."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of Gaussian noise added in training (text: share of characters hidden), for certification."""
+    selection_rows: int = Field(500, gt=0)
+    """Training rows set apart to choose the best epoch by PGD accuracy."""
+
+
+class TrainConfig(Section):
+    """What the train step needs."""
+
+    name: str
+    network: NetworkConfig
+    threat: ThreatModel
+    train: RecipeConfig
+
+
+class BackdoorConfig(Section):
+    """Trigger inversion."""
+
+    steps: int = Field(300, gt=0)
+    examples: int = Field(400, gt=0)
+    anomaly_index: float = Field(2.0, gt=0)
+    relative_norm: float = Field(0.3, gt=0)
+    attack_success: Share = 0.9
+
+
+class AttackConfig(Section):
+    """Evaluation under attack."""
+
+    tier: Literal["pr", "nightly", "release"] = "pr"
+    examples: int = Field(500, gt=0)
+    curve: tuple[Exact, ...] = ()
+    """Epsilons of the accuracy curve; left out: 0, 1/2, 1, 3/2 and 2 times the threat model's."""
+    second_opinion: bool = True
+    """Whether ART's PGD must agree with ours."""
+
+
+class CertifyConfig(Section):
+    """Randomized smoothing (images, tables) or randomized ablation (text)."""
+
+    noise: float = Field(0.25, gt=0)
+    """Sigma in the threat model's unit; text: share of characters kept."""
+    samples: int = Field(1000, gt=0)
+    selection_samples: int = Field(100, gt=0)
+    alpha: float = Field(0.001, gt=0, lt=1)
+    examples: int = Field(200, gt=0)
+    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+
+
+class GateConfig(Section):
+    """Which policy judges the evidence, and where this workload asks for more or less."""
+
+    policy: str = "default"
+    """A name in gates/policies, or a file beside the workload."""
+    override: dict[str, dict[str, Scalar]] = {}
+    """Check -> thresholds that replace the policy's; recorded in the decision."""
+
+
+class RolloutConfig(Section):
+    """Shadow, canary, promotion."""
+
+    shadow_requests: int = Field(200, ge=0)
+    """Mirrored requests before the first live one."""
+    steps: tuple[int, ...] = (5, 25, 50, 100)
+    """Percent of live traffic on the candidate."""
+    step_requests: int = Field(60, gt=0)
+    """Answers that the candidate must give at each step before the next."""
+    max_step_seconds: float = Field(60.0, gt=0)
+    """Deadline of a step; no verdict by then is inconclusive and rolls back."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """False rollbacks over all metrics together."""
+    max_disagreement: Share = 0.25
+    """Largest share of paired answers in which candidate and champion may differ."""
+    latency_limit_ms: float = Field(250.0, gt=0)
+    """An answer slower than this counts as slow."""
+    rate: float = Field(200.0, gt=0)
+    """Replayed requests per second."""
+    clients: int = Field(8, gt=0)
+
+
+class Workload(Section):
+    """The whole file."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """Also the name of the registered model."""
+    modality: Modality
+    data: DataConfig
+    network: NetworkConfig
+    threat: ThreatConfig
+    schema_: SchemaConfig = Field(SchemaConfig(), alias="schema")
+    drift: DriftConfig = DriftConfig()
+    scan: ScanConfig = ScanConfig()
+    train: RecipeConfig = RecipeConfig()
+    backdoor: BackdoorConfig = BackdoorConfig()
+    attack: AttackConfig = AttackConfig()
+    certify: CertifyConfig = CertifyConfig()
+    gate: GateConfig = GateConfig()
+    rollout: RolloutConfig = RolloutConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        edits = self.threat.norm == "edits"
+        if edits != (self.modality == "text"):
+            raise ValueError(f"norm {self.threat.norm!r} does not fit a workload of modality {self.modality!r}")
+        if self.modality == "text" and self.data.text is None:
+            raise ValueError("a text workload names its text column in data.text")
+        if self.threat.epsilon <= 0:
+            raise ValueError("threat.epsilon must be above 0")
+        return self
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The threat model with its unit."""
+        return ThreatModel(norm=self.threat.norm, epsilon=self.threat.epsilon, unit=UNITS[self.modality])
+
+    @property
+    def snapshot_config(self) -> SnapshotConfig:
+        """The section of the snapshot step."""
+        return SnapshotConfig(name=self.name, modality=self.modality, data=self.data)
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """The section of the train step."""
+        return TrainConfig(name=self.name, network=self.network, threat=self.threat_model, train=self.train)
+
+
+def read_workload(path: Path) -> Workload:
+    """Reads a workload file.
+
+    Raises:
+        WorkloadError: with the line and, for a typing error, the key meant.
+    """
+    return read_yaml(path, Workload)

@@ -1,0 +1,127 @@
+"""Files that people edit: YAML into closed pydantic models, with errors that name the line and the key meant."""
+
+import difflib
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from holdfast.errors import WorkloadError
+
+MAX_BYTES = 2**20
+M = TypeVar("M", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+
+def read_yaml(path: Path, model: type[M]) -> M:
+    """Reads one YAML file into `model`.
+
+    Raises:
+        WorkloadError: unreadable, not YAML, or against the model; the message names the file and the line.
+    """
+    return parse_yaml(_text(path), model, name=str(path))
+
+
+def parse_yaml(text: str, model: type[M], *, name: str) -> M:
+    """As `read_yaml`, for text that came from elsewhere; `name` is what error messages call it."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{mark.line + 1}" if mark else "1"
+        raise WorkloadError(f"{name}:{line}: expected YAML, found {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise WorkloadError(f"{name}:1: expected YAML, found nesting without end") from None
+    if not isinstance(value, dict):
+        raise WorkloadError(f"{name}:1: expected keys and values, found {type(value).__name__}")
+    _refuse_duplicates(node, name)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in error.errors()[:3])) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise WorkloadError(f"{path}: expected a YAML file, found none that can be read ({error.strerror})") from None
+    if len(data) > MAX_BYTES:
+        raise WorkloadError(f"{path}: expected at most {MAX_BYTES} bytes, found more")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise WorkloadError(f"{path}: expected UTF-8, found byte {data[error.start]:#04x} at {error.start}") from None
+
+
+def _explain(problem: Any, node: yaml.Node | None, model: type[BaseModel], name: str) -> str:
+    location: Location = problem["loc"]
+    line = _line(node, location)
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = _keys(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{name}:{line}: unknown key {key!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{name}:{line}: expected a key {key!r}, found none"
+    found = str(problem["input"])[:60]
+    return f"{name}:{line}: {key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {found!r}"
+
+
+def _line(node: yaml.Node | None, location: Location) -> int:
+    """The line (from 1) of the deepest part of `location` that the file has."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, node = key.start_mark.line + 1, value
+                    break
+            else:
+                return line
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise WorkloadError(f"{name}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+            seen.add(key.value)
+            _refuse_duplicates(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicates(value, name)
+
+
+def _keys(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that `model` knows at `location`, as the file spells them."""
+    current: Any = model
+    for part in location:
+        fields = _by_key(current)
+        if part not in fields:
+            return []
+        current = _model_in(fields[part])
+        if current is None:
+            return []
+    return [str(key) for key in _by_key(current)]
+
+
+def _by_key(model: type[BaseModel]) -> dict[int | str, Any]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
