@@ -266,6 +266,8 @@ class Feature(Frozen):
     name: str
     lower: float
     upper: float
+    mean: float = 0.0
+    """Over the training rows, in the feature's own unit."""
     scale: float = Field(gt=0)
     """One unit of the threat model's epsilon in the feature's own unit (its standard deviation)."""
     mutable: bool = True

@@ -1,0 +1,314 @@
+"""Networks: the built-in ones, the user's own (`module:function`), and what every one of them must do.
+
+A network takes a batch as `InputSpec` says and returns float32 logits[N, classes]. Built-in networks also give
+`features(x)`, float32[N, F]: the activations before the last layer.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from holdfast.artifacts.documents import InputSpec, Model, Scalar
+from holdfast.artifacts.folder import Artifact
+from holdfast.errors import ModelError
+from holdfast.model.inputs import PAD, SYMBOLS
+
+WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
+SMALLEST_SIDE = 8
+_SUM_TOLERANCE = 1e-3
+
+
+class NetworkLike(Protocol):
+    """A name and keyword arguments, as `NetworkConfig` has them."""
+
+    @property
+    def architecture(self) -> str:
+        """`cnn`, `mlp`, `text` or `module:function`."""
+
+    @property
+    def arguments(self) -> dict[str, Scalar]:
+        """Keyword arguments of the network."""
+
+
+class Cnn(nn.Module):
+    """Convolutions until the shorter side is at most 8, then two linear layers; images float32[N, C, H, W] in [0, 1].
+
+    At 28 x 28 this is conv16(4, s2)-conv32(4, s2)-fc100 (Wong and Kolter 2018), 166 thousand parameters.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int, *, width: int = 16, hidden: int = 100) -> None:
+        super().__init__()
+        channels, height, width_in = shape
+        side = min(height, width_in)
+        if side < SMALLEST_SIDE:
+            raise ModelError(f"cnn: expected images of at least 8 x 8, found {height} x {width_in}")
+        first = _conv(channels, width, 2 if side >= 2 * SMALLEST_SIDE else 1)
+        convs = [first, nn.ReLU(), _conv(width, 2 * width, 2), nn.ReLU()]
+        side = side // 4 if side >= 2 * SMALLEST_SIDE else side // 2
+        while side > SMALLEST_SIDE:
+            convs += [_conv(2 * width, 2 * width, 2), nn.ReLU()]
+            side //= 2
+        self.body = nn.Sequential(*convs, nn.Flatten())
+        flat = self.body(torch.zeros(1, *shape)).shape[1]
+        self.penultimate = nn.Linear(flat, hidden)
+        self.last = nn.Linear(hidden, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """float32[N, hidden]: activations before the last layer."""
+        return torch.relu(self.penultimate(self.body(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32[N, classes]."""
+        out: Tensor = self.last(self.features(x))
+        return out
+
+
+class Mlp(nn.Module):
+    """Linear layers on standardized features; the means and scales are part of the network."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: InputSpec, classes: int, *, hidden: int = 64, layers: int = 2) -> None:
+        super().__init__()
+        count = int(np.prod(spec.shape))
+        self.register_buffer("mean", torch.tensor([f.mean for f in spec.features] or [0.5] * count))
+        self.register_buffer("scale", torch.tensor([f.scale for f in spec.features] or [0.5] * count))
+        widths = [count, *[hidden] * layers]
+        self.body = nn.Sequential(*[part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())])
+        self.last = nn.Linear(hidden, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """float32[N, hidden]: activations before the last layer."""
+        out: Tensor = self.body((x.flatten(1) - self.mean) / self.scale)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32[N, classes]."""
+        out: Tensor = self.last(self.features(x))
+        return out
+
+
+class Text(nn.Module):
+    """Characters int64[N, L]: embedding, convolution, maximum and mean over the message, two linear layers."""
+
+    def __init__(
+        self, classes: int, *, embedding: int = 32, width: int = 64, kernel: int = 5, hidden: int = 64
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(SYMBOLS, embedding, padding_idx=PAD)
+        self.conv = nn.Conv1d(embedding, width, kernel, padding=kernel // 2)
+        self.penultimate = nn.Linear(2 * width, hidden)
+        self.last = nn.Linear(hidden, classes)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """float32[N, L, E]; padding is exactly zero."""
+        out: Tensor = self.table(ids)
+        return out
+
+    def features_embedded(self, embedded: Tensor) -> Tensor:
+        """float32[N, hidden] of embedded characters float32[N, L, E]."""
+        # Only padding is exactly zero, so the mask travels inside the embedding.
+        there = (embedded != 0).any(2, keepdim=True).transpose(1, 2).to(embedded.dtype)
+        activations = torch.relu(self.conv(embedded.transpose(1, 2))) * there
+        mean = activations.sum(2) / there.sum(2).clamp_min(1)
+        return torch.relu(self.penultimate(torch.cat([activations.amax(2), mean], dim=1)))
+
+    def forward_embedded(self, embedded: Tensor) -> Tensor:
+        """Logits float32[N, classes] of embedded characters float32[N, L, E]."""
+        out: Tensor = self.last(self.features_embedded(embedded))
+        return out
+
+    def features(self, ids: Tensor) -> Tensor:
+        """float32[N, hidden]: activations before the last layer."""
+        return self.features_embedded(self.embed(ids))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits float32[N, classes]."""
+        return self.forward_embedded(self.embed(ids))
+
+
+def build(network: NetworkLike, spec: InputSpec, classes: int, seed: int) -> nn.Module:
+    """A network with initial weights that depend on `seed` alone, on the CPU.
+
+    Raises:
+        ModelError: the name or its arguments do not lead to a network for this input.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if is_builtin(network.architecture):
+            return _build_builtin(network, spec, classes)
+        return _build_own(network, spec, classes)
+
+
+def is_builtin(architecture: str) -> bool:
+    """Whether the name means one of Holdfast's networks."""
+    return ":" not in architecture
+
+
+def load_network(artifact: Artifact[Model], device: str) -> nn.Module:
+    """The network of a model artifact, for inference, its weights frozen; bytes are checked against their digests.
+
+    Built-in networks come from `weights.safetensors`; the user's own from `program.pt2`, so that their code is not
+    needed and not run.
+    """
+    from safetensors.torch import load
+
+    document = artifact.document
+    if not is_builtin(document.architecture.name):
+        program = torch.export.load(artifact.open(PROGRAM)).module()
+        return _frozen(program).to(device)
+    network = build(_Named(document.architecture.name, document.architecture.arguments), *_sizes(document), seed=0)
+    weights = load(artifact.open(WEIGHTS).getvalue())
+    _load_weights(network, weights, f"{artifact.folder / WEIGHTS}")
+    return _frozen(network.eval()).to(device)
+
+
+def logits(net: nn.Module, x: NDArray[np.generic], *, device: str, batch: int = 512) -> NDArray[np.float32]:
+    """Logits float32[N, classes] of network inputs, without gradients."""
+    parts: list[NDArray[np.float32]] = []
+    with torch.no_grad():
+        for start in range(0, len(x), batch):
+            rows = torch.from_numpy(np.ascontiguousarray(x[start : start + batch])).to(device)
+            parts.append(net(rows).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def check_logits(found: "NDArray[np.float32] | Tensor", classes: int, *, name: str) -> None:
+    """Refuses what is not a batch of logits[N, classes].
+
+    Raises:
+        ModelError: another shape, NaN or infinity, or probabilities where logits belong.
+    """
+    values = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    if values.ndim != 2 or values.shape[1] != classes:
+        raise ModelError(f"{name}: expected logits of shape (N, {classes}), found {values.shape}")
+    if not np.isfinite(values).all():
+        raise ModelError(f"{name}: expected finite logits, found NaN or infinity")
+    if is_probabilities(values):
+        raise ModelError(f"{name}: expected logits, found probabilities (rows sum to 1); leave out the softmax")
+
+
+def is_probabilities(values: NDArray[np.generic]) -> bool:
+    """Whether every row of values[N, classes] lies in [0, 1] and sums to 1."""
+    inside = bool((values >= 0).all() and (values <= 1).all())
+    return inside and bool(np.allclose(values.sum(axis=1), 1, atol=_SUM_TOLERANCE))
+
+
+def parameters(net: nn.Module) -> int:
+    """How many trained numbers the network has."""
+    return sum(p.numel() for p in net.parameters())
+
+
+class _Named:
+    """An architecture by name and arguments."""
+
+    def __init__(self, architecture: str, arguments: dict[str, Scalar]) -> None:
+        self.architecture = architecture
+        self.arguments = arguments
+
+
+def _sizes(document: Model) -> tuple[InputSpec, int]:
+    return document.input, len(document.classes)
+
+
+def _conv(channels: int, out: int, stride: int) -> nn.Module:
+    return nn.Conv2d(channels, out, 3 if stride == 1 else 4, stride=stride, padding=1)
+
+
+def _build_builtin(network: NetworkLike, spec: InputSpec, classes: int) -> nn.Module:
+    fits = {"cnn": ("image",), "mlp": ("tabular", "image"), "text": ("text",)}
+    name = network.architecture
+    if name not in fits:
+        raise ModelError(f"network {name!r}: expected cnn, mlp, text or module:function")
+    if spec.modality not in fits[name]:
+        raise ModelError(f"network {name!r}: expected {' or '.join(fits[name])} data, found {spec.modality}")
+    makers: Mapping[str, Callable[..., nn.Module]] = {
+        "cnn": lambda **arguments: Cnn(spec.shape, classes, **arguments),
+        "mlp": lambda **arguments: Mlp(spec, classes, **arguments),
+        "text": lambda **arguments: Text(classes, **arguments),
+    }
+    return _call(makers[name], name, network.arguments)
+
+
+def _build_own(network: NetworkLike, spec: InputSpec, classes: int) -> nn.Module:
+    name = network.architecture
+    function = _find(name)
+    offered: dict[str, Scalar | tuple[int, ...]] = {"shape": spec.shape, "classes": classes}
+    accepted = _accepted(function, set(offered))
+    net = _call(function, name, {**{k: v for k, v in offered.items() if k in accepted}, **network.arguments})
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"network {name!r}: expected a torch.nn.Module, found {type(net).__name__}")
+    _try(net, spec, classes, name)
+    return net
+
+
+def _find(name: str) -> Callable[..., object]:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"network {name!r}: expected an importable module:function, found {error}") from None
+    if not callable(found):
+        raise ModelError(f"network {name!r}: expected a function, found {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def _accepted(function: Callable[..., object], offered: set[str]) -> set[str]:
+    signature = inspect.signature(function)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return offered
+    return offered & set(signature.parameters)
+
+
+def _call(function: Callable[..., object], name: str, arguments: Mapping[str, object]) -> nn.Module:
+    try:
+        inspect.signature(function).bind(**arguments)
+        return function(**arguments)  # type: ignore[return-value]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"network {name!r} with {dict(arguments)}: {error}") from None
+
+
+def _try(net: nn.Module, spec: InputSpec, classes: int, name: str) -> None:
+    """Runs two neutral inputs through a user's network."""
+    dtype = torch.float32 if spec.dtype == "float32" else torch.int64
+    x = torch.zeros(2, *spec.shape, dtype=dtype)
+    if spec.features:
+        x += torch.tensor([f.mean for f in spec.features])
+    was = net.training
+    try:
+        with torch.no_grad():
+            found = net.eval()(x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"network {name!r}: expected to take {spec.dtype}{[2, *spec.shape]}, found {first}") from None
+    net.train(was)
+    if not isinstance(found, Tensor):
+        raise ModelError(f"network {name!r}: expected a tensor of logits, found {type(found).__name__}")
+    check_logits(found, classes, name=f"network {name!r}")
+
+
+def _load_weights(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"{name}: expected the weights of this architecture, found {_one_line(error)}") from None
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise ModelError(f"{name}: expected finite weights, found NaN or infinity")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _frozen(net: nn.Module) -> nn.Module:
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    return net
