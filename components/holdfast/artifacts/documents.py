@@ -5,6 +5,7 @@ and no host names, so that equal inputs give equal bytes. `inputs` maps the role
 artifact that was read, `files` pins what lies beside the document.
 """
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from fractions import Fraction
@@ -30,7 +31,14 @@ Scalar = bool | int | float | str
 
 
 def _fraction(value: object) -> object:
-    return Fraction(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    if not re.fullmatch(r"-?[0-9]{1,12}(/[0-9]{1,12}|\.[0-9]{1,12})?", text := str(value)):
+        raise ValueError('expected a fraction such as "8/255"')
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError("expected a fraction with a denominator above 0") from None
 
 
 Exact = Annotated[

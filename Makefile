@@ -1,0 +1,80 @@
+# Everything a person or CI runs. `make` alone prints the targets.
+# Needs Linux x86-64, git, make and Python 3.11; everything else comes through uv from the committed locks.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+SEED ?= 0
+UV := .uv/bin/uv
+LOCKS := components/locks
+# torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
+TORCH_BACKEND ?= auto
+TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
+
+.PHONY: help demo test lint bench compile ui clean doctor lock setup
+
+help: ## Print the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+
+demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
+	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
+
+test: setup lint ## Run all tests, linters and type checks
+	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data
+	.venv-data/bin/python -m pytest tests/data
+	.venv/bin/python -m holdfast --version
+
+lint: setup ## Run the linters and the type checker
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup ## Run the benchmarks, side by side with the peers
+	.venv/bin/python -m pytest benchmarks --benchmark-only
+
+compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
+	.venv/bin/python -m holdfast compile
+	.venv/bin/python -m holdfast schemas
+
+ui: setup ## Open the MLflow UI on what the demo registered
+	.venv/bin/mlflow ui --backend-store-uri sqlite:///.holdfast/demo/mlflow.db --host 127.0.0.1 --port 5000
+
+doctor: setup ## Say what is installed and which step runs where
+	@.venv/bin/python -m holdfast doctor
+
+clean: ## Remove what runs and checks left behind (not the environments)
+	rm -rf .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks dist build
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+setup: .venv/.done .venv-data/.done
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "make: expected $(PYTHON) on the PATH, found none; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install -q "uv==0.13.8"
+
+.venv/.done: $(LOCKS)/dev.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) .venv
+	$(UV) pip install -q --python .venv --require-hashes --no-deps -r $(LOCKS)/dev.txt
+	$(UV) pip install -q --python .venv $(TORCH)
+	$(UV) pip install -q --python .venv --no-deps -e .
+	@touch $@
+
+.venv-data/.done: $(LOCKS)/data-dev.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) .venv-data
+	$(UV) pip install -q --python .venv-data --require-hashes --no-deps -r $(LOCKS)/data-dev.txt
+	$(UV) pip install -q --python .venv-data --no-deps -e .
+	@touch $@
+
+# torch stays out of the locks: its hash differs from build to build (CPU, CUDA); its own dependencies are locked.
+LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
+
+lock: | $(UV) ## Resolve the locks anew
+	$(LOCK) --extra model --extra serving --extra pipelines --group dev -o $(LOCKS)/dev.txt
+	$(LOCK) --extra data --group dev -o $(LOCKS)/data-dev.txt
+	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
+	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
+	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt

@@ -1,0 +1,24 @@
+"""Files that ship with the packages: workloads and policies, in the source tree or in an installed wheel."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def workloads() -> list[Path]:
+    """The workload files that ship."""
+    return sorted(_folder("holdfast_pipelines", "workloads").glob("*.yaml"))
+
+
+def policies() -> list[Path]:
+    """The policy files that ship."""
+    return sorted(_folder("holdfast_gates", "policies").glob("*.yaml"))
+
+
+def _folder(package: str, name: str) -> Path:
+    """`name` inside the installed package, or beside it in the source tree."""
+    spec = find_spec(package)
+    assert spec is not None, f"{package} is part of this distribution"
+    assert spec.origin is not None, f"{package} is a regular package"
+    root = Path(spec.origin).parent
+    inside = root / name
+    return inside if inside.is_dir() else root.parent / name

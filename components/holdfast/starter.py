@@ -1,0 +1,173 @@
+"""`holdfast init`: a commented workload for the user's own data, filled in from its first rows."""
+
+import csv
+import difflib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.artifacts.documents import Modality
+from holdfast.errors import InputError
+
+SNIFFED_BYTES = 2**16
+LABELS = ("label", "class", "target", "y", "outcome", "fraud", "is_fraud", "default", "churn")
+NPZ_KEYS = {"x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"}
+
+TEMPLATE = """\
+# A Holdfast workload: data, model, threat model and policy of one model that is kept robust.
+# Run it with:  holdfast run --workload {out}
+name: {name}
+modality: {modality}
+
+data:
+  # A CSV, TSV, Parquet or NPZ file, or an https URL (then with `sha256:`).
+  source: {source}
+{data}
+network:
+  # cnn, mlp, text, or your own: package.module:function returning a torch.nn.Module (logits)
+  architecture: {architecture}
+  # arguments: {{width: 64}}      # passed to it
+
+threat:
+{threat}
+train:
+  recipe: pgd                   # adversarial training; `standard` for none
+  epochs: {epochs}
+
+certify:
+{certify}
+gate:
+  policy: default               # a name in gates/policies, or a file of your own
+  # override:                   # where this workload asks for more or less; recorded in the decision
+  #   robust_accuracy: {{at_least: 0.60}}
+"""
+DATA: dict[Modality, str] = {
+    "image": "  range: [0, 255]               # the values that mean black and white\n",
+    "tabular": "  label: {label}  # the column that holds the class\n"
+    "  # drop: [id]                  # columns that the model must not see\n"
+    "  # immutable: [age]            # columns that an attacker cannot change\n",
+    "text": "  label: {label}  # the column that holds the class\n"
+    "  text: {text}  # the column that holds the message\n",
+}
+THREAT: dict[Modality, str] = {
+    "image": "  norm: linf\n  epsilon: 8/255                # input units: black is 0, white is 1\n",
+    "tabular": "  norm: linf\n  epsilon: 1/4                  # standard deviations of each feature\n",
+    "text": "  norm: edits\n  epsilon: 2                    # characters that an attacker may change\n",
+}
+CERTIFY: dict[Modality, str] = {
+    "image": "  noise: 0.25                   # sigma, input units\n",
+    "tabular": "  noise: 0.25                   # sigma, standard deviations of each feature\n",
+    "text": "  noise: 0.7                    # share of characters kept\n"
+    "  radii: [0, 1, 2]              # in characters\n",
+}
+NETWORK: dict[Modality, str] = {"image": "cnn", "tabular": "mlp", "text": "text"}
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """What the first rows say."""
+
+    modality: Modality
+    label: str = "label"
+    text: str = ""
+
+
+def starter(data: Path, *, label: str | None, text: str | None, out: str = "workload.yaml") -> str:
+    """The text of a workload file for `data`.
+
+    Raises:
+        InputError: no such file, not a format that is read, or a named column that is not there.
+    """
+    found = sniff(data, label=label, text=text)
+    modality = found.modality
+    name = "".join(c if c.isalnum() else "-" for c in data.stem.lower()).strip("-") or "workload"
+    return TEMPLATE.format(
+        out=out,
+        name=name if name[0].isalpha() else f"w-{name}",
+        modality=modality,
+        source=_quoted(str(data.resolve())),
+        data=DATA[modality].format(label=_quoted(found.label), text=_quoted(found.text)),
+        architecture=NETWORK[modality],
+        threat=THREAT[modality],
+        certify=CERTIFY[modality],
+        epochs=20,
+    )
+
+
+def sniff(data: Path, *, label: str | None, text: str | None) -> Sniffed:
+    """Tells the modality and the label column from the file's beginning; reads at most 64 KiB of it."""
+    if not data.is_file():
+        raise InputError(f"{data}: expected a data file, found none")
+    suffix = data.suffix.lower()
+    if suffix == ".npz":
+        return _sniff_npz(data)
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{data}: expected .csv, .tsv, .parquet or .npz, found {suffix or 'no suffix'}")
+    columns = _parquet_columns(data) if suffix == ".parquet" else _header(data)
+    chosen = _column(data, columns, label) if label else _guess(data, columns)
+    if text:
+        return Sniffed("text", chosen, _column(data, columns, text))
+    return Sniffed("tabular", chosen)
+
+
+def _sniff_npz(data: Path) -> Sniffed:
+    try:
+        with zipfile.ZipFile(data) as archive:
+            names = set(archive.namelist())
+    except zipfile.BadZipFile:
+        raise InputError(f"{data}: expected an NPZ file, found something else") from None
+    if not names >= NPZ_KEYS:
+        raise InputError(f"{data}: expected the arrays x_train, y_train, x_test, y_test, found {sorted(names)}")
+    return Sniffed("image")
+
+
+def _header(data: Path) -> list[str]:
+    with data.open("rb") as stream:
+        first = stream.read(SNIFFED_BYTES).split(b"\n", 1)[0]
+    try:
+        line = first.decode("utf-8-sig").rstrip("\r")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{data}: expected UTF-8, found byte {first[error.start]:#04x} at {error.start}") from None
+    columns = next(csv.reader([line], delimiter="\t" if data.suffix.lower() == ".tsv" else ","), [])
+    if not columns:
+        raise InputError(f"{data}: expected a header row, found an empty file")
+    return columns
+
+
+def _parquet_columns(data: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return list(parquet.read_schema(data).names)
+    except pyarrow.ArrowInvalid:
+        raise InputError(f"{data}: expected a Parquet file, found something else") from None
+
+
+def _column(data: Path, columns: list[str], name: str) -> str:
+    if name in columns:
+        return name
+    close = difflib.get_close_matches(name, columns, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"columns: {', '.join(columns[:12])}"
+    raise InputError(f"{data}: expected a column {name!r}, found none; {hint}")
+
+
+def _guess(data: Path, columns: list[str]) -> str:
+    lower = {column.lower(): column for column in columns}
+    for name in LABELS:
+        if name in lower:
+            return lower[name]
+    raise InputError(f"{data}: which column holds the class? say it with --label; columns: {', '.join(columns[:12])}")
+
+
+def _quoted(text: str) -> str:
+    """YAML single quotes where the plain text could be read as something else."""
+    plain = (
+        text.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum()
+        and text[0] not in "0123456789"
+    )
+    return (
+        text
+        if plain and text.lower() not in ("yes", "no", "true", "false", "null", "on", "off", "y", "n")
+        else ("'" + text.replace("'", "''") + "'")
+    )

@@ -1,0 +1,132 @@
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.artifacts.documents import Baseline
+from holdfast.artifacts.folder import DOCUMENT, save
+from holdfast.workload import read_workload
+
+
+def holdfast(*args: object, **options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "holdfast", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, runpy; sys.argv = ['holdfast', '--help']\n"
+        "try: runpy.run_module('holdfast', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'tensorflow', 'kfp', 'mlflow', 'pandas', 'sklearn'} & set(sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert "rollout" in done.stdout
+    # CPU time, not wall time; the bar is 0.5 s on a quiet machine.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert holdfast("train", "--no-such-option").returncode == 2
+    assert holdfast("no-such-step").returncode == 2
+
+
+def test_a_workload_with_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("nmae: x\n")
+    done = holdfast("run", "--workload", path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "w.yaml:1: unknown key 'nmae'; did you mean 'name'?" in done.stderr
+    assert not (tmp_path / ".holdfast").exists()
+
+
+def test_an_unknown_workload_names_those_that_ship(tmp_path: Path) -> None:
+    done = holdfast("run", "--workload", "digitz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "breast-cancer, digits, fashion-mnist, sms-spam" in done.stderr
+
+
+def test_show_prints_the_document_and_json_prints_its_bytes(tmp_path: Path) -> None:
+    saved = save(tmp_path / "a", Baseline(name="digits", present=False), {"x": b"1"})
+    shown = holdfast("show", tmp_path / "a")
+    assert f"baseline  {saved.digest}" in shown.stdout
+    printed = holdfast("show", tmp_path / "a", "--json")
+    assert printed.stdout == (tmp_path / "a" / DOCUMENT).read_text()
+
+
+def test_verify_follows_the_inputs_and_finds_an_altered_one(tmp_path: Path) -> None:
+    first = save(tmp_path / "first", Baseline(name="digits", present=False), {"x": b"1"})
+    save(
+        tmp_path / "second",
+        Baseline(name="digits", present=False, inputs={"snapshot": first.digest, "model": "0" * 64}),
+    )
+    good = holdfast("verify", tmp_path / "second", "--json")
+    assert good.returncode == 0
+    states = {row["role"]: row["state"] for row in json.loads(good.stdout)}
+    assert states == {"artifact": "ok", "snapshot": "ok", "snapshot/x": "ok", "model": "missing"}
+    (tmp_path / "first" / "x").write_bytes(b"2")
+    bad = holdfast("verify", tmp_path / "second")
+    assert bad.returncode == 1
+    assert "altered  snapshot/x" in bad.stdout
+
+
+def test_init_writes_a_workload_that_is_valid(tmp_path: Path) -> None:
+    data = tmp_path / "1 fraud's.csv"
+    data.write_text("amount,age,is_fraud\n1.5,30,0\n")
+    done = holdfast("init", "--data", data, "--out", tmp_path / "w.yaml")
+    assert done.returncode == 0, done.stderr
+    workload = read_workload(tmp_path / "w.yaml")
+    assert workload.data.label == "is_fraud"
+    assert workload.data.source == str(data)
+
+
+def test_init_keeps_an_existing_file(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("mine")
+    (tmp_path / "d.csv").write_text("a,label\n1,0\n")
+    done = holdfast("init", "--data", tmp_path / "d.csv", "--out", tmp_path / "w.yaml")
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert (tmp_path / "w.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "args", "message"),
+    [
+        ("d.csv", b"a,lable\n1,2\n", ("--label", "label"), "did you mean 'lable'"),
+        ("d.csv", b"a,b\n1,2\n", (), "which column holds the class"),
+        ("d.csv", b"\xff\xfe", (), "expected UTF-8, found byte 0xff at 0"),
+        ("d.csv", b"", (), "expected a header row"),
+        ("d.npz", b"not a zip", (), "expected an NPZ file"),
+        ("d.pkl", b"", (), "expected .csv, .tsv, .parquet or .npz"),
+        ("d.parquet", b"PAR1", (), "expected a Parquet file"),
+    ],
+)
+def test_init_says_what_is_wrong_with_the_data(
+    tmp_path: Path, name: str, content: bytes, args: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = holdfast("init", "--data", tmp_path / name, *args, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "workload.yaml").exists()
+
+
+def test_doctor_tells_environments_and_steps(tmp_path: Path) -> None:
+    done = holdfast("doctor", "--json", cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin"})
+    found = json.loads(done.stdout)
+    rows = {row["name"]: row for row in found["environments"]}
+    assert rows["data"]["steps"] == ["snapshot", "schema", "drift"]
+    assert rows["model"]["ready"] is True
+    assert found["gpu_adds"]
+
+
+def test_the_version_is_printed() -> None:
+    assert holdfast("--version").stdout == "0.1.0\n"

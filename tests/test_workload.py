@@ -1,0 +1,90 @@
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import WorkloadError
+from holdfast.resources import workloads
+from holdfast.workload import Workload, read_workload
+from holdfast.yamlfile import parse_yaml
+
+GOOD = """\
+name: digits
+modality: image
+data:
+  source: sklearn:digits
+  range: [0, 16]
+network:
+  architecture: cnn
+threat:
+  norm: linf
+  epsilon: 8/255
+"""
+
+
+def parse(text: str) -> Workload:
+    return parse_yaml(text, Workload, name="w.yaml")
+
+
+def test_epsilon_is_exact() -> None:
+    assert parse(GOOD).threat.epsilon == Fraction(8, 255)
+
+
+def test_the_threat_model_says_its_unit() -> None:
+    assert parse(GOOD).threat_model.unit == "input units [0, 1]"
+
+
+@pytest.mark.parametrize("path", workloads(), ids=lambda path: path.stem)
+def test_every_workload_that_ships_is_valid(path: Path) -> None:
+    assert read_workload(path).name == path.stem
+
+
+def test_the_four_workloads_ship() -> None:
+    assert {path.stem for path in workloads()} >= {"digits", "breast-cancer", "sms-spam", "fashion-mnist"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "architecture: cnn",
+            "archtecture: cnn",
+            r"w.yaml:7: unknown key 'network.archtecture'; did you mean 'architecture'",
+        ),
+        ("range:", "rnage:", r"w.yaml:5: unknown key 'data.rnage'; did you mean 'range'"),
+        ("modality: image", "modality: picture", r"w.yaml:2: modality: input should be 'image', 'tabular' or 'text'"),
+        ("epsilon: 8/255", "epsilon: 8/0", r"w.yaml:10"),
+        ("epsilon: 8/255", "epsilon: -1/255", r"epsilon must be above 0"),
+        ("norm: linf", "norm: edits", r"norm 'edits' does not fit"),
+        ("name: digits", "name: ../digits", r"w.yaml:1: name: string should match pattern"),
+        ("name: digits", "name: a\nname: b", r"w.yaml:2: the key 'name' stands twice"),
+        ("modality: image\n", "", r"w.yaml:1: expected a key 'modality', found none"),
+        ("source: sklearn:digits", "source: [", r"w.yaml:\d+: expected YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old: str, new: str, message: str) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        parse(GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected keys and values, found NoneType"),
+        (b"- 1\n", "expected keys and values, found list"),
+        (b"name: \xff\n", "expected UTF-8, found byte 0xff at 6"),
+        (b"a: " + b"[" * 5000, "expected YAML"),
+        (b"x" * (2**20 + 1), "expected at most 1048576 bytes"),
+        (b"name: !!python/object/apply:os.system ['true']\n", "expected YAML"),
+    ],
+)
+def test_a_file_that_is_no_workload_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_bytes(content)
+    with pytest.raises(WorkloadError, match=message):
+        read_workload(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="none.yaml: expected a YAML file"):
+        read_workload(tmp_path / "none.yaml")
