@@ -1,0 +1,249 @@
+"""The checks, one function each: a document and its thresholds in, one line of the gate's table out.
+
+Everything here is pure. A rate passes when its confidence bound is on the right side of the threshold, fails when
+even the other bound is on the wrong side, and is inconclusive in between: more examples would tell.
+"""
+
+from holdfast.artifacts.documents import (
+    BackdoorReport,
+    Certificate,
+    Check,
+    Count,
+    DriftReport,
+    Paired,
+    RobustnessReport,
+    ScanReport,
+    SchemaReport,
+    Verdict,
+)
+from holdfast_gates.intervals import Interval, paired_difference, rate
+from holdfast_gates.policy import Accepts, AtLeast, AtMost, AtRadius, LeftIn, Margin
+
+UNDECIDED = "the interval contains the threshold: evaluate more examples"
+
+
+def at_least(bounds: Interval, required: float) -> Verdict:
+    """Judges a rate that must be large."""
+    if bounds.lower >= required:
+        return Verdict.PASS
+    return Verdict.FAIL if bounds.upper < required else Verdict.INCONCLUSIVE
+
+
+def at_most(bounds: Interval, required: float) -> Verdict:
+    """Judges a rate that must be small."""
+    if bounds.upper <= required:
+        return Verdict.PASS
+    return Verdict.FAIL if bounds.lower > required else Verdict.INCONCLUSIVE
+
+
+def schema_anomalies(report: SchemaReport, asked: Accepts) -> Check:
+    """The data keeps to its schema."""
+    found = [f"{anomaly.column}: {anomaly.kind}" for anomaly in report.anomalies]
+    return Check(
+        name="schema_anomalies",
+        measured=float(len(found)),
+        required=_accepts(asked),
+        verdict=_taken_over(report.verdict, asked),
+        reason=_some(found) or f"{report.columns} columns keep to the {report.source} schema",
+    )
+
+
+def drift(report: DriftReport, asked: Accepts) -> Check:
+    """The delivery is not broken."""
+    return Check(
+        name="drift",
+        measured=report.drifted.share,
+        count=report.drifted,
+        required=_accepts(asked),
+        verdict=_taken_over(report.verdict, asked),
+        reason=report.reason,
+    )
+
+
+def poison(report: ScanReport, asked: LeftIn) -> Check:
+    """No suspect row was left in the training rows.
+
+    A scan that only reports, and found something, fails: the model was trained on rows that nobody reviewed.
+    """
+    set_aside = len(report.quarantined) if report.applied else 0
+    left = Count(k=max(report.suspects.k - set_aside, 0), n=report.suspects.n)
+    kept = left.share <= asked.left_in_at_most
+    alarms = [detector.name for detector in report.detectors if detector.alarm]
+    told = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
+    return Check(
+        name="poison",
+        measured=left.share,
+        count=left,
+        required=f"at most {asked.left_in_at_most:.3f} of the rows suspect and left in; {_accepts(asked)}",
+        verdict=_taken_over(report.verdict, asked) if kept else Verdict.FAIL,
+        reason=told + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
+    )
+
+
+def backdoor(report: BackdoorReport, asked: Accepts) -> Check:
+    """No class has a trigger."""
+    flagged = [t for t in report.triggers if t.flagged or t.target in report.flagged]
+    found = [f"{t.target}: size {t.size:.3g}, anomaly index {t.anomaly_index:.2f}" for t in flagged]
+    verdict = Verdict.FAIL if flagged or report.flagged else _taken_over(report.verdict, asked)
+    return Check(
+        name="backdoor",
+        measured=float(len(report.flagged)),
+        required=f"no flagged class; {_accepts(asked)}",
+        verdict=verdict,
+        reason=_some(found or list(report.flagged)) or f"{len(report.triggers)} classes inverted by {report.method}",
+    )
+
+
+def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
+    """Enough held-out examples are correct when nobody attacks."""
+    return _accuracy("clean_accuracy", report.clean, asked, alpha).model_copy(
+        update={"champion": _champion(report.champion_clean)}
+    )
+
+
+def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
+    """Enough held-out examples are correct under every attack at once; without an attack there is no evidence."""
+    if not report.attacks:
+        return no_evidence("robust_accuracy", "the report holds no attack")
+    check = _accuracy("robust_accuracy", report.worst_case, asked, alpha)
+    return check.model_copy(update={"champion": _champion(report.champion_worst_case)})
+
+
+def gradient_masking(report: RobustnessReport, asked: Accepts) -> Check:
+    """Nothing says that the accuracy under attack is overestimated."""
+    if not report.masking:
+        return no_evidence("gradient_masking", "the report holds no sign that was looked for")
+    signs = [sign for sign in report.masking if sign.verdict is not Verdict.PASS]
+    order = list(Verdict)
+    found = max((sign.verdict for sign in report.masking), key=order.index)
+    return Check(
+        name="gradient_masking",
+        measured=float(len(signs)),
+        required=f"no sign that robustness is overestimated; {_accepts(asked)}",
+        verdict=_taken_over(found, asked),
+        reason=_some([f"overestimated: {sign.name}: {sign.detail}" for sign in signs])
+        or f"{len(report.masking)} signs looked for, none found",
+    )
+
+
+def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> Check:
+    """Enough held-out examples are correct and certified at the radius.
+
+    A certificate at a larger radius holds at every smaller one, so the smallest radius at or above the asked one
+    is read.
+    """
+    fitting = [point for point in certificate.certified if point.radius >= asked.radius]
+    if not fitting:
+        return no_evidence("certified_accuracy", f"no certificate at radius {asked.radius:g} {certificate.unit}")
+    point = min(fitting, key=lambda p: p.radius)
+    check = _accuracy("certified_accuracy", point.certified, asked, alpha)
+    return check.model_copy(
+        update={
+            "required": f"{check.required} at radius {asked.radius:g} {certificate.unit}",
+            "reason": check.reason or f"{certificate.method} at {point.radius:g} ({certificate.norm})",
+        }
+    )
+
+
+def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
+    """The smoothed model answers often enough."""
+    bounds = rate(certificate.abstained, alpha)
+    verdict = at_most(bounds, asked.at_most) if certificate.abstained.n else Verdict.INCONCLUSIVE
+    return Check(
+        name="abstention",
+        measured=certificate.abstained.share,
+        count=certificate.abstained,
+        lower=bounds.lower,
+        upper=bounds.upper,
+        required=f"at most {asked.at_most:.3f}",
+        verdict=verdict,
+        reason=UNDECIDED if verdict is Verdict.INCONCLUSIVE else "",
+    )
+
+
+def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
+    """As good as the champion on the same examples when nobody attacks."""
+    return _against_champion("champion_clean", report, report.champion_clean, asked, alpha)
+
+
+def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
+    """As good as the champion on the same examples under attack."""
+    return _against_champion("champion_robust", report, report.champion_worst_case, asked, alpha)
+
+
+def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check:
+    """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
+    bounds = paired_difference(pairs, alpha)
+    verdict = at_least(bounds, -asked.margin)
+    return Check(
+        name=name,
+        measured=_share(pairs, pairs.only_candidate) - _share(pairs, pairs.only_champion),
+        lower=bounds.lower,
+        upper=bounds.upper,
+        required=_within(asked),
+        champion=_champion(pairs),
+        verdict=verdict,
+        reason=UNDECIDED if verdict is Verdict.INCONCLUSIVE else _discordant(pairs),
+    )
+
+
+def no_evidence(name: str, why: str) -> Check:
+    """What is not known is not a pass."""
+    return Check(name=name, required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
+
+
+def _against_champion(name: str, report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> Check:
+    if pairs is not None:
+        return not_inferior(name, pairs, asked, alpha)
+    if "baseline" not in report.inputs:
+        # Nobody looked for a champion, which is not the same as there being none.
+        return no_evidence(name, "the attack report was made without a baseline")
+    reason = "skipped: no champion to compare with, or it takes another input"
+    return Check(name=name, required=_within(asked), verdict=Verdict.PASS, reason=reason)
+
+
+def _within(asked: Margin) -> str:
+    return f"at least {-asked.margin:+.3f} against the champion"
+
+
+def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
+    bounds = rate(count, alpha)
+    verdict = at_least(bounds, asked.at_least) if count.n else Verdict.INCONCLUSIVE
+    return Check(
+        name=name,
+        measured=count.share,
+        count=count,
+        lower=bounds.lower,
+        upper=bounds.upper,
+        required=f"at least {asked.at_least:.3f}",
+        verdict=verdict,
+        reason=UNDECIDED if verdict is Verdict.INCONCLUSIVE else "",
+    )
+
+
+def _taken_over(verdict: Verdict, asked: Accepts) -> Verdict:
+    order = list(Verdict)
+    accepted = order.index(verdict) <= order.index(Verdict(asked.worst_accepted))
+    return Verdict.PASS if accepted else verdict
+
+
+def _accepts(asked: Accepts) -> str:
+    return "verdict pass" if asked.worst_accepted == "pass" else "no verdict fail"
+
+
+def _champion(pairs: Paired | None) -> float | None:
+    return None if pairs is None else _share(pairs, pairs.both + pairs.only_champion)
+
+
+def _share(pairs: Paired, k: int) -> float:
+    n = pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither
+    return k / n if n else 0.0
+
+
+def _discordant(pairs: Paired) -> str:
+    return f"{pairs.only_candidate} examples only the candidate gets right, {pairs.only_champion} only the champion"
+
+
+def _some(texts: list[str], most: int = 5) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more

@@ -1,0 +1,193 @@
+"""The policy: which checks a model must pass, as a closed file that people edit, with the workload's overrides."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from holdfast.artifacts.documents import Modality, Scalar
+from holdfast.errors import WorkloadError
+from holdfast.workload import GateConfig, Section, Share
+from holdfast.yamlfile import parse_yaml, read_yaml
+
+Overrides = dict[str, dict[str, Scalar]]
+"""Check -> threshold -> value."""
+
+
+class Asked(Section):
+    """What every check may say."""
+
+    applies_to: tuple[Modality, ...] = ("image", "tabular", "text")
+    """Modalities in which the check is asked."""
+
+
+class Accepts(Asked):
+    """A check that takes over the verdict of the evidence."""
+
+    worst_accepted: Literal["pass", "inconclusive"] = "pass"
+    """`inconclusive` lets evidence pass that found something short of a failure."""
+
+
+class LeftIn(Accepts):
+    """Poison suspects that stayed in the training rows."""
+
+    left_in_at_most: Share
+    """Share of the scanned rows."""
+
+
+class AtLeast(Asked):
+    """A rate whose lower confidence bound must reach `at_least`."""
+
+    at_least: Share
+
+
+class AtRadius(AtLeast):
+    """A certified rate at a radius."""
+
+    radius: float = Field(ge=0)
+    """In the unit of the certificate (images: L2 in input units; text: characters)."""
+
+
+class AtMost(Asked):
+    """A rate whose upper confidence bound must stay at or below `at_most`."""
+
+    at_most: Share
+
+
+class Margin(Asked):
+    """How much worse than the champion, on the same examples, is still as good."""
+
+    margin: Share
+
+
+class Checks(Section):
+    """Every check that a policy can ask for; one that is left out is not asked."""
+
+    schema_anomalies: Accepts | None = None
+    drift: Accepts | None = None
+    poison: LeftIn | None = None
+    backdoor: Accepts | None = None
+    clean_accuracy: AtLeast | None = None
+    robust_accuracy: AtLeast | None = None
+    gradient_masking: Accepts | None = None
+    certified_accuracy: AtRadius | None = None
+    abstention: AtMost | None = None
+    champion_clean: Margin | None = None
+    champion_robust: Margin | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        # `drift:` with nothing after it would otherwise switch the check off without a word.
+        if value is None:
+            raise ValueError("a check needs its thresholds ({} for none), or leave its key out")
+        return value
+
+
+class Policy(Section):
+    """What a model must prove before it is registered."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    alpha: float = Field(gt=0, lt=0.5)
+    """Chance, for each check, that a model truly outside the threshold passes."""
+    checks: Checks
+    overridden: Overrides = {}
+    """What the workload asked otherwise; written by `with_overrides` for the record."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.checks.model_fields_set:
+            raise ValueError("a policy asks for at least one check")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy in effect, overrides included."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The policy in effect as canonical JSON: what a pipeline hands to the gate step."""
+        value = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def with_overrides(policy: Policy, override: Mapping[str, Mapping[str, Scalar]]) -> Policy:
+    """The policy with the workload's thresholds in place, and a record of them.
+
+    Raises:
+        WorkloadError: an unknown check or threshold, or a value that the check cannot take.
+    """
+    if not override:
+        return policy
+    value = policy.model_dump(mode="json", exclude_none=True)
+    for check, thresholds in override.items():
+        _refuse_unknown(check, list(Checks.model_fields), "check")
+        _refuse_unknown_thresholds(check, thresholds)
+        value["checks"].setdefault(check, {}).update(thresholds)
+        value["overridden"].setdefault(check, {}).update(thresholds)
+    try:
+        return Policy.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise WorkloadError(f"gate.override: {where}: {first['msg']}, found {str(first['input'])[:60]!r}") from None
+
+
+def packaged() -> dict[str, Path]:
+    """The policies that ship, by name."""
+    here = Path(__file__).resolve().parent
+    # In the source tree the folder stands beside the package, in a wheel inside it.
+    folder = next((f for f in (here / "policies", here.parent / "policies") if f.is_dir()), here)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name_or_path: str, beside: Path | None = None) -> Policy:
+    """The packaged policy of that name, or else the file of that path, relative to the folder `beside`.
+
+    Raises:
+        WorkloadError: there is neither, or the file says something that has no meaning.
+    """
+    known = packaged()
+    if name_or_path in known:
+        return read_yaml(known[name_or_path], Policy)
+    path = (beside or Path()) / name_or_path
+    if "/" in name_or_path or path.suffix in {".yaml", ".yml", ".json"} or path.is_file():
+        return read_yaml(path, Policy)
+    close = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    raise WorkloadError(f"policy {name_or_path!r}: expected the name of a policy or a file, found neither; {hint}")
+
+
+def resolve(config: GateConfig, beside: Path | None = None) -> Policy:
+    """The policy in effect for a workload whose file lies in the folder `beside`."""
+    return with_overrides(find(config.policy, beside), config.override)
+
+
+def load(text: str) -> Policy:
+    """What `--policy` takes: a policy as JSON (`Policy.to_json`), a name, or a file."""
+    if text.lstrip().startswith("{"):
+        return parse_yaml(text, Policy, name="--policy")
+    return find(text)
+
+
+def _refuse_unknown_thresholds(check: str, thresholds: Mapping[str, Scalar]) -> None:
+    known = _thresholds(check)
+    for threshold in thresholds:
+        _refuse_unknown(threshold, known, f"threshold of {check}")
+
+
+def _thresholds(check: str) -> list[str]:
+    section = Checks.model_fields[check].annotation
+    options = [kind for kind in getattr(section, "__args__", ()) if kind is not type(None)]
+    return [name for name in options[0].model_fields if name != "applies_to"]
+
+
+def _refuse_unknown(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        raise WorkloadError(f"gate.override: unknown {what} {name!r}; {hint}")

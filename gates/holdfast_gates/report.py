@@ -1,0 +1,146 @@
+"""The decision for people (Markdown) and for test runners (JUnit XML); pure text, no clock."""
+
+import re
+from xml.etree import ElementTree
+
+from holdfast.artifacts.documents import Check, GateDecision, Verdict
+from holdfast_gates.policy import Policy
+
+SENTENCES = {
+    Verdict.PASS: "Every check passed. The model may be registered.",
+    Verdict.INCONCLUSIVE: "Not enough is known. Inconclusive is not a pass: the model is not registered.",
+    Verdict.FAIL: "At least one check failed. The model is not registered.",
+}
+
+NEXT = {
+    "lineage": "Judge a model together with the snapshot and the scan that it was trained on; retrain if they changed.",
+    "schema_anomalies": "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed.",
+    "drift": "Open `evidently.html` of the drift step and ask the data's owner what changed.",
+    "poison": "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain.",
+    "backdoor": "Look at `triggers.npz`; scan the training rows of the flagged class, quarantine, retrain.",
+    "clean_accuracy": "More or better rows, a larger network, or a smaller epsilon in training.",
+    "robust_accuracy": "Train with more PGD steps or epochs, or at the threat model's epsilon.",
+    "gradient_masking": "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
+    "certified_accuracy": "Train with noise near `certify.noise` (`train.noise`), or certify more examples.",
+    "abstention": "More certification samples, or training with noise near `certify.noise`.",
+    "champion_clean": "Keep the champion, or find which examples were lost (`flags.npz`).",
+    "champion_robust": "Keep the champion, or find which examples were lost (`flags.npz`).",
+}
+MORE = "More held-out examples (`attack.examples`, `certify.examples`) narrow the interval."
+
+
+def to_markdown(decision: GateDecision, policy: Policy) -> str:
+    """The gate's table, what was overridden, and what to do about each check that did not pass."""
+    lines = [
+        f"# {_cell(decision.name)}: {decision.verdict}",
+        "",
+        SENTENCES[decision.verdict],
+        "",
+        f"Model `{decision.inputs['model'][:12]}`, snapshot `{decision.inputs['snapshot'][:12]}`, "
+        f"policy {decision.policy_name} `{decision.policy[:12]}`; "
+        f"bounds are one-sided, each wrong at most {decision.alpha:g} of the time.",
+        "",
+        "| check | measured | interval | required | champion | verdict |",
+        "|---|---|---|---|---|---|",
+        *(_row(check) for check in decision.checks),
+        *_reasons(decision),
+        *_advice(decision),
+        *_overrides(policy),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_junit(decision: GateDecision) -> bytes:
+    """One test case per check: failed ones as failures, inconclusive ones as errors, skipped ones as skipped."""
+    found = [check.verdict for check in decision.checks]
+    counts = {
+        "tests": str(len(found)),
+        "failures": str(found.count(Verdict.FAIL)),
+        "errors": str(found.count(Verdict.INCONCLUSIVE)),
+        "skipped": str(sum(_skipped(check) for check in decision.checks)),
+    }
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": _xml(f"holdfast gate: {decision.name}"), **counts})
+    for check in decision.checks:
+        case = ElementTree.SubElement(suite, "testcase", classname=_xml(decision.name), name=_xml(check.name))
+        _outcome(case, check)
+    ElementTree.indent(suites)
+    text: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def measured(check: Check) -> str:
+    """What was measured, with its counts: `0.931 (335 of 360)`."""
+    if check.measured is None:
+        return "not measured"
+    if check.count is not None:
+        return f"{check.measured:.3f} ({check.count.k} of {check.count.n})"
+    return f"{check.measured:+.3f}" if check.lower is not None else f"{check.measured:g}"
+
+
+def interval(check: Check) -> str:
+    """The bounds that were compared: `[0.906, 0.951]`."""
+    if check.lower is None or check.upper is None:
+        return ""
+    return f"[{check.lower:.3f}, {check.upper:.3f}]"
+
+
+def _row(check: Check) -> str:
+    champion = "" if check.champion is None else f"{check.champion:.3f}"
+    mark = str(check.verdict) if check.verdict is Verdict.PASS else f"**{check.verdict}**"
+    cells = (check.name, measured(check), interval(check), check.required, champion, mark)
+    return "| " + " | ".join(cell if cell == mark else _cell(cell) for cell in cells) + " |"
+
+
+def _reasons(decision: GateDecision) -> list[str]:
+    told = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
+    return ["", "## What was found", "", *told] if told else []
+
+
+def _advice(decision: GateDecision) -> list[str]:
+    told = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    return ["", "## What to do next", "", *told] if told else []
+
+
+def _next(check: Check) -> str:
+    if check.reason.startswith("no evidence"):
+        return "Run the step that writes this evidence for this very model and snapshot."
+    narrow = check.verdict is Verdict.INCONCLUSIVE and check.lower is not None
+    return MORE if narrow else NEXT.get(check.name, "See the evidence.")
+
+
+def _overrides(policy: Policy) -> list[str]:
+    if not policy.overridden:
+        return []
+    told = [
+        f"- {check}: {', '.join(f'{name} = {value}' for name, value in sorted(values.items()))}"
+        for check, values in sorted(policy.overridden.items())
+    ]
+    return ["", "## Where the workload asked otherwise than the policy", "", *told]
+
+
+def _outcome(case: ElementTree.Element, check: Check) -> None:
+    text = f"measured {measured(check)} {interval(check)}; required {check.required}; {check.reason}"
+    if check.verdict is Verdict.FAIL:
+        ElementTree.SubElement(case, "failure", type="fail", message=_xml(text))
+    elif check.verdict is Verdict.INCONCLUSIVE:
+        ElementTree.SubElement(case, "error", type="inconclusive", message=_xml(text))
+    elif _skipped(check):
+        ElementTree.SubElement(case, "skipped", message=_xml(check.reason))
+    else:
+        ElementTree.SubElement(case, "system-out").text = _xml(text)
+
+
+def _skipped(check: Check) -> bool:
+    return check.verdict is Verdict.PASS and check.reason.startswith("skipped")
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell, and is no markup: a class or column name may hold anything."""
+    flat = re.sub(r"\s+", " ", text)
+    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", flat) if re.search(r"[|<>`\\]", flat) else flat
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML 1.0 cannot hold at all; the rest is escaped by the writer."""
+    return re.sub(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text)

@@ -1,0 +1,47 @@
+"""The gate step: reads the model, its snapshot and the evidence, writes the decision."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast, get_args
+
+from holdfast.artifacts.documents import GateDecision, Model, Snapshot
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.errors import WorkloadError
+from holdfast_gates.decide import KINDS, Exhibit, Judged, Role, decide
+from holdfast_gates.policy import Policy
+from holdfast_gates.report import to_junit, to_markdown
+
+
+def gate(
+    policy: Policy, out: Path, *, model: Ref, snapshot: Ref, evidence: Mapping[str, Ref]
+) -> Artifact[GateDecision]:
+    """Judges `model` by `policy`; writes the decision with `decision.md` and `junit.xml` beside it.
+
+    A blocked release is a decision, not a failure: the step succeeds whatever the verdict.
+
+    Raises:
+        ArtifactError: an artifact that was given is incomplete, altered, or of another kind.
+    """
+    trained, data = load(model, Model), load(snapshot, Snapshot)
+    judged = Judged(trained.document, trained.digest, data.digest, data.document.modality)
+    decision = decide(policy, judged, {_role(role): _exhibit(_role(role), ref) for role, ref in evidence.items()})
+    return save(
+        out,
+        decision,
+        {
+            "decision.md": to_markdown(decision, policy).encode(),
+            "junit.xml": to_junit(decision),
+            "policy.json": policy.to_json().encode() + b"\n",
+        },
+    )
+
+
+def _exhibit(role: Role, ref: Ref) -> Exhibit:
+    artifact = load(ref, KINDS[role])
+    return Exhibit(artifact.document, artifact.digest)
+
+
+def _role(role: str) -> Role:
+    if role not in get_args(Role):
+        raise WorkloadError(f"evidence {role!r}: expected one of {', '.join(get_args(Role))}")
+    return cast(Role, role)

@@ -1,0 +1,111 @@
+import hashlib
+import json
+
+import pytest
+
+from holdfast.errors import WorkloadError
+from holdfast.workload import GateConfig
+from holdfast_gates.policy import Policy, find, load, packaged, resolve, with_overrides
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_default_policy_asks_every_check():
+    policy = find("default")
+    assert all(getattr(policy.checks, name) is not None for name in type(policy.checks).model_fields)
+
+
+def test_every_packaged_policy_is_valid_and_named_after_its_file():
+    assert packaged()
+    assert all(find(name).name == name for name in packaged())
+
+
+def test_an_unknown_key_is_refused_with_line_and_the_key_meant(tmp_path):
+    path = write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  robust_acuracy: {at_least: 0.5}\n")
+    with pytest.raises(WorkloadError, match=r"mine.yaml:4: unknown key 'checks.robust_acuracy'; did you mean 'robust_"):
+        find(str(path))
+
+
+def test_an_unknown_threshold_is_refused_with_the_key_meant(tmp_path):
+    path = write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  robust_accuracy: {at_leest: 0.5}\n")
+    with pytest.raises(WorkloadError, match=r"mine.yaml:4: .*did you mean 'at_least'"):
+        find(str(path))
+
+
+def test_a_check_without_thresholds_is_not_silently_off(tmp_path):
+    path = write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift:\n")
+    with pytest.raises(WorkloadError, match=r"mine.yaml:4: .*needs its thresholds"):
+        find(str(path))
+
+
+@pytest.mark.parametrize("text", ["name: mine\nalpha: 0.05\nchecks: {}\n", "name: mine\nalpha: .nan\nchecks: {}\n"])
+def test_a_policy_that_asks_nothing_or_not_a_number_is_refused(tmp_path, text):
+    with pytest.raises(WorkloadError, match="mine.yaml"):
+        find(str(write(tmp_path, text)))
+
+
+def test_a_threshold_outside_zero_and_one_is_refused(tmp_path):
+    path = write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  robust_accuracy: {at_least: 50}\n")
+    with pytest.raises(WorkloadError, match="less than or equal to 1"):
+        find(str(path))
+
+
+def test_an_unknown_policy_suggests_the_one_meant():
+    with pytest.raises(WorkloadError, match="did you mean 'default'"):
+        find("defualt")
+
+
+def test_a_policy_file_is_found_beside_the_workload(tmp_path):
+    write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n")
+    assert resolve(GateConfig(policy="mine.yaml"), beside=tmp_path).name == "mine"
+
+
+def test_an_override_replaces_a_threshold_and_is_recorded():
+    policy = with_overrides(find("default"), {"robust_accuracy": {"at_least": 0.4}})
+    assert policy.checks.robust_accuracy.at_least == 0.4
+    assert policy.overridden == {"robust_accuracy": {"at_least": 0.4}}
+    assert policy.digest != find("default").digest
+    assert find("default").checks.robust_accuracy.at_least == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"robust": {"at_least": 0.4}}, "unknown check 'robust'; did you mean 'robust_accuracy'"),
+        (
+            {"robust_accuracy": {"atleast": 0.4}},
+            "unknown threshold of robust_accuracy 'atleast'; did you mean 'at_least'",
+        ),
+        ({"robust_accuracy": {"at_least": float("nan")}}, "robust_accuracy.at_least"),
+        ({"robust_accuracy": {"at_least": 2}}, "less than or equal to 1, found '2'"),
+        ({"drift": {"worst_accepted": "fail"}}, "'pass' or 'inconclusive', found 'fail'"),
+    ],
+)
+def test_a_meaningless_override_is_refused(override, message):
+    with pytest.raises(WorkloadError, match=message):
+        with_overrides(find("default"), override)
+
+
+def test_the_policy_in_effect_travels_as_json():
+    policy = with_overrides(find("default"), {"abstention": {"at_most": 0.5}})
+    again = load(policy.to_json())
+    assert again == policy
+    assert again.digest == hashlib.sha256(policy.to_json().encode()).hexdigest()
+
+
+def test_json_with_an_unknown_key_is_refused_too():
+    value = json.loads(find("default").to_json())
+    value["alfa"] = 0.1
+    with pytest.raises(WorkloadError, match="did you mean 'alpha'"):
+        load(json.dumps(value))
+
+
+def test_the_order_of_keys_does_not_change_the_digest(tmp_path):
+    one = write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n  backdoor: {}\n")
+    first = find(str(one)).digest
+    one.write_text("alpha: 0.05\nchecks: {backdoor: {}, drift: {worst_accepted: pass}}\nname: mine\n")
+    assert Policy.model_validate(json.loads(find(str(one)).to_json())).digest == first

@@ -1,0 +1,82 @@
+from xml.etree import ElementTree
+
+from holdfast.artifacts.documents import Anomaly, Count, Paired, Verdict
+from holdfast_gates.decide import Exhibit, decide
+from holdfast_gates.policy import with_overrides
+from holdfast_gates.report import to_junit, to_markdown
+
+
+def spoil(evidence, make, role, **changes):
+    return {**evidence, role: Exhibit(make[role](**changes), evidence[role].digest)}
+
+
+def test_the_table_shows_what_was_measured_required_and_the_champion(policy, judged, evidence):
+    text = to_markdown(decide(policy, judged, evidence), policy)
+    row = next(row for row in text.splitlines() if row.startswith("| robust_accuracy"))
+    assert "0.790 (790 of 1000)" in row
+    assert "at least 0.500" in row
+    assert "| 0.790 | pass |" in row
+    assert text.startswith("# digits: pass\n")
+    assert "What to do next" not in text
+
+
+def test_a_failed_check_says_what_to_do_next(policy, judged, evidence, make):
+    weak = spoil(evidence, make, "attack", worst_case=Count(k=100, n=1000))
+    text = to_markdown(decide(policy, judged, weak), policy)
+    assert "**fail**" in text
+    assert "- robust_accuracy: Train with more PGD steps" in text
+
+
+def test_an_undecided_check_asks_for_more_examples(policy, judged, evidence, make):
+    few = spoil(evidence, make, "attack", clean=Count(k=29, n=30))
+    assert "- clean_accuracy: More held-out examples" in to_markdown(decide(policy, judged, few), policy)
+
+
+def test_missing_evidence_asks_for_the_step_that_writes_it(policy, judged, evidence):
+    del evidence["certify"]
+    assert "- abstention: Run the step" in to_markdown(decide(policy, judged, evidence), policy)
+
+
+def test_overrides_of_the_workload_are_told(policy, judged, evidence):
+    lax = with_overrides(policy, {"robust_accuracy": {"at_least": 0.4}})
+    assert "- robust_accuracy: at_least = 0.4" in to_markdown(decide(lax, judged, evidence), lax)
+
+
+def test_a_column_name_cannot_break_the_table_or_inject_markup(policy, judged, evidence, make):
+    nasty = Anomaly(column="a|b\n| x | <img src=y>", kind="ENUM", detail="")
+    text = to_markdown(
+        decide(policy, judged, spoil(evidence, make, "schema", anomalies=(nasty,), verdict=Verdict.FAIL)), policy
+    )
+    assert "<img" not in text.replace("\\<img", "")
+    assert r"a\|b \| x \|" in text
+
+
+def test_junit_has_one_case_per_check_and_counts_them(policy, judged, evidence, make):
+    alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), champion_clean=None, champion_worst_case=None)
+    del alone["certify"]
+    decision = decide(policy, judged, alone)
+    root = ElementTree.fromstring(to_junit(decision))
+    cases = root.findall("testsuite/testcase")
+    assert len(cases) == len(decision.checks) == int(root.attrib["tests"])
+    assert [case.attrib["name"] for case in cases if case.find("failure") is not None] == ["clean_accuracy"]
+    assert [c.attrib["name"] for c in cases if c.find("error") is not None] == ["certified_accuracy", "abstention"]
+    assert [c.attrib["name"] for c in cases if c.find("skipped") is not None] == ["champion_clean", "champion_robust"]
+
+
+def test_junit_survives_what_xml_cannot_hold(policy, judged, evidence, make):
+    nasty = Anomaly(column='\x00\x1b<&>\ud800"]]>', kind="ENUM", detail="")
+    broken = spoil(evidence, make, "schema", anomalies=(nasty,), verdict=Verdict.FAIL)
+    message = ElementTree.fromstring(to_junit(decide(policy, judged, broken))).find(".//failure").attrib["message"]
+    assert "<&>" in message
+
+
+def test_the_paired_row_shows_a_signed_difference(policy, judged, evidence, make):
+    pairs = Paired(both=900, only_candidate=30, only_champion=10, neither=60)
+    better = spoil(evidence, make, "attack", champion_clean=pairs)
+    row = next(
+        row
+        for row in to_markdown(decide(policy, judged, better), policy).splitlines()
+        if row.startswith("| champion_cl")
+    )
+    assert "| +0.020 |" in row
+    assert "| 0.910 | pass |" in row
