@@ -145,21 +145,25 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(name_or_path: str, beside: Path | None = None) -> Policy:
-    """The packaged policy of that name, or else the file of that path, relative to the folder `beside`.
+def find(text: str, beside: Path | None = None) -> Policy:
+    """What `--policy` takes: the name of a packaged policy, a file (relative to the folder `beside`), or JSON.
+
+    JSON is a whole policy (`Policy.to_json`), or the gate section of a workload: `{"policy": ..., "override": ...}`.
 
     Raises:
-        WorkloadError: there is neither, or the file says something that has no meaning.
+        WorkloadError: there is no such policy, or it says something that has no meaning.
     """
+    if text.lstrip().startswith("{"):
+        return _from_json(text, beside)
     known = packaged()
-    if name_or_path in known:
-        return read_yaml(known[name_or_path], Policy)
-    path = (beside or Path()) / name_or_path
-    if "/" in name_or_path or path.suffix in {".yaml", ".yml", ".json"} or path.is_file():
+    if text in known:
+        return read_yaml(known[text], Policy)
+    path = (beside or Path()) / text
+    if "/" in text or path.suffix in {".yaml", ".yml", ".json"}:
         return read_yaml(path, Policy)
-    close = difflib.get_close_matches(name_or_path, known, n=1)
+    close = difflib.get_close_matches(text, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    raise WorkloadError(f"policy {name_or_path!r}: expected the name of a policy or a file, found neither; {hint}")
+    raise WorkloadError(f"policy {text!r}: expected the name of a policy or a file, found neither; {hint}")
 
 
 def resolve(config: GateConfig, beside: Path | None = None) -> Policy:
@@ -167,11 +171,18 @@ def resolve(config: GateConfig, beside: Path | None = None) -> Policy:
     return with_overrides(find(config.policy, beside), config.override)
 
 
-def load(text: str) -> Policy:
-    """What `--policy` takes: a policy as JSON (`Policy.to_json`), a name, or a file."""
-    if text.lstrip().startswith("{"):
-        return parse_yaml(text, Policy, name="--policy")
-    return find(text)
+def _from_json(text: str, beside: Path | None) -> Policy:
+    if {"policy", "override"} & set(_keys(text)):
+        return resolve(parse_yaml(text, GateConfig, name="--policy"), beside)
+    return parse_yaml(text, Policy, name="--policy")
+
+
+def _keys(text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WorkloadError(f"--policy: expected JSON, found {error}") from None
+    return list(value)
 
 
 def _refuse_unknown_thresholds(check: str, thresholds: Mapping[str, Scalar]) -> None:

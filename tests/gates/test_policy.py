@@ -5,7 +5,7 @@ import pytest
 
 from holdfast.errors import WorkloadError
 from holdfast.workload import GateConfig
-from holdfast_gates.policy import Policy, find, load, packaged, resolve, with_overrides
+from holdfast_gates.policy import Policy, find, packaged, resolve, with_overrides
 
 
 def write(tmp_path, text):
@@ -59,7 +59,7 @@ def test_an_unknown_policy_suggests_the_one_meant():
         find("defualt")
 
 
-def test_a_policy_file_is_found_beside_the_workload(tmp_path):
+def test_a_policy_file_is_found_beside_the_workfind(tmp_path):
     write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n")
     assert resolve(GateConfig(policy="mine.yaml"), beside=tmp_path).name == "mine"
 
@@ -92,7 +92,7 @@ def test_a_meaningless_override_is_refused(override, message):
 
 def test_the_policy_in_effect_travels_as_json():
     policy = with_overrides(find("default"), {"abstention": {"at_most": 0.5}})
-    again = load(policy.to_json())
+    again = find(policy.to_json())
     assert again == policy
     assert again.digest == hashlib.sha256(policy.to_json().encode()).hexdigest()
 
@@ -101,7 +101,7 @@ def test_json_with_an_unknown_key_is_refused_too():
     value = json.loads(find("default").to_json())
     value["alfa"] = 0.1
     with pytest.raises(WorkloadError, match="did you mean 'alpha'"):
-        load(json.dumps(value))
+        find(json.dumps(value))
 
 
 def test_the_order_of_keys_does_not_change_the_digest(tmp_path):
@@ -109,3 +109,13 @@ def test_the_order_of_keys_does_not_change_the_digest(tmp_path):
     first = find(str(one)).digest
     one.write_text("alpha: 0.05\nchecks: {backdoor: {}, drift: {worst_accepted: pass}}\nname: mine\n")
     assert Policy.model_validate(json.loads(find(str(one)).to_json())).digest == first
+
+
+def test_the_gate_section_of_a_workload_is_taken_as_json():
+    section = GateConfig(policy="default", override={"abstention": {"at_most": 0.5}})
+    assert find(section.model_dump_json()) == resolve(section)
+
+
+def test_broken_json_is_refused_in_one_line():
+    with pytest.raises(WorkloadError, match="--policy: expected JSON, found"):
+        find('{"name": ')
