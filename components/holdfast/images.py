@@ -10,9 +10,10 @@ REPOSITORY = "holdfast"
 ENVIRONMENTS = ("data", "model", "serving")
 
 
-def image(environment: str) -> str:
-    """The image of an environment, for example `holdfast/model:0.1.0`."""
-    return f"{REPOSITORY}/{environment}:{__version__}"
+def image(environment: str, *, registry: str | None = None, tag: str | None = None) -> str:
+    """The image of an environment, for example `holdfast/model:0.1.0`, below `registry` when one is given."""
+    prefix = f"{registry.rstrip('/')}/" if registry else ""
+    return f"{prefix}{REPOSITORY}/{environment}:{tag or __version__}"
 
 
 DATA, MODEL, SERVING = (image(name) for name in ENVIRONMENTS)

@@ -1,0 +1,35 @@
+"""The drift step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def drift(
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    baseline: dsl.Input[dsl.Artifact],
+    baseline_digest: str,
+    config: str,
+    seed: int,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Compares a snapshot with the champion's data; the verdict decides whether the run goes on."""
+    return dsl.ContainerSpec(
+        image=images.DATA,
+        command=["python", "-m", "holdfast", "drift"],
+        args=[
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--baseline={baseline.path}@{baseline_digest}",
+            f"--config={config}",
+            f"--seed={seed}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

@@ -1,0 +1,33 @@
+"""The schema step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def schema(
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    baseline: dsl.Input[dsl.Artifact],
+    baseline_digest: str,
+    config: str,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Holds a snapshot against its schema; the verdict decides whether the run goes on."""
+    return dsl.ContainerSpec(
+        image=images.DATA,
+        command=["python", "-m", "holdfast", "schema"],
+        args=[
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--baseline={baseline.path}@{baseline_digest}",
+            f"--config={config}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

@@ -1,0 +1,38 @@
+"""The baseline step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def baseline(
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    name: str,
+    tracking: str,
+    seed: int,
+    device: str,
+    threads: int,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Fetches the champion; without one the artifact says so, so that no later input is optional."""
+    return dsl.ContainerSpec(
+        image=images.MODEL,
+        command=["python", "-m", "holdfast", "baseline"],
+        args=[
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--name={name}",
+            f"--tracking={tracking}",
+            f"--seed={seed}",
+            f"--device={device}",
+            f"--threads={threads}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

@@ -1,0 +1,39 @@
+"""The certify step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def certify(
+    model: dsl.Input[dsl.Model],
+    model_digest: str,
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    config: str,
+    seed: int,
+    device: str,
+    threads: int,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Certifies robustness around held-out examples."""
+    return dsl.ContainerSpec(
+        image=images.MODEL,
+        command=["python", "-m", "holdfast", "certify"],
+        args=[
+            f"--model={model.path}@{model_digest}",
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--config={config}",
+            f"--seed={seed}",
+            f"--device={device}",
+            f"--threads={threads}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

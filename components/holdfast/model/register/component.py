@@ -1,0 +1,56 @@
+"""The register step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def register(
+    model: dsl.Input[dsl.Model],
+    model_digest: str,
+    decision: dsl.Input[dsl.Artifact],
+    decision_digest: str,
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    schema: dsl.Input[dsl.Artifact],
+    schema_digest: str,
+    drift: dsl.Input[dsl.Artifact],
+    drift_digest: str,
+    scan: dsl.Input[dsl.Artifact],
+    scan_digest: str,
+    backdoor: dsl.Input[dsl.Artifact],
+    backdoor_digest: str,
+    attack: dsl.Input[dsl.Artifact],
+    attack_digest: str,
+    certify: dsl.Input[dsl.Artifact],
+    certify_digest: str,
+    tracking: str,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+    model_version: dsl.OutputPath(int),
+) -> dsl.ContainerSpec:
+    """Registers the model that passed; refuses any other by itself."""
+    return dsl.ContainerSpec(
+        image=images.MODEL,
+        command=["python", "-m", "holdfast", "register"],
+        args=[
+            f"--model={model.path}@{model_digest}",
+            f"--decision={decision.path}@{decision_digest}",
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--schema={schema.path}@{schema_digest}",
+            f"--drift={drift.path}@{drift_digest}",
+            f"--scan={scan.path}@{scan_digest}",
+            f"--backdoor={backdoor.path}@{backdoor_digest}",
+            f"--attack={attack.path}@{attack_digest}",
+            f"--certify={certify.path}@{certify_digest}",
+            f"--tracking={tracking}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+            f"--version-file={model_version}",
+        ],
+    )

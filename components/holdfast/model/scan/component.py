@@ -1,0 +1,36 @@
+"""The scan step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def scan(
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    config: str,
+    seed: int,
+    device: str,
+    threads: int,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Sets suspected rows aside."""
+    return dsl.ContainerSpec(
+        image=images.MODEL,
+        command=["python", "-m", "holdfast", "scan"],
+        args=[
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--config={config}",
+            f"--seed={seed}",
+            f"--device={device}",
+            f"--threads={threads}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

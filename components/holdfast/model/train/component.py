@@ -1,0 +1,41 @@
+"""The train step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def train(
+    snapshot: dsl.Input[dsl.Dataset],
+    snapshot_digest: str,
+    scan: dsl.Input[dsl.Artifact],
+    scan_digest: str,
+    config: str,
+    seed: int,
+    device: str,
+    threads: int,
+    checkpoint: str,
+    artifact: dsl.Output[dsl.Model],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Trains on the rows that the scan left; resumes from `checkpoint` when that folder outlives the container."""
+    return dsl.ContainerSpec(
+        image=images.MODEL,
+        command=["python", "-m", "holdfast", "train"],
+        args=[
+            f"--snapshot={snapshot.path}@{snapshot_digest}",
+            f"--scan={scan.path}@{scan_digest}",
+            f"--config={config}",
+            f"--seed={seed}",
+            f"--device={device}",
+            f"--threads={threads}",
+            f"--checkpoint={checkpoint}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

@@ -1,0 +1,37 @@
+"""The rollout step as a container of a pipeline."""
+
+# mypy: disable-error-code="valid-type"
+# kfp declares outputs by calls in annotations.
+from kfp import dsl
+
+from holdfast import images
+
+
+@dsl.container_component
+def rollout(
+    name: str,
+    version: int,
+    tracking: str,
+    config: str,
+    seed: int,
+    game_day: str,
+    artifact: dsl.Output[dsl.Artifact],
+    digest: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),
+) -> dsl.ContainerSpec:
+    """Rolls a registered version out; an empty `game_day` breaks nothing on purpose."""
+    return dsl.ContainerSpec(
+        image=images.SERVING,
+        command=["python", "-m", "holdfast", "rollout"],
+        args=[
+            f"--name={name}",
+            f"--version={version}",
+            f"--tracking={tracking}",
+            f"--config={config}",
+            f"--seed={seed}",
+            f"--game-day={game_day}",
+            f"--out={artifact.path}",
+            f"--digest-file={digest}",
+            f"--verdict-file={verdict}",
+        ],
+    )

@@ -1,0 +1,91 @@
+"""What is generated and committed under manifests/: compiled pipelines and JSON schemas."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from holdfast import images
+from holdfast.artifacts.documents import ANY, AnyDocument
+from holdfast.artifacts.folder import replace_file
+from holdfast.errors import WorkloadError
+from holdfast.workload import Workload
+
+MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
+PIPELINES = ("retrain", "rollout")
+
+
+def compile_pipelines(
+    out: Path, *, registry: str | None = None, tag: str | None = None, gpu: bool = False
+) -> list[Path]:
+    """Writes `retrain.yaml` and `rollout.yaml` into `out` and returns their paths; equal options give equal bytes.
+
+    Raises:
+        WorkloadError: a tag that moves; KFP's cache would not see that the image changed.
+    """
+    _check_tag(tag)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name in PIPELINES:
+        text = _pull_from(_compiled(name, gpu), registry, tag)
+        paths.append(out / f"{name}.yaml")
+        replace_file(paths[-1], text.encode())
+    return paths
+
+
+def write_schemas(out: Path) -> list[Path]:
+    """Writes the JSON schema of every document, of the workload and of the policy into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, schema in _schemas():
+        paths.append(out / f"{name}.json")
+        replace_file(paths[-1], (json.dumps(schema, indent=2, sort_keys=True) + "\n").encode())
+    return sorted(paths)
+
+
+def documents() -> list[type[BaseModel]]:
+    """The kinds of documents, in the order of the pipeline."""
+    union, _ = get_args(AnyDocument)
+    return list(get_args(union))
+
+
+def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
+    from holdfast_gates.policy import Policy
+
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    for kind in documents():
+        # As written: a document on disk has every key.
+        yield str(kind.model_fields["kind"].default), dialect | kind.model_json_schema(mode="serialization")
+    yield "artifact", dialect | ANY.json_schema(mode="serialization")
+    # As accepted: people leave out what has a default.
+    yield "workload", dialect | Workload.model_json_schema()
+    yield "policy", dialect | Policy.model_json_schema()
+
+
+def _compiled(name: str, gpu: bool) -> str:
+    from kfp.compiler import Compiler
+
+    from holdfast_pipelines.retrain import retrain
+    from holdfast_pipelines.rollout import rollout
+
+    pipeline = retrain(gpu=gpu) if name == "retrain" else rollout()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.yaml"
+        Compiler().compile(pipeline, str(path))
+        return path.read_text()
+
+
+def _pull_from(text: str, registry: str | None, tag: str | None) -> str:
+    names = {images.image(name): images.image(name, registry=registry, tag=tag) for name in images.ENVIRONMENTS}
+    return re.sub(r"(?m)^( +image: )(\S+)$", lambda found: found[1] + names[found[2]], text)
+
+
+def _check_tag(tag: str | None) -> None:
+    if tag is not None and (tag in MOVING_TAGS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", tag)):
+        raise WorkloadError(
+            f"--tag {tag}: expected an immutable image tag (a version or a commit), found one that moves"
+        )

@@ -1,0 +1,351 @@
+"""Pipelines on one machine: the real kfp.local, each image standing for the virtual environment of the same lock.
+
+kfp.local orchestrates; three of its private names are replaced while a pipeline runs (tests/pipelines/test_kfp.py fails
+when kfp changes them):
+
+* the handler of tasks, which runs a container's command in the interpreter that its image stands for;
+* the collection of outputs, because kfp.local forgets the artifacts of container components;
+* the evaluation of conditions, because kfp.local takes one that it cannot resolve for "not taken". Here it is an error.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import images
+from holdfast.errors import RunError
+from holdfast.progress import say
+from holdfast_pipelines.process import Ended, ends_on_sigterm, run_child
+from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
+
+if TYPE_CHECKING:
+    from kfp.dsl.graph_component import GraphComponent
+
+ROOT = Path(__file__).resolve().parents[2]
+VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
+"""Environment -> the virtual environment below the source tree that is made of its lock."""
+NEVER_REUSED = frozenset({"baseline", "gate", "register", "rollout"})
+"""Steps that look at, or change, something outside their inputs; and the gate, which is cheap."""
+_REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
+_CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run, as run.json says it; `folder` is relative to the run folder."""
+
+    step: str
+    folder: str
+    digest: str
+    verdict: str
+    seconds: float
+    reused: bool
+
+
+class StepError(RunError):
+    """A step ended badly; says which, how, and its last words."""
+
+    def __init__(self, step: str, how: str, log: Path, tail: Sequence[str] = ()) -> None:
+        self.step = step
+        words = "".join(f"\n  | {line}" for line in tail)
+        super().__init__(f"step {step} {how} (log: {log}){words}")
+
+
+@dataclass
+class Machine:
+    """Where and how the steps of one run are executed."""
+
+    out: Path
+    """The run folder: artifacts in `steps/`, output in `logs/`."""
+    pythons: Mapping[str, Path]
+    """Image -> interpreter."""
+    cache: Cache | None = None
+    anew: frozenset[str] = frozenset()
+    """Steps that are run even if nothing changed."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """Path in a command -> what stands for it in the key: the digest of a file, or nothing for scratch folders."""
+    code: str = ""
+    """Digest of the code that the steps run."""
+    pythonpath: Path | None = None
+    """The folder of the user's own network code."""
+    on_step: Callable[[StepRecord], None] = lambda record: None
+    _places: dict[str, str] = field(default_factory=dict)
+
+    def run(self, pipeline: "GraphComponent", arguments: Mapping[str, Any]) -> None:
+        """Runs `pipeline` to its end, or to its first failing step.
+
+        Raises:
+            StepError: a step ended with another exit code than 0, or without its outputs.
+            RunError: an image without an environment, or a condition that cannot be resolved.
+        """
+        self.out = self.out.resolve()
+        (self.out / "steps").mkdir(parents=True, exist_ok=True)
+        try:
+            with ends_on_sigterm(), _quiet(), _patched(self), _configured(self.out / ".kfp"):
+                pipeline(**arguments)
+        finally:
+            shutil.rmtree(self.out / ".kfp", ignore_errors=True)
+
+    def execute(self, image: str, command: Sequence[str], root: str, env: Mapping[str, str]) -> None:
+        """Runs, or reuses, one step; its artifact then lies in `steps/STEP`."""
+        step, outputs = _outputs(command, root)
+        python = self._python(image, step)
+        key = self._key(step, image, command, outputs, python)
+        entry = self.cache.find(key) if self.cache and key and step not in self.anew else None
+        if entry is not None:
+            copy_artifact(entry.artifact, self._place(step, outputs))
+            for name, value in entry.outputs.items():
+                outputs[name].write_text(value)
+            self._tell(step, entry.outputs, 0.0, reused=True)
+            return
+        ended = self._run(step, [str(python), *command[1:]], python, env)
+        self._take(step, outputs, key, ended)
+
+    def moved(self, uri: str) -> str:
+        """Where the artifact that kfp expects at `uri` lies."""
+        return self._places[uri]
+
+    def _python(self, image: str, step: str) -> Path:
+        if image not in self.pythons:
+            raise RunError(f"step {step}: expected an image of {sorted(self.pythons)}, found {image}")
+        return self.pythons[image]
+
+    def _key(
+        self, step: str, image: str, command: Sequence[str], outputs: Mapping[str, Path], python: Path
+    ) -> str | None:
+        """The key of the step, or None when it must not be reused."""
+        folder = str(self.out / "steps")
+        pins = {**self.pins, **{str(path): f"<{name}>" for name, path in outputs.items()}}
+        words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in command]
+        if step in NEVER_REUSED or self.cache is None or any(folder in word for word in words):
+            return None
+        return step_key(image, words, code=self.code, environment=environment_digest(python))
+
+    def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
+        log = self.out / "logs" / f"{step}.log"
+        live = partial(_live, step) if sys.stderr.isatty() else None
+        ended = run_child(command, env=_environment(python, self.pythonpath) | dict(env), log=log, on_line=live)
+        if ended.code != 0:
+            how = f"was ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
+            _say(f"{step:<10} failed       {ended.seconds:7.1f} s")
+            raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail)
+        return ended
+
+    def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
+        missing = sorted(name for name, path in outputs.items() if not path.exists())
+        if missing:
+            log = self.out / "logs" / f"{step}.log"
+            raise StepError(step, f"ended without writing {', '.join(missing)}", log, ended.tail)
+        place = self._place(step, outputs)
+        values = {name: path.read_text() for name, path in outputs.items() if path.is_file()}
+        for path in outputs.values():
+            if path.is_dir():
+                path.rename(place)
+        if self.cache and key and "digest" in values:
+            self.cache.keep(key, Entry(place, values))
+        self._tell(step, values, ended.seconds, reused=False)
+
+    def _place(self, step: str, outputs: Mapping[str, Path]) -> Path:
+        """The empty place of the step's artifact in the run folder; what an earlier run left there is removed."""
+        place = self.out / "steps" / step
+        shutil.rmtree(place, ignore_errors=True)
+        self._places.update({str(path): str(place) for path in outputs.values()})
+        return place
+
+    def _tell(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
+        verdict = values.get("verdict", "pass")
+        _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
+        self.on_step(StepRecord(step, f"steps/{step}", values.get("digest", ""), verdict, round(seconds, 3), reused))
+
+
+def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
+    """Image -> the interpreter that stands for it: `overrides`, HOLDFAST_ENVIRONMENT_PYTHON, or beside the sources.
+
+    Raises:
+        RunError: an interpreter that is not there.
+    """
+    return {images.image(name): _interpreter(name, overrides or {}) for name in images.ENVIRONMENTS}
+
+
+def holds(condition: str, resolve: Callable[[str], object]) -> bool:
+    """Whether a compiled condition on fixed tokens holds, such as `inputs.parameter_values['x'] == 'pass'`.
+
+    Raises:
+        RunError: a condition of another form, or one on something that is not text.
+    """
+    return all(_part_holds(part.strip(), resolve) for part in condition.split(" && "))
+
+
+def _part_holds(part: str, resolve: Callable[[str], object]) -> bool:
+    if part.startswith("!(") and part.endswith(")"):
+        return not _part_holds(part[2:-1].strip(), resolve)
+    found = _CONDITION.fullmatch(part)
+    if found is None:
+        raise RunError(f"expected a condition that compares an output with a fixed word, found {part}")
+    name, operator, word = found.groups()
+    value = resolve(name)
+    if not isinstance(value, str):
+        raise RunError(f"expected text in {name} to decide {part}, found {value!r}")
+    return (value == word) == (operator == "==")
+
+
+def _resolve(store: Any, name: str) -> object:
+    """The value of a pipeline channel: an input of this part of the pipeline, or the output of one of its tasks."""
+    try:
+        return store.get_parent_input(name)
+    except ValueError:
+        parts = name.removeprefix("pipelinechannel--").split("-")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            return store.get_task_output("-".join(parts[:cut]), "-".join(parts[cut:]))
+        except ValueError:
+            continue
+    raise RunError(f"cannot resolve {name}: no such input and no such output of a task that ran")
+
+
+def _outputs(command: Sequence[str], root: str) -> tuple[str, dict[str, Path]]:
+    """The step's name and its outputs by name: every path below kfp's root that the command names."""
+    found = [Path(path) for word in command for path in re.findall(re.escape(root) + r"/[\w./-]+", word)]
+    if not found:
+        raise RunError(f"expected a step that writes something, found {' '.join(command[:4])} without an output")
+    folder = found[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.name, {path.name: path for path in found}
+
+
+def _interpreter(environment: str, overrides: Mapping[str, Path]) -> Path:
+    variable = f"HOLDFAST_{environment.upper()}_PYTHON"
+    default = ROOT / VENVS[environment] / "bin" / "python"
+    # No resolve(): a virtual environment's interpreter is a link, and is itself only under that name.
+    python = Path(os.path.abspath(overrides.get(environment) or os.environ.get(variable) or default))  # noqa: PTH100
+    if not python.exists():
+        raise RunError(
+            f"{python}: expected the interpreter of the {environment} environment; run make, or set {variable}"
+        )
+    return python
+
+
+def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"PATH": f"{python.parent}:{env.get('PATH', '')}", "VIRTUAL_ENV": str(python.parent.parent)}
+    # Unbuffered: the last words before a kill reach the log. Telemetry: steps talk to nobody but what they are told.
+    env |= {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return env | ({"PYTHONPATH": str(pythonpath)} if pythonpath is not None else {})
+
+
+def _say(line: str) -> None:
+    say(f"\r\x1b[K{line}" if sys.stderr.isatty() else line)
+
+
+def _live(step: str, line: str) -> None:
+    """On a terminal: what the running step says, on one line that the next one overwrites."""
+    width = shutil.get_terminal_size().columns - 1
+    sys.stderr.write(f"\r\x1b[K{f'{step:<10} {line}'[:width]}\r")
+    sys.stderr.flush()
+
+
+# --- the seams to kfp -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _patched(machine: Machine) -> Iterator[None]:
+    from kfp.local import executor_output_utils, subprocess_task_handler
+    from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
+
+    def evaluate(condition: str, io_store: Any) -> bool:
+        return holds(condition, partial(_resolve, io_store))
+
+    collect = partial(_collect, machine, executor_output_utils.get_outputs_for_task)
+    with (
+        _replaced(subprocess_task_handler, "SubprocessTaskHandler", partial(_Handler, machine)),
+        _replaced(executor_output_utils, "get_outputs_for_task", collect),
+        _replaced(ConditionEvaluator, "evaluate_condition", staticmethod(evaluate)),
+    ):
+        yield
+
+
+class _Handler:
+    """What kfp.local makes for every task; a failing step raises at once, so no other step runs after it."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        image: str,
+        full_command: list[str],
+        pipeline_root: str,
+        runner: object,
+        env_vars: dict[str, str] | None = None,
+    ) -> None:
+        self.run_step = partial(machine.execute, image, full_command, pipeline_root, env_vars or {})
+
+    def run(self) -> object:
+        from kfp.local.status import Status
+
+        self.run_step()
+        return Status.SUCCESS
+
+
+def _collect(
+    machine: Machine, collect: Callable[..., dict[str, Any]], *, executor_input: Any, component_spec: Any
+) -> dict[str, Any]:
+    """What kfp collects, and the artifacts that it forgets, at the place where they lie now."""
+    from kfp.local.executor_output_utils import runtime_artifact_to_dsl_artifact
+
+    outputs = collect(executor_input=executor_input, component_spec=component_spec)
+    for name, artifacts in executor_input.outputs.artifacts.items():
+        artifact = runtime_artifact_to_dsl_artifact(artifacts.artifacts[0])
+        artifact.uri = machine.moved(artifact.uri)
+        outputs[name] = artifact
+    return outputs
+
+
+@contextmanager
+def _configured(root: Path) -> Iterator[None]:
+    """kfp.local's session: outputs below `root`; its workspace, which it deletes at the end, is a folder of ours."""
+    from kfp import local
+    from kfp.local.config import LocalExecutionConfig
+
+    before = LocalExecutionConfig.instance
+    runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner, pipeline_root=str(root), workspace_root=str(root / "workspace"), raise_on_error=True)
+    try:
+        yield
+    finally:
+        LocalExecutionConfig.instance = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences kfp's own talk on standard output, its logging and its warnings; all of it is restored."""
+    root = logging.getLogger()
+    handlers, disabled = root.handlers[:], root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -1,0 +1,165 @@
+"""From a workload file to the parameters of the pipelines: the same ones on this machine and on a cluster."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from holdfast.artifacts.documents import Scalar
+from holdfast.errors import InputError, WorkloadError
+from holdfast.workload import Section, Workload, read_workload
+
+Parameters = dict[str, str | int]
+REMOTE = ("sklearn:", "https://", "http://")
+"""Beginnings of a data source that is no path."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run adds to its workload."""
+
+    tracking: str
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 2
+
+
+def retrain_parameters(workload: Workload, beside: Path, settings: Settings) -> Parameters:
+    """The parameters of the `retrain` pipeline; `beside` is the folder of the workload file.
+
+    Raises:
+        WorkloadError: the gate's policy is unknown or cannot take the workload's overrides.
+    """
+    from holdfast_gates.policy import resolve
+
+    return {
+        "name": workload.name,
+        "tracking": settings.tracking,
+        "policy": resolve(workload.gate, beside).to_json(),
+        "snapshot_config": _json(workload.snapshot_config),
+        "schema_config": _json(workload.schema_),
+        "drift_config": _json(workload.drift),
+        "scan_config": _json(workload.scan),
+        "train_config": _json(workload.train_config),
+        "backdoor_config": _json(workload.backdoor),
+        "attack_config": _json(workload.attack),
+        "certify_config": _json(workload.certify),
+        "seed": settings.seed,
+        "device": settings.device,
+        "threads": settings.threads,
+    }
+
+
+def rollout_parameters(workload: Workload, version: int, settings: Settings, game_day: str | None = None) -> Parameters:
+    """The parameters of the `rollout` pipeline."""
+    return {
+        "name": workload.name,
+        "version": version,
+        "tracking": settings.tracking,
+        "config": _json(workload.rollout),
+        "seed": settings.seed,
+        "game_day": game_day or "",
+    }
+
+
+def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
+    """The workload of the file `path`, with values replaced by key, as in `{"scan.apply": False}`.
+
+    Raises:
+        WorkloadError: the file or an override says something that has no meaning.
+    """
+    workload = read_workload(path)
+    if not overrides:
+        return workload
+    values = workload.model_dump(mode="json", by_alias=True)
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    try:
+        return Workload.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WorkloadError(f"{path}: override {where}: {first['msg']}, found {str(first['input'])[:60]!r}") from None
+
+
+def with_data(workload: Workload, data: str) -> Workload:
+    """The workload with another source; the digest that pins the workload's own download goes with it."""
+    return workload.model_copy(
+        update={"data": workload.data.model_copy(update={"source": data, "sha256": None, "format": "auto"})}
+    )
+
+
+def located(workload: Workload, beside: Path) -> Workload:
+    """The workload with every path in it absolute: what stands in the file is relative to the folder `beside`.
+
+    Raises:
+        InputError: a file that is not there.
+    """
+    data, schema = workload.data, workload.schema_
+    source = data.source if data.source.startswith(REMOTE) else str(_file(beside, data.source))
+    test = data.test if data.test is None or data.test.startswith(REMOTE) else str(_file(beside, data.test))
+    return workload.model_copy(
+        update={
+            "data": data.model_copy(update={"source": source, "test": test}),
+            "schema_": schema.model_copy(update={"path": schema.path and str(_file(beside, schema.path))}),
+        }
+    )
+
+
+def file_pins(workload: Workload) -> dict[str, str]:
+    """For every file that a located workload names: its path -> its name and digest."""
+    named = (workload.data.source, workload.data.test, workload.schema_.path)
+    paths = [Path(name) for name in named if name is not None and not name.startswith(REMOTE)]
+    return {str(path): f"{path.name}@{_sha256(path)}" for path in paths}
+
+
+def own_code(workload: Workload, beside: Path) -> list[Path]:
+    """The Python files that a `module:function` network may come from: those beside the workload, and its package."""
+    module, colon, _ = workload.network.architecture.partition(":")
+    if not colon:
+        return []
+    package = beside / module.partition(".")[0]
+    return [*beside.glob("*.py"), *(package.rglob("*.py") if package.is_dir() else ())]
+
+
+def for_cluster(workload: Workload) -> Workload:
+    """The workload, when its paths mean the same in a pod as here.
+
+    Raises:
+        WorkloadError: a path relative to the workload file, which no pod has.
+    """
+    named: dict[str, Scalar | None] = {
+        "data.source": workload.data.source,
+        "data.test": workload.data.test,
+        "schema.path": workload.schema_.path,
+    }
+    for key, name in named.items():
+        if isinstance(name, str) and not name.startswith((*REMOTE, "/")):
+            raise WorkloadError(
+                f"{key}: expected sklearn:NAME, an https URL or the absolute path of a volume that the pods mount, "
+                f"found {name!r}"
+            )
+    return workload
+
+
+def _json(section: Section) -> str:
+    return section.model_dump_json(by_alias=True)
+
+
+def _file(beside: Path, name: str) -> Path:
+    path = (beside / Path(name).expanduser()).resolve()
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file that the workload names, found none; give the data with --data")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

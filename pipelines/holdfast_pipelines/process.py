@@ -1,0 +1,133 @@
+"""A step as a child process: its output goes to a log, and it never outlives the runner.
+
+The child leads a process group of its own. When the runner is told to stop, the group is told too and given time to
+write its checkpoint; when the runner is killed outright, the kernel tells the child. What a step leaves running in its
+group is ended with it.
+"""
+
+import ctypes
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+GRACE_SECONDS = 20.0
+"""How long a step has to write what it must keep once it was told to stop."""
+TAIL_LINES = 20
+_TAIL_BYTES = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\x1b[@-_]")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended; negative `code`: by that signal."""
+
+    code: int
+    seconds: float
+    tail: tuple[str, ...]
+    """Its last lines, without colour codes."""
+
+
+def run_child(
+    command: Sequence[str], *, env: Mapping[str, str], log: Path, on_line: Callable[[str], None] | None = None
+) -> Ended:
+    """Runs `command` to its end, its output in `log`; `on_line` hears the newest line about twice a second."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with log.open("wb") as stream, _started(command, env, stream.fileno()) as (child, ended):
+        while not ended(0.5):
+            if on_line is not None:
+                on_line(next(iter(tail(log, 1)), ""))
+        _signal_group(child.pid, signal.SIGKILL)
+        code = child.wait()
+    return Ended(code, time.monotonic() - started, tail(log, TAIL_LINES))
+
+
+def tail(log: Path, lines: int) -> tuple[str, ...]:
+    """The last `lines` lines that are not blank, without colour codes and without what a progress bar overwrote."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = stream.read().decode(errors="replace")
+    kept = [_ANSI.sub("", line).rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return tuple([line for line in kept if line][-lines:])
+
+
+@contextmanager
+def ends_on_sigterm() -> Iterator[None]:
+    """While inside, SIGTERM ends this process as an interrupt does, so that children are told (main thread only)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], env: Mapping[str, str], output: int
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[float], bool]]]:
+    """The child and `ended(seconds)`, which waits; leaving early stops the child and all of its group."""
+    child = subprocess.Popen(
+        list(command),
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with(os.getpid()),
+    )
+    # The descriptor sees the end without reaping: until wait() the group's number cannot be given to another process.
+    handle = os.pidfd_open(child.pid)
+    ended = select.poll()
+    ended.register(handle, select.POLLIN)
+    try:
+        yield child, lambda seconds: bool(ended.poll(seconds * 1000))
+    finally:
+        if child.returncode is None:
+            _stop(child, ended)
+        os.close(handle)
+
+
+def _stop(child: subprocess.Popen[bytes], ended: select.poll) -> None:
+    try:
+        _signal_group(child.pid, signal.SIGTERM)
+        ended.poll(GRACE_SECONDS * 1000)
+    finally:
+        _signal_group(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What the child calls before its program: the kernel sends it SIGTERM when the runner is gone."""
+    libc = ctypes.CDLL(None)
+
+    def arrange() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # the runner died before the arrangement stood
+            os._exit(128 + signal.SIGTERM)
+
+    return arrange

@@ -1,0 +1,78 @@
+"""The `retrain` pipeline: from a delivery of data to a registered model. Wiring only.
+
+    snapshot -> baseline -> schema, drift -> scan -> train -> backdoor, attack, certify -> gate -> register
+
+The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
+verdict. Content digests travel as parameters beside the artifacts, because KFP's cache does not see bytes.
+"""
+
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl.graph_component import GraphComponent
+
+from holdfast.data.drift.component import drift
+from holdfast.data.schema.component import schema
+from holdfast.data.snapshot.component import snapshot
+from holdfast.model.attack.component import attack
+from holdfast.model.backdoor.component import backdoor
+from holdfast.model.baseline.component import baseline
+from holdfast.model.certify.component import certify
+from holdfast.model.register.component import register
+from holdfast.model.scan.component import scan
+from holdfast.model.train.component import train
+from holdfast_gates.component import gate
+from holdfast_pipelines.wiring import inputs, never_cached, on_gpu, retried, sized, with_mlflow_login
+
+CHECKPOINTS = "/tmp/holdfast/checkpoints"
+"""Where train keeps its checkpoint in its container; mount a volume there and a retried pod resumes."""
+
+
+def retrain(*, gpu: bool = False) -> GraphComponent:
+    """The pipeline as an object that compiles and runs; with `gpu` the steps that compute ask for one."""
+
+    def computing(task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:
+        return on_gpu(sized(task, cpu="2", memory=memory), gpu)
+
+    @dsl.pipeline(name="holdfast-retrain", description="Train, harden, judge and register a model.")
+    def pipeline(
+        name: str,
+        tracking: str,
+        policy: str,
+        snapshot_config: str,
+        schema_config: str,
+        drift_config: str,
+        scan_config: str,
+        train_config: str,
+        backdoor_config: str,
+        attack_config: str,
+        certify_config: str,
+        seed: int = 0,
+        device: str = "auto",
+        threads: int = 2,
+        checkpoint: str = CHECKPOINTS,
+    ) -> None:
+        compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
+        # The path of a delivery may stay while its bytes change: snapshot and baseline always look again.
+        data = never_cached(sized(snapshot(config=snapshot_config), cpu="1", memory="4G"))
+        champion = baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)
+        with_mlflow_login(never_cached(sized(champion, cpu="1", memory="4G")))
+        delivery = inputs(snapshot=data, baseline=champion)
+        contract = sized(schema(**delivery, config=schema_config), cpu="1", memory="4G")
+        shift = sized(drift(**delivery, config=drift_config, seed=seed), cpu="1", memory="4G")
+        with dsl.If(contract.outputs["verdict"] != "fail"), dsl.If(shift.outputs["verdict"] != "fail"):
+            rows = computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
+            fit = train(**inputs(snapshot=data, scan=rows), config=train_config, checkpoint=checkpoint, **compute)
+            net = retried(computing(fit, "8G"))
+            judged = inputs(model=net, snapshot=data)
+            trigger = computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
+            armed = inputs(model=net, snapshot=data, baseline=champion)
+            pressure = computing(attack(**armed, config=attack_config, **compute), "8G")
+            proof = computing(certify(**judged, config=certify_config, **compute), "8G")
+            evidence = inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
+            decision = never_cached(sized(gate(**judged, **evidence, policy=policy), cpu="1", memory="1G"))
+            with dsl.If(decision.outputs["verdict"] == "pass"):
+                kept = register(**judged, **inputs(decision=decision), **evidence, tracking=tracking)
+                with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))
+
+    return pipeline

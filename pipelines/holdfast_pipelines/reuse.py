@@ -1,0 +1,127 @@
+"""Unchanged steps are not run again: what a step made is kept under the digest of everything that made it.
+
+The key is the SHA-256 of the image, the command (with every input folder replaced by its artifact's digest and every
+output by its name), the installed code of Holdfast and of the workload, and the environment's packages. An entry is a
+complete copy, written by rename, and is verified byte by byte before it is used: a damaged one is a miss.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from holdfast.artifacts.folder import DOCUMENT, Ref, load_any
+from holdfast.errors import ArtifactError
+
+PACKAGES = ("holdfast", "holdfast_gates")
+"""The code that steps run."""
+_OUTPUTS = "outputs.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a step made: its artifact and its output parameters (`digest`, `verdict`, ...)."""
+
+    artifact: Path
+    outputs: dict[str, str]
+
+
+class Cache:
+    """Entries by key, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve() / "steps"
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of `key` when there is one and every byte of it is as it was written."""
+        place = self.folder / key
+        try:
+            outputs = json.loads((place / _OUTPUTS).read_bytes())
+            entry = Entry(place / "artifact", outputs)
+            _verify(entry)
+        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+            shutil.rmtree(place, ignore_errors=True)
+            return None
+        return entry
+
+    def keep(self, key: str, entry: Entry) -> None:
+        """Stores a copy of `entry`; an interrupted copy leaves nothing under `key`."""
+        place = self.folder / key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", suffix=".partial", dir=self.folder))
+        try:
+            shutil.copytree(entry.artifact, work / "artifact")
+            (work / _OUTPUTS).write_text(json.dumps(entry.outputs))
+            shutil.rmtree(place, ignore_errors=True)
+            work.rename(place)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def copy_artifact(source: Path, out: Path) -> None:
+    """Copies a complete artifact so that `out` appears complete or not at all."""
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    try:
+        shutil.copytree(source, work, dirs_exist_ok=True)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def step_key(image: str, command: Iterable[str], *, code: str, environment: str) -> str:
+    """The digest of everything that decides what a step makes; `command` already says digests instead of folders."""
+    return _digest_of([image, code, environment, *command])
+
+
+def pinned(text: str, pins: Mapping[str, str]) -> str:
+    """`text` with every path of `pins` replaced by what is pinned there (longest path first)."""
+    for path in sorted(pins, key=len, reverse=True):
+        text = text.replace(path, pins[path])
+    return text
+
+
+def code_digest(own: Iterable[Path] = ()) -> str:
+    """Digest of the installed source of Holdfast, and of the user's `own` files."""
+    return _digest_of([*(_package_digest(name) for name in PACKAGES), _files_digest(tuple(sorted(own)))])
+
+
+@cache
+def environment_digest(python: Path) -> str:
+    """Digest of the packages, with their versions, that the interpreter `python` finds beside itself."""
+    prefix = python.parent.parent
+    installed = sorted(path.name for path in prefix.glob("lib/python3*/site-packages/*.dist-info"))
+    return _digest_of([str(os.path.realpath(python)), *installed])
+
+
+@cache
+def _package_digest(name: str) -> str:
+    spec = find_spec(name)
+    places = spec.submodule_search_locations if spec is not None else None
+    return _files_digest(tuple(sorted(path for place in places or () for path in Path(place).rglob("*.py"))))
+
+
+def _files_digest(files: tuple[Path, ...]) -> str:
+    return _digest_of([f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files])
+
+
+def _digest_of(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def _verify(entry: Entry) -> None:
+    artifact = load_any(Ref(entry.artifact, entry.outputs["digest"]))
+    for name in artifact.document.files:
+        artifact.path(name)
+    found = {path.relative_to(entry.artifact).as_posix() for path in entry.artifact.rglob("*") if not path.is_dir()}
+    if found != {DOCUMENT, *artifact.document.files}:
+        raise ArtifactError(f"{entry.artifact}: expected the pinned files and no others")

@@ -1,0 +1,221 @@
+"""The main job on one machine: a workload through `retrain`, then through `rollout`, with a record of it.
+
+The run folder holds `run.json`, `steps/STEP/` (the artifacts) and `logs/STEP.log`. The record is replaced after every
+step; until the end it says "failed", so that a run that was killed reads as one that did not finish.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
+from holdfast.artifacts.folder import load, replace_file
+from holdfast.errors import RunError, WorkloadError
+from holdfast.workload import Workload
+from holdfast_pipelines import parameters as given
+from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
+from holdfast_pipelines.reuse import Cache, code_digest
+
+Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
+STEPS = (
+    "snapshot", "baseline", "schema", "drift", "scan", "train", "backdoor", "attack", "certify", "gate", "register",
+    "rollout",
+)  # fmt: skip
+"""Every step, in the order in which a local run takes them."""
+RECORD = "run.json"
+_OURS = ("steps", "logs", ".kfp", RECORD)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; run.json says the same."""
+
+    workload: str
+    seed: int
+    outcome: Outcome = "failed"
+    stopped_at: str | None = None
+    """The data check that stopped the run, or the step that failed."""
+    model_version: int | None = None
+    steps: tuple[StepRecord, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` and run.json."""
+        return asdict(self)
+
+    def verdict(self, step: str) -> str | None:
+        """The verdict of `step`, None when it did not run."""
+        return next((record.verdict for record in self.steps if record.step == step), None)
+
+
+def run(
+    workload: Path,
+    *,
+    out: Path,
+    tracking: str,
+    cache: Path | None,
+    data: Path | None = None,
+    seed: int = 0,
+    from_step: str | None = None,
+    rollout: bool = True,
+    device: str = "auto",
+    threads: int = 2,
+    game_day: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    interpreters: Mapping[str, Path] | None = None,
+) -> RunResult:
+    """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
+
+    Args:
+        workload: the workload file; paths in it are relative to its folder.
+        out: the run folder; what an earlier run left in it is replaced.
+        tracking: MLflow tracking URI.
+        cache: where what steps made is kept for reuse; None runs every step.
+        data: a file to use instead of the workload's source.
+        seed: of everything random.
+        from_step: this step and all after it are run even if nothing changed.
+        rollout: whether a registered model is rolled out.
+        device: auto, cpu or cuda.
+        threads: CPU threads per step.
+        game_day: breaks the candidate on purpose, see the rollout step.
+        overrides: values that replace the workload's, by dotted key.
+        interpreters: environment -> its interpreter, where it is not the usual one.
+
+    Raises:
+        StepError: a step failed; the record says which.
+        WorkloadError: the workload, an override, or the name of a step has no meaning.
+        InputError: a file that the workload names is not there.
+    """
+    beside = workload.resolve().parent
+    plan = given.read(workload, overrides)
+    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, beside)
+    settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
+    machine = _machine(plan, beside, out, cache, from_step, pythons(interpreters))
+    with _claimed(machine.out):
+        record = _Record(machine, RunResult(plan.name, seed))
+        with record.of_failure():
+            _retrain(machine, given.retrain_parameters(plan, beside, settings))
+            outcome = record.judge()
+            if outcome == "registered" and rollout:
+                version = _registered_version(machine.out)
+                _roll_out(machine, given.rollout_parameters(plan, version, settings, game_day))
+                outcome = load(machine.out / "steps" / "rollout", RolloutRecord).document.outcome
+            record.finish(outcome)
+        return record.result
+
+
+class _Record:
+    """Keeps run.json true while a run goes on."""
+
+    def __init__(self, machine: Machine, result: RunResult) -> None:
+        self.out, self.result = machine.out, result
+        machine.on_step = self.add
+        self._write()
+
+    def add(self, step: StepRecord) -> None:
+        self.result = replace(self.result, steps=(*self.result.steps, step))
+        if step.step == "train":
+            shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
+        if step.step == "register":
+            self.result = replace(self.result, model_version=_registered_version(self.out))
+        self._write()
+
+    def judge(self) -> Outcome:
+        """What the verdicts of `retrain` come to."""
+        stopped = next((name for name in ("schema", "drift") if self.result.verdict(name) == Verdict.FAIL), None)
+        if stopped is not None:
+            self.result = replace(self.result, stopped_at=stopped)
+            return "stopped"
+        if self.result.verdict("gate") != Verdict.PASS:
+            return "refused"
+        if self.result.model_version is None:
+            raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
+        return "registered"
+
+    def finish(self, outcome: Outcome) -> None:
+        self.result = replace(self.result, outcome=outcome)
+        self._write()
+
+    @contextmanager
+    def of_failure(self) -> Iterator[None]:
+        """Notes which step failed."""
+        try:
+            yield
+        except StepError as error:
+            self.result = replace(self.result, stopped_at=error.step)
+            self._write()
+            raise
+
+    def _write(self) -> None:
+        replace_file(self.out / RECORD, (json.dumps(self.result.as_dict(), indent=2) + "\n").encode())
+
+
+def _retrain(machine: Machine, arguments: given.Parameters) -> None:
+    from holdfast_pipelines.retrain import retrain
+
+    machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+
+
+def _roll_out(machine: Machine, arguments: given.Parameters) -> None:
+    from holdfast_pipelines.rollout import rollout
+
+    machine.run(rollout(), arguments)
+
+
+def _registered_version(out: Path) -> int:
+    return load(out / "steps" / "register", Registration).document.model_version
+
+
+def _machine(
+    plan: Workload, beside: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
+) -> Machine:
+    if from_step is not None and from_step not in STEPS:
+        raise WorkloadError(f"--from {from_step}: expected one of {', '.join(STEPS)}")
+    own = given.own_code(plan, beside)
+    out = out.resolve()
+    return Machine(
+        out=out,
+        pythons=interpreters,
+        cache=Cache(cache) if cache is not None else None,
+        anew=frozenset(STEPS[STEPS.index(from_step) :]) if from_step is not None else frozenset(),
+        pins={**given.file_pins(plan), str(out / "checkpoint"): "<checkpoint>"},
+        code=code_digest(own),
+        pythonpath=beside if own else None,
+    )
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Makes the run folder ours alone, and empty but for checkpoints and what others put beside the run."""
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / RECORD).exists():
+        raise WorkloadError(
+            f"{out}: expected an empty folder or an earlier run, found other files; choose another --out"
+        )
+    handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(handle, out)
+        for name in _OURS:
+            _remove(out / name)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(f"{out}: another run is writing here; wait for it or choose another --out") from None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,199 @@
+"""The same pipelines on a cluster: upload them to Kubeflow Pipelines, then start a run or make a recurring one.
+
+A version is named by the digest of its bytes, so that uploading twice makes one. A recurring run pins one version and
+cannot be changed: the new one is made first, then older ones of the same name are deleted.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import RunError, WorkloadError
+from holdfast_pipelines import parameters as given
+from holdfast_pipelines.compiled import PIPELINES, compile_pipelines
+
+EXPERIMENT = "holdfast"
+TIMEOUT_SECONDS = 10.0
+
+
+def submit(
+    endpoint: str,
+    workload: Path,
+    *,
+    tracking: str,
+    data: str | None = None,
+    seed: int = 0,
+    cron: str | None = None,
+    registry: str | None = None,
+    tag: str | None = None,
+    gpu: bool = False,
+    experiment: str = EXPERIMENT,
+    token: str | None = None,
+) -> dict[str, str]:
+    """Uploads both pipelines and starts `retrain` on the workload, now or by `cron`; returns what was made.
+
+    Args:
+        endpoint: URL of the Kubeflow Pipelines API.
+        workload: the workload file; its paths must mean the same in a pod.
+        tracking: MLflow tracking URI as the pods see it.
+        data: the source to use instead of the workload's, as the pods see it.
+        seed: of everything random.
+        cron: five fields, or six with the seconds first.
+        registry: HOST/PATH that the images are pulled from.
+        tag: immutable tag of the images.
+        gpu: whether the steps that compute ask for a GPU.
+        experiment: under which name the runs are grouped.
+        token: bearer token of the API.
+
+    Raises:
+        RunError: the endpoint cannot be reached, or refuses.
+        WorkloadError: the workload, its paths or the schedule have no meaning there.
+    """
+    plan = given.read(workload)
+    plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan)
+    settings = given.Settings(tracking=tracking, seed=seed)
+    arguments = given.retrain_parameters(plan, workload.resolve().parent, settings)
+    schedule = six_fields(cron) if cron is not None else None
+    with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):
+        compile_pipelines(Path(folder), registry=registry, tag=tag, gpu=gpu)
+        api = _Api(endpoint, token)
+        versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in PIPELINES}
+        group = api.client.create_experiment(experiment).experiment_id
+        pipeline, version = versions["retrain"]
+        made = {"experiment": group, "pipeline": pipeline, "version": version}
+        if schedule is None:
+            return made | {"run": api.start(group, plan.name, pipeline, version, arguments)}
+        recurring = api.schedule(group, f"{plan.name}-retrain", pipeline, version, arguments, schedule)
+        return made | {"recurring_run": recurring, "cron": schedule}
+
+
+def six_fields(cron: str) -> str:
+    """The schedule as Kubeflow reads it, seconds first: five fields get a 0 before them.
+
+    Raises:
+        WorkloadError: neither five nor six fields.
+    """
+    fields = cron.split()
+    if len(fields) not in (5, 6):
+        raise WorkloadError(f"--cron {cron!r}: expected 5 fields (or 6 with the seconds first), found {len(fields)}")
+    return " ".join(["0", *fields] if len(fields) == 5 else fields)
+
+
+class _Api:
+    """The few calls that submitting takes."""
+
+    def __init__(self, endpoint: str, token: str | None) -> None:
+        from kfp import Client
+
+        _knock(endpoint)
+        self.client = Client(host=endpoint, existing_token=token)
+
+    def upload(self, name: str, package: Path) -> tuple[str, str]:
+        """The ids of the pipeline `name` and of the version with the bytes of `package`; made where missing."""
+        version = f"{name}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
+        pipeline = self.client.get_pipeline_id(name)
+        if pipeline is None:
+            # The upload makes a first version, which KFP names after the pipeline; ours stands beside it.
+            pipeline = self.client.upload_pipeline(str(package), pipeline_name=name).pipeline_id
+        known = self._version(pipeline, version)
+        if known is None:
+            made = self.client.upload_pipeline_version(str(package), version, pipeline_id=pipeline)
+            known = made.pipeline_version_id
+        return str(pipeline), str(known)
+
+    def start(self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters) -> str:
+        """Starts one run and returns its id."""
+        run = self.client.run_pipeline(group, name, params=arguments, pipeline_id=pipeline, version_id=version)
+        return str(run.run_id)
+
+    def schedule(
+        self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters, cron: str
+    ) -> str:
+        """Makes the recurring run `name`, then deletes older ones of that name; returns its id."""
+        older = self._recurring(group, name)
+        made = self.client.create_recurring_run(
+            group, name, cron_expression=cron, params=arguments, pipeline_id=pipeline, version_id=version,
+            no_catchup=True, max_concurrency=1,
+        )  # fmt: skip
+        for identifier in older:
+            self.client.disable_recurring_run(identifier)
+            self.client.delete_recurring_run(identifier)
+        return str(made.recurring_run_id)
+
+    def _version(self, pipeline: str, name: str) -> str | None:
+        for version in _pages(self.client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline):
+            if version.display_name == name:
+                return str(version.pipeline_version_id)
+        return None
+
+    def _recurring(self, group: str, name: str) -> list[str]:
+        every = _pages(self.client.list_recurring_runs, "recurring_runs", experiment_id=group)
+        return [str(found.recurring_run_id) for found in every if found.display_name == name]
+
+
+def _pages(call: Any, what: str, **arguments: str) -> Iterator[Any]:
+    token = ""
+    while True:
+        page = call(page_token=token, page_size=100, **arguments)
+        yield from getattr(page, what) or ()
+        token = page.next_page_token or ""
+        if not token:
+            return
+
+
+def _knock(endpoint: str) -> None:
+    """One quick request first: the client itself tries five times, five seconds apart, and logs a traceback each."""
+    from urllib.error import HTTPError
+    from urllib.parse import urlsplit
+    from urllib.request import urlopen
+
+    if urlsplit(endpoint).scheme not in ("http", "https"):
+        raise WorkloadError(f"--endpoint {endpoint}: expected an http or https URL")
+    try:
+        urlopen(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", timeout=TIMEOUT_SECONDS).close()
+    except HTTPError:
+        return  # it is there; whether it lets us in, the client will say
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise RunError(
+            f"{endpoint}: expected the Kubeflow Pipelines API, found nothing that answers ({reason})"
+        ) from None
+
+
+@contextmanager
+def _api_errors(endpoint: str) -> Iterator[None]:
+    """Turns refusals of the API into one line, and keeps the client's own talk off standard output."""
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    root = logging.getLogger()
+    disabled = root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ApiException as error:
+        raise RunError(f"{endpoint}: the Kubeflow Pipelines API refused: {error.status} {_reason(error)}") from None
+    except (HTTPError, TimeoutError) as error:
+        raise RunError(f"{endpoint}: lost the Kubeflow Pipelines API ({type(error).__name__})") from None
+    finally:
+        logging.disable(disabled)
+
+
+def _reason(error: Any) -> str:
+    """What the API said, shortened."""
+    try:
+        said = json.loads(error.body or "{}")
+    except ValueError:
+        said = {}
+    message = said.get("message") or said.get("error") if isinstance(said, dict) else None
+    return str(message or error.reason or "")[:200]
