@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Split = Literal["train", "test"]
+_BLOCK = 4096
 PAD, HIDDEN, FIRST_BYTE, SYMBOLS = 0, 1, 2, 258
 TYPED: tuple[int, ...] = tuple(b + FIRST_BYTE for b in range(32, 127) if not 65 <= b <= 90)
 """The character ids that an attacker types: printable ASCII without capitals."""
@@ -154,12 +155,18 @@ def _class_indices(names: Sequence[str], classes: Sequence[str], snapshot: Artif
 def _encode_images(raw: NDArray[np.generic], spec: InputSpec) -> NDArray[np.float32]:
     if raw.shape[1:] != spec.shape:
         raise InputError(f"images: expected shape (N, {', '.join(map(str, spec.shape))}), found {raw.shape}")
-    # float64 only where float32 would round delivered integers.
-    x = raw.astype(np.float32 if raw.dtype.itemsize <= 2 or raw.dtype == np.float32 else np.float64)
+    scaled = np.empty(raw.shape, dtype=np.float32)
+    for start in range(0, len(raw), _BLOCK):
+        scaled[start : start + _BLOCK] = _scale_images(raw[start : start + _BLOCK], spec)
+    return scaled
+
+
+def _scale_images(raw: NDArray[np.generic], spec: InputSpec) -> NDArray[np.float64]:
+    # float64, because float32 would round large delivered integers before they are scaled.
+    x: NDArray[np.float64] = raw.astype(np.float64)
     if not np.isfinite(x).all():
         raise InputError("images: expected finite numbers, found NaN or infinity")
-    x = (x - x.dtype.type(spec.raw_lower)) / x.dtype.type(spec.raw_upper - spec.raw_lower)
-    return np.clip(x, 0, 1).astype(np.float32)
+    return np.clip((x - spec.raw_lower) / (spec.raw_upper - spec.raw_lower), 0, 1)
 
 
 def _encode_table(frame: "pd.DataFrame", spec: InputSpec) -> NDArray[np.float32]:
@@ -178,7 +185,7 @@ def _encode_table(frame: "pd.DataFrame", spec: InputSpec) -> NDArray[np.float32]
 
 def _numbers(frame: "pd.DataFrame", name: str) -> NDArray[np.float32]:
     try:
-        values = frame[name].to_numpy(np.float64)
+        values: NDArray[np.float64] = frame[name].to_numpy(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"table: expected numbers in column {name!r}, found {error}") from None
     if not np.isfinite(values).all():

@@ -8,7 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def check_logits(found: "NDArray[np.float32] | Tensor", classes: int, *, name: s
         raise ModelError(f"{name}: expected logits, found probabilities (rows sum to 1); leave out the softmax")
 
 
-def is_probabilities(values: NDArray[np.generic]) -> bool:
+def is_probabilities(values: NDArray[np.floating[Any]]) -> bool:
     """Whether every row of values[N, classes] lies in [0, 1] and sums to 1."""
     inside = bool((values >= 0).all() and (values <= 1).all())
     return inside and bool(np.allclose(values.sum(axis=1), 1, atol=_SUM_TOLERANCE))

@@ -74,14 +74,18 @@ class Ball:
         return self.project(x + self.epsilon * delta * self.scale * self.mutable, x)
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        """Where x comes to when moved by `step` (units of scale; float or float32[N]) in the direction of steepest ascent of the norm."""
+        """Where x comes to when moved by `step` in the norm's direction of steepest ascent.
+
+        `step` is in units of scale: one number, or float32[N] with one per example.
+        """
         if self.norm == "edits":
             raise ValueError("a message has no gradient to follow: characters are flipped instead (hotflip.py)")
         if isinstance(step, Tensor):
             step = _column(step, x)
         g = gradient * self.scale * self.mutable
         direction = g.sign() if self.norm == "linf" else g / _norms(g).clamp_min(1e-20)
-        return x + step * direction * self.scale
+        moved: Tensor = x + step * direction * self.scale
+        return moved
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """bool[N]: whether each x_adv lies in the ball around x, up to rounding."""
