@@ -1,0 +1,54 @@
+"""Game days: a served model turns bad on purpose, so that a rollback is seen to work before it is needed.
+
+Off unless a specification is given by hand; then it stands in the model's settings, in every answer's parameters and in
+the rollout's record. The fault lives in this one server process; the model's bytes are untouched.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdfast.errors import WorkloadError
+from holdfast.serving.predictor.core import Answer
+
+BEGINS = "game day: the fault begins at monotonic second"
+"""What the server's log says, followed by the time, when the fault sets in."""
+_KEYS = ("delay_ms", "wrong", "error", "after")
+
+
+@dataclass(frozen=True)
+class GameDay:
+    """After `after` live answers every answer is late, some labels are shifted by one class, some requests fail."""
+
+    delay_ms: float = 0.0
+    wrong: float = 0.0
+    error: float = 0.0
+    after: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "GameDay":
+        """Reads for example `delay_ms=400,wrong=1.0,after=150`.
+
+        Raises:
+            WorkloadError: an unknown key or a value out of range.
+        """
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(key in _KEYS and equals for key, equals, _ in pairs):
+            raise WorkloadError(f"game day {text!r}: expected KEY=NUMBER with keys {', '.join(_KEYS)}")
+        try:
+            found = {key: float(value) for key, _, value in pairs}
+        except ValueError:
+            raise WorkloadError(f"game day {text!r}: expected numbers, for example delay_ms=400") from None
+        after = found.pop("after", 0.0)
+        delay_ms, wrong, error = (found.get(key, 0.0) for key in _KEYS[:3])
+        day = cls(delay_ms, wrong, error, after=int(after) if 0 <= after < 2**31 else -1)
+        if not (0 <= day.wrong <= 1 and 0 <= day.error <= 1 and 0 <= day.delay_ms < float("inf") and day.after >= 0):
+            raise WorkloadError(f"game day {text!r}: expected shares in [0, 1] and numbers of at least 0")
+        return day
+
+    def spoil(self, answer: Answer, chance: np.random.Generator) -> Answer:
+        """The answer with a share `wrong` of its labels, and their probabilities, moved on by one class."""
+        hit = chance.random(len(answer.label)) < self.wrong
+        shifted = np.roll(answer.probabilities, 1, axis=1)
+        probabilities = np.where(hit[:, None], shifted, answer.probabilities)
+        return Answer(probabilities.argmax(axis=1), probabilities)

