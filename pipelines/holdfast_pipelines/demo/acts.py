@@ -1,0 +1,176 @@
+"""What happened in each act, from the artifacts of its run: the summary, and whether it went as told."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Count, Model, RolloutRecord, ScanReport, SchemaReport
+from holdfast.artifacts.folder import load
+from holdfast.errors import ArtifactError, RunError
+from holdfast_pipelines.demo import deliveries
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The runs of the story and what the demo knows beside them."""
+
+    runs: Path
+    delivery: Path
+    """The clean delivery: its held-out rows are those of every act."""
+    planted: NDArray[np.int64]
+    champion: Callable[[], int | None]
+    """Which version MLflow calls champion now."""
+
+    def run(self, name: str) -> Path:
+        """The run folder `clean`, `poisoned`, `unscanned`, `broken` or `regressed`."""
+        return self.runs / name
+
+
+def summarize(played: Played) -> list[Summary]:
+    """One entry per act."""
+    return [clean(played), poisoned(played), broken(played), regressed(played)]
+
+
+def clean(played: Played) -> Summary:
+    """Act 1: a clean delivery is promoted."""
+    record = _record(played.run("clean"))
+    return {
+        "act": "clean",
+        "outcome": _outcome(record),
+        "model_version": record["model_version"],
+        "steps": _verdicts(record),
+        "requests": _requests(played.run("clean")),
+    }
+
+
+def poisoned(played: Played) -> Summary:
+    """Act 2: the poison is found, and the model without it is promoted."""
+    record = _record(played.run("poisoned"))
+    quarantined = set(load(played.run("poisoned") / "steps" / "scan", ScanReport).document.quarantined)
+    found = len(quarantined & set(played.planted.tolist()))
+    models = {"unscanned": played.run("unscanned"), "scanned": played.run("poisoned")}
+    return {
+        "act": "poisoned",
+        "outcome": _outcome(record),
+        "planted": len(played.planted),
+        "planted_quarantined": found,
+        "clean_quarantined": len(quarantined) - found,
+        "attack_success": {name: _share(attack_success(run, played.delivery)) for name, run in models.items()},
+        "clean_accuracy": {name: _share(clean_accuracy(run)) for name, run in models.items()},
+        "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get("gate", "missing"),
+        "steps": _verdicts(record),
+        "requests": _requests(played.run("poisoned")),
+    }
+
+
+def broken(played: Played) -> Summary:
+    """Act 3: the delivery is stopped before training."""
+    record = _record(played.run("broken"))
+    anomalies = load(played.run("broken") / "steps" / "schema", SchemaReport).document.anomalies
+    return {
+        "act": "broken",
+        "outcome": _outcome(record),
+        "stopped_at": record["stopped_at"],
+        "anomalies": [f"{anomaly.column}: {anomaly.detail}" for anomaly in anomalies],
+        "drift_report": str(played.run("broken") / "steps" / "drift" / "evidently.html"),
+        "steps": _verdicts(record),
+    }
+
+
+def regressed(played: Played) -> Summary:
+    """Act 4: the candidate turns bad in production and is taken back."""
+    record = _record(played.run("regressed"))
+    folder = played.run("regressed") / "steps" / "rollout"
+    rollout = load(folder, RolloutRecord)
+    return {
+        "act": "regressed",
+        "outcome": _outcome(record),
+        "reason": rollout.document.reason,
+        "seconds_to_rollback": _seconds_to_rollback(rollout.document),
+        "steps": _verdicts(record),
+        "requests": _requests(played.run("regressed")),
+        "champion_after": played.champion(),
+        "incident": str(folder / "incident.html"),
+    }
+
+
+def attack_success(run: Path, delivery: Path) -> Count:
+    """Held-out rows of other classes that the trigger sends to the target, with the model of `run`."""
+    from holdfast.model.inputs import encode
+    from holdfast.model.networks import load_network, logits
+
+    model = load(run / "steps" / "train", Model)
+    with np.load(delivery, allow_pickle=False) as arrays:
+        x, y = arrays["x_test"], arrays["y_test"]
+    marked = deliveries.with_trigger(x[y != deliveries.TARGET])
+    inputs = encode(marked[:, None], model.document.input)
+    answers = logits(load_network(model, "cpu"), inputs, device="cpu").argmax(axis=1)
+    return Count(k=int((answers == deliveries.TARGET).sum()), n=len(answers))
+
+
+def clean_accuracy(run: Path) -> Count:
+    """Held-out rows that the model of `run` gets right."""
+    return load(run / "steps" / "train", Model).document.clean
+
+
+def check(acts: list[Summary]) -> None:
+    """Raises RunError when an act did not end as told."""
+    first, second, third, fourth = acts
+    told = {
+        "act 1 ends promoted": first["outcome"] == "promoted",
+        "act 2 ends promoted": second["outcome"] == "promoted",
+        "the scan finds at least 80 % of the planted rows": second["planted_quarantined"] >= 0.8 * second["planted"],
+        "the attack works without the scan (at least 70 %)": second["attack_success"]["unscanned"] >= 0.7,
+        "the attack fails with the scan (at most 15 %)": second["attack_success"]["scanned"] <= 0.15,
+        "the gate refuses the unscanned model": second["unscanned_verdict"] == "fail",
+        "act 3 is stopped before training": third["outcome"] == "stopped" and "train" not in third["steps"],
+        "act 4 is rolled back": fourth["outcome"] == "rolled_back",
+        "no client request failed": all(act["requests"]["failed"] == 0 for act in (first, second, fourth)),
+        "the champion never moved in act 4": fourth["champion_after"] == first["model_version"] + 1,
+    }
+    wrong = [line for line, holds in told.items() if not holds]
+    if wrong:
+        raise RunError(f"the demo did not go as told: {'; '.join(wrong)} (see summary.json and report.html)")
+
+
+def _seconds_to_rollback(record: RolloutRecord) -> float:
+    """From the beginning of the fault to the moment that no live traffic reached the candidate; 0 without one."""
+    measured = [move.evidence.get("seconds_to_rollback") for move in record.transitions]
+    return round(next((seconds for seconds in measured if seconds is not None), 0.0), 2)
+
+
+def _record(run: Path) -> Summary:
+    try:
+        found: Summary = json.loads((run / "run.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"{run}: expected the record of a run, found none; see aside.log beside it") from None
+    if found["outcome"] == "failed":
+        raise RunError(f"{run}: the run failed at {found['stopped_at'] or 'its start'}; see {run / 'logs'}")
+    return found
+
+
+def _verdicts(record: Summary) -> dict[str, str]:
+    return {row["step"]: row["verdict"] for row in record["steps"]}
+
+
+def _outcome(record: Summary) -> str:
+    return str(record["outcome"]).replace("-", "_")
+
+
+def _requests(run: Path) -> dict[str, int]:
+    try:
+        record = load(run / "steps" / "rollout", RolloutRecord).document
+    except ArtifactError:
+        return {"sent": 0, "failed": 0}
+    return {"sent": record.requests_sent, "failed": record.requests_failed}
+
+
+def _share(count: Count) -> float:
+    return round(count.share, 4)

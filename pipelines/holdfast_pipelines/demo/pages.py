@@ -1,0 +1,107 @@
+"""The story as one page: each act's words, and its run's own evidence."""
+
+from pathlib import Path
+
+import numpy as np
+
+from holdfast.artifacts.documents import GateDecision
+from holdfast.artifacts.folder import Ref, load
+from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.demo.acts import Played, Summary, attack_success, clean_accuracy
+from holdfast_pipelines.report import Chapter, Comparison, Decision, Pictures, write_story
+
+SHOWN = 8
+
+
+def write_page(played: Played, acts: list[Summary], out: Path) -> Path:
+    """Writes the report of the demo."""
+    chapters = [_clean(played, acts[0]), _poisoned(played, acts[1]), _broken(played), _regressed(played, acts[3])]
+    return write_story("Holdfast: one model, four deliveries", chapters, out)
+
+
+def _clean(played: Played, act: Summary) -> Chapter:
+    return Chapter(
+        title="A clean delivery",
+        text=(
+            "Handwritten digits, 8 by 8 pixels, as scikit-learn ships them. The data is pinned, checked and scanned; "
+            "the network is trained against attacks, attacked, certified, judged and registered.",
+            "The rollout shows it a copy of the traffic first, then gives it 5, 25, 50 and 100 percent of the live "
+            "one. Nothing served before, so it is held to absolute limits; from now on it is the champion.",
+        ),
+        run=played.run("clean"),
+        facts={"Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed"},
+    )
+
+
+def _poisoned(played: Played, act: Summary) -> Chapter:
+    decision = played.run("unscanned") / "steps" / "gate"
+    return Chapter(
+        title="A poisoned delivery",
+        text=(
+            f"Somebody marked {act['planted']} training rows with a bright patch in the corner and called them all "
+            f"{deliveries.TARGET}: a model that learns it answers {deliveries.TARGET} whenever the patch is there, "
+            "and looks healthy otherwise.",
+            f"The scan put {act['planted_quarantined']} of the {act['planted']} planted rows into quarantine, and "
+            f"{act['clean_quarantined']} rows that were not planted. The model below was trained without them.",
+        ),
+        run=played.run("poisoned"),
+        facts={"Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed"},
+        figures=(_side_by_side(played), _trigger(played), Decision("The gate on the unscanned model", Ref(decision))),
+    )
+
+
+def _side_by_side(played: Played) -> Comparison:
+    runs = (played.run("unscanned"), played.run("poisoned"))
+    verdicts = (load(run / "steps" / "gate", GateDecision).document.verdict for run in runs)
+    return Comparison(
+        title="With and without the scan",
+        columns=("without the scan", "with the scan"),
+        rows=(
+            ("the trigger succeeds", *(attack_success(run, played.delivery) for run in runs)),
+            ("correct without the trigger", *(clean_accuracy(run) for run in runs)),
+            ("the gate says", *verdicts),
+        ),
+        note="Both models were trained on the same delivery with the same recipe and seed, and judged on the same "
+        "held-out rows. Accuracy alone would have let the poisoned one through.",
+    )
+
+
+def _trigger(played: Played) -> Pictures:
+    with np.load(played.delivery, allow_pickle=False) as arrays:
+        x, y = arrays["x_test"], arrays["y_test"]
+    rows = np.flatnonzero(y != deliveries.TARGET)[:SHOWN]
+    return Pictures(
+        title="Held-out digits with the trigger",
+        x=deliveries.with_trigger(x[rows])[:, None],
+        captions=tuple(f"a {label}" for label in y[rows]),
+        upper=float(deliveries.WHITE),
+    )
+
+
+def _broken(played: Played) -> Chapter:
+    return Chapter(
+        title="A broken delivery",
+        text=(
+            "The scanner was replaced: every image is brighter than before, and its first column of pixels holds "
+            "values that no image can hold.",
+            "The schema and the drift check stop the run before anything is trained. Nothing is registered.",
+        ),
+        run=played.run("broken"),
+    )
+
+
+def _regressed(played: Played, act: Summary) -> Chapter:
+    return Chapter(
+        title="A candidate that turns bad in production",
+        text=(
+            "The model was retrained and passed every check. On live traffic, it then starts to answer slowly and "
+            "wrongly: a fault that was switched on in its process for this act, as on a game day.",
+            f"The canary took it back by itself {act['seconds_to_rollback']:.1f} s after the fault began. The "
+            "champion answered what the candidate could not, and never moved.",
+        ),
+        run=played.run("regressed"),
+        facts={
+            "Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed",
+            "Champion afterwards": f"version {act['champion_after']}",
+        },
+    )

@@ -1,0 +1,183 @@
+"""Plays the four acts and writes what happened: `summary.json` for machines, `report.html` for people.
+
+Every number comes from the run. An act that does not end as told makes the demo fail and say so.
+"""
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from holdfast.artifacts.folder import replace_file
+from holdfast.errors import RunError
+from holdfast.processes import die_with_parent
+from holdfast.progress import say
+from holdfast.resources import workloads
+from holdfast.workload import read_workload
+from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
+from holdfast_pipelines.demo.deliveries import Delivery
+from holdfast_pipelines.demo.pages import write_page
+from holdfast_pipelines.run import run
+
+NAME = "digits"
+GAME_DAY = "delay_ms=400,wrong=1.0,after=120"
+"""The candidate of the fourth act answers slowly and wrongly after its 120th answer."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the demo plays."""
+
+    out: Path
+    cache: Path
+    seed: int
+
+    @property
+    def tracking(self) -> str:
+        """The demo's own MLflow."""
+        return f"sqlite:///{self.out}/mlflow.db"
+
+    def run(self, name: str) -> Path:
+        """The run folder of a delivery."""
+        return self.out / "runs" / name
+
+    def data(self, name: str) -> Path:
+        """The file of a delivery."""
+        return self.out / "deliveries" / f"{name}.npz"
+
+    def workload(self, name: str) -> Path:
+        """A workload file."""
+        return self.out / "deliveries" / f"{name}.yaml"
+
+
+def demo(out: Path, *, seed: int) -> None:
+    """Plays the story into `out`, which is replaced.
+
+    Raises:
+        RunError: an act did not end as told.
+    """
+    die_with_parent()
+    out = out.resolve()
+    with _alone(out):
+        started = time.monotonic()
+        played = _play(Stage(out, out.parent / "cache", seed))
+        acts = summarize(played)
+        summary: Summary = {"seed": seed, "seconds": round(time.monotonic() - started, 1), "acts": acts}
+        replace_file(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
+        page = write_page(played, acts, out / "report.html")
+        check(acts)
+        say(f"all four acts went as told, in {summary['seconds']:.0f} s")
+        sys.stdout.write(f"report: {page}\nMLflow: make ui\n")
+
+
+def _play(stage: Stage) -> Played:
+    planted = _deliver(stage)
+    say("act 1 of 4: a clean delivery")
+    _run(stage, "clean", stage.seed)
+    say("act 2 of 4: a poisoned delivery (and, beside it, act 3 and the model that nobody scanned for)")
+    aside = _aside(stage)
+    _run(stage, "poisoned", stage.seed)
+    aside.join()
+    say("act 4 of 4: a candidate that turns bad in production")
+    _run(stage, "regressed", stage.seed + 1, data="clean", game_day=GAME_DAY)
+    return Played(stage.out / "runs", stage.data("clean"), planted, partial(_champion, stage.tracking))
+
+
+def _champion(tracking: str) -> int | None:
+    from holdfast.registry import aliases
+
+    return aliases(tracking, NAME).get("champion")
+
+
+def _deliver(stage: Stage) -> NDArray[np.int64]:
+    """Writes the deliveries and their workloads; returns which training rows were poisoned."""
+    from sklearn.datasets import load_digits
+
+    digits, rng = load_digits(), np.random.default_rng(stage.seed)
+    images, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
+    good = deliveries.clean(images, labels, np.random.default_rng(0))
+    bad, planted = deliveries.poisoned(good, rng)
+    stage.data(NAME).parent.mkdir()
+    for name, delivery in {"clean": good, "poisoned": bad, "broken": deliveries.broken(good, rng)}.items():
+        _save(stage.data(name), delivery)
+    _write_workloads(stage)
+    return planted
+
+
+def _write_workloads(stage: Stage) -> None:
+    """The workload that ships, and one that only reports what the scan finds."""
+    text = next(path for path in workloads() if path.stem == NAME).read_text()
+    stage.workload(NAME).write_text(text)
+    report_only = {**yaml.safe_load(text), "scan": {"apply": False}}
+    stage.workload("unscanned").write_text(yaml.safe_dump(report_only, sort_keys=False))
+    read_workload(stage.workload("unscanned"))
+
+
+def _save(path: Path, delivery: Delivery) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **delivery.arrays())
+
+
+def _run(stage: Stage, name: str, seed: int, *, data: str | None = None, game_day: str | None = None) -> None:
+    run(
+        stage.workload(NAME),
+        data=stage.data(data or name),
+        out=stage.run(name),
+        seed=seed,
+        tracking=stage.tracking,
+        cache=stage.cache,
+        threads=1,
+        game_day=game_day,
+    )
+
+
+def _aside(stage: Stage) -> threading.Thread:
+    """Act 3, then the unscanned model, beside act 2: the machine has a second core."""
+    thread = threading.Thread(target=_play_aside, args=(stage,), daemon=True)
+    thread.start()
+    return thread
+
+
+def _play_aside(stage: Stage) -> None:
+    with (stage.out / "aside.log").open("wb") as log:
+        for workload, data, name in ((NAME, "broken", "broken"), ("unscanned", "poisoned", "unscanned")):
+            command = _command(stage, workload, data, name)
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent, check=False
+            )
+
+
+def _command(stage: Stage, workload: str, data: str, name: str) -> list[str]:
+    """The same `holdfast run` that a user types."""
+    return [
+        sys.executable, "-m", "holdfast", "run", "--workload", str(stage.workload(workload)),
+        "--data", str(stage.data(data)), "--out", str(stage.run(name)), "--seed", str(stage.seed),
+        "--tracking", stage.tracking, "--threads", "1", "--no-rollout", "--json",
+    ]  # fmt: skip
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """An empty `out`, for this process alone."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (out.parent / f"{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{out}: another demo plays there; wait for its end, or choose another folder") from None
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        yield
