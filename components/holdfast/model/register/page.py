@@ -1,0 +1,116 @@
+"""What the MLflow pages of a registered model say; pure."""
+
+from collections.abc import Mapping, Sequence
+
+from holdfast.artifacts.documents import (
+    BackdoorReport,
+    Certificate,
+    Document,
+    DriftReport,
+    GateDecision,
+    Model,
+    RobustnessReport,
+    ScanReport,
+    Snapshot,
+)
+from holdfast.artifacts.folder import Artifact
+from holdfast.registry import Point
+
+CURVE = "curve"
+"""Metrics of the training curve start with this word."""
+
+
+def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot]) -> dict[str, str]:
+    """What ties a version to its evidence; `fetch` holds the bytes against the digests."""
+    threat = model.document.threat
+    return {
+        "holdfast.workload": model.document.name,
+        "holdfast.modality": model.document.input.modality,
+        "holdfast.threat": f"{threat.norm} {threat.epsilon} {threat.unit}",
+        "holdfast.verdict": str(decision.document.verdict),
+        "holdfast.model_digest": model.digest,
+        "holdfast.snapshot_digest": snapshot.digest,
+        "holdfast.decision_digest": decision.digest,
+        "holdfast.policy": decision.document.policy_name,
+        "holdfast.policy_digest": decision.document.policy,
+    }
+
+
+def params(model: Model) -> dict[str, str]:
+    """How the network was built and trained."""
+    arguments = {f"network.{name}": str(value) for name, value in model.architecture.arguments.items()}
+    return {
+        "network": model.architecture.name,
+        "network.parameters": str(model.architecture.parameters),
+        **arguments,
+        "input": f"{model.input.dtype}[N, {', '.join(map(str, model.input.shape))}]",
+        "classes": str(len(model.classes)),
+        "threat.norm": model.threat.norm,
+        "threat.epsilon": str(model.threat.epsilon),
+        "seed": str(model.seed),
+        "threads": str(model.threads),
+        "device": model.device,
+        "best_epoch": str(model.best_epoch),
+        **{f"recipe.{name}": str(value) for name, value in model.recipe.items()},
+    }
+
+
+def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]]) -> list[Point]:
+    """What the steps measured, as rates, and the training curve by epoch."""
+    found: list[Point] = []
+    for document in evidence:
+        found += _points(document)
+    for epoch, row in enumerate(curve):
+        step = row.get("epoch", epoch)
+        number = step if isinstance(step, int) else epoch
+        found += [Point(f"{CURVE}/{key}", value, number) for key, value in _numbers(row).items() if key != "epoch"]
+    return found
+
+
+def about(model: Model) -> str:
+    """The registered model's page."""
+    threat = model.threat
+    classes = ", ".join(model.classes[:20]) + (", …" if len(model.classes) > 20 else "")
+    return f"""**{model.name}**: {model.input.modality} model with {len(model.classes)} classes ({classes}),
+kept robust by Holdfast against changes of at most {threat.epsilon} ({threat.norm}, {threat.unit}).
+
+Every version here passed the gate. Its page holds the gate's table; its tags hold the digests of model, data,
+policy and decision.
+
+| alias | means |
+|---|---|
+| `champion` | serves |
+| `candidate` | passed the gate, waits for its rollout |
+| `previous` | served before, for going back |
+
+```python
+mlflow.pyfunc.load_model("models:/{model.name}@champion").predict(rows)
+```
+"""
+
+
+def _points(document: Document) -> list[Point]:
+    if isinstance(document, RobustnessReport):
+        attacks = [Point(f"robust_accuracy/{attack.name}", attack.survived.share) for attack in document.attacks]
+        worst = Point("robust_accuracy", document.worst_case.share)
+        return [Point("clean_accuracy", document.clean.share), worst, *attacks]
+    if isinstance(document, Certificate):
+        at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
+        return [*at, Point("abstained", document.abstained.share)]
+    if isinstance(document, ScanReport):
+        return [Point("scan/suspects", document.suspects.k), Point("scan/quarantined", len(document.quarantined))]
+    if isinstance(document, DriftReport):
+        return [Point("drift/columns", document.drifted.k)]
+    if isinstance(document, BackdoorReport):
+        return [Point("backdoor/flagged", len(document.flagged))]
+    return []
+
+
+def _numbers(row: Mapping[str, object]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            numbers[key] = float(value)
+        elif isinstance(value, Mapping) and isinstance(value.get("n"), int) and value["n"]:
+            numbers[key] = float(value["k"]) / float(value["n"])
+    return numbers

@@ -1,0 +1,216 @@
+"""The register step: puts a model that passed into MLflow, with its evidence; refuses any other."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast import registry
+from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, Snapshot, Verdict
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
+from holdfast.errors import RefusedError
+from holdfast.model.register import page, pyfunc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPLAY_ROWS = 500
+REFERENCE_ROWS = 20_000
+EXAMPLE_ROWS = 3
+MAX_EVIDENCE_FILE_BYTES = 8 * 2**20
+"""Larger files of the evidence stay with the run that made them."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A model with a passing decision about it, and everything that the decision read."""
+
+    model: Artifact[Model]
+    decision: Artifact[GateDecision]
+    snapshot: Artifact[Snapshot]
+    evidence: Mapping[str, Artifact[Any]]
+
+
+def register(
+    model: Ref, out: Path, *, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref], tracking: str
+) -> Artifact[Registration]:
+    """Registers `model` as a version of its name, alias `candidate`; a second time gives the same version.
+
+    Raises:
+        RefusedError: the decision is not a pass, or not about this model, snapshot and evidence.
+        RegistryError: MLflow cannot be reached.
+    """
+    admitted = admit(model, decision, snapshot, evidence)
+    name, digest = admitted.model.document.name, admitted.model.digest
+    done = registry.find(tracking, name, digest)
+    with tempfile.TemporaryDirectory(prefix="holdfast-register-") as folder:
+        work = Path(folder)
+        if done is None:
+            tags = {"holdfast.bundle_digest": _write_bundle(work / registry.BUNDLE, admitted)}
+            _write_package(work, admitted)
+            _write_reports(work / "reports", admitted)
+        else:
+            tags = {}
+        done = registry.register(tracking, _entry(admitted, tags), package=work / "package", reports=work / "reports")
+    inputs = {"model": digest, "decision": admitted.decision.digest, "snapshot": admitted.snapshot.digest}
+    return save(
+        out, Registration(inputs=inputs, name=name, model_version=done.version, model=digest, run_id=done.run_id)
+    )
+
+
+def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref]) -> Admitted:
+    """Everything that is registered, after it was held against the decision.
+
+    Raises:
+        RefusedError: the decision is not a pass, or is about something else.
+    """
+    judged = load(decision, GateDecision)
+    given: dict[str, Artifact[Any]] = {"model": load(model, Model), "snapshot": load(snapshot, Snapshot)}
+    given |= {role: load_any(ref) for role, ref in evidence.items()}
+    if judged.document.verdict is not Verdict.PASS:
+        raise RefusedError(f"{judged.folder}: expected the verdict pass, found {judged.document.verdict}")
+    for role, artifact in given.items():
+        found = judged.document.inputs.get(role)
+        if found != artifact.digest:
+            raise RefusedError(
+                f"{artifact.folder}: expected the {role} that the gate judged ({_short(found)}), "
+                f"found {_short(artifact.digest)}; run the gate again"
+            )
+    left_out = sorted(set(judged.document.inputs) - set(given))
+    if left_out:
+        raise RefusedError(f"{judged.folder}: expected the {left_out[0]} report that the gate judged, found none given")
+    return Admitted(given.pop("model"), judged, given.pop("snapshot"), given)
+
+
+def _entry(admitted: Admitted, tags: Mapping[str, str]) -> registry.Entry:
+    document = admitted.model.document
+    documents: list[Document] = [artifact.document for artifact in admitted.evidence.values()]
+    return registry.Entry(
+        name=document.name,
+        model_digest=admitted.model.digest,
+        tags={**page.tags(admitted.model, admitted.decision, admitted.snapshot), **tags},
+        description=admitted.decision.open("decision.md").read().decode(),
+        about=page.about(document),
+        params=page.params(document),
+        metrics=page.metrics(documents, _curve(admitted.model)),
+        dataset=(admitted.snapshot.document.name, admitted.snapshot.document.root),
+    )
+
+
+def _curve(model: Artifact[Model]) -> list[dict[str, object]]:
+    if "curve.json" not in model.document.files:
+        return []
+    value = json.load(model.open("curve.json"))
+    found = value.get("epochs", []) if isinstance(value, dict) else value
+    return [row for row in found if isinstance(row, dict)]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _write_bundle(bundle: Path, admitted: Admitted) -> str:
+    """Everything that serving and the next run need; returns the digest of its manifest."""
+    bundle.mkdir()
+    _copy(admitted.model, bundle / "model", limit=None)
+    _copy(admitted.decision, bundle / "decision", limit=None)
+    for role, artifact in admitted.evidence.items():
+        _copy(artifact, bundle / "evidence" / role, limit=MAX_EVIDENCE_FILE_BYTES)
+    _write_held_out(bundle, admitted)
+    _reference(admitted).to_parquet(bundle / "reference.parquet", index=False)
+    if "schema" in admitted.evidence:
+        (bundle / "schema.pbtxt").write_bytes(admitted.evidence["schema"].open("schema.pbtxt").read())
+    return registry.seal_bundle(bundle)
+
+
+def _copy(artifact: Artifact[Any], into: Path, *, limit: int | None) -> None:
+    """Copies an artifact; what is copied is what was hashed."""
+    into.mkdir(parents=True)
+    shutil.copyfile(artifact.folder / DOCUMENT, into / DOCUMENT)
+    copied = load_any(Ref(into, artifact.digest))
+    for name, pin in copied.document.files.items():
+        if limit is None or pin.bytes <= limit:
+            target = into / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(artifact.open(name).read())
+
+
+def _write_held_out(bundle: Path, admitted: Admitted) -> None:
+    """`replay.npz`: rows for replayed traffic; `confidence.npz`: the model's confidence on all held-out rows."""
+    from holdfast.model.inputs import read_split
+    from holdfast.model.networks import load_network, logits
+
+    document = admitted.model.document
+    held_out = read_split(admitted.snapshot, "test", document.input)
+    values = logits(load_network(admitted.model, "cpu"), held_out.x, device="cpu")
+    confidence = pyfunc.softmax(values).max(axis=1)
+    rng = np.random.default_rng(document.seed)
+    chosen = rng.permutation(len(held_out))[:REPLAY_ROWS]
+    np.savez(bundle / "replay.npz", x=held_out.x[chosen], y=held_out.y[chosen])
+    np.savez(bundle / "confidence.npz", reference_confidence=confidence)
+
+
+def _reference(admitted: Admitted) -> "pd.DataFrame":
+    """A sample of the rows that the model was trained on, in the table view."""
+    from holdfast.tables import read_table
+
+    table = read_table(admitted.snapshot, "train")
+    scan = admitted.evidence.get("scan")
+    kept = np.setdiff1d(np.arange(len(table)), scan.document.quarantined if scan and scan.document.applied else ())
+    if len(kept) > REFERENCE_ROWS:
+        kept = np.sort(np.random.default_rng(admitted.model.document.seed).choice(kept, REFERENCE_ROWS, replace=False))
+    return table.iloc[kept].reset_index(drop=True)
+
+
+def _write_package(work: Path, admitted: Admitted) -> None:
+    """The folder that MLflow loads: signature, example, pins, and the bundle as its data."""
+    document = admitted.model.document
+    example = _example(admitted)
+    with registry.quiet():
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(
+            str(work / "package"),
+            loader_module=pyfunc.__name__,
+            data_path=str(work / registry.BUNDLE),
+            signature=pyfunc.signature(document, example),
+            input_example=example,
+            pip_requirements=pyfunc.requirements(),
+            metadata={"holdfast.model_digest": admitted.model.digest},
+        )
+
+
+def _example(admitted: Admitted) -> Any:
+    """A few held-out rows as they were delivered."""
+    import pandas as pd
+
+    spec = admitted.model.document.input
+    if spec.modality == "image":
+        with np.load(admitted.snapshot.open("test.npz"), allow_pickle=False) as arrays:
+            return arrays["x"][:EXAMPLE_ROWS]
+    frame = pd.read_parquet(admitted.snapshot.open("test.parquet")).head(EXAMPLE_ROWS)
+    if spec.modality == "text":
+        text = next(column.name for column in spec.columns if column.kind == "text")
+        return pd.DataFrame(frame[text].astype(str).tolist())
+    return frame[[column.name for column in spec.columns]]
+
+
+def _write_reports(reports: Path, admitted: Admitted) -> None:
+    """What people open from the run's page."""
+    reports.mkdir()
+    for name in ("decision.md", "junit.xml"):
+        (reports / name).write_bytes(admitted.decision.open(name).read())
+    for role, artifact in admitted.evidence.items():
+        for name, pin in artifact.document.files.items():
+            if name.endswith((".html", ".png", ".svg")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
+                target = reports / role / Path(name).name
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(artifact.open(name).read())
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "none"

@@ -1,0 +1,206 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdfast import registry
+from holdfast.artifacts.documents import Model, Snapshot, Verdict
+from holdfast.artifacts.folder import Ref, load
+from holdfast.errors import IntegrityError, RefusedError
+from holdfast.model.inputs import encode, read_split
+from holdfast.model.networks import load_network, logits
+from holdfast.model.register.step import register
+
+
+def call(chain, tmp_path, tracking, name="registration"):
+    return register(
+        chain.model,
+        tmp_path / name,
+        decision=chain.decision,
+        snapshot=chain.snapshot,
+        evidence=chain.evidence,
+        tracking=tracking,
+    )
+
+
+def client(tracking):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking, tracking)
+
+
+def by_network(chain, x):
+    model = load(chain.model, Model)
+    return logits(load_network(model, "cpu"), encode(x, model.document.input), device="cpu")
+
+
+def pyfunc(tracking, uri):
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking)
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, tracking, tmp_path):
+    passed = chain()
+    done = call(passed, tmp_path, tracking).document
+    assert (done.name, done.model_version, done.model) == ("demo-image", 1, passed.model.digest)
+    version = client(tracking).get_model_version("demo-image", "1")
+    assert version.tags["holdfast.model_digest"] == passed.model.digest
+    assert version.tags["holdfast.decision_digest"] == passed.decision.digest
+    assert version.tags["holdfast.verdict"] == "pass"
+    assert version.description == "# the table\n"
+    assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
+    assert "models:/demo-image@champion" in client(tracking).get_registered_model("demo-image").description
+
+
+def test_the_run_holds_metrics_params_curve_and_reports(chain, tracking, tmp_path):
+    run_id = call(chain(), tmp_path, tracking).document.run_id
+    run = client(tracking).get_run(run_id)
+    # The counts are those of the fixture: 18, 15, 16, 12 and 1 of 20.
+    assert run.data.metrics["clean_accuracy"] == 0.9
+    assert run.data.metrics["robust_accuracy"] == 0.75
+    assert run.data.metrics["robust_accuracy/pgd"] == 0.8
+    assert run.data.metrics["certified_accuracy/0.25"] == 0.6
+    assert run.data.metrics["abstained"] == 0.05
+    assert run.data.params["recipe.epochs"] == "2"
+    history = client(tracking).get_metric_history(run_id, "curve/loss")
+    assert [(point.step, point.value) for point in history] == [(0, 0.7), (1, 0.5)]
+    assert {f.path for f in client(tracking).list_artifacts(run_id)} == {"attack", "decision.md", "junit.xml"}
+    assert run.info.status == "FINISHED"
+
+
+def test_registering_twice_makes_one_version_and_the_same_artifact(chain, tracking, tmp_path):
+    passed = chain()
+    first, second = call(passed, tmp_path, tracking, "one"), call(passed, tmp_path, tracking, "two")
+    assert first.digest == second.digest
+    assert len(client(tracking).search_model_versions("name='demo-image'")) == 1
+
+
+def test_another_model_of_the_same_name_is_the_next_version(chain, tracking, tmp_path):
+    call(chain(seed=0), tmp_path, tracking, "one")
+    assert call(chain(seed=1), tmp_path, tracking, "two").document.model_version == 2
+
+
+def test_files_lie_beside_the_database_and_not_where_the_step_was_called(chain, tracking, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "..")
+    call(chain(), tmp_path, tracking)
+    assert list((tmp_path / "artifacts" / "demo-image").iterdir())
+    assert not (tmp_path / ".." / "mlruns").exists()
+
+
+def test_images_in_delivered_units_get_the_predictions_that_the_gate_judged(chain, tracking, tmp_path):
+    passed = chain("image")
+    call(passed, tmp_path, tracking)
+    with np.load(load(passed.snapshot, Snapshot).open("test.npz")) as arrays:
+        x = arrays["x"]
+    answer = pyfunc(tracking, "models:/demo-image@candidate").predict(x)
+    expected = by_network(passed, x)
+    np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(np.float32), expected)
+    assert answer["class"].tolist() == [("ham", "spam")[i] for i in expected.argmax(axis=1)]
+    np.testing.assert_allclose(answer[["probability_ham", "probability_spam"]].sum(axis=1), 1)
+
+
+def test_a_table_gets_the_predictions_that_the_gate_judged(chain, tracking, tmp_path):
+    passed = chain("tabular")
+    call(passed, tmp_path, tracking)
+    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet"))
+    answer = pyfunc(tracking, "models:/demo-tabular/1").predict(frame.drop(columns="label"))
+    np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
+
+
+@pytest.mark.parametrize("kind", [list, pd.Series, lambda m: pd.DataFrame({"message": m})])
+def test_messages_get_the_predictions_that_the_gate_judged(chain, tracking, tmp_path, kind):
+    passed = chain("text")
+    call(passed, tmp_path, tracking)
+    messages = ["WIN a prize now", "see you at eight", ""]
+    answer = pyfunc(tracking, "models:/demo-text/1").predict(kind(messages))
+    np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, messages))
+
+
+def test_weights_altered_in_the_store_are_not_loaded(chain, tracking, tmp_path):
+    call(chain(), tmp_path, tracking)
+    flip_a_bit(next((tmp_path / "artifacts").rglob("weights.safetensors")))
+    with pytest.raises(IntegrityError, match="weights.safetensors: .*altered after the model was registered"):
+        pyfunc(tracking, "models:/demo-image@candidate")
+
+
+def test_the_bundle_holds_what_serving_and_the_next_run_need(chain, tracking, tmp_path):
+    passed = chain()
+    call(passed, tmp_path, tracking)
+    bundle = registry.fetch(tracking, "demo-image", 1, tmp_path / "bundle")
+    held_out = read_split(load(passed.snapshot, Snapshot), "test", bundle.model.document.input)
+    with np.load(bundle.path("replay.npz")) as replay:
+        assert replay["x"].shape == (20, 1, 8, 8)
+        assert sorted(replay["y"].tolist()) == sorted(held_out.y.tolist())
+    with np.load(bundle.path("confidence.npz")) as scores:
+        values = logits(load_network(bundle.model, "cpu"), held_out.x, device="cpu").astype(np.float64)
+        # Independent route: 1 / sum(exp(z - max)) is the largest softmax.
+        np.testing.assert_allclose(
+            scores["reference_confidence"], 1 / np.exp(values - values.max(1, keepdims=True)).sum(1), rtol=1e-12
+        )
+    assert len(pd.read_parquet(bundle.path("reference.parquet"))) == 40 - 2  # two rows are in quarantine
+    assert bundle.path("schema.pbtxt").read_bytes() == b"feature {}\n"
+    assert bundle.path("evidence/attack/curve.html").is_file()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_model_that_did_not_pass_is_refused_and_nothing_is_registered(chain, tracking, tmp_path, verdict):
+    with pytest.raises(RefusedError, match=f"expected the verdict pass, found {verdict}"):
+        call(chain(verdict=verdict), tmp_path, tracking)
+    assert registry.aliases(tracking, "demo-image") == {}
+    assert not (tmp_path / "registration").exists()
+
+
+@pytest.mark.parametrize("part", ["model", "snapshot"])
+def test_another_model_or_snapshot_than_the_judged_one_is_refused(chain, tracking, tmp_path, part):
+    judged, other = chain(seed=0), chain("tabular", seed=1)
+    with pytest.raises(RefusedError, match=f"expected the {part} that the gate judged"):
+        call(replace(judged, **{part: getattr(other, part)}), tmp_path, tracking)
+
+
+def test_other_evidence_than_the_judged_one_is_refused(chain, tracking, tmp_path):
+    judged, other = chain(seed=0), chain(seed=1)
+    with pytest.raises(RefusedError, match="expected the attack that the gate judged"):
+        call(replace(judged, evidence={**judged.evidence, "attack": other.evidence["attack"]}), tmp_path, tracking)
+
+
+def test_evidence_that_is_held_back_is_asked_for(chain, tracking, tmp_path):
+    judged = chain()
+    rest = {role: ref for role, ref in judged.evidence.items() if role != "scan"}
+    with pytest.raises(RefusedError, match="expected the scan report that the gate judged, found none"):
+        call(replace(judged, evidence=rest), tmp_path, tracking)
+
+
+def test_weights_altered_after_the_decision_are_not_registered(chain, tracking, tmp_path):
+    judged = chain()
+    flip_a_bit(judged.model.folder / "weights.safetensors")
+    with pytest.raises(IntegrityError, match="weights.safetensors"):
+        call(judged, tmp_path, tracking)
+    assert registry.aliases(tracking, "demo-image") == {}
+
+
+def test_a_decision_that_was_edited_is_refused(chain, tracking, tmp_path):
+    failed = chain(verdict=Verdict.FAIL)
+    path = failed.decision.folder / "artifact.json"
+    path.write_text(path.read_text().replace('"verdict":"fail"', '"verdict":"pass"'))
+    with pytest.raises(IntegrityError, match="expected artifact"):
+        call(failed, tmp_path, tracking)
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_model_that_was_changed_is_refused_also_when_no_digest_was_asked_for(chain, tracking, tmp_path):
+    judged = chain()
+    path = judged.model.folder / "artifact.json"
+    path.write_text(path.read_text().replace('"best_epoch":1', '"best_epoch":2'))
+    with pytest.raises(RefusedError, match="expected the model that the gate judged"):
+        call(replace(judged, model=Ref(judged.model.folder)), tmp_path, tracking)
