@@ -1,0 +1,203 @@
+"""What a page is made of: sections of tables, figures, galleries and words; the template knows only these."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Count, Verdict
+from holdfast_pipelines.report.numbers import interval, number, percent, span
+from holdfast_pipelines.report.svg import png_uri, tag
+
+Cell = Count | Verdict | Markup | str | int | float | None
+"""A count becomes a rate with its interval, a verdict a badge, Markup stays, everything else is escaped text."""
+
+GOOD = frozenset({"pass", "promoted", "registered"})
+UNSURE = frozenset({"inconclusive"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; `numeric` columns are set flush right, `wide` ones may wrap."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: tuple[int, ...] = ()
+    note: str = ""
+    fold: str = ""
+    """With words here the table is folded away behind them."""
+    block: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its heading and one line on how to read it."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Drawings side by side as the width allows."""
+
+    items: tuple[Figure, ...]
+    size: Literal["small", "normal", "wide"] = "normal"
+    note: str = ""
+    block: Literal["figures"] = "figures"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One example as a picture (a data URI) with what stands under it."""
+
+    uri: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in a grid."""
+
+    title: str
+    items: tuple[Picture, ...]
+    note: str = ""
+    block: Literal["gallery"] = "gallery"
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph."""
+
+    text: str
+    block: Literal["prose"] = "prose"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values in a row."""
+
+    pairs: tuple[tuple[str, Cell], ...]
+    block: Literal["facts"] = "facts"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two blocks beside each other where the page is wide enough."""
+
+    left: "Block"
+    right: "Block"
+    block: Literal["split"] = "split"
+
+
+Block = Table | Figures | Gallery | Prose | Facts | Split
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a run's page."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+    verdict: str | None = None
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the page will lie, from which relative links are made."""
+
+    page: Path
+
+    def link(self, target: Path, words: str) -> Markup:
+        """A relative link to a file of the run."""
+        relative = os.path.relpath(target.resolve(), self.page.parent.resolve())
+        return tag("a", words, href=quote(Path(relative).as_posix()))
+
+
+def show(cell: Cell) -> Markup | str:
+    """A cell as it stands on the page."""
+    if cell is None:
+        return tag("span", "–", class_="none")
+    if isinstance(cell, Verdict):
+        return badge(cell.value)
+    if isinstance(cell, Count):
+        return rate(cell)
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return number(cell) if isinstance(cell, int | float) else cell
+
+
+def badge(word: str) -> Markup:
+    """A verdict or an outcome: a word, a shape and a colour."""
+    tone = "pass" if word in GOOD else "inconclusive" if word in UNSURE else "idle" if word == "not run" else "fail"
+    return tag("span", word.replace("-", " "), class_=f"badge badge-{tone}")
+
+
+def rate(count: Count) -> Markup:
+    """k of n as a rate with its interval and the counts themselves."""
+    if not count.n:
+        return tag("span", "nothing counted", class_="none")
+    return tag(
+        "span",
+        tag("b", percent(count.share)),
+        " ",
+        tag("small", span(*interval(count))),
+        " ",
+        tag("small", f"{count.k} of {count.n}", class_="of"),
+        class_="rate",
+    )
+
+
+def code(words: str, title: str = "") -> Markup:
+    """A digest or a name as code."""
+    return tag("code", words, title=title) if title else tag("code", words)
+
+
+def example_uri(x: NDArray[np.float64], lower: float = 0.0, upper: float = 1.0) -> str:
+    """A data URI of one example number[C, H, W] (or [H, W]) in units in which `lower` is black and `upper` white."""
+    scaled = (np.asarray(x, dtype=np.float64) - lower) / ((upper - lower) or 1.0)
+    return png_uri(_pixels(scaled))
+
+
+def side_by_side(left: NDArray[np.float64], right: NDArray[np.float64]) -> str:
+    """A data URI of two examples number[C, H, W] in [0, 1] with a gap of one cell."""
+    one, two = (
+        _colour(_pixels(np.asarray(left, dtype=np.float64))),
+        _colour(_pixels(np.asarray(right, dtype=np.float64))),
+    )
+    gap = np.full((one.shape[0], 1, 3), 0.5)
+    return png_uri(np.concatenate([one, gap, two], axis=1))
+
+
+def pairs(**named: Cell) -> tuple[tuple[str, Cell], ...]:
+    """Facts by keyword: `model_version=1` reads "model version"."""
+    return tuple((name.replace("_", " "), value) for name, value in named.items())
+
+
+def cut(rows: Sequence[tuple[Cell, ...]], most: int, head: tuple[str, ...], *, numeric: tuple[int, ...] = ()) -> Table:
+    """A table of the first `most` rows that says how many it leaves out."""
+    left = len(rows) - most
+    note = f"and {left} more" if left > 0 else ""
+    return Table(head, tuple(rows[:most]), numeric, note)
+
+
+def _pixels(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    if x.ndim == 2:
+        return x
+    if x.shape[0] == 3:
+        return np.moveaxis(x, 0, -1)
+    return np.asarray(x.mean(axis=0))
+
+
+def _colour(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x if x.ndim == 3 else np.repeat(x[:, :, None], 3, axis=2)

@@ -1,0 +1,286 @@
+"""The sections on the delivery: what it holds, its contract, its drift, and what was set aside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import ColumnDrift, DriftReport, ScanReport, SchemaReport, Snapshot
+from holdfast.artifacts.folder import Artifact
+from holdfast.errors import ArtifactError
+from holdfast_pipelines.report.blocks import (
+    Block,
+    Cell,
+    Facts,
+    Figure,
+    Figures,
+    Gallery,
+    Picture,
+    Place,
+    Prose,
+    Section,
+    Split,
+    Table,
+    code,
+    cut,
+    example_uri,
+    pairs,
+)
+from holdfast_pipelines.report.evidence import Run, read_arrays, read_json, read_rows
+from holdfast_pipelines.report.numbers import clip, number, short
+from holdfast_pipelines.report.plots import Bar, Pair, Series, Tone, bar_chart, column_chart, histogram_pair
+
+MOST_PICTURES = 24
+MOST_HISTOGRAMS = 6
+MOST_BARS = 12
+MOST_ROWS = 12
+MOST_FOLDED = 200
+SMALL_EFFECT = 0.2
+"""By convention (Cohen) small: shorter bars must not look long."""
+MOST_COLUMNS = 8
+_CELL_CHARACTERS = 160
+
+
+def delivery(run: Run, place: Place) -> Section | None:
+    """What was delivered."""
+    snapshot = run.document(Snapshot)
+    if snapshot is None:
+        return None
+    facts = pairs(
+        modality=snapshot.modality,
+        training_rows=snapshot.train_rows,
+        held_out_rows=snapshot.test_rows,
+        classes=len(snapshot.classes),
+        one_example=" × ".join(str(size) for size in snapshot.shape),
+        Merkle_root=code(short(snapshot.root), snapshot.root),
+    )
+    figure = Figure(
+        "Class balance", _balance(snapshot), "Share of the rows of each part; point at a column for the count."
+    )
+    sources = cut(
+        [(s.path, s.bytes, code(short(s.sha256), s.sha256)) for s in snapshot.sources],
+        6,
+        ("file", "bytes", "sha256"),
+        numeric=(1,),
+    )
+    return Section("delivery", "Delivery", (Facts(facts), Split(Figures((figure,)), sources)))
+
+
+def contract(run: Run, place: Place) -> Section | None:
+    """Whether the delivery keeps to its schema."""
+    report = run.document(SchemaReport)
+    if report is None:
+        return None
+    facts = Facts(
+        pairs(
+            schema=report.source,
+            reviewed_by=report.reviewed_by or "nobody yet",
+            columns=report.columns,
+            rows=report.rows,
+            anomalies=len(report.anomalies),
+        )
+    )
+    rows = [(code(a.column), a.kind, a.detail) for a in report.anomalies]
+    found: Block = cut(rows, 50, ("column", "anomaly", "what was found"))
+    if not rows:
+        found = Prose(f"All {report.columns} columns keep to the schema.")
+    return Section("schema", "Schema", (facts, found), report.verdict.value)
+
+
+def drift(run: Run, place: Place) -> Section | None:
+    """Whether the delivery comes from another distribution."""
+    artifact = run.artifact(DriftReport)
+    if artifact is None:
+        return None
+    report = artifact.document
+    ordered = sorted(report.stage_one, key=lambda column: (-column.effect, column.column))
+    blocks: list[Block] = [_drift_facts(artifact, place), Prose(report.reason)]
+    if ordered:
+        blocks += [_drift_figures(artifact, ordered), _stage_one(ordered)]
+    return Section("drift", "Drift", tuple(blocks), report.verdict.value)
+
+
+_EFFECT_NOTE = "Standardized mean difference (numbers) or total variation distance (categories)."
+
+
+def quarantine(run: Run, place: Place) -> Section | None:
+    """What the scan set aside."""
+    artifact = run.artifact(ScanReport)
+    if artifact is None:
+        return None
+    report = artifact.document
+    snapshot = run.document(Snapshot)
+    facts = Facts(
+        pairs(
+            suspects=report.suspects,
+            quarantined=len(report.quarantined),
+            review_budget=report.budget,
+            taken_out_of_training="yes" if report.applied else "no, report only",
+        )
+    )
+    alarms = Table(
+        ("detector", "statistic", "threshold", "alarm", "detail"),
+        tuple((d.name, d.statistic, d.threshold, d.alarm, d.detail) for d in report.detectors),
+        numeric=(1, 2),
+    )
+    blocks: list[Block] = [facts, alarms]
+    if snapshot:
+        blocks += _per_class(report, snapshot) + _examples(artifact, snapshot)
+    return Section("quarantine", "Quarantine", tuple(blocks), report.verdict.value)
+
+
+def _balance(snapshot: Snapshot) -> Any:
+    parts: tuple[tuple[str, tuple[int, ...], Tone], ...] = (
+        (f"training ({snapshot.train_rows} rows)", snapshot.train_per_class, "a"),
+        (f"held out ({snapshot.test_rows} rows)", snapshot.test_per_class, "b"),
+    )
+    groups = tuple(
+        Series(name, _share_points(counts), tone, tips=_count_tips(snapshot.classes, counts))
+        for name, counts, tone in parts
+    )
+    told = ", ".join(
+        f"{name}: {count}" for name, count in zip(snapshot.classes, snapshot.train_per_class, strict=False)
+    )
+    return column_chart("Class balance", f"Training rows per class. {told}", snapshot.classes, groups)
+
+
+def _share_points(counts: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    total = sum(counts) or 1
+    return tuple((float(index), count / total) for index, count in enumerate(counts))
+
+
+def _count_tips(classes: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"{name}: {count} rows" for name, count in zip(classes, counts, strict=False))
+
+
+def _drift_facts(artifact: Artifact[DriftReport], place: Place) -> Facts:
+    report = artifact.document
+    against = "the champion's training rows" if report.reference == "champion" else "the delivery's own held-out rows"
+    facts: list[tuple[str, Cell]] = [
+        ("compared with", against),
+        ("columns drifted", f"{report.drifted.k} of {report.drifted.n}"),
+    ]
+    stage = report.stage_two
+    if stage:
+        means = f"{number(stage.reference_mean)} before, {number(stage.current_mean)} now"
+        test = f"{stage.test}: {number(stage.statistic)} against {number(stage.threshold)}"
+        facts += [
+            ("champion's confidence", means),
+            ("stage two", f"{'drifted' if stage.drifted else 'no drift'} ({test})"),
+        ]
+    else:
+        facts.append(("stage two", "no champion to ask yet"))
+    if "evidently.html" in artifact.document.files:
+        facts.append(("full report", place.link(artifact.path("evidently.html"), "Evidently's pages")))
+    return Facts(tuple(facts))
+
+
+def _effects(columns: Sequence[ColumnDrift]) -> Any:
+    bars = [
+        Bar(
+            c.column,
+            c.effect,
+            f"{c.column}: effect {number(c.effect)}; {c.test} {number(c.statistic)}, threshold {number(c.threshold)}",
+            loud=c.drifted,
+            note="drifted" if c.drifted else "",
+        )
+        for c in columns[:MOST_BARS]
+    ]
+    drifted = sum(c.drifted for c in columns)
+    return bar_chart("Effect per column", f"{drifted} of {len(columns)} columns drifted", bars, full=SMALL_EFFECT)
+
+
+def _drift_figures(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift]) -> Block:
+    title = f"Effect per column{f' (the largest {MOST_BARS})' if len(columns) > MOST_BARS else ''}"
+    effects = Figures((Figure(title, _effects(columns), _EFFECT_NOTE),))
+    histograms = _histograms(artifact, columns)
+    if not histograms:
+        return effects
+    return Split(effects, Figures(histograms, "small", "Filled: reference. Outline: this delivery."))
+
+
+def _histograms(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift]) -> tuple[Figure, ...]:
+    told = (read_json(artifact, "distributions.json") or {}).get("columns", {})
+    shown = [column for column in columns if column.column in told][:MOST_HISTOGRAMS]
+    return tuple(Figure("", histogram_pair(_pair(column, told[column.column]))) for column in shown)
+
+
+def _pair(column: ColumnDrift, told: Mapping[str, Any]) -> Pair:
+    reference, current = (tuple(float(count) for count in told[side]) for side in ("reference", "current"))
+    edges = tuple(float(edge) for edge in told.get("edges", ()))
+    categories = tuple(str(name) for name in told.get("categories", ()))
+    if len(reference) != len(current) or (edges and len(edges) != len(reference) + 1):
+        raise ArtifactError(
+            f"distributions.json: expected equal bins for {column.column}, found {len(reference)} and {len(current)}"
+        )
+    return Pair(column.column, reference, current, edges, categories, loud=column.drifted)
+
+
+def _stage_one(columns: Sequence[ColumnDrift]) -> Table:
+    rows = [
+        (code(c.column), c.test, c.statistic, c.threshold, c.effect, "drifted" if c.drifted else "no") for c in columns
+    ]
+    head = ("column", "test", "statistic", "threshold", "effect", "drifted")
+    return replace(cut(rows, MOST_FOLDED, head, numeric=(2, 3, 4)), fold=f"All {len(rows)} columns in numbers")
+
+
+def _per_class(report: ScanReport, snapshot: Snapshot) -> list[Block]:
+    if not report.quarantined:
+        return [Prose("No row was set aside.")]
+    bars = [
+        Bar(name, count, f"{name}: {count} rows in quarantine")
+        for name, count in zip(snapshot.classes, report.per_class, strict=False)
+        if count
+    ]
+    bars = sorted(bars, key=lambda bar: -bar.value)[:MOST_BARS]
+    svg = bar_chart("Quarantined rows by delivered class", f"{len(report.quarantined)} rows", bars)
+    return [Figures((Figure("Quarantined rows by delivered class", svg),))]
+
+
+def _examples(artifact: Artifact[ScanReport], snapshot: Snapshot) -> list[Block]:
+    if "quarantine.npz" in artifact.document.files:
+        return _pictures(artifact, snapshot)
+    head, rows = read_rows(artifact, "quarantine.parquet")
+    if not rows:
+        return []
+    shown = [tuple(_plain(value) for value in row[:MOST_COLUMNS]) for row in rows]
+    return [cut(shown, MOST_ROWS, head[:MOST_COLUMNS])]
+
+
+def _pictures(artifact: Artifact[ScanReport], snapshot: Snapshot) -> list[Block]:
+    held = read_arrays(artifact, "quarantine.npz")
+    if not {"x", "y", "row"} <= held.keys():
+        raise ArtifactError(f"{artifact.folder / 'quarantine.npz'}: expected arrays x, y, row, found {sorted(held)}")
+    scores = _scores(artifact)
+    order = sorted(range(len(held["row"])), key=lambda i: -scores.get(int(held["row"][i]), 0.0))
+    items = tuple(_picture(held, i, snapshot, scores) for i in order[:MOST_PICTURES])
+    title = f"Examples in quarantine ({len(items)} of {len(order)}, most suspect first)"
+    return (
+        [Gallery(title, items, "Under each: the class it was delivered as, the scan's score, its row.")]
+        if items
+        else []
+    )
+
+
+def _picture(held: Mapping[str, NDArray[Any]], index: int, snapshot: Snapshot, scores: Mapping[int, float]) -> Picture:
+    row, label = int(held["row"][index]), int(held["y"][index])
+    name = snapshot.classes[label] if 0 <= label < len(snapshot.classes) else str(label)
+    score = f"{number(scores[row])} · " if row in scores else ""
+    uri = example_uri(held["x"][index], snapshot.lower, snapshot.upper)
+    return Picture(uri, f"delivered as {name}", f"{score}row {row}")
+
+
+def _scores(artifact: Artifact[ScanReport]) -> dict[int, float]:
+    """Row id -> suspicion, from `scores.npz` with `score` (and `row`, when not every row was scanned)."""
+    arrays = read_arrays(artifact, "scores.npz")
+    score = arrays.get("score", np.zeros(0))
+    rows = arrays.get("row", np.arange(len(score)))
+    return {int(row): float(value) for row, value in zip(rows, score, strict=False)}
+
+
+def _plain(value: object) -> Cell:
+    if isinstance(value, float):
+        return number(value) if np.isfinite(value) else str(value)
+    return clip(str(value), _CELL_CHARACTERS)

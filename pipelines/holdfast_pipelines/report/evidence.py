@@ -1,0 +1,186 @@
+"""Reads one run: `run.json` and the artifacts of its steps, each with its digest checked at the moment it is read."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from holdfast.artifacts.documents import (
+    BackdoorReport,
+    Baseline,
+    Certificate,
+    Document,
+    DriftReport,
+    GateDecision,
+    Model,
+    Registration,
+    RobustnessReport,
+    RolloutRecord,
+    ScanReport,
+    SchemaReport,
+    Sha256,
+    Snapshot,
+)
+from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts.inspect import verdict_of
+from holdfast.errors import ArtifactError, IntegrityError
+
+RUN = "run.json"
+MAX_RUN_BYTES = 2**20
+
+Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
+
+KINDS: Mapping[str, type[Document]] = {
+    "snapshot": Snapshot,
+    "baseline": Baseline,
+    "schema": SchemaReport,
+    "drift": DriftReport,
+    "scan": ScanReport,
+    "train": Model,
+    "backdoor": BackdoorReport,
+    "attack": RobustnessReport,
+    "certify": Certificate,
+    "gate": GateDecision,
+    "register": Registration,
+    "rollout": RolloutRecord,
+}
+"""What each step of the pipeline writes, in the order of the pipeline."""
+
+D = TypeVar("D", bound=Document)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class StepRecord(_Record):
+    """One step of a run as `run.json` tells it; `folder` is relative to the run."""
+
+    step: str
+    folder: str | None = None
+    digest: Sha256 | None = None
+    verdict: str | None = None
+    seconds: float = Field(0.0, ge=0)
+    reused: bool = False
+
+
+class RunRecord(_Record):
+    """What `run.json` says."""
+
+    workload: str
+    seed: int
+    outcome: Outcome
+    stopped_at: str | None = None
+    model_version: int | None = None
+    steps: tuple[StepRecord, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with the documents of the steps that were carried out."""
+
+    folder: Path
+    record: RunRecord
+    artifacts: Mapping[str, Artifact[Document]]
+
+    def artifact(self, kind: type[D]) -> Artifact[D] | None:
+        """The artifact of that kind, or None when its step was not carried out."""
+        for found in self.artifacts.values():
+            if isinstance(found.document, kind):
+                return Artifact(found.folder, found.document, found.digest)
+        return None
+
+    def document(self, kind: type[D]) -> D | None:
+        """The document of that kind, or None when its step was not carried out."""
+        found = self.artifact(kind)
+        return found.document if found else None
+
+    def step(self, name: str) -> StepRecord | None:
+        """What `run.json` says about one step."""
+        return next((step for step in self.record.steps if step.step == name), None)
+
+    def verdict(self, name: str) -> str | None:
+        """The verdict in the step's own document; None when it was not carried out."""
+        found = self.artifacts.get(name)
+        return verdict_of(found.document) if found else None
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        ArtifactError: `run.json` is missing or malformed, or a step's artifact is.
+        IntegrityError: an artifact is not the one that the run made.
+    """
+    record = _read_record(folder / RUN)
+    artifacts = {step.step: _read_step(folder, step) for step in record.steps if step.folder and step.step in KINDS}
+    return Run(folder, record, artifacts)
+
+
+def read_json(artifact: Artifact[D], name: str) -> Any:
+    """The pinned JSON file `name`, or None when the artifact has no such file."""
+    if name not in artifact.document.files:
+        return None
+    try:
+        return json.load(artifact.open(name))
+    except ValueError as error:
+        raise ArtifactError(f"{artifact.folder / name}: expected JSON, found {error}") from None
+
+
+def read_arrays(artifact: Artifact[D], name: str) -> dict[str, NDArray[Any]]:
+    """The arrays of the pinned NPZ file `name`; none when the artifact has no such file. Never unpickles."""
+    if name not in artifact.document.files:
+        return {}
+    try:
+        with np.load(artifact.open(name), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{artifact.folder / name}: expected an NPZ file, found {error}") from None
+
+
+def read_rows(artifact: Artifact[D], name: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Column names and rows of the pinned Parquet file `name`; empty when the artifact has no such file."""
+    if name not in artifact.document.files:
+        return (), []
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(artifact.open(name).getvalue()))
+    columns = [column.to_pylist() for column in table.columns]
+    return tuple(table.column_names), list(zip(*columns, strict=True))
+
+
+def _read_record(path: Path) -> RunRecord:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_RUN_BYTES + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path}: expected the record of a run, found none ({error.strerror})") from None
+    if len(data) > MAX_RUN_BYTES:
+        raise ArtifactError(f"{path}: expected at most {MAX_RUN_BYTES} bytes, found more")
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path}: expected the record of a run, found {first['msg']} at {where}") from None
+
+
+def _read_step(run: Path, step: StepRecord) -> Artifact[Document]:
+    place = PurePosixPath(step.folder or "")
+    if place.is_absolute() or ".." in place.parts:
+        raise ArtifactError(f"{run / RUN}: expected a folder inside the run, found {step.folder!r}")
+    if step.digest is None:
+        raise ArtifactError(f"{run / RUN}: expected the digest of step {step.step}, found none")
+    artifact = load(Ref(run / place, step.digest), KINDS[step.step])
+    found = verdict_of(artifact.document)
+    if step.verdict is not None and step.verdict != found:
+        raise IntegrityError(
+            f"{run / RUN}: says that {step.step} ended with {step.verdict}, but its document says {found}"
+        )
+    return artifact

@@ -1,0 +1,267 @@
+"""The sections on the model: how it was trained, what attacks do to it, what is certified, whether it has a trigger."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from markupsafe import Markup
+
+from holdfast.artifacts.documents import (
+    BackdoorReport,
+    Certificate,
+    Count,
+    Model,
+    Paired,
+    RobustnessReport,
+    ThreatModel,
+)
+from holdfast.artifacts.folder import Artifact
+from holdfast.errors import ArtifactError
+from holdfast_pipelines.report.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Figures,
+    Gallery,
+    Picture,
+    Place,
+    Prose,
+    Section,
+    Split,
+    Table,
+    code,
+    pairs,
+    side_by_side,
+)
+from holdfast_pipelines.report.evidence import Run, read_arrays, read_json
+from holdfast_pipelines.report.numbers import interval, number, percent, span
+from holdfast_pipelines.report.plots import Axis, Chart, Mark, Series, Tone, line_chart, share_axis
+
+BAND_NOTE = "Shaded: 95 % Clopper-Pearson interval."
+MOST_TRIGGERS = 24
+
+
+def training(run: Run, place: Place) -> Section | None:
+    """How the model was trained."""
+    artifact = run.artifact(Model)
+    if artifact is None:
+        return None
+    model = artifact.document
+    recipe = ", ".join(f"{name} {value}" for name, value in sorted(model.recipe.items()))
+    facts = Facts(
+        pairs(
+            network=f"{model.architecture.name}, {model.architecture.parameters:,} parameters",
+            threat_model=threat(model.threat),
+            best_epoch=model.best_epoch,
+            clean_accuracy_held_out=model.clean,
+            under_the_selection_attack=model.robust,
+            weights=code(artifact.digest[:12], artifact.digest),
+        )
+    )
+    return Section("training", "Training", (facts, *_curves(artifact), Prose(f"Recipe: {recipe}.")))
+
+
+def attacks(run: Run, place: Place) -> Section | None:
+    """What attacks do to the model."""
+    report = run.document(RobustnessReport)
+    if report is None:
+        return None
+    rows = [("no attack", "", "", "", "", report.clean), *(_attack_row(attack) for attack in report.attacks)]
+    rows.append(("worst case per example", "", "", "", "", report.worst_case))
+    table = Table(
+        ("attack", "library", "threat model", "steps", "restarts", "still correct"), tuple(rows), numeric=(3, 4, 5)
+    )
+    blocks: list[Block] = [Facts(pairs(tier=report.tier, examples=report.clean.n, seed=report.seed))]
+    if report.curve:
+        figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
+        points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
+        blocks.append(Split(Figures((figure,)), Table(("epsilon", "still correct"), points, numeric=(0, 1))))
+    blocks += [table, _masking(report), *_champion(report)]
+    return Section("attacks", "Accuracy under attack", tuple(blocks))
+
+
+def certificate(run: Run, place: Place) -> Section | None:
+    """What is certified."""
+    report = run.document(Certificate)
+    if report is None:
+        return None
+    facts = Facts(
+        pairs(
+            method=report.method.replace("-", " "),
+            noise=report.noise,
+            samples=report.samples,
+            alpha_per_example=report.alpha,
+            norm=report.norm,
+            abstained=report.abstained,
+        )
+    )
+    rows = tuple((number(at.radius), at.certified) for at in report.certified)
+    table = Table((f"radius ({report.norm}, {report.unit})", "certified and correct"), rows, numeric=(0, 1))
+    blocks: tuple[Block, ...] = (facts, table)
+    if report.certified:
+        figure = Figure(
+            "Certified accuracy against radius",
+            _radius_chart(report),
+            f"{BAND_NOTE} Abstentions count as not certified.",
+        )
+        blocks = (facts, Split(Figures((figure,)), table))
+    return Section("certificate", "Certified accuracy", blocks)
+
+
+def triggers(run: Run, place: Place) -> Section | None:
+    """Whether a trigger was found."""
+    artifact = run.artifact(BackdoorReport)
+    if artifact is None:
+        return None
+    report = artifact.document
+    rows = tuple(
+        (t.target, t.size, t.anomaly_index, t.success, "flagged" if t.flagged else "no") for t in report.triggers
+    )
+    head = ("target class", "trigger size", "anomaly index", "sends others to it", "flagged")
+    words = f"Flagged: {', '.join(report.flagged)}." if report.flagged else "No class is flagged."
+    blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}."), *_trigger_pictures(artifact))
+    return Section(
+        "triggers", "Backdoor triggers", (*blocks, Table(head, rows, numeric=(1, 2, 3))), report.verdict.value
+    )
+
+
+def threat(model: ThreatModel) -> str:
+    """A threat model in words: "linf, epsilon 8/255 (input units [0, 1])"."""
+    return f"{model.norm}, epsilon {exact(model.epsilon, model.unit)} ({model.unit})"
+
+
+def exact(epsilon: Fraction, unit: str) -> str:
+    """An epsilon as people write it: pixels in 255ths, the rest as the shortest fraction."""
+    pixels = 255 * epsilon
+    if unit.startswith("input units") and epsilon and pixels.denominator == 1:
+        return f"{pixels}/255"
+    return str(epsilon)
+
+
+def _attack_row(attack: Any) -> tuple[Any, ...]:
+    return (attack.name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
+
+
+def _curves(artifact: Artifact[Model]) -> list[Block]:
+    rows = read_json(artifact, "curve.json")
+    if not rows:
+        return []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "epoch" in row for row in rows):
+        raise ArtifactError(f"{artifact.folder / 'curve.json'}: expected one row per epoch, found something else")
+    epochs = Axis("epoch", min(row["epoch"] for row in rows), max(row["epoch"] for row in rows), at=_epoch_ticks(rows))
+    best = (Mark(artifact.document.best_epoch, "best"),)
+    shares = tuple(
+        s for s in (_series(rows, "clean", "no attack", "a"), _series(rows, "robust", "under attack", "b")) if s
+    )
+    loss = _series(rows, "loss", "training loss", "c")
+    figures = []
+    if shares:
+        told = Chart("Accuracy while training", _told(shares), epochs, share_axis("accuracy"), shares, best)
+        figures.append(
+            Figure("Accuracy while training", line_chart(told), "On the training rows set apart to choose the epoch.")
+        )
+    if loss:
+        most = max(y for _, y in loss.points) * 1.05
+        told = Chart("Training loss", _told((loss,)), epochs, Axis("loss", 0.0, most or 1.0), (loss,), best)
+        figures.append(Figure("Training loss", line_chart(told)))
+    return [Figures(tuple(figures))] if figures else []
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str, name: str, tone: Tone) -> Series | None:
+    points = tuple((float(row["epoch"]), _share(row[key])) for row in rows if row.get(key) is not None)
+    tips = tuple(f"epoch {number(x)}: {number(y)}" for x, y in points)
+    return Series(name, points, tone, tips=tips, marks=len(points) <= 40) if points else None
+
+
+def _share(value: Any) -> float:
+    """A number as it is; a count {k, n} as its share."""
+    return Count.model_validate(value).share if isinstance(value, dict) else float(value)
+
+
+def _epoch_ticks(rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    epochs = [float(row["epoch"]) for row in rows]
+    every = max(1, -(-len(epochs) // 8))
+    return tuple(epochs[::every])
+
+
+def _told(series: Sequence[Series]) -> str:
+    return "; ".join(f"{one.name}: from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
+
+
+def _counted(points: Sequence[tuple[float, str, Count]], name: str, tone: Tone) -> Series:
+    """A line of rates with their intervals; each point is (x, how x reads, count)."""
+    tips = tuple(f"{at}: {c.k} of {c.n} = {percent(c.share)} {span(*interval(c))}" for _, at, c in points)
+    band = tuple(interval(count) for _, _, count in points)
+    return Series(name, tuple((x, count.share) for x, _, count in points), tone, band, tips)
+
+
+def _epsilon_chart(report: RobustnessReport) -> Markup:
+    curve = sorted(report.curve, key=lambda point: point.epsilon)
+    unit = _unit(report)
+    names = {float(p.epsilon): exact(p.epsilon, unit) for p in curve}
+    points = [(float(p.epsilon), f"epsilon {exact(p.epsilon, unit)}", p.survived) for p in curve]
+    line = _counted(points, "still correct under PGD", "b")
+    axis = Axis(
+        f"epsilon ({unit})", 0.0, max(names), show=lambda value: names.get(value, number(value)), at=tuple(names)
+    )
+    judged = sorted({float(attack.threat.epsilon) for attack in report.attacks})
+    marks = tuple(Mark(epsilon, "threat model") for epsilon in judged[-1:])
+    told = "; ".join(line.tips)
+    return line_chart(Chart("Accuracy against epsilon", told, axis, share_axis("accuracy"), (line,), marks))
+
+
+def _unit(report: RobustnessReport) -> str:
+    return report.attacks[0].threat.unit if report.attacks else ""
+
+
+def _radius_chart(report: Certificate) -> Markup:
+    points = sorted(report.certified, key=lambda at: at.radius)
+    line = _counted(
+        [(at.radius, f"radius {number(at.radius)}", at.certified) for at in points], "certified and correct", "a"
+    )
+    axis = Axis(
+        f"radius ({report.norm}, {report.unit})",
+        0.0,
+        max(at.radius for at in points) or 1.0,
+        at=tuple(at.radius for at in points),
+    )
+    chart = Chart("Certified accuracy against radius", "; ".join(line.tips), axis, share_axis("accuracy"), (line,))
+    return line_chart(chart)
+
+
+def _masking(report: RobustnessReport) -> Table:
+    rows = tuple((check.name, check.verdict, check.detail) for check in report.masking)
+    return Table(("is robustness overestimated?", "verdict", "detail"), rows)
+
+
+def _champion(report: RobustnessReport) -> list[Block]:
+    compared = (("no attack", report.champion_clean), ("worst case", report.champion_worst_case))
+    rows = tuple((name, *_paired(pair)) for name, pair in compared if pair)
+    if not rows:
+        return [Prose("No champion was compared: there is none yet, or it takes another input.")]
+    head = ("on the same examples", "candidate", "champion", "both right", "only candidate", "only champion", "neither")
+    return [Table(head, rows, numeric=(1, 2, 3, 4, 5, 6))]
+
+
+def _paired(pair: Paired) -> tuple[Any, ...]:
+    n = pair.both + pair.only_candidate + pair.only_champion + pair.neither
+    candidate, champion = Count(k=pair.both + pair.only_candidate, n=n), Count(k=pair.both + pair.only_champion, n=n)
+    return candidate, champion, pair.both, pair.only_candidate, pair.only_champion, pair.neither
+
+
+def _trigger_pictures(artifact: Artifact[BackdoorReport]) -> list[Block]:
+    arrays = read_arrays(artifact, "triggers.npz")
+    mask, pattern = arrays.get("mask"), arrays.get("pattern")
+    found = artifact.document.triggers
+    if mask is None or pattern is None or pattern.ndim != 4 or len(mask) != len(pattern) or len(mask) != len(found):
+        return []
+    shapes = mask if mask.ndim == 4 else mask[:, None]
+    items = tuple(
+        Picture(
+            side_by_side(shapes[i], shapes[i] * pattern[i]),
+            f"to {trigger.target}{' · flagged' if trigger.flagged else ''}",
+            f"size {number(trigger.size)}",
+        )
+        for i, trigger in enumerate(found[:MOST_TRIGGERS])
+    )
+    return [Gallery("Recovered triggers", items, "Left: where the trigger is. Right: what it paints there.")]

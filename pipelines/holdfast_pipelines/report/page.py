@@ -1,0 +1,289 @@
+"""Puts a page together: what each run has to say, in the order of the pipeline, as one file that needs nothing else."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Count, GateDecision, Registration, RolloutRecord, Verdict
+from holdfast.artifacts.folder import Ref, load, replace_file
+from holdfast_pipelines.report import data, judgement, model
+from holdfast_pipelines.report.blocks import (
+    Block,
+    Cell,
+    Facts,
+    Gallery,
+    Picture,
+    Place,
+    Section,
+    Table,
+    badge,
+    code,
+    example_uri,
+    show,
+)
+from holdfast_pipelines.report.dag import Node, State, draw
+from holdfast_pipelines.report.evidence import KINDS, Run, StepRecord, read_run
+from holdfast_pipelines.report.numbers import seconds
+
+SECTIONS: tuple[Callable[[Run, Place], Section | None], ...] = (
+    data.delivery,
+    data.contract,
+    data.drift,
+    data.quarantine,
+    model.training,
+    model.triggers,
+    model.attacks,
+    model.certificate,
+    judgement.gate,
+    judgement.rollout,
+    judgement.chain,
+)
+"""The parts of a run's page, in the order of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of things side by side: the first of each row says what is compared, `columns` name the others.
+
+    A `Count` is shown as a rate with its interval, a `Verdict` as a badge.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Examples number[N, C, H, W] in units in which `lower` is black and `upper` white, with a line under each."""
+
+    title: str
+    x: NDArray[Any]
+    captions: tuple[str, ...]
+    lower: float = 0.0
+    upper: float = 1.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The table of a gate decision that belongs to no run of the story: the model that was not scanned."""
+
+    title: str
+    decision: Ref
+
+
+Extra = Comparison | Pictures | Decision
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One act: words, then what its run found. Facts stand beside the title, figures before the run's own parts."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    run: Path | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    figures: tuple[Extra, ...] = ()
+
+
+@dataclass(frozen=True)
+class Act:
+    """One chapter as the template shows it."""
+
+    key: str
+    title: str
+    text: tuple[str, ...]
+    outcome: str | None
+    facts: Facts
+    dag: tuple[Markup, Markup] | None
+    sections: tuple[Section, ...]
+    missing: str
+    row: tuple[Cell, ...]
+    """Its line in the story's overview."""
+
+
+def write_report(run: Path, out: Path) -> Path:
+    """Writes the page of one run folder to the file `out` and returns it.
+
+    Raises:
+        ArtifactError: the run or one of its artifacts cannot be read.
+        IntegrityError: an artifact or a file of it is not the one that the run made.
+    """
+    record = read_run(run).record
+    return _write(f"{record.workload}: report of a run", [Chapter(f"Run of {record.workload}", run=run)], out)
+
+
+def write_story(title: str, chapters: Sequence[Chapter], out: Path) -> Path:
+    """Writes several runs as one page to the file `out` and returns it.
+
+    Raises:
+        ArtifactError: a run or one of its artifacts cannot be read.
+        IntegrityError: an artifact or a file of it is not the one that its run made.
+    """
+    return _write(title, chapters, out)
+
+
+def _write(title: str, chapters: Sequence[Chapter], out: Path) -> Path:
+    place = Place(out)
+    acts = tuple(_act(f"act-{index}", chapter, place) for index, chapter in enumerate(chapters, start=1))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, _render(title, acts).encode())
+    return out
+
+
+def _render(title: str, acts: Sequence[Act]) -> str:
+    here = files("holdfast_pipelines.report")
+    style = here.joinpath("style.css").read_text("utf-8")
+    loader = DictLoader({"page": here.joinpath("template.html.j2").read_text("utf-8")})
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"show": show, "badge": badge}
+    # The policy names the one style sheet by its digest: nothing else can style, run, or be fetched.
+    pin = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return environment.get_template("page").render(title=title, acts=acts, style=Markup(style), pin=pin)  # noqa: S704
+
+
+def _act(key: str, chapter: Chapter, place: Place) -> Act:
+    extras = tuple(_extra(f"beside-{index}", figure) for index, figure in enumerate(chapter.figures, start=1))
+    told = tuple((name, value) for name, value in chapter.facts.items())
+    if chapter.run is None:
+        return Act(
+            key,
+            chapter.title,
+            chapter.text,
+            None,
+            Facts(told),
+            None,
+            extras,
+            "",
+            (chapter.title, None, None, None, None),
+        )
+    run = read_run(chapter.run)
+    found = tuple(section for part in SECTIONS if (section := part(run, place)))
+    return Act(
+        key,
+        chapter.title,
+        chapter.text,
+        run.record.outcome,
+        Facts((*_head(run), *told)),
+        (draw(_nodes(run)), draw(_nodes(run), upright=True)),
+        (*extras, *found),
+        _missing(run),
+        _row(chapter.title, run),
+    )
+
+
+def _head(run: Run) -> Iterator[tuple[str, Cell]]:
+    record = run.record
+    yield "workload", record.workload
+    yield "model version", _version(run)
+    yield "seed", record.seed
+    yield "time in steps", seconds(sum(step.seconds for step in record.steps if not step.reused))
+    if record.stopped_at:
+        yield "stopped at", code(record.stopped_at)
+
+
+def _version(run: Run) -> Cell:
+    registered = run.document(Registration)
+    return registered.model_version if registered else run.record.model_version
+
+
+def _row(title: str, run: Run) -> tuple[Cell, ...]:
+    rollout = run.document(RolloutRecord)
+    traffic = f"{rollout.requests_failed} of {rollout.requests_sent}" if rollout else None
+    return title, badge(run.record.outcome), _version(run), _why(run), traffic
+
+
+def _why(run: Run) -> str:
+    rollout, decision = run.document(RolloutRecord), run.document(GateDecision)
+    if rollout:
+        return rollout.reason
+    if decision and run.record.outcome == "refused":
+        return "gate: " + ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
+    if run.record.outcome == "stopped":
+        return f"{_stopper(run)} stopped it before training"
+    if run.record.stopped_at:
+        return f"step {run.record.stopped_at} failed"
+    return "passed the gate" if decision else ""
+
+
+def _nodes(run: Run) -> dict[str, Node]:
+    return {name: _node(name, run, step) for name in KINDS if (step := run.step(name))}
+
+
+def _node(name: str, run: Run, step: StepRecord) -> Node:
+    artifact = run.artifacts.get(name)
+    if artifact is None:
+        failed = run.record.outcome == "failed" and run.record.stopped_at in (None, name)
+        return Node("fail", step.seconds) if failed else Node("idle")
+    states: dict[str | None, State] = {"pass": "pass", "inconclusive": "inconclusive"}
+    state = states.get(run.verdict(name), "fail")
+    return Node(state, step.seconds, step.reused, judges=hasattr(artifact.document, "verdict"))
+
+
+def _missing(run: Run) -> str:
+    """What to say about the steps that were not carried out, and why."""
+    steps = list(KINDS)
+    end = max((steps.index(name) for name in run.artifacts), default=-1) + 1
+    skipped = [name for name in steps[:end] if name not in run.artifacts]
+    words = [f"Not part of this run: {', '.join(skipped)}."] if skipped else []
+    if steps[end:] and run.record.outcome in ("promoted", "registered"):
+        words.append(f"Not run: {', '.join(steps[end:])}.")
+    elif steps[end:]:
+        words.append(f"Not run: {', '.join(steps[end:])}. {_because(run)}.")
+    return " ".join(words)
+
+
+def _because(run: Run) -> str:
+    stopped = run.record.stopped_at
+    reasons = {
+        "stopped": f"{_stopper(run)} stopped this delivery before training",
+        "refused": "The gate refused this model, so it was neither registered nor rolled out",
+        "failed": f"The run failed{f' in step {stopped}' if stopped else ''}",
+    }
+    return reasons.get(run.record.outcome, "They are not part of this run")
+
+
+def _stopper(run: Run) -> str:
+    failed = [name for name in ("schema", "drift") if run.verdict(name) == Verdict.FAIL]
+    if len(failed) == 1:
+        return f"The {failed[0]} check"
+    return f"The {' and '.join(failed)} checks" if failed else f"Step {run.record.stopped_at}"
+
+
+def _extra(key: str, figure: Extra) -> Section:
+    if isinstance(figure, Decision):
+        decision = load(figure.decision, GateDecision)
+        return Section(key, figure.title, judgement.decision_blocks(decision), decision.document.verdict.value)
+    block: Block = _comparison(figure) if isinstance(figure, Comparison) else _gallery(figure)
+    return Section(key, figure.title, (block,))
+
+
+def _comparison(figure: Comparison) -> Table:
+    numeric = tuple(
+        index
+        for index in range(1, len(figure.columns) + 1)
+        if any(isinstance(row[index], Count) for row in figure.rows)
+    )
+    return Table(("", *figure.columns), figure.rows, numeric, figure.note)
+
+
+def _gallery(figure: Pictures) -> Gallery:
+    shown = zip(figure.x, figure.captions, strict=True)
+    items = tuple(Picture(example_uri(np.asarray(x), figure.lower, figure.upper), words, "") for x, words in shown)
+    return Gallery("", items, figure.note)
+
+
+__all__ = ["Chapter", "Comparison", "Decision", "Pictures", "write_report", "write_story"]
