@@ -321,7 +321,7 @@ def _connected(tracking: str) -> "Iterator[MlflowClient]":
                 with _environment(_LATER_CALLS):
                     yield client
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise RegistryError(f"{_public(tracking)}: MLflow cannot be reached or refused: {_line(error)}") from None
+            raise RegistryError(f"{_public(tracking)}: expected MLflow to answer, found: {_line(error)}") from None
 
 
 @contextmanager
@@ -531,5 +531,8 @@ def _public(tracking: str) -> str:
 
 
 def _line(error: BaseException) -> str:
+    """One line: of a failed request the cause, which stands last and is all that a person needs."""
     text = " ".join(str(error).split())
+    cause = re.search(r"\(Caused by \w+\((.*)\)\)$", text)
+    text = re.sub(r"^['\"]|['\"]$", "", cause[1].rpartition("): ")[2] or cause[1]) if cause else text
     return _public(text[:200] + ("…" if len(text) > 200 else ""))

@@ -1,0 +1,379 @@
+import contextlib
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+
+from holdfast import registry
+from holdfast.artifacts.documents import (
+    Architecture,
+    Check,
+    Count,
+    GateDecision,
+    InputSpec,
+    Model,
+    ThreatModel,
+    Verdict,
+)
+from holdfast.artifacts.folder import save
+from holdfast.errors import ArtifactError, IntegrityError, RefusedError, RegistryError
+
+THREAT = ThreatModel(norm="linf", epsilon="1/10", unit="input units [0, 1]")
+
+
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    registry.set_up(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def tracking(empty_mlflow, tmp_path):
+    shutil.copyfile(empty_mlflow, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def add(tracking, tmp_path):
+    """Registers a small bundle as the next version of `toy`; the weights tell versions apart."""
+
+    def make(weights=b"one", *, verdict=Verdict.PASS, judged=None):
+        package = tmp_path / f"package-{weights.decode()}"
+        bundle = package / registry.PACKAGED
+        shutil.rmtree(package, ignore_errors=True)
+        model = save(bundle / "model", _model(), {"weights.safetensors": weights})
+        decision = save(bundle / "decision", _decision(judged or model.digest, verdict))
+        (bundle / "replay.npz").write_bytes(b"rows")
+        reports = tmp_path / "reports"
+        reports.mkdir(exist_ok=True)
+        (reports / "decision.md").write_text("# table\n")
+        tags = {
+            "holdfast.model_digest": model.digest,
+            "holdfast.decision_digest": decision.digest,
+            "holdfast.bundle_digest": registry.seal_bundle(bundle),
+            "holdfast.verdict": str(verdict),
+        }
+        entry = registry.Entry(name="toy", model_digest=model.digest, tags=tags, description="# table\n", about="a toy")
+        return registry.register(tracking, entry, package=package, reports=reports)
+
+    return make
+
+
+def _model():
+    return Model(
+        name="toy",
+        architecture=Architecture(name="mlp", parameters=1),
+        input=InputSpec(modality="tabular", shape=(1,), dtype="float32"),
+        classes=("a", "b"),
+        threat=THREAT,
+        recipe={},
+        seed=0,
+        threads=1,
+        device="cpu",
+        best_epoch=0,
+        clean=Count(k=1, n=1),
+        robust=Count(k=1, n=1),
+    )
+
+
+def _decision(model_digest, verdict):
+    return GateDecision(
+        inputs={"model": model_digest},
+        name="toy",
+        policy="9" * 64,
+        policy_name="default",
+        alpha=0.05,
+        checks=(Check(name="x", required="x", verdict=verdict),),
+        verdict=verdict,
+    )
+
+
+def _client(tracking):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking, tracking)
+
+
+# --- versions and aliases ---------------------------------------------------------------------------------------------
+
+
+def test_registering_twice_makes_one_version(add, tracking):
+    assert add() == add()
+    assert [v.version for v in _client(tracking).search_model_versions("name='toy'")] == [1]
+
+
+def test_a_crash_before_the_version_was_made_is_made_good(add, tracking, monkeypatch):
+    from mlflow import MlflowClient
+
+    class Died(BaseException):
+        """Stands for the process ending at that call."""
+
+    def die(*_, **__):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", die)
+        with pytest.raises(Died):
+            add()
+    assert add().version == 1
+    assert len(_client(tracking).search_model_versions("name='toy'")) == 1
+
+
+def test_a_crash_in_the_upload_leaves_no_run_that_seems_to_go_on(add, tracking, monkeypatch):
+    from mlflow import MlflowClient
+
+    class Died(BaseException):
+        """Stands for the process ending at that call."""
+
+    def die(*_, **__):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", die)
+        with pytest.raises(Died):
+            add()
+    add()
+    client = _client(tracking)
+    runs = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
+
+
+def test_a_crash_before_the_alias_is_made_good(add, tracking, monkeypatch):
+    from mlflow import MlflowClient
+
+    class Died(BaseException):
+        """Stands for the process ending at that call."""
+
+    def die(*_, **__):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", die)
+        with pytest.raises(Died):
+            add()
+    assert add().version == 1
+    assert registry.aliases(tracking, "toy") == {"candidate": 1}
+
+
+def test_promoting_moves_champion_to_previous_and_twice_changes_nothing(add, tracking):
+    add(b"one")
+    registry.promote(tracking, "toy", 1)
+    assert registry.aliases(tracking, "toy") == {"champion": 1}
+    add(b"two")
+    assert registry.aliases(tracking, "toy") == {"champion": 1, "candidate": 2}
+    for _ in range(2):
+        registry.promote(tracking, "toy", 2)
+        assert registry.aliases(tracking, "toy") == {"previous": 1, "champion": 2}
+
+
+def test_the_champion_registered_again_does_not_become_a_candidate(add, tracking):
+    add()
+    registry.promote(tracking, "toy", 1)
+    add()
+    assert registry.aliases(tracking, "toy") == {"champion": 1}
+
+
+@pytest.mark.parametrize("version", [1, 7])
+def test_only_a_version_that_passed_is_promoted(add, tracking, version):
+    add(verdict=Verdict.FAIL)
+    with pytest.raises(RefusedError, match="expected the verdict pass, found (fail|no version)"):
+        registry.promote(tracking, "toy", version)
+    assert "champion" not in registry.aliases(tracking, "toy")
+
+
+def test_an_alias_can_be_set_by_hand(add, tracking):
+    add()
+    registry.set_alias(tracking, "toy", "previous", 1)
+    assert registry.aliases(tracking, "toy")["previous"] == 1
+
+
+def test_a_model_is_found_by_its_digest(add, tracking, tmp_path):
+    done = add()
+    digest = registry.fetch(tracking, "toy", 1, tmp_path / "got").model.digest
+    assert registry.find(tracking, "toy", digest) == done
+    assert registry.find(tracking, "toy", "0" * 64) is None
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, "candidate"])
+def test_a_version_is_fetched_by_number_or_alias(add, tracking, tmp_path, version):
+    add()
+    bundle = registry.fetch(tracking, "toy", version, tmp_path / "got")
+    assert (bundle.name, bundle.version, bundle.folder) == ("toy", 1, tmp_path / "got")
+    assert bundle.path("replay.npz").read_bytes() == b"rows"
+    assert (bundle.folder / "model" / "weights.safetensors").read_bytes() == b"one"
+
+
+def test_fetching_again_replaces_the_folder(add, tracking, tmp_path):
+    add()
+    registry.fetch(tracking, "toy", 1, tmp_path / "got")
+    (tmp_path / "got" / "replay.npz").write_bytes(b"other")
+    assert registry.fetch(tracking, "toy", 1, tmp_path / "got").path("replay.npz").read_bytes() == b"rows"
+    assert not list(tmp_path.glob(".got.*"))
+
+
+@pytest.mark.parametrize(("name", "version"), [("toy", "champion"), ("toy", 2), ("other", "champion"), ("other", 1)])
+def test_what_is_not_registered_is_none(add, tracking, tmp_path, name, version):
+    add()
+    assert registry.fetch(tracking, name, version, tmp_path / "got") is None
+    assert not (tmp_path / "got").exists()
+
+
+def test_without_a_database_nothing_is_registered_and_none_is_made(tmp_path):
+    tracking = f"sqlite:///{tmp_path / 'none.db'}"
+    assert registry.fetch(tracking, "toy", "champion", tmp_path / "got") is None
+    assert registry.aliases(tracking, "toy") == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "file", ["model/weights.safetensors", "model/artifact.json", "decision/artifact.json", "replay.npz", "bundle.json"]
+)
+def test_a_byte_altered_in_the_store_is_refused(add, tracking, tmp_path, file):
+    add()
+    path = next((tmp_path / "artifacts").rglob(f"bundle/{file}"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=file):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_file_added_to_the_store_is_refused(add, tracking, tmp_path):
+    add()
+    next((tmp_path / "artifacts").rglob("bundle/model")).joinpath("evil.py").write_text("")
+    with pytest.raises(IntegrityError, match=r"difference at model/evil.py"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+def test_a_model_swapped_together_with_its_manifest_is_refused(add, tracking, tmp_path):
+    add(b"one")
+    bundle = next((tmp_path / "artifacts").rglob("data/bundle"))
+    shutil.rmtree(bundle / "model")
+    save(bundle / "model", _model(), {"weights.safetensors": b"evil"})
+    registry.seal_bundle(bundle)
+    with pytest.raises(IntegrityError, match="bundle.json: expected sha256"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+def test_a_version_whose_decision_is_about_another_model_is_refused(add, tracking, tmp_path):
+    add(judged="0" * 64)
+    with pytest.raises(RefusedError, match="expected a decision about model"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+def test_a_version_that_did_not_pass_is_refused(add, tracking, tmp_path):
+    add(verdict=Verdict.INCONCLUSIVE)
+    with pytest.raises(RefusedError, match="expected the verdict pass, found inconclusive"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+def test_a_file_that_the_bundle_does_not_hold_is_named(add, tracking, tmp_path):
+    add()
+    with pytest.raises(ArtifactError, match=r"expected a file schema.pbtxt, found none"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got").path("schema.pbtxt")
+
+
+def test_what_was_registered_elsewhere_is_refused(tracking, tmp_path):
+    client = _client(tracking)
+    client.create_registered_model("toy")
+    (tmp_path / "plain").mkdir()
+    client.create_model_version("toy", str(tmp_path / "plain"))
+    with pytest.raises(IntegrityError, match="was it made elsewhere"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+# --- MLflow that does not answer --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def silent_server():
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def closed_port():
+    """Bound, so that nobody else can take it, and not listening: connecting is refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_closed_port_is_one_line_within_seconds(tmp_path):
+    with closed_port() as port:
+        started = time.monotonic()
+        with pytest.raises(
+            RegistryError, match=r"^http://127.0.0.1:\d+: expected MLflow to answer, found: .*Connection refused"
+        ) as caught:
+            registry.fetch(f"http://someone:secret@127.0.0.1:{port}", "toy", "champion", tmp_path / "got")
+    assert time.monotonic() - started < 15
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_hangs_is_one_line_within_the_users_own_timeout(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with silent_server() as port:
+        started = time.monotonic()
+        with pytest.raises(RegistryError, match="expected MLflow to answer, found: .*timed out"):
+            registry.aliases(f"http://127.0.0.1:{port}", "toy")
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_answers_nonsense_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_answer_nonsense, args=(server,), daemon=True).start()
+        with pytest.raises(RegistryError, match="expected MLflow to answer"):
+            registry.aliases(f"http://127.0.0.1:{server.getsockname()[1]}", "toy")
+
+
+def _answer_nonsense(server):
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\n<html>no\n"
+                )
+
+
+def test_a_file_that_is_no_database_is_one_line_at_once(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is not a database, " * 100)
+    with pytest.raises(RegistryError, match="expected a SQLite database, found another kind of file"):
+        registry.aliases(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
+
+
+def test_a_folder_that_is_missing_is_one_line_at_once(tmp_path):
+    with pytest.raises(RegistryError, match="expected the folder .*/nowhere, found none"):
+        registry.set_alias(f"sqlite:///{tmp_path}/nowhere/mlflow.db", "toy", "champion", 1)
+
+
+def test_the_users_own_tracking_uri_and_settings_are_left_alone(add, tracking, monkeypatch):
+    import os
+
+    import mlflow
+
+    mlflow.set_tracking_uri("sqlite:////elsewhere.db")
+    try:
+        add()
+        assert mlflow.get_tracking_uri() == "sqlite:////elsewhere.db"
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_a_description_is_cut_at_a_line(tmp_path):
+    assert registry.shorten("short\n") == "short\n"
+    long = registry.shorten("0123456789\n" * 1000)
+    assert len(long) < 5000
+    assert long.endswith("0123456789\n\n… the rest is in `decision.md`")
