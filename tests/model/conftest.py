@@ -1,223 +1,110 @@
-"""Real small models that passed the gate, and a SQLite MLflow; shared by register and baseline."""
+"""Small real snapshots, in the layout that the snapshot step writes."""
 
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.model_selection import train_test_split
 
-from holdfast import registry
-from holdfast.artifacts.documents import (
-    Architecture,
-    AttackResult,
-    Certificate,
-    CertifiedAt,
-    Check,
-    Column,
-    Count,
-    GateDecision,
-    Model,
-    RobustnessReport,
-    ScanReport,
-    SchemaReport,
-    Snapshot,
-    SourceFile,
-    ThreatModel,
-    Verdict,
-)
-from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
-from holdfast.model.inputs import read_spec
-from holdfast.workload import NetworkConfig
+from holdfast.artifacts.documents import Column, Snapshot, SourceFile
+from holdfast.artifacts.folder import Artifact, save
 
-NETWORKS = {"image": "cnn", "tabular": "mlp", "text": "text"}
-CLASSES = ("ham", "spam")
+SOURCE = SourceFile(path="data", sha256=hashlib.sha256(b"").hexdigest(), bytes=0)
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A model with the decision about it and everything the decision read."""
+def image_snapshot(
+    out: Path, x: NDArray[np.generic], y: NDArray[np.int64], *, train: int, upper: float = 16.0
+) -> Artifact[Snapshot]:
+    """The first `train` images [N, C, H, W] are the training rows."""
+    classes = tuple(str(i) for i in range(int(y.max()) + 1))
+    files = {name: _npz(x[rows], y[rows]) for name, rows in _splits(train)}
+    return save(out, _document("image", classes, y, train, shape=x.shape[1:], upper=upper), files)
 
-    model: Ref
-    decision: Ref
-    snapshot: Ref
-    evidence: Mapping[str, Ref]
+
+def table_snapshot(
+    out: Path, frame: pd.DataFrame, columns: tuple[Column, ...], classes: tuple[str, ...], *, train: int
+) -> Artifact[Snapshot]:
+    """`frame` holds the columns and, last, `label` with class names."""
+    y = np.array([classes.index(name) for name in frame["label"]])
+    files = {
+        name.replace("npz", "parquet"): frame.iloc[rows].reset_index(drop=True).to_parquet()
+        for name, rows in _splits(train)
+    }
+    modality = "text" if columns[0].kind == "text" else "tabular"
+    shape = (40,) if modality == "text" else (len(columns),)
+    return save(out, _document(modality, classes, y, train, shape=shape, columns=columns), files)
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory) -> Path:
-    """A migrated, empty database: making one takes seconds, copying it none."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    registry.set_up(f"sqlite:///{path}")
-    return path
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
+    """scikit-learn's digits, 1,437 training rows."""
+    data = load_digits()
+    order = np.concatenate(train_test_split(np.arange(len(data.target)), test_size=0.2, random_state=0))
+    x = data.images[order][:, None].astype(np.uint8)
+    return image_snapshot(tmp_path_factory.mktemp("snapshots") / "digits", x, data.target[order], train=1437)
 
 
-@pytest.fixture
-def tracking(empty_mlflow, tmp_path) -> str:
-    shutil.copyfile(empty_mlflow, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+@pytest.fixture(scope="session")
+def breast_cancer(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
+    """scikit-learn's breast cancer table, 455 training rows."""
+    data = load_breast_cancer(as_frame=True)
+    frame = data.data.copy()
+    frame["label"] = [str(data.target_names[i]) for i in data.target]
+    frame = frame.sample(frac=1, random_state=0).reset_index(drop=True)
+    columns = tuple(Column(name=str(name), kind="number") for name in data.data.columns)
+    out = tmp_path_factory.mktemp("snapshots") / "breast-cancer"
+    return table_snapshot(out, frame, columns, ("malignant", "benign"), train=455)
 
 
-@pytest.fixture
-def chain(tmp_path) -> Callable[..., Chain]:
-    """Makes a chain for a modality; another seed gives another model on the same data."""
-
-    def make(modality: str = "image", *, seed: int = 0, verdict: Verdict = Verdict.PASS) -> Chain:
-        folder = tmp_path / f"{modality}-{seed}-{verdict}"
-        snapshot = _snapshot(folder / "snapshot", modality)
-        schema = save(
-            folder / "schema",
-            SchemaReport(
-                inputs={"snapshot": snapshot.digest}, source="inferred", columns=1, rows=40, verdict=Verdict.PASS
-            ),
-            {"schema.pbtxt": b"feature {}\n"},
-        )
-        scan = _scan(folder / "scan", snapshot)
-        model = _model(folder / "model", snapshot, scan, seed)
-        about = {"model": model.digest, "snapshot": snapshot.digest}
-        attack = _attack(folder / "attack", about)
-        certify = _certify(folder / "certify", about)
-        evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
-        decision = save(
-            folder / "gate",
-            GateDecision(
-                inputs={**about, **{role: artifact.digest for role, artifact in evidence.items()}},
-                name=model.document.name,
-                policy="9" * 64,
-                policy_name="default",
-                alpha=0.05,
-                checks=(Check(name="clean_accuracy", required="x", verdict=verdict),),
-                verdict=verdict,
-            ),
-            {"decision.md": b"# the table\n", "junit.xml": b"<testsuites/>\n"},
-        )
-        refs = {role: _ref(artifact) for role, artifact in evidence.items()}
-        return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)
-
-    return make
-
-
-def _ref(artifact: Artifact) -> Ref:
-    return Ref(artifact.folder, artifact.digest)
-
-
-def _snapshot(out: Path, modality: str) -> Artifact[Snapshot]:
+@pytest.fixture(scope="session")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
+    """Messages told apart by their words: 240 training rows."""
     rng = np.random.default_rng(0)
-    columns, shape = {
-        "image": ((), (1, 8, 8)),
-        "tabular": ((Column(name="age", kind="number", integer=True), Column(name="fee", kind="number")), (2,)),
-        "text": ((Column(name="message", kind="text"),), (24,)),
-    }[modality]
-    document = Snapshot(
-        name=f"demo-{modality}",
+    words = {"ham": ["see", "you", "home", "dinner", "love"], "spam": ["win", "prize", "cash", "claim", "free"]}
+    rows = [(" ".join(rng.choice(words[label], 6)), label) for label in rng.choice(["ham", "spam"], 300)]
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    columns = (Column(name="text", kind="text"),)
+    return table_snapshot(tmp_path_factory.mktemp("snapshots") / "messages", frame, columns, ("ham", "spam"), train=240)
+
+
+def _document(
+    modality: str,
+    classes: tuple[str, ...],
+    y: NDArray[np.int64],
+    train: int,
+    *,
+    shape: tuple[int, ...],
+    columns: tuple[Column, ...] = (),
+    upper: float = 1.0,
+) -> Snapshot:
+    counts = [tuple(np.bincount(part, minlength=len(classes)).tolist()) for part in (y[:train], y[train:])]
+    return Snapshot(
+        name="small",
         modality=modality,
-        root="1" * 64,
-        sources=(SourceFile(path="x", sha256="2" * 64, bytes=1),),
+        root=SOURCE.sha256,
+        sources=(SOURCE,),
         label="label",
-        classes=CLASSES,
-        train_rows=40,
-        test_rows=20,
-        train_per_class=(20, 20),
-        test_per_class=(10, 10),
+        classes=classes,
+        train_rows=train,
+        test_rows=len(y) - train,
+        train_per_class=counts[0],
+        test_per_class=counts[1],
         columns=columns,
         shape=shape,
-        upper=16.0,
-    )
-    with write_artifact(out) as work:
-        for split, rows in (("train", 40), ("test", 20)):
-            y = np.arange(rows, dtype=np.int64) % 2
-            if modality == "image":
-                np.savez(work / f"{split}.npz", x=rng.integers(0, 17, (rows, 1, 8, 8)).astype(np.float64), y=y)
-            else:
-                _table(modality, y, rng).to_parquet(work / f"{split}.parquet", index=False)
-        sealed = seal(work, document)
-    return Artifact(out, sealed.document, sealed.digest)
-
-
-def _table(modality: str, y: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    label = np.asarray(CLASSES, dtype=object)[y]
-    if modality == "text":
-        return pd.DataFrame({"message": [f"call me {i} {'WIN' * v}" for i, v in enumerate(y)], "label": label})
-    return pd.DataFrame({"age": rng.integers(18, 80, len(y)), "fee": rng.normal(10 + y, 1, len(y)), "label": label})
-
-
-def _model(out: Path, snapshot: Artifact[Snapshot], scan: Artifact[ScanReport], seed: int) -> Artifact[Model]:
-    from safetensors.torch import save as to_bytes
-
-    from holdfast.model.networks import build, parameters
-
-    spec, modality = read_spec(snapshot), snapshot.document.modality
-    net = build(NetworkConfig(architecture=NETWORKS[modality]), spec, 2, seed)
-    document = Model(
-        inputs={"snapshot": snapshot.digest, "scan": scan.digest},
-        name=f"demo-{modality}",
-        architecture=Architecture(name=NETWORKS[modality], parameters=parameters(net)),
-        input=spec,
-        classes=CLASSES,
-        threat=ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]"),
-        recipe={"recipe": "pgd", "epochs": 2},
-        seed=seed,
-        threads=1,
-        device="cpu",
-        best_epoch=1,
-        clean=Count(k=18, n=20),
-        robust=Count(k=15, n=20),
-    )
-    curve = b'[{"epoch": 0, "loss": 0.7}, {"epoch": 1, "loss": 0.5}]'
-    return save(out, document, {"weights.safetensors": to_bytes(net.state_dict()), "curve.json": curve})
-
-
-def _scan(out: Path, snapshot: Artifact[Snapshot]) -> Artifact[ScanReport]:
-    return save(
-        out,
-        ScanReport(
-            inputs={"snapshot": snapshot.digest},
-            detectors=(),
-            suspects=Count(k=2, n=40),
-            budget=3,
-            quarantined=(3, 5),
-            per_class=(0, 2),
-            clean_rows="5" * 64,
-            verdict=Verdict.PASS,
-        ),
+        upper=upper,
     )
 
 
-def _attack(out: Path, about: dict[str, str]) -> Artifact[RobustnessReport]:
-    threat = ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]")
-    pgd = AttackResult(name="pgd", library="x", threat=threat, steps=9, restarts=1, survived=Count(k=16, n=20))
-    return save(
-        out,
-        RobustnessReport(
-            inputs=about,
-            tier="pr",
-            seed=0,
-            clean=Count(k=18, n=20),
-            attacks=(pgd,),
-            worst_case=Count(k=15, n=20),
-            masking=(),
-        ),
-        {"curve.html": b"<p>accuracy</p>"},
-    )
+def _splits(train: int) -> list[tuple[str, slice]]:
+    return [("train.npz", slice(None, train)), ("test.npz", slice(train, None))]
 
 
-def _certify(out: Path, about: dict[str, str]) -> Artifact[Certificate]:
-    return save(
-        out,
-        Certificate(
-            inputs=about,
-            method="randomized-smoothing",
-            norm="l2",
-            unit="input units [0, 1]",
-            noise=0.25,
-            alpha=0.001,
-            samples=100,
-            selection_samples=10,
-            seed=0,
-            certified=(CertifiedAt(radius=0.25, certified=Count(k=12, n=20)),),
-            abstained=Count(k=1, n=20),
-        ),
-    )
+def _npz(x: NDArray[np.generic], y: NDArray[np.int64]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=x, y=y.astype(np.int64))
+    return buffer.getvalue()

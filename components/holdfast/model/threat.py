@@ -100,7 +100,8 @@ class Ball:
             return (inside & (delta.abs() <= self.epsilon + rounding)).flatten(1).all(1)
         # Rounding of single entries is far below that of their norm's bound.
         length = delta.flatten(1).norm(dim=1)
-        return inside.flatten(1).all(1) & (length <= self.epsilon + rounding.flatten(1).amax(1))
+        within: Tensor = inside.flatten(1).all(1) & (length <= self.epsilon + rounding.flatten(1).amax(1))
+        return within
 
     def _limits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.minimum(self.lower, x), torch.maximum(self.upper, x)

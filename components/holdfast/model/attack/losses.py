@@ -1,0 +1,75 @@
+"""What attacks climb: losses per example float32[N] of logits[N, classes], larger is closer to a mistake.
+
+z are the logits, y the true class, z_pi1 >= z_pi2 >= ... the logits in order. DLR: Croce and Hein 2020,
+https://arxiv.org/abs/2003.01690.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy as _cross_entropy
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits[N, classes], y[N]) -> float32[N]."""
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy; its gradient vanishes where the network is very sure."""
+    return _cross_entropy(z, y, reduction="none")
+
+
+def margin(z: Tensor, y: Tensor) -> Tensor:
+    """max over other classes of z minus z_y: positive exactly when the answer is wrong."""
+    return _others(z, y).amax(1) - _true(z, y)
+
+
+def dlr(z: Tensor, y: Tensor) -> Tensor:
+    """Difference-of-logits ratio: the margin in units of z_pi1 - z_pi3, so that scaling the logits changes nothing.
+
+    With two classes there is no third logit and the plain margin stands in.
+    """
+    if z.shape[1] < 3:
+        return margin(z, y)
+    ordered = z.sort(dim=1, descending=True).values
+    return margin(z, y) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)
+
+
+def targeted_dlr(rank: int) -> Loss:
+    """DLR towards the class of that rank (1 = most likely wrong class) among the wrong ones; needs 4 classes."""
+
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        ordered = z.sort(dim=1, descending=True).values
+        target = _others(z, y).detach().topk(rank, dim=1).indices[:, -1]
+        scale = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
+        return (_true(z, target) - _true(z, y)) / scale.clamp_min(1e-12)
+
+    return loss
+
+
+def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """bool[N]: whether the network answers y."""
+    with torch.no_grad():
+        return torch.as_tensor(net(x).argmax(1) == y)
+
+
+def climb_direction(net: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the loss at x `[N, ...]`, the loss float32[N] and the logits there, all detached.
+
+    A network that cuts the path from its input gets a gradient of zero.
+    """
+    leaf = x.detach().requires_grad_()
+    z = net(leaf).float()
+    values = loss(z, y)
+    if not values.requires_grad:
+        return torch.zeros_like(x), values.detach(), z.detach()
+    (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient, values.detach(), z.detach()
+
+
+def _true(z: Tensor, y: Tensor) -> Tensor:
+    return z.gather(1, y[:, None])[:, 0]
+
+
+def _others(z: Tensor, y: Tensor) -> Tensor:
+    return z.scatter(1, y[:, None], -torch.inf)

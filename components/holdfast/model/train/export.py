@@ -1,0 +1,34 @@
+"""A network as a program: torch.export with any batch size, so that its code is not needed to run it."""
+
+import io
+
+import torch
+from torch import nn
+
+from holdfast.artifacts.documents import InputSpec
+from holdfast.errors import ModelError
+
+
+def export_program(net: nn.Module, spec: InputSpec) -> bytes:
+    """The bytes of a `.pt2` archive taking `dtype[N, *shape]` for any N; the same network gives the same bytes.
+
+    Raises:
+        ModelError: torch.export cannot follow the network's forward.
+    """
+    dtype = torch.float32 if spec.dtype == "float32" else torch.int64
+    example = torch.ones(3, *spec.shape, dtype=dtype)
+    try:
+        program = torch.export.export(net.cpu().eval(), (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    except (RuntimeError, TypeError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"train: torch.export cannot export {type(net).__name__}: {lines[0]}") from None
+    _forget_paths(program)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _forget_paths(program: torch.export.ExportedProgram) -> None:
+    """Drops the source lines that torch notes on each node: they name files of this machine."""
+    for node in program.graph_module.graph.nodes:
+        node.meta.pop("stack_trace", None)

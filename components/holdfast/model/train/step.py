@@ -1,0 +1,227 @@
+"""The train step: a snapshot's rows become a model that holds fast."""
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from holdfast.artifacts.documents import Architecture, Count, InputSpec, Model, ScanReport, Snapshot, ThreatModel
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.errors import InputError, IntegrityError, ModelError
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.progress import say
+from holdfast.workload import TrainConfig
+
+if TYPE_CHECKING:
+    from holdfast.model.train.adversarial import Epoch, Training
+
+
+def train(
+    snapshot: Ref, out: Path, *, scan: Ref | None, config: TrainConfig, settings: Compute, checkpoint: Path | None
+) -> Artifact[Model]:
+    """Trains on the rows that the scan left and writes the model of the best epoch to `out`.
+
+    With a `checkpoint` folder the state is kept after each epoch and at SIGTERM, and a later call goes on from there to
+    the same weights, bit for bit on the same CPU with the same threads.
+
+    Raises:
+        StoppedError: SIGTERM came; the state is in `checkpoint`.
+        IntegrityError: the scan was made on other rows.
+        ModelError: the network does not fit the data, or its loss is not finite.
+    """
+    data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
+    device = settings.prepare()
+    spec = read_spec(data)
+    rows = _rows(data, report, spec)
+    training = _start(config, spec, data.document.classes, rows, settings, device)
+    inputs = {"snapshot": data.digest} | ({} if report is None else {"scan": report.digest})
+    kept = None if checkpoint is None else _Kept(checkpoint, _identity(config, inputs, settings, device))
+    _run(training, kept)
+    artifact = _finish(training, data, out, config=config, settings=settings, inputs=inputs)
+    if kept is not None:
+        kept.forget()
+    return artifact
+
+
+class _Kept:
+    """The checkpoint of one training."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        from holdfast.model.train.checkpoint import place
+
+        self.path = place(folder, identity)
+        self.identity = identity
+
+    def save(self, training: "Training") -> None:
+        from holdfast.model.train.checkpoint import write
+
+        write(self.path, self.identity, *training.export_state())
+
+    def restore(self, training: "Training") -> None:
+        from holdfast.model.train.checkpoint import read
+
+        try:
+            found = read(self.path, self.identity)
+        except InputError as error:
+            say(f"train: {error}; starting anew")
+            return
+        if found is not None:
+            training.restore_state(*found)
+            say(f"train: resumes in epoch {training.state.epoch + 1}, batch {training.state.batch + 1}")
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class _Bell:
+    """Whether SIGTERM came."""
+
+    rung = False
+
+    def ring(self, number: int, frame: FrameType | None) -> None:
+        self.rung = True
+
+
+def _rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
+    """The training rows without quarantine, after they were found to be the very rows that the scan left."""
+    rows = read_split(data, "train", spec)
+    if report is None:
+        return rows
+    found = report.document.inputs.get("snapshot")
+    if found != data.digest:
+        raise IntegrityError(
+            f"{report.folder}: expected a scan of {data.digest[:12]}…, found one of {str(found)[:12]}…"
+        )
+    rows = without(rows, report.document.quarantined) if report.document.applied else rows
+    digest = rows_digest(rows)
+    if digest != report.document.clean_rows:
+        raise IntegrityError(
+            f"{report.folder}: expected training rows {report.document.clean_rows[:12]}… after quarantine, "
+            f"found {digest[:12]}…"
+        )
+    return rows
+
+
+def _start(
+    config: TrainConfig, spec: InputSpec, classes: tuple[str, ...], rows: Arrays, settings: Compute, device: str
+) -> "Training":
+    import torch
+
+    from holdfast.model.networks import build, check_logits
+    from holdfast.model.threat import Ball
+    from holdfast.model.train.adversarial import Training
+
+    if len(rows) < 2 * len(classes):
+        raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
+    net = build(config.network, spec, len(classes), settings.seed).eval()
+    with torch.no_grad():
+        first = net(torch.from_numpy(rows.x[:8]))
+    check_logits(first, len(classes), name=f"network {config.network.architecture!r}")
+    ball = Ball.of(config.threat, spec, device)
+    return Training(net, rows, ball, config.train, seed=settings.seed)
+
+
+def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, device: str) -> str:
+    """What must be equal for a checkpoint to lead to the same weights."""
+    import torch
+
+    facts = [config.model_dump(mode="json"), inputs, settings.seed, settings.threads, device, torch.__version__]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _run(training: "Training", kept: _Kept | None) -> None:
+    from holdfast.model.train.checkpoint import StoppedError
+
+    if kept is not None:
+        kept.restore(training)
+    with _sigterm() as bell:
+        while not training.finished:
+            row = training.advance()
+            if row is not None:
+                say(_line(row, training.config.epochs))
+            if kept is not None and (row is not None or bell.rung):
+                kept.save(training)
+            if bell.rung:
+                raise StoppedError(_farewell(training, kept))
+
+
+def _farewell(training: "Training", kept: _Kept | None) -> str:
+    where = f"epoch {training.state.epoch + 1}, batch {training.state.batch + 1}"
+    saved = "nothing was kept (no --checkpoint)" if kept is None else f"{kept.path} was written"
+    return f"train: stopped by SIGTERM before {where}; {saved}; start it again to go on"
+
+
+def _line(row: "Epoch", epochs: int) -> str:
+    clean, robust = row.clean / row.rows, row.robust / row.rows
+    return f"train: epoch {row.epoch}/{epochs}  loss {row.loss:.3f}  clean {clean:.3f}  under attack {robust:.3f}"
+
+
+@contextmanager
+def _sigterm() -> Iterator[_Bell]:
+    """Turns SIGTERM into a flag, so that the batch at hand is finished and the state written."""
+    bell = _Bell()
+    before = signal.signal(signal.SIGTERM, bell.ring)
+    try:
+        yield bell
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _finish(
+    training: "Training",
+    data: Artifact[Snapshot],
+    out: Path,
+    *,
+    config: TrainConfig,
+    settings: Compute,
+    inputs: dict[str, str],
+) -> Artifact[Model]:
+    """Writes the weights of the best epoch, the program and the curve."""
+    from safetensors.torch import save as save_tensors
+
+    from holdfast.model.networks import PROGRAM, WEIGHTS, parameters
+    from holdfast.model.train.export import export_program
+
+    net, device = training.net.eval(), training.ball.scale.device
+    net.load_state_dict(training.state.best)
+    spec, best = read_spec(data), training.best_epoch
+    document = Model(
+        name=config.name,
+        architecture=Architecture(
+            name=config.network.architecture, arguments=config.network.arguments, parameters=parameters(net)
+        ),
+        input=spec,
+        classes=data.document.classes,
+        threat=ThreatModel(**config.threat.model_dump()),
+        recipe=config.train.model_dump(),
+        seed=settings.seed,
+        threads=settings.threads,
+        device=device.type,
+        best_epoch=best.epoch,
+        clean=_clean(training, read_split(data, "test", spec), len(data.document.classes), config),
+        robust=Count(k=best.robust, n=best.rows),
+        inputs=inputs,
+    )
+    files = {
+        WEIGHTS: save_tensors({name: tensor.cpu().contiguous() for name, tensor in training.state.best.items()}),
+        PROGRAM: export_program(net, spec),
+        "curve.json": json.dumps([asdict(row) for row in training.state.curve], indent=1).encode() + b"\n",
+    }
+    return save(out, document, files)
+
+
+def _clean(training: "Training", held_out: Arrays, classes: int, config: TrainConfig) -> Count:
+    from holdfast.model.networks import check_logits, logits
+
+    found = logits(training.net, held_out.x, device=training.ball.scale.device.type)
+    check_logits(found, classes, name=f"network {config.network.architecture!r}")
+    right = int((found.argmax(axis=1) == held_out.y).sum())
+    if len(held_out) == 0:
+        raise ModelError("train: expected held-out rows, found none")
+    return Count(k=right, n=len(held_out))
