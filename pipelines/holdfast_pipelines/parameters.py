@@ -77,9 +77,11 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
     values = workload.model_dump(mode="json", by_alias=True)
     for key, value in overrides.items():
         *sections, last = key.split(".")
-        place = values
+        place: Any = values
         for section in sections:
-            place = place.setdefault(section, {})
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise WorkloadError(f"{path}: override {key}: expected the key of a value in a section, found none")
         place[last] = value
     try:
         return Workload.model_validate(values)

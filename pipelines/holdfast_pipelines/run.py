@@ -27,7 +27,7 @@ STEPS = (
     "snapshot", "baseline", "schema", "drift", "scan", "train", "backdoor", "attack", "certify", "gate", "register",
     "rollout",
 )  # fmt: skip
-"""Every step, in the order in which a local run takes them."""
+"""Every step, each after what it reads."""
 RECORD = "run.json"
 _OURS = ("steps", "logs", ".kfp", RECORD)
 
@@ -118,7 +118,9 @@ class _Record:
         self._write()
 
     def add(self, step: StepRecord) -> None:
-        self.result = replace(self.result, steps=(*self.result.steps, step))
+        # In the documented order: kfp.local takes independent steps in the order of their names.
+        steps = sorted((*self.result.steps, step), key=lambda record: STEPS.index(record.step))
+        self.result = replace(self.result, steps=tuple(steps))
         if step.step == "train":
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
         if step.step == "register":

@@ -1,0 +1,162 @@
+"""What is generated is committed and compared: `holdfast compile` and `holdfast schemas` write it anew."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp.components import load_component_from_file
+
+from holdfast import __version__
+from holdfast.artifacts.documents import Baseline
+from holdfast.artifacts.folder import canonical_json
+from holdfast.errors import WorkloadError
+from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+PIPELINES = MANIFESTS / "pipelines"
+
+
+def spec(name, folder=PIPELINES):
+    return next(yaml.safe_load_all((folder / f"{name}.yaml").read_text()))
+
+
+def executors(name, folder=PIPELINES):
+    return {key: value["container"] for key, value in spec(name, folder)["deploymentSpec"]["executors"].items()}
+
+
+def tasks(name):
+    found = {}
+    for dag in (spec(name)["root"], *spec(name)["components"].values()):
+        found |= dag.get("dag", {}).get("tasks", {})
+    return found
+
+
+def test_the_committed_pipelines_are_what_compiling_gives(tmp_path):
+    for path in compile_pipelines(tmp_path):
+        assert path.read_text() == (PIPELINES / path.name).read_text(), "run: holdfast compile"
+
+
+def test_the_committed_schemas_are_what_the_documents_say(tmp_path):
+    written = write_schemas(tmp_path)
+    assert sorted(path.name for path in written) == sorted(path.name for path in (MANIFESTS / "schemas").iterdir())
+    for path in written:
+        assert path.read_text() == (MANIFESTS / "schemas" / path.name).read_text(), "run: holdfast schemas"
+
+
+def test_every_document_has_a_schema_that_knows_its_kind():
+    for kind in documents():
+        name = kind.model_fields["kind"].default
+        schema = json.loads((MANIFESTS / "schemas" / f"{name}.json").read_text())
+        assert schema["properties"]["kind"]["const"] == name
+        assert schema["additionalProperties"] is False
+        document_keys = json.loads(canonical_json(Baseline(name="a", present=False))) if kind is Baseline else None
+        assert document_keys is None or set(schema["required"]) <= set(document_keys)
+
+
+@pytest.mark.parametrize("name", ["retrain", "rollout"])
+def test_kfp_loads_the_committed_pipelines(name):
+    assert load_component_from_file(str(PIPELINES / f"{name}.yaml")).name == f"holdfast-{name}"
+
+
+@pytest.mark.parametrize("name", ["retrain", "rollout"])
+def test_every_step_names_an_image_with_an_immutable_tag(name):
+    for container in executors(name).values():
+        assert re.fullmatch(rf"holdfast/(data|model|serving):{re.escape(__version__)}", container["image"])
+
+
+@pytest.mark.parametrize("name", ["retrain", "rollout"])
+def test_every_step_runs_the_command_of_its_name_and_installs_nothing(name):
+    for executor, container in executors(name).items():
+        assert container["command"] == ["python", "-m", "holdfast", executor.removeprefix("exec-")]
+        assert not any("pip" in word for word in container["args"])
+
+
+def test_every_option_of_every_step_is_known_to_the_command_line():
+    import typer
+
+    from holdfast.cli import app
+
+    command = typer.main.get_command(app)
+    for name in ("retrain", "rollout"):
+        for executor, container in executors(name).items():
+            known = {flag for option in command.commands[executor.removeprefix("exec-")].params for flag in option.opts}
+            assert {word.partition("=")[0] for word in container["args"]} <= known
+
+
+def test_every_input_is_read_under_the_digest_that_its_writer_reported():
+    for container in executors("retrain").values():
+        for word in container["args"]:
+            role = re.search(r"inputs\.artifacts\['(\w+)'\]", word)
+            assert role is None or word.endswith(f"}}}}@{{{{$.inputs.parameters['{role[1]}_digest']}}}}")
+    for task in tasks("retrain").values():
+        given = task.get("inputs", {})
+        for role, source in given.get("artifacts", {}).items():
+            if not role.startswith("pipelinechannel"):
+                digest = given["parameters"][f"{role}_digest"]
+                assert producer(source).removesuffix("artifact") == producer(digest).removesuffix("digest")
+
+
+def producer(source):
+    (value,) = source.values()
+    return value if isinstance(value, str) else f"{value['producerTask']}-{value.get('outputArtifactKey', 'digest')}"
+
+
+def test_the_pipeline_branches_on_fixed_words_only():
+    conditions = [task["triggerPolicy"]["condition"] for task in tasks("retrain").values() if "triggerPolicy" in task]
+    assert conditions == [
+        "inputs.parameter_values['pipelinechannel--schema-verdict'] != 'fail'",
+        "inputs.parameter_values['pipelinechannel--drift-verdict'] != 'fail'",
+        "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'",
+    ]
+
+
+def test_register_hangs_on_the_gate_and_training_on_both_data_checks():
+    found = spec("retrain")["components"]
+    holder = {task: name for name, part in found.items() for task in part.get("dag", {}).get("tasks", {})}
+    assert holder["register"] == "comp-condition-3"
+    assert holder["gate"] == holder["train"] == holder["scan"] == "comp-condition-2"
+    assert set(spec("retrain")["root"]["dag"]["tasks"]) == {"snapshot", "baseline", "schema", "drift", "condition-1"}
+
+
+def test_steps_that_look_outside_their_inputs_are_not_cached_and_train_is_retried():
+    every = tasks("retrain") | tasks("rollout")
+    steps = {name: task for name, task in every.items() if not name.startswith("condition")}
+    uncached = {name for name, task in steps.items() if not task.get("cachingOptions", {}).get("enableCache")}
+    assert uncached == {"snapshot", "baseline", "gate", "register", "rollout"}
+    assert {name for name, task in steps.items() if "retryPolicy" in task} == {"train"}
+    assert steps["train"]["retryPolicy"]["backoffDuration"] == "60s"
+
+
+def test_a_gpu_is_asked_for_by_the_steps_that_compute_and_only_on_demand(tmp_path):
+    compile_pipelines(tmp_path, gpu=True)
+
+    def asking(folder):
+        return {name for name, box in executors("retrain", folder).items() if "accelerator" in box["resources"]}
+
+    assert asking(tmp_path) == {"exec-scan", "exec-train", "exec-backdoor", "exec-attack", "exec-certify"}
+    assert asking(PIPELINES) == set()
+
+
+def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp_path):
+    compile_pipelines(tmp_path, registry="registry.example/team/", tag="4f2c1d7")
+    assert executors("rollout", tmp_path)["exec-rollout"]["image"] == "registry.example/team/holdfast/serving:4f2c1d7"
+    text = (tmp_path / "retrain.yaml").read_text()
+    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"\1:{__version__}", text)
+    assert back == (PIPELINES / "retrain.yaml").read_text()
+
+
+@pytest.mark.parametrize("tag", ["latest", "main", "", "a b", "../x"])
+def test_a_tag_that_moves_is_refused(tmp_path, tag):
+    with pytest.raises(WorkloadError, match="expected an immutable image tag"):
+        compile_pipelines(tmp_path / "out", tag=tag)
+    assert not (tmp_path / "out").exists()
+
+
+def test_credentials_come_from_an_optional_secret_and_only_where_mlflow_is_spoken_to():
+    _, platform = yaml.safe_load_all((PIPELINES / "retrain.yaml").read_text())
+    secrets = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(secrets) == {"exec-baseline", "exec-register"}
+    for executor in secrets.values():
+        assert all(secret["optional"] for secret in executor["secretAsEnv"])

@@ -1,0 +1,103 @@
+"""What holdfast_pipelines.local takes from kfp without being promised it: these fail when kfp changes it."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import kfp
+import pytest
+from kfp import local
+from kfp.local import executor_output_utils, subprocess_task_handler, task_dispatcher
+from kfp.local.config import LocalExecutionConfig
+from kfp.local.io import IOStore
+from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
+
+from holdfast import images
+from holdfast.errors import RunError
+from holdfast_pipelines import local as ours
+
+HINT = f"kfp {kfp.__version__} changed what holdfast_pipelines/local.py replaces"
+
+
+def test_the_handler_is_looked_up_by_name_and_called_with_these_arguments():
+    source = inspect.getsource(task_dispatcher.run_single_task_implementation)
+    assert "subprocess_task_handler.SubprocessTaskHandler" in source, HINT
+    signature = inspect.signature(subprocess_task_handler.SubprocessTaskHandler.__init__)
+    assert list(signature.parameters) == ["self", "image", "full_command", "pipeline_root", "runner", "env_vars"], HINT
+
+
+def test_outputs_are_collected_through_this_name_and_these_arguments():
+    assert "executor_output_utils.get_outputs_for_task(" in inspect.getsource(
+        task_dispatcher.run_single_task_implementation
+    ), HINT
+    signature = inspect.signature(executor_output_utils.get_outputs_for_task)
+    assert list(signature.parameters) == ["executor_input", "component_spec"], HINT
+
+
+def test_conditions_are_evaluated_through_this_name_and_these_arguments():
+    assert isinstance(vars(ConditionEvaluator)["evaluate_condition"], staticmethod), HINT
+    assert list(inspect.signature(ConditionEvaluator.evaluate_condition).parameters) == ["condition", "io_store"], HINT
+
+
+def test_kfp_alone_still_takes_an_unresolved_condition_for_not_taken():
+    # When this fails, kfp has mended it and the replacement can go.
+    condition = "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'"
+    assert ConditionEvaluator.evaluate_condition(condition, IOStore()) is False
+
+
+def test_an_unresolved_condition_is_an_error_with_the_replacement(machine):
+    condition = "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'"
+    with ours._patched(machine()), pytest.raises(RunError, match="cannot resolve pipelinechannel--gate-verdict"):
+        ConditionEvaluator.evaluate_condition(condition, IOStore())
+
+
+def test_a_store_gives_the_output_of_a_task_whose_name_has_dashes():
+    store = IOStore()
+    store.put_task_output("the-gate-2", "the-verdict", "pass")
+    assert ours._resolve(store, "pipelinechannel--the-gate-2-the-verdict") == "pass"
+
+
+def test_every_replacement_is_taken_back_even_after_a_failure(machine, pipeline):
+    def names():
+        return (
+            subprocess_task_handler.SubprocessTaskHandler,
+            executor_output_utils.get_outputs_for_task,
+            vars(ConditionEvaluator)["evaluate_condition"],
+            LocalExecutionConfig.instance,
+            sys.stdout,
+        )
+
+    before = names()
+    with pytest.raises(RunError):
+        machine().run(pipeline, {"one": json.dumps({"name": "a", "exit": 1}), "two": "{}"})
+    assert names() == before
+
+
+def test_without_the_replacements_kfp_refuses_container_components(tmp_path, pipeline):
+    # The control: what passes in test_local.py passes because of the handler.
+    with (
+        ours._quiet(),
+        ours._configured(tmp_path),
+        pytest.raises(RuntimeError, match="only supports running Lightweight"),
+    ):
+        pipeline(one='{"name": "a"}', two='{"name": "b"}')
+
+
+def test_without_the_collection_kfp_forgets_the_artifacts_of_container_components(machine, pipeline):
+    here = machine()
+    (here.out / "steps").mkdir(parents=True)
+    forgetful = executor_output_utils.get_outputs_for_task
+    with (
+        ours._quiet(),
+        ours._patched(here),
+        ours._replaced(executor_output_utils, "get_outputs_for_task", forgetful),
+        ours._configured(here.out / ".kfp"),
+        pytest.raises(ValueError, match="has no output named 'artifact'"),
+    ):
+        pipeline(one='{"name": "a"}', two='{"name": "b"}')
+
+
+def test_only_a_runner_of_exactly_this_type_finds_a_handler():
+    assert type(local.SubprocessRunner(use_venv=False)) is local.SubprocessRunner
+    assert images.MODEL in ours.pythons({name: Path(sys.executable) for name in images.ENVIRONMENTS})

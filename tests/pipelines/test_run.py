@@ -1,0 +1,235 @@
+"""The whole wiring through the real kfp.local, with a stand-in for what the steps compute."""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import InputError, RunError, WorkloadError
+from holdfast_pipelines.local import StepError
+from holdfast_pipelines.run import STEPS, run
+
+WORKLOAD = """
+name: toy
+modality: image
+data: {source: digits.npz}
+network: {architecture: cnn}
+threat: {norm: linf, epsilon: 8/255}
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The stand-in for every interpreter."""
+    python = tmp_path_factory.mktemp("venv") / "bin" / "python"
+    python.parent.mkdir()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def arguments(folder, python):
+    (folder / "toy.yaml").write_text(WORKLOAD)
+    (folder / "digits.npz").write_bytes(b"one")
+    return {
+        "workload": folder / "toy.yaml",
+        "out": folder / "run",
+        "tracking": "sqlite:///x.db",
+        "cache": folder / "cache",
+        "interpreters": dict.fromkeys(("data", "model", "serving"), python),
+    }
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory, python):
+    """The folder of a first run, whose cache saves the others most of their steps."""
+    folder = tmp_path_factory.mktemp("warm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STAND_IN_DIARY", str(folder / "diary"))
+        run(**arguments(folder, python), seed=7, game_day="wrong=1.0")
+    return folder
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch, python, warm):
+    """The arguments of a run like the first one, with a cache of its own that knows what the first one made."""
+    monkeypatch.setenv("STAND_IN_DIARY", str(tmp_path / "diary"))
+    shutil.copytree(warm / "cache", tmp_path / "cache")
+    return {**arguments(tmp_path, python), "seed": 7}
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Sets what the stand-in says."""
+    return lambda **steps: monkeypatch.setenv("STAND_IN", json.dumps(steps))
+
+
+def recorded(folder):
+    return json.loads((folder / "run" / "run.json").read_text())
+
+
+def calls(folder):
+    return {call["step"]: call for call in map(json.loads, (folder / "diary").read_text().splitlines())}
+
+
+def reused(result):
+    return {step.step for step in result.steps if step.reused}
+
+
+def test_a_model_that_passes_is_registered_and_rolled_out(warm):
+    record = recorded(warm)
+    assert (record["workload"], record["seed"], record["outcome"]) == ("toy", 7, "promoted")
+    assert (record["model_version"], record["stopped_at"]) == (3, None)
+    assert [step["step"] for step in record["steps"]] == list(STEPS)
+    for step in record["steps"]:
+        assert (warm / "run" / step["folder"] / "artifact.json").exists()
+        assert (warm / "run" / "logs" / f"{step['step']}.log").exists()
+
+
+def test_every_step_gets_its_own_section_and_absolute_paths(warm):
+    made = calls(warm)
+    assert json.loads(made["snapshot"]["config"])["data"]["source"] == str(warm / "digits.npz")
+    assert json.loads(made["train"]["config"])["threat"]["epsilon"] == "8/255"
+    assert json.loads(made["gate"]["policy"])["name"] == "default"
+    assert {"model", "snapshot", "schema", "drift", "scan", "backdoor", "attack", "certify"} <= set(made["gate"])
+    assert all(re.search("@[0-9a-f]{64}$", made["register"][role]) for role in ("model", "decision", "certify"))
+    assert (made["rollout"]["version"], made["rollout"]["game-day"], made["train"]["seed"]) == ("3", "wrong=1.0", "7")
+
+
+def test_the_record_says_what_the_result_says(toy, tmp_path):
+    result = run(**toy, rollout=False)
+    assert recorded(tmp_path) == json.loads(json.dumps(result.as_dict()))
+
+
+def test_without_a_rollout_the_run_ends_registered(toy):
+    result = run(**toy, rollout=False)
+    assert (result.outcome, result.verdict("rollout")) == ("registered", None)
+
+
+@pytest.mark.parametrize("check", ["schema", "drift"])
+def test_a_failed_data_check_stops_the_run_before_training(toy, says, check):
+    says(**{check: {"verdict": "fail"}})
+    result = run(**toy, from_step="schema")
+    assert (result.outcome, result.stopped_at, result.model_version) == ("stopped", check, None)
+    assert sorted(step.step for step in result.steps) == ["baseline", "drift", "schema", "snapshot"]
+
+
+def test_an_inconclusive_data_check_goes_on_to_the_gate(toy, says):
+    says(drift={"verdict": "inconclusive"})
+    result = run(**toy, from_step="schema", rollout=False)
+    assert (result.outcome, result.verdict("drift")) == ("registered", "inconclusive")
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_a_model_that_the_gate_does_not_pass_is_not_registered(toy, says, verdict):
+    says(gate={"verdict": verdict})
+    result = run(**toy)
+    assert (result.outcome, result.stopped_at, result.verdict("register")) == ("refused", None, None)
+
+
+@pytest.mark.parametrize("outcome", ["rolled-back", "inconclusive"])
+def test_the_rollouts_outcome_is_the_runs(toy, says, outcome):
+    says(rollout={"outcome": outcome, "verdict": "fail"})
+    assert run(**toy).outcome == outcome
+
+
+def test_a_failing_step_fails_the_run_and_the_record_says_where(toy, says, tmp_path):
+    says(attack={"exit": 5})
+    with pytest.raises(StepError, match=r"(?s)step attack failed with exit code 5.*no luck in attack"):
+        run(**toy, from_step="attack")
+    record = recorded(tmp_path)
+    assert (record["outcome"], record["stopped_at"]) == ("failed", "attack")
+    assert "attack" not in [step["step"] for step in record["steps"]]
+
+
+def test_a_second_run_reuses_what_did_not_change(toy, warm):
+    again = run(**toy)
+    assert [step.digest for step in again.steps] == [step["digest"] for step in recorded(warm)["steps"]]
+    assert reused(again) == set(STEPS) - {"baseline", "gate", "register", "rollout"}
+
+
+def test_changed_data_at_the_same_path_is_read_again(toy, tmp_path):
+    (tmp_path / "digits.npz").write_bytes(b"two")
+    assert "snapshot" not in reused(run(**toy, rollout=False))
+
+
+def test_the_same_data_at_another_path_is_not(toy, tmp_path):
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "digits.npz").rename(tmp_path / "moved" / "digits.npz")
+    assert "snapshot" in reused(run(**toy, data=moved, rollout=False))
+
+
+def test_from_a_step_on_all_steps_run_anew(toy):
+    assert reused(run(**toy, from_step="attack")) == set(STEPS[: STEPS.index("attack")]) - {"baseline"}
+
+
+def test_a_failed_run_goes_on_where_it_failed(toy, says):
+    says(certify={"exit": 1})
+    with pytest.raises(StepError):
+        run(**toy, from_step="attack")
+    says()
+    again = run(**toy, rollout=False)
+    assert {"attack", "train"} <= reused(again)
+    assert again.outcome == "registered"
+
+
+def test_an_override_changes_the_workload_and_only_what_depends_on_it(toy, tmp_path):
+    asked = {"certify.examples": 3, "gate.override": {"clean_accuracy": {"at_least": 0.5}}}
+    result = run(**toy, overrides=asked, rollout=False)
+    made = calls(tmp_path)
+    assert json.loads(made["certify"]["config"])["examples"] == 3
+    assert json.loads(made["gate"]["policy"])["overridden"] == {"clean_accuracy": {"at_least": 0.5}}
+    assert "attack" in reused(result)
+
+
+def test_the_users_own_network_is_part_of_the_key(toy, tmp_path):
+    (tmp_path / "toy.yaml").write_text(WORKLOAD.replace("cnn", "nets:small"))
+    (tmp_path / "nets.py").write_text("a = 1\n")
+    assert reused(run(**toy, rollout=False)) == set()
+
+
+@pytest.mark.parametrize("key", ["scam.apply", "scan.apply.deep", "scan.folds"])
+def test_an_override_without_meaning_is_refused(toy, key):
+    with pytest.raises(WorkloadError, match="override"):
+        run(**toy, overrides={key: "x"})
+
+
+def test_a_missing_data_file_is_named(toy, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.npz: expected a file that the workload names, found none"):
+        run(**toy, data=tmp_path / "nowhere.npz")
+
+
+def test_an_unknown_step_is_refused_with_the_known_ones(toy):
+    with pytest.raises(WorkloadError, match="--from poison: expected one of snapshot, baseline"):
+        run(**toy, from_step="poison")
+
+
+def test_a_folder_with_other_things_in_it_is_not_emptied(toy):
+    toy["out"].mkdir()
+    (toy["out"] / "steps").mkdir()
+    with pytest.raises(WorkloadError, match="expected an empty folder or an earlier run, found other files"):
+        run(**toy)
+    assert (toy["out"] / "steps").exists()
+
+
+def test_two_runs_do_not_share_a_folder(toy):
+    toy["out"].mkdir()
+    handle = os.open(toy["out"], os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(RunError, match="another run is writing here"):
+        run(**toy)
+    os.close(handle)
+
+
+def test_what_an_earlier_run_left_is_not_mixed_with_the_new(toy, says):
+    run(**toy, rollout=False)
+    says(schema={"verdict": "fail"})
+    run(**toy, from_step="schema")
+    assert sorted(path.name for path in (toy["out"] / "steps").iterdir()) == ["baseline", "drift", "schema", "snapshot"]
