@@ -1,6 +1,5 @@
-"""Small real models: a linear network on random 8 x 8 pictures, saved as the train step saves it, judged by a decision."""
+"""Small real models: an untrained CNN for 8 x 8 pictures, saved as the train step saves it, with a decision on it."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,19 +23,26 @@ SPEC = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 CLASSES = tuple("0123456789")
 
 
-def write_bundle(folder: Path, *, seed: int, verdict: Verdict = Verdict.PASS, judged: str | None = None) -> Path:
+def write_bundle(
+    folder: Path,
+    *,
+    seed: int,
+    verdict: Verdict = Verdict.PASS,
+    judged: str | None = None,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
     """A bundle as the registry gives it: model/, decision/, replay.npz."""
     from safetensors.torch import save as tensors
 
     from holdfast.model.networks import build
     from holdfast.workload import NetworkConfig
 
-    network = build(NetworkConfig(architecture="cnn"), SPEC, len(CLASSES), seed=seed)
+    network = build(NetworkConfig(architecture="cnn"), SPEC, len(classes), seed=seed)
     document = Model(
         name="tiny",
         architecture=Architecture(name="cnn", parameters=sum(p.numel() for p in network.parameters())),
         input=SPEC,
-        classes=CLASSES,
+        classes=classes,
         threat=ThreatModel(norm="linf", epsilon="8/255", unit="input units [0, 1]"),
         recipe={},
         seed=seed,
@@ -68,6 +74,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+    return lambda **arguments: write_bundle(tmp_path / "made", **arguments)
+
+
+@pytest.fixture
+def spec() -> InputSpec:
+    return SPEC
+
+
+@pytest.fixture
 def no_child_left() -> Callable[[], list[str]]:
     """The command lines of this process's living children."""
 
@@ -77,7 +93,3 @@ def no_child_left() -> Callable[[], list[str]]:
         return [line.read_bytes().replace(b"\0", b" ").decode() for line in lines.values() if line.exists()]
 
     return left
-
-
-def read_json(path: Path) -> object:
-    return json.loads(path.read_bytes())

@@ -42,8 +42,8 @@ def log_factors(candidate: tuple[Floats, Floats], control: tuple[Floats, Floats]
     theta_s = rate[..., None]
     theta_c = np.minimum(MULTIPLIERS * theta_s, HIGHEST)
     # The null hypothesis nearest to the alternative: one common rate.
-    total = np.maximum(n_c + n_s, 1)
-    theta_0 = (n_c * theta_c + n_s * theta_s) / total
+    total = n_c + n_s
+    theta_0 = np.where(total > 0, (n_c * theta_c + n_s * theta_s) / np.maximum(total, 1), theta_s)
     return np.asarray(_log_likelihood(k_c, n_c, theta_c, theta_0) + _log_likelihood(k_s, n_s, theta_s, theta_0))
 
 

@@ -129,8 +129,8 @@ class Traffic:
 def body(row: NDArray[np.generic]) -> bytes:
     """A V2 request for one row."""
     datatype = _DATATYPES[str(row.dtype)]
-    # Seven digits give back the same float32 to within its rounding and halve the bytes.
-    values = [float(f"{value:.7g}") for value in row.ravel().tolist()] if datatype == "FP32" else row.ravel().tolist()
+    # Nine digits give back the very same float32 with half the bytes of a double.
+    values = [float(f"{value:.9g}") for value in row.ravel().tolist()] if datatype == "FP32" else row.ravel().tolist()
     tensor = {"name": "input", "datatype": datatype, "shape": [1, *row.shape], "data": values}
     return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
 

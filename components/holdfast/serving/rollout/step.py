@@ -210,7 +210,8 @@ def _without_game_day(served: Served) -> Served:
 
 
 def _traffic(contest: Contest, url: str, config: RolloutConfig, seed: int) -> Traffic:
-    rows = Rows.of(contest.rows, len(contest.candidate.model.document.classes))
+    document = contest.candidate.model.document
+    rows = Rows.of(contest.rows.astype(document.input.dtype), len(document.classes))
     return Traffic(url, rows, rate=config.rate, clients=config.clients, seed=seed)
 
 

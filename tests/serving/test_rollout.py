@@ -1,0 +1,208 @@
+"""Whole rollouts: real Envoy, two real MLServers, real requests."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.artifacts.documents import RolloutRecord
+from holdfast.artifacts.folder import load
+from holdfast.errors import RefusedError, RolloutError
+from holdfast.serving.rollout.journal import read_journal
+from holdfast.serving.rollout.step import Contest, compete, side
+from holdfast.workload import RolloutConfig
+
+CONFIG = RolloutConfig(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
+WAIT_SECONDS = 120
+
+
+def contest(bundle: Path, game_day: str | None = None, champion: bool = True) -> Contest:
+    rows = np.load(bundle / "replay.npz")["x"]
+    return Contest(side("tiny", 2, bundle, game_day), side("tiny", 1, bundle) if champion else None, rows)
+
+
+def journal_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.journal.jsonl"
+
+
+def wait_for_canary(journal: Path, ended) -> dict[str, int]:
+    """The process ids, once live traffic is on the candidate."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline and not ended():
+        entries = read_journal(journal) if journal.exists() else []
+        if any(e["kind"] == "done" and str(e["state"]).startswith("Canary") for e in entries):
+            return next(e["pids"] for e in entries if e["kind"] == "started")
+        threading.Event().wait(0.02)
+    raise AssertionError("the rollout never came to a canary step")
+
+
+@pytest.fixture(scope="module")
+def promoted(bundle, tmp_path_factory):
+    """A healthy candidate against a champion: the record, and how often promote was called."""
+    calls: list[int] = []
+    out = tmp_path_factory.mktemp("promoted") / "rollout"
+    return compete(contest(bundle), out, config=CONFIG, seed=0, promote=lambda: calls.append(1)), calls
+
+
+@pytest.fixture(scope="module")
+def rolled_back(bundle, tmp_path_factory):
+    """A candidate that turns slow and wrong after 50 live answers."""
+    calls: list[int] = []
+    out = tmp_path_factory.mktemp("game-day") / "rollout"
+    day = "delay_ms=400,wrong=1.0,after=50"
+    return compete(contest(bundle, day), out, config=CONFIG, seed=0, promote=lambda: calls.append(1)), calls
+
+
+def test_a_healthy_candidate_is_promoted_without_a_lost_request(promoted):
+    artifact, calls = promoted
+    record = artifact.document
+    assert (record.outcome, record.verdict, calls) == ("promoted", "pass", [1])
+    assert record.requests_failed == 0
+    assert record.requests_sent > 150
+    assert [t.weight for t in record.transitions] == [0, 20, 60, 100, 100, 100]
+
+
+def test_every_step_had_its_own_answers_from_the_candidate(promoted):
+    canaries = [t for t in promoted[0].document.transitions if t.state_before.startswith("Canary")]
+    answered = [t.candidate.n for t in canaries]
+    assert all(later - earlier >= CONFIG.step_requests for earlier, later in zip(answered, answered[1:], strict=False))
+
+
+def test_the_journal_announces_before_it_reports(promoted):
+    journal = [json.loads(line) for line in promoted[0].open("journal.jsonl").read().splitlines()]
+    kinds = [entry["kind"] for entry in journal]
+    assert kinds == ["started", *["intent", "done"] * 6, "end"]
+    assert {entry["fence"] for entry in journal} == {1}
+
+
+def test_the_timeline_counts_up(promoted):
+    timeline = json.loads(promoted[0].open("timeline.json").read())
+    for key in ("t", "sent", "candidate_requests", "champion_requests"):
+        values = [sample[key] for sample in timeline]
+        assert values == sorted(values)
+    assert timeline[-1]["state"] == "Promoted"
+
+
+def test_a_candidate_that_turns_bad_is_taken_out_without_a_lost_request(rolled_back):
+    artifact, calls = rolled_back
+    record = artifact.document
+    assert (record.outcome, record.verdict, calls) == ("rolled-back", "fail", [])
+    assert record.requests_failed == 0
+    assert "game day: delay_ms=400,wrong=1.0,after=50" in record.reason
+    assert max(t.weight for t in record.transitions) > 0
+    assert record.transitions[-1].weight == 0
+    assert 0 < record.transitions[-1].evidence["seconds_to_rollback"] < 20
+
+
+def test_after_the_rollback_the_candidate_gets_nothing(rolled_back):
+    timeline = json.loads(rolled_back[0].open("timeline.json").read())
+    after = [sample for sample in timeline if sample["state"] in ("RollingBack", "RolledBack")]
+    assert len({sample["candidate_requests"] for sample in after}) == 1
+    assert after[-1]["champion_requests"] > after[0]["champion_requests"]
+
+
+def test_the_incident_report_says_why_and_what_next(rolled_back):
+    record, artifact = rolled_back[0].document, rolled_back[0]
+    markdown = artifact.open("incident.md").read().decode()
+    page = artifact.open("incident.html").read().decode()
+    for text in (markdown, page):
+        assert record.inputs["candidate"] in text
+        assert "What to do next" in text
+        assert "This was a game day" in text
+    assert not re.search(r"(src|href)=", page), "the page must not need anything else"
+
+
+def test_records_lead_back_to_the_models(rolled_back, bundle):
+    from holdfast.artifacts.documents import Model
+
+    digest = load(bundle / "model", Model).digest
+    assert load(rolled_back[0].folder, RolloutRecord).document.inputs == {"candidate": digest, "champion": digest}
+
+
+def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_path, no_child_left):
+    out, done = tmp_path / "rollout", threading.Event()
+
+    def kill() -> None:
+        os.kill(wait_for_canary(journal_of(out), done.is_set)["candidate"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        # Without a fault this would need minutes, so it cannot be over before the kill.
+        config = CONFIG.model_copy(update={"step_requests": 20_000, "max_step_seconds": 60.0})
+        record = compete(contest(bundle), out, config=config, seed=0, promote=pytest.fail).document
+    finally:
+        done.set()
+        killer.join()
+    assert (record.outcome, record.requests_failed) == ("rolled-back", 0)
+    assert re.search("server is gone|ejected|failures in a row|fails more often", record.reason)
+    assert no_child_left() == []
+    assert not journal_of(out).exists()
+
+
+def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
+    out = tmp_path / "rollout"
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from holdfast.serving.rollout.step import Contest, compete, side\n"
+        "from holdfast.workload import RolloutConfig; from holdfast.errors import RolloutError\n"
+        f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
+        "rows = np.load(b / 'replay.npz')['x']\n"
+        "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), rows), out,\n"
+        "    config=RolloutConfig(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"
+        "except RolloutError as error: sys.exit(str(error))\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    pids = wait_for_canary(journal_of(out), lambda: running.poll() is not None)
+    running.terminate()
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "told to stop; the candidate is out" in errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+    assert not out.exists()
+    assert read_journal(journal_of(out))[-1]["state"] == "Inconclusive"
+
+
+def test_bytes_altered_after_the_check_are_refused_by_the_server(bundle, tmp_path, no_child_left):
+    own = shutil.copytree(bundle, tmp_path / "bundle")
+    prepared = contest(own, champion=False)
+    weights = own / "model" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(RefusedError, match="not served") as caught:
+        compete(prepared, tmp_path / "rollout", config=CONFIG, seed=0, promote=pytest.fail)
+    assert caught.value.exit_code == 3
+    assert no_child_left() == []
+    assert not (tmp_path / "rollout").exists()
+
+
+def test_too_few_answers_by_the_deadline_are_inconclusive(bundle, tmp_path):
+    config = CONFIG.model_copy(update={"shadow_requests": 0, "step_requests": 20_000, "max_step_seconds": 1.0})
+    # Without a champion: the stable arm is a second server of the candidate.
+    prepared = contest(bundle, champion=False)
+    record = compete(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
+    assert (record.outcome, record.champion_version) == ("inconclusive", None)
+    assert "no verdict within 1 s" in record.reason
+    assert record.transitions[-1].weight == 0
+    assert record.requests_failed == 0
+
+
+def test_another_contract_than_the_champions_is_refused(bundle, tmp_path, make_bundle):
+    prepared = contest(bundle)
+    other = side("tiny", 3, make_bundle(seed=1, classes=("a", "b")))
+    with pytest.raises(RolloutError, match="expected the champion's contract"):
+        compete(
+            Contest(other, prepared.champion, prepared.rows),
+            tmp_path / "rollout",
+            config=CONFIG,
+            seed=0,
+            promote=pytest.fail,
+        )
