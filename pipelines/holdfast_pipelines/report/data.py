@@ -28,7 +28,7 @@ from holdfast_pipelines.report.blocks import (
     example_uri,
     pairs,
 )
-from holdfast_pipelines.report.evidence import Run, read_arrays, read_json, read_rows
+from holdfast_pipelines.report.evidence import Distribution, Run, read_arrays, read_distributions, read_rows
 from holdfast_pipelines.report.numbers import clip, number, short
 from holdfast_pipelines.report.plots import Bar, Pair, Series, Tone, bar_chart, column_chart, histogram_pair
 
@@ -202,20 +202,13 @@ def _drift_figures(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrif
 
 
 def _histograms(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift]) -> tuple[Figure, ...]:
-    told = (read_json(artifact, "distributions.json") or {}).get("columns", {})
+    told = read_distributions(artifact)
     shown = [column for column in columns if column.column in told][:MOST_HISTOGRAMS]
     return tuple(Figure("", histogram_pair(_pair(column, told[column.column]))) for column in shown)
 
 
-def _pair(column: ColumnDrift, told: Mapping[str, Any]) -> Pair:
-    reference, current = (tuple(float(count) for count in told[side]) for side in ("reference", "current"))
-    edges = tuple(float(edge) for edge in told.get("edges", ()))
-    categories = tuple(str(name) for name in told.get("categories", ()))
-    if len(reference) != len(current) or (edges and len(edges) != len(reference) + 1):
-        raise ArtifactError(
-            f"distributions.json: expected equal bins for {column.column}, found {len(reference)} and {len(current)}"
-        )
-    return Pair(column.column, reference, current, edges, categories, loud=column.drifted)
+def _pair(column: ColumnDrift, told: Distribution) -> Pair:
+    return Pair(column.column, told.reference, told.current, told.edges, told.categories, loud=column.drifted)
 
 
 def _stage_one(columns: Sequence[ColumnDrift]) -> Table:

@@ -1,15 +1,14 @@
 """Reads one run: `run.json` and the artifacts of its steps, each with its digest checked at the moment it is read."""
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from holdfast.artifacts.documents import (
     BackdoorReport,
@@ -53,6 +52,7 @@ KINDS: Mapping[str, type[Document]] = {
 """What each step of the pipeline writes, in the order of the pipeline."""
 
 D = TypeVar("D", bound=Document)
+T = TypeVar("T")
 
 
 class _Record(BaseModel):
@@ -79,6 +79,55 @@ class RunRecord(_Record):
     stopped_at: str | None = None
     model_version: int | None = None
     steps: tuple[StepRecord, ...]
+
+
+class Epoch(_Record):
+    """One row of `curve.json`; `clean` and `robust` count correct ones of `rows`."""
+
+    epoch: int
+    loss: float
+    clean: int = Field(ge=0)
+    robust: int = Field(ge=0)
+    rows: int = Field(gt=0)
+
+
+class Distribution(_Record):
+    """One column of `distributions.json`: counts per bin between `edges`, or per category."""
+
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _same_bins(self) -> Self:
+        bins = len(self.edges) - 1 if self.edges else len(self.categories)
+        if not len(self.reference) == len(self.current) == bins:
+            raise ValueError(f"{len(self.reference)} and {len(self.current)} counts for {bins} bins")
+        return self
+
+
+class Distributions(_Record):
+    """What `distributions.json` says."""
+
+    columns: dict[str, Distribution] = {}
+
+
+class Sample(_Record):
+    """One row of `timeline.json`: seconds, the state, and counts since the start of the rollout."""
+
+    t: float
+    state: str
+    weight: int
+    candidate_requests: int
+    candidate_errors: int
+    champion_requests: int
+    champion_errors: int
+    slow_candidate: int
+    slow_champion: int
+    e_errors: float
+    e_slow: float
+    e_disagreement: float
 
 
 @dataclass(frozen=True)
@@ -123,14 +172,19 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, artifacts)
 
 
-def read_json(artifact: Artifact[D], name: str) -> Any:
-    """The pinned JSON file `name`, or None when the artifact has no such file."""
-    if name not in artifact.document.files:
-        return None
-    try:
-        return json.load(artifact.open(name))
-    except ValueError as error:
-        raise ArtifactError(f"{artifact.folder / name}: expected JSON, found {error}") from None
+def read_epochs(artifact: Artifact[Model]) -> tuple[Epoch, ...]:
+    """The learning curve beside a model; empty when there is none."""
+    return _read_json(artifact, "curve.json", TypeAdapter(tuple[Epoch, ...]), ())
+
+
+def read_distributions(artifact: Artifact[DriftReport]) -> Mapping[str, Distribution]:
+    """Column -> its distributions, beside a drift report; empty when there are none."""
+    return _read_json(artifact, "distributions.json", TypeAdapter(Distributions), Distributions()).columns
+
+
+def read_timeline(artifact: Artifact[RolloutRecord]) -> tuple[Sample, ...]:
+    """The samples of a rollout in the order of time; empty when there are none."""
+    return _read_json(artifact, "timeline.json", TypeAdapter(tuple[Sample, ...]), ())
 
 
 def read_arrays(artifact: Artifact[D], name: str) -> dict[str, NDArray[Any]]:
@@ -155,6 +209,21 @@ def read_rows(artifact: Artifact[D], name: str) -> tuple[tuple[str, ...], list[t
     return tuple(table.column_names), list(zip(*columns, strict=True))
 
 
+def _read_json(artifact: Artifact[D], name: str, kind: TypeAdapter[T], missing: T) -> T:
+    if name not in artifact.document.files:
+        return missing
+    try:
+        return kind.validate_json(artifact.open(name).getvalue())
+    except ValidationError as error:
+        raise ArtifactError(f"{artifact.folder / name}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"expected what its step writes, found {first['msg']} at {where or 'the top'}"
+
+
 def _read_record(path: Path) -> RunRecord:
     try:
         with path.open("rb") as stream:
@@ -166,9 +235,7 @@ def _read_record(path: Path) -> RunRecord:
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: expected the record of a run, found {first['msg']} at {where}") from None
+        raise ArtifactError(f"{path}: {_first(error)}") from None
 
 
 def _read_step(run: Path, step: StepRecord) -> Artifact[Document]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
 from holdfast.artifacts.folder import Artifact
-from holdfast.errors import ArtifactError
 from holdfast_pipelines.report.blocks import (
     Block,
     Cell,
@@ -20,11 +19,12 @@ from holdfast_pipelines.report.blocks import (
     code,
     pairs,
 )
-from holdfast_pipelines.report.evidence import KINDS, Run, read_json
+from holdfast_pipelines.report.evidence import KINDS, Run, Sample, read_timeline
 from holdfast_pipelines.report.numbers import number, percent, seconds, short, span
 from holdfast_pipelines.report.plots import Axis, Mark, Panel, Series, Stack, Tone, share_axis, stacked_chart
 
-ENDS = {"rolledback": "rolled back", "rollingback": "rolled back", "promoted": "promoted", "promoting": "promoted"}
+ENDS = {"RollingBack": "rolled back", "RolledBack": "rolled back", "Promoted": "promoted", "Inconclusive": "taken back"}
+"""States in which the traffic has its last place, and the word for the moment."""
 _E_LOW, _E_HIGH = 1e-2, 1e6
 """Where the axis of e-values ends; what lies beyond is drawn at the edge."""
 _WINDOWS = 36
@@ -137,50 +137,41 @@ def _transition(one: Transition) -> tuple[Cell, ...]:
 
 
 def _timeline(artifact: Artifact[RolloutRecord]) -> list[Block]:
-    rows = read_json(artifact, "timeline.json")
-    if not rows or len(rows) < 2:
+    rows = read_timeline(artifact)
+    if len(rows) < 2:
         return []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "t" in row for row in rows):
-        raise ArtifactError(f"{artifact.folder / 'timeline.json'}: expected rows with a time t, found something else")
-    origin = float(rows[0]["t"])
-    rows = [{**row, "t": float(row["t"]) - origin} for row in rows]
     moment = _moment(rows)
+    first, last = rows[0].t, rows[-1].t
     stack = Stack(
         "Traffic, failures and evidence over time",
         f"{artifact.document.outcome}: {artifact.document.reason}",
-        Axis("seconds since the rollout began", 0.0, max(rows[-1]["t"], 1e-6)),
-        tuple(panel for panel in (_weight(rows), _rates(rows), _slow(rows), _evidence(rows)) if panel),
+        Axis("seconds since the rollout began", min(first, 0.0), max(last, first + 1e-6)),
+        tuple(panel for panel in (_weight(rows), _failed(rows), _slow(rows), _evidence(rows)) if panel),
         _states(rows),
         moment,
     )
     when = f" {moment.word.capitalize()} after {seconds(moment.x)}." if moment else ""
-    window = seconds(rows[-1]["t"] / min(_WINDOWS, len(rows)))
-    note = f"Rates over windows of about {window}; e-values on a log scale, cut at the edges.{when}"
-    return [Figures((Figure("Traffic, failures and evidence over time", stacked_chart(stack), note),), size="wide")]
+    note = f"Rates over windows of about {seconds((last - first) / min(_WINDOWS, len(rows)))}; "
+    note += f"e-values on a log scale, cut at the edges.{when}"
+    return [Figures((Figure(stack.title, stacked_chart(stack), note),), size="wide")]
 
 
-def _weight(rows: Sequence[Mapping[str, Any]]) -> Panel | None:
-    if not all("weight" in row for row in rows):
-        return None
-    points = tuple((row["t"], float(row["weight"])) for row in rows)
+def _weight(rows: Sequence[Sample]) -> Panel:
+    points = tuple((row.t, float(row.weight)) for row in rows)
     axis = Axis("live traffic on the candidate", 0.0, 100.0, show=lambda value: f"{number(value)} %", at=(0, 50, 100))
     return Panel(axis, (Series("candidate", points, "b", marks=False, step=True),), height=84, area=True)
 
 
-def _rates(rows: Sequence[Mapping[str, Any]]) -> Panel | None:
-    return _rate_panel(
-        "failed answers",
-        _windowed(rows, "candidate_errors", "candidate_requests"),
-        _windowed(rows, "champion_errors", "champion_requests"),
-    )
+def _failed(rows: Sequence[Sample]) -> Panel | None:
+    candidate = _windowed([(row.t, row.candidate_errors, row.candidate_requests) for row in rows])
+    champion = _windowed([(row.t, row.champion_errors, row.champion_requests) for row in rows])
+    return _rate_panel("failed answers", candidate, champion)
 
 
-def _slow(rows: Sequence[Mapping[str, Any]]) -> Panel | None:
-    return _rate_panel(
-        "slow answers",
-        _windowed(rows, "slow_candidate", "candidate_requests"),
-        _windowed(rows, "slow_champion", "champion_requests"),
-    )
+def _slow(rows: Sequence[Sample]) -> Panel | None:
+    candidate = _windowed([(row.t, row.slow_candidate, row.candidate_requests) for row in rows])
+    champion = _windowed([(row.t, row.slow_champion, row.champion_requests) for row in rows])
+    return _rate_panel("slow answers", candidate, champion)
 
 
 def _rate_panel(
@@ -197,60 +188,45 @@ def _rate_panel(
     return Panel(share_axis(word, min(max(most * 1.15, 0.05), 0.999), about=3), series, height=84)
 
 
-def _evidence(rows: Sequence[Mapping[str, Any]]) -> Panel | None:
-    named: tuple[tuple[str, str, Tone], ...] = (
-        ("errors", "e_errors", "a"),
-        ("slow", "e_slow", "b"),
-        ("disagreement", "e_disagreement", "c"),
+def _evidence(rows: Sequence[Sample]) -> Panel:
+    lines: tuple[tuple[str, Tone, tuple[float, ...]], ...] = (
+        ("errors", "a", tuple(row.e_errors for row in rows)),
+        ("slow", "b", tuple(row.e_slow for row in rows)),
+        ("disagreement", "c", tuple(row.e_disagreement for row in rows)),
     )
-    lines = [
-        (name, tone, [(row["t"], float(row[key])) for row in rows if row.get(key) is not None])
-        for name, key, tone in named
-    ]
-    series = tuple(Series(name, tuple(points), tone, marks=False) for name, tone, points in lines if points)
-    if not series:
-        return None
-    values = [y for one in series for _, y in one.points]
-    axis = Axis(
-        "e-values against the candidate",
-        max(min([*values, 0.1]), _E_LOW),
-        min(max([*values, 1e3]), _E_HIGH),
-        show=_power,
-        log=True,
+    times = [row.t for row in rows]
+    series = tuple(
+        Series(name, tuple(zip(times, values, strict=True)), tone, marks=False) for name, tone, values in lines
     )
-    return Panel(axis, series, height=110)
+    found = [value for _, _, values in lines for value in values]
+    low, high = max(min(*found, 0.1), _E_LOW), min(max(*found, 1e3), _E_HIGH)
+    return Panel(Axis("e-values against the candidate", low, high, show=_power, log=True), series, height=110)
 
 
 def _power(value: float) -> str:
     return f"{value:g}" if 1e-3 <= value <= 1e4 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
-def _windowed(rows: Sequence[Mapping[str, Any]], bad: str, total: str) -> list[tuple[float, float]]:
-    """Rate of `bad` in `total` over windows, both counted since the start; a window without answers has none."""
-    if not all(bad in row and total in row for row in rows):
-        return []
-    every = max(1, len(rows) // _WINDOWS)
-    kept = [*rows[::every], rows[-1]]
+def _windowed(rows: Sequence[tuple[float, int, int]]) -> list[tuple[float, float]]:
+    """(time, rate) over windows, of (time, bad ones so far, all so far); a window without answers has no rate."""
+    kept = [*rows[:: max(1, len(rows) // _WINDOWS)], rows[-1]]
     return [
-        (after["t"], min(max((after[bad] - before[bad]) / (after[total] - before[total]), 0.0), 1.0))
+        (after[0], min(max((after[1] - before[1]) / (after[2] - before[2]), 0.0), 1.0))
         for before, after in itertools.pairwise(kept)
-        if after[total] > before[total]
+        if after[2] > before[2]
     ]
 
 
-def _states(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float, str], ...]:
-    groups = [
-        (str(state), list(group)) for state, group in itertools.groupby(rows, key=lambda row: row.get("state", ""))
-    ]
-    starts = [group[0]["t"] for _, group in groups] + [rows[-1]["t"]]
+def _states(rows: Sequence[Sample]) -> tuple[tuple[float, float, str], ...]:
+    groups = [(state, list(group)) for state, group in itertools.groupby(rows, key=lambda row: row.state)]
+    starts = [group[0].t for _, group in groups] + [rows[-1].t]
     return tuple((starts[i], starts[i + 1], state) for i, (state, _) in enumerate(groups))
 
 
-def _moment(rows: Sequence[Mapping[str, Any]]) -> Mark | None:
+def _moment(rows: Sequence[Sample]) -> Mark | None:
     for row in rows:
-        word = ENDS.get("".join(letter for letter in str(row.get("state", "")).lower() if letter.isalpha()))
-        if word:
-            return Mark(row["t"], word, loud=True)
+        if row.state in ENDS:
+            return Mark(row.t, ENDS[row.state], loud=True)
     return None
 
 

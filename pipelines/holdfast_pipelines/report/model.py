@@ -1,12 +1,13 @@
 """The sections on the model: how it was trained, what attacks do to it, what is certified, whether it has a trigger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from markupsafe import Markup
 
 from holdfast.artifacts.documents import (
+    AttackResult,
     BackdoorReport,
     Certificate,
     Count,
@@ -16,7 +17,6 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact
-from holdfast.errors import ArtifactError
 from holdfast_pipelines.report.blocks import (
     Block,
     Facts,
@@ -33,7 +33,7 @@ from holdfast_pipelines.report.blocks import (
     pairs,
     side_by_side,
 )
-from holdfast_pipelines.report.evidence import Run, read_arrays, read_json
+from holdfast_pipelines.report.evidence import Epoch, Run, read_arrays, read_epochs
 from holdfast_pipelines.report.numbers import interval, number, percent, span
 from holdfast_pipelines.report.plots import Axis, Chart, Mark, Series, Tone, line_chart, share_axis
 
@@ -138,48 +138,35 @@ def exact(epsilon: Fraction, unit: str) -> str:
     return str(epsilon)
 
 
-def _attack_row(attack: Any) -> tuple[Any, ...]:
+def _attack_row(attack: AttackResult) -> tuple[Any, ...]:
     return (attack.name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
 
 
 def _curves(artifact: Artifact[Model]) -> list[Block]:
-    rows = read_json(artifact, "curve.json")
+    rows = read_epochs(artifact)
     if not rows:
         return []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "epoch" in row for row in rows):
-        raise ArtifactError(f"{artifact.folder / 'curve.json'}: expected one row per epoch, found something else")
-    epochs = Axis("epoch", min(row["epoch"] for row in rows), max(row["epoch"] for row in rows), at=_epoch_ticks(rows))
+    epochs = Axis("epoch", rows[0].epoch, rows[-1].epoch, at=_epoch_ticks(rows))
     best = (Mark(artifact.document.best_epoch, "best"),)
-    shares = tuple(
-        s for s in (_series(rows, "clean", "no attack", "a"), _series(rows, "robust", "under attack", "b")) if s
-    )
-    loss = _series(rows, "loss", "training loss", "c")
-    figures = []
-    if shares:
-        told = Chart("Accuracy while training", _told(shares), epochs, share_axis("accuracy"), shares, best)
-        figures.append(
-            Figure("Accuracy while training", line_chart(told), "On the training rows set apart to choose the epoch.")
-        )
-    if loss:
-        most = max(y for _, y in loss.points) * 1.05
-        told = Chart("Training loss", _told((loss,)), epochs, Axis("loss", 0.0, most or 1.0), (loss,), best)
-        figures.append(Figure("Training loss", line_chart(told)))
-    return [Figures(tuple(figures))] if figures else []
+    clean = [(float(row.epoch), f"epoch {row.epoch}", Count(k=row.clean, n=row.rows)) for row in rows]
+    robust = [(float(row.epoch), f"epoch {row.epoch}", Count(k=row.robust, n=row.rows)) for row in rows]
+    lines = (_counted(clean, "no attack", "a"), _counted(robust, "under attack", "b"))
+    shares = Chart("Accuracy while training", _told(lines), epochs, share_axis("accuracy"), lines, best)
+    note = f"On the {rows[0].rows} training rows set apart to choose the epoch. {BAND_NOTE}"
+    return [Figures((Figure(shares.title, line_chart(shares), note), _loss(rows, epochs, best)))]
 
 
-def _series(rows: Sequence[Mapping[str, Any]], key: str, name: str, tone: Tone) -> Series | None:
-    points = tuple((float(row["epoch"]), _share(row[key])) for row in rows if row.get(key) is not None)
-    tips = tuple(f"epoch {number(x)}: {number(y)}" for x, y in points)
-    return Series(name, points, tone, tips=tips, marks=len(points) <= 40) if points else None
+def _loss(rows: Sequence[Epoch], epochs: Axis, best: tuple[Mark, ...]) -> Figure:
+    points = tuple((float(row.epoch), row.loss) for row in rows)
+    tips = tuple(f"epoch {row.epoch}: {number(row.loss)}" for row in rows)
+    line = Series("training loss", points, "c", tips=tips)
+    high = max(row.loss for row in rows) * 1.05 or 1.0
+    chart = Chart("Training loss", _told((line,)), epochs, Axis("loss", 0.0, high), (line,), best)
+    return Figure(chart.title, line_chart(chart))
 
 
-def _share(value: Any) -> float:
-    """A number as it is; a count {k, n} as its share."""
-    return Count.model_validate(value).share if isinstance(value, dict) else float(value)
-
-
-def _epoch_ticks(rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-    epochs = [float(row["epoch"]) for row in rows]
+def _epoch_ticks(rows: Sequence[Epoch]) -> tuple[float, ...]:
+    epochs = [float(row.epoch) for row in rows]
     every = max(1, -(-len(epochs) // 8))
     return tuple(epochs[::every])
 
