@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ from holdfast.errors import ArtifactError
 PACKAGES = ("holdfast", "holdfast_gates")
 """The code that steps run."""
 _OUTPUTS = "outputs.json"
+_PARTIAL = ".partial"
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Cache:
         """Stores a copy of `entry`; an interrupted copy leaves nothing under `key`."""
         place = self.folder / key
         self.folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", suffix=".partial", dir=self.folder))
+        _sweep(self.folder)
+        work = Path(tempfile.mkdtemp(prefix=".", suffix=_PARTIAL, dir=self.folder))
         try:
             shutil.copytree(entry.artifact, work / "artifact")
             (work / _OUTPUTS).write_text(json.dumps(entry.outputs))
@@ -66,7 +70,7 @@ class Cache:
 
 def copy_artifact(source: Path, out: Path) -> None:
     """Copies a complete artifact so that `out` appears complete or not at all."""
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
         shutil.copytree(source, work, dirs_exist_ok=True)
         work.rename(out)
@@ -116,6 +120,13 @@ def _digest_of(parts: Iterable[str]) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes copies that a killed run left half-done; a young one may still be in the making."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _verify(entry: Entry) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from holdfast_pipelines import parameters as given
 from holdfast_pipelines.compiled import PIPELINES, compile_pipelines
 
 EXPERIMENT = "holdfast"
+TOKEN = "KFP_TOKEN"
+"""The environment variable with the API's bearer token: a credential is no option, where others would read it."""
 TIMEOUT_SECONDS = 10.0
 
 
@@ -51,7 +54,7 @@ def submit(
         tag: immutable tag of the images.
         gpu: whether the steps that compute ask for a GPU.
         experiment: under which name the runs are grouped.
-        token: bearer token of the API.
+        token: bearer token of the API; what KFP_TOKEN says when left out.
 
     Raises:
         RunError: the endpoint cannot be reached, or refuses.
@@ -64,7 +67,7 @@ def submit(
     schedule = six_fields(cron) if cron is not None else None
     with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):
         compile_pipelines(Path(folder), registry=registry, tag=tag, gpu=gpu)
-        api = _Api(endpoint, token)
+        api = _Api(endpoint, token or os.environ.get(TOKEN))
         versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in PIPELINES}
         group = api.client.create_experiment(experiment).experiment_id
         pipeline, version = versions["retrain"]

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -102,6 +103,16 @@ def test_an_interrupted_copy_is_no_entry(tmp_path):
         cache.keep("k" * 64, Entry(tmp_path / "nothing", {"digest": "0" * 64}))
     assert list(cache.folder.iterdir()) == []
     assert cache.find("k" * 64) is None
+
+
+def test_copies_that_a_killed_run_left_are_swept_and_young_ones_spared(tmp_path):
+    artifact = save(tmp_path / "made", Baseline(name="a", present=False))
+    cache = Cache(tmp_path / "cache")
+    for name in (".old.partial", ".young.partial"):
+        (cache.folder / name).mkdir(parents=True)
+    os.utime(cache.folder / ".old.partial", (0, 0))
+    cache.keep("k" * 64, Entry(artifact.folder, {"digest": artifact.digest}))
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".young.partial", "k" * 64]
 
 
 def test_an_entry_gives_back_what_was_kept(tmp_path):

@@ -184,8 +184,9 @@ def test_a_new_schedule_replaces_the_old_one_after_it_stands(kubeflow, workload)
     assert acts[made + 1 :] == [("POST", f"/recurringruns/{old}:disable"), ("DELETE", old)]
 
 
-def test_the_token_is_sent(kubeflow, workload):
-    submit(kubeflow.url, workload, tracking="http://mlflow:5000", token="secret")
+def test_the_token_of_the_environment_is_sent(kubeflow, workload, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "secret")
+    submit(kubeflow.url, workload, tracking="http://mlflow:5000")
     after_first = [token for _, path, token in kubeflow.asked if path != "/healthz"]
     assert set(after_first) == {"Bearer secret"}
 
