@@ -208,7 +208,8 @@ def _histograms(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift])
 
 
 def _pair(column: ColumnDrift, told: Distribution) -> Pair:
-    return Pair(column.column, told.reference, told.current, told.edges, told.categories, loud=column.drifted)
+    categories = tuple(str(name) for name in told.categories)
+    return Pair(column.column, told.reference, told.current, told.edges, categories, loud=column.drifted)
 
 
 def _stage_one(columns: Sequence[ColumnDrift]) -> Table:

@@ -97,7 +97,7 @@ class Distribution(_Record):
     reference: tuple[float, ...]
     current: tuple[float, ...]
     edges: tuple[float, ...] = ()
-    categories: tuple[str, ...] = ()
+    categories: tuple[str | float, ...] = ()
 
     @model_validator(mode="after")
     def _same_bins(self) -> Self:

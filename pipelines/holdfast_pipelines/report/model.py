@@ -242,6 +242,7 @@ def _trigger_pictures(artifact: Artifact[BackdoorReport]) -> list[Block]:
     found = artifact.document.triggers
     if mask is None or pattern is None or pattern.ndim != 4 or len(mask) != len(pattern) or len(mask) != len(found):
         return []
+    # One mask float[K, H, W] for all channels, or one per channel float[K, C, H, W].
     shapes = mask if mask.ndim == 4 else mask[:, None]
     items = tuple(
         Picture(

@@ -98,7 +98,7 @@ def test_the_numbers_are_those_of_the_documents(maker: Any) -> None:
 
 
 def test_a_rate_stands_with_its_exact_interval(maker: Any) -> None:
-    # scipy.stats.binomtest(281, 360).proportion_ci(0.95, "exact") = 0.7342, 0.8223
+    # scipy.stats.binomtest(281, 360).proportion_ci(0.95, "exact") = 0.7342, 0.8222
     assert "78.1 % [73.4, 82.2] 281 of 360" in page_of(maker("clean").complete()).text
 
 
