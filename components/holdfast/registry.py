@@ -39,6 +39,7 @@ MAX_DESCRIPTION = 4900
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 # MLflow's own defaults wait for more than ten minutes before they say that nobody answers.

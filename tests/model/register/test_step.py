@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 from holdfast import registry
-from holdfast.artifacts.documents import Model, Snapshot, Verdict
+from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Ref, load
 from holdfast.errors import IntegrityError, RefusedError
 from holdfast.model.inputs import encode, read_split
 from holdfast.model.networks import load_network, logits
+from holdfast.model.register.page import description
 from holdfast.model.register.step import register
 
 
@@ -53,7 +54,7 @@ def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, 
     assert version.tags["holdfast.model_digest"] == passed.model.digest
     assert version.tags["holdfast.decision_digest"] == passed.decision.digest
     assert version.tags["holdfast.verdict"] == "pass"
-    assert version.description == "# the table\n"
+    assert version.description == "verdict pass\n\n# the table\n"
     assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
     assert "models:/demo-image@champion" in client(tracking).get_registered_model("demo-image").description
 
@@ -204,3 +205,17 @@ def test_a_model_that_was_changed_is_refused_also_when_no_digest_was_asked_for(c
     path.write_text(path.read_text().replace('"best_epoch":1', '"best_epoch":2'))
     with pytest.raises(RefusedError, match="expected the model that the gate judged"):
         call(replace(judged, model=Ref(judged.model.folder)), tmp_path, tracking)
+
+
+def test_lists_of_versions_show_the_rates_first(chain):
+    rate = Check(
+        name="clean_accuracy",
+        measured=0.9,
+        count=Count(k=9, n=10),
+        lower=0.6,
+        upper=1.0,
+        required="x",
+        verdict=Verdict.PASS,
+    )
+    decision = load(chain().decision, GateDecision).document.model_copy(update={"checks": (rate,)})
+    assert description(decision, "# t").splitlines()[0] == "verdict pass, clean accuracy 0.900"

@@ -89,6 +89,16 @@ mlflow.pyfunc.load_model("models:/{model.name}@champion").predict(rows)
 """
 
 
+def description(decision: GateDecision, table: str) -> str:
+    """The version's page: one line that lists show, then the gate's table."""
+    rates = [
+        f"{check.name.replace('_', ' ')} {check.measured:.3f}"
+        for check in decision.checks
+        if check.count is not None and check.measured is not None and check.lower is not None
+    ]
+    return f"{', '.join([f'verdict {decision.verdict}', *rates])}\n\n{table}"
+
+
 def _points(document: Document) -> list[Point]:
     if isinstance(document, RobustnessReport):
         attacks = [Point(f"robust_accuracy/{attack.name}", attack.survived.share) for attack in document.attacks]

@@ -89,12 +89,13 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
 
 def _entry(admitted: Admitted, tags: Mapping[str, str]) -> registry.Entry:
     document = admitted.model.document
+    table = admitted.decision.open("decision.md").read().decode()
     documents: list[Document] = [artifact.document for artifact in admitted.evidence.values()]
     return registry.Entry(
         name=document.name,
         model_digest=admitted.model.digest,
         tags={**page.tags(admitted.model, admitted.decision, admitted.snapshot), **tags},
-        description=admitted.decision.open("decision.md").read().decode(),
+        description=page.description(admitted.decision.document, table),
         about=page.about(document),
         params=page.params(document),
         metrics=page.metrics(documents, _curve(admitted.model)),
