@@ -1,0 +1,1 @@
+"""Puts a model that passed into MLflow."""
