@@ -17,7 +17,7 @@ from holdfast.artifacts.documents import (
     ThreatModel,
     Verdict,
 )
-from holdfast.artifacts.folder import save
+from holdfast.artifacts.folder import load, save
 
 SPEC = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 CLASSES = tuple("0123456789")
@@ -30,6 +30,7 @@ def write_bundle(
     verdict: Verdict = Verdict.PASS,
     judged: str | None = None,
     classes: tuple[str, ...] = CLASSES,
+    best_epoch: int = 0,
 ) -> Path:
     """A bundle as the registry gives it: model/, decision/, replay.npz."""
     from safetensors.torch import save as tensors
@@ -48,7 +49,7 @@ def write_bundle(
         seed=seed,
         threads=1,
         device="cpu",
-        best_epoch=0,
+        best_epoch=best_epoch,
         clean=Count(k=0, n=0),
         robust=Count(k=0, n=0),
     )
@@ -71,6 +72,31 @@ def write_bundle(
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry with three versions of one network under different digests; version 1 is the champion."""
+    from holdfast import registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    (folder / "reports").mkdir()
+    (folder / "reports" / "decision.md").write_text("passed")
+    for version in (1, 2, 3):
+        package = folder / f"package-{version}"
+        made = write_bundle(package / "data" / "bundle", seed=0, best_epoch=version)
+        (package / "MLmodel").write_text("flavors: {}\n")
+        digest = load(made / "model", Model).digest
+        tags = {
+            "holdfast.verdict": "pass",
+            "holdfast.model_digest": digest,
+            "holdfast.bundle_digest": registry.seal_bundle(made),
+        }
+        entry = registry.Entry("tiny", digest, tags, description="tiny", about="tiny")
+        registry.register(uri, entry, package=package, reports=folder / "reports")
+    registry.promote(uri, "tiny", 1)
+    return uri
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.journal import read_journal
-from holdfast.serving.rollout.step import Contest, compete, side
+from holdfast.serving.rollout.step import Contest, compete, rollout, side
 from holdfast.workload import RolloutConfig
 
 CONFIG = RolloutConfig(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
@@ -45,27 +46,38 @@ def wait_for_canary(journal: Path, ended) -> dict[str, int]:
     raise AssertionError("the rollout never came to a canary step")
 
 
+def listening(pid: int) -> set[str]:
+    """The addresses, in the kernel's hexadecimal, on which a process listens."""
+    inodes = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    rows = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
 @pytest.fixture(scope="module")
-def promoted(bundle, tmp_path_factory):
-    """A healthy candidate against a champion: the record, and how often promote was called."""
-    calls: list[int] = []
+def promoted(tracking, tmp_path_factory):
+    """Version 2, healthy, against the champion, version 1: the record, and the aliases afterwards."""
     out = tmp_path_factory.mktemp("promoted") / "rollout"
-    return compete(contest(bundle), out, config=CONFIG, seed=0, promote=lambda: calls.append(1)), calls
+    artifact = rollout("tiny", out, version=2, tracking=tracking, config=CONFIG, seed=0)
+    return artifact, registry.aliases(tracking, "tiny")
 
 
 @pytest.fixture(scope="module")
-def rolled_back(bundle, tmp_path_factory):
-    """A candidate that turns slow and wrong after 50 live answers."""
-    calls: list[int] = []
+def rolled_back(tracking, promoted, tmp_path_factory):
+    """Version 3 against version 2; it turns slow and wrong after 50 live answers."""
     out = tmp_path_factory.mktemp("game-day") / "rollout"
     day = "delay_ms=400,wrong=1.0,after=50"
-    return compete(contest(bundle, day), out, config=CONFIG, seed=0, promote=lambda: calls.append(1)), calls
+    artifact = rollout("tiny", out, version=3, tracking=tracking, config=CONFIG, seed=0, game_day=day)
+    return artifact, registry.aliases(tracking, "tiny")
 
 
 def test_a_healthy_candidate_is_promoted_without_a_lost_request(promoted):
-    artifact, calls = promoted
+    artifact, aliases = promoted
     record = artifact.document
-    assert (record.outcome, record.verdict, calls) == ("promoted", "pass", [1])
+    assert (record.outcome, record.verdict) == ("promoted", "pass")
+    assert (record.candidate_version, record.champion_version) == (2, 1)
+    assert (aliases["champion"], aliases["previous"]) == (2, 1)
     assert record.requests_failed == 0
     assert record.requests_sent > 150
     assert [t.weight for t in record.transitions] == [0, 20, 60, 100, 100, 100]
@@ -93,9 +105,10 @@ def test_the_timeline_counts_up(promoted):
 
 
 def test_a_candidate_that_turns_bad_is_taken_out_without_a_lost_request(rolled_back):
-    artifact, calls = rolled_back
+    artifact, aliases = rolled_back
     record = artifact.document
-    assert (record.outcome, record.verdict, calls) == ("rolled-back", "fail", [])
+    assert (record.outcome, record.verdict) == ("rolled-back", "fail")
+    assert (record.champion_version, aliases["champion"]) == (2, 2)
     assert record.requests_failed == 0
     assert "game day: delay_ms=400,wrong=1.0,after=50" in record.reason
     assert max(t.weight for t in record.transitions) > 0
@@ -121,18 +134,27 @@ def test_the_incident_report_says_why_and_what_next(rolled_back):
     assert not re.search(r"(src|href)=", page), "the page must not need anything else"
 
 
-def test_records_lead_back_to_the_models(rolled_back, bundle):
-    from holdfast.artifacts.documents import Model
+def test_records_lead_back_to_the_models(rolled_back, tracking, tmp_path):
+    inputs = load(rolled_back[0].folder, RolloutRecord).document.inputs
+    for role, version in (("candidate", 3), ("champion", 2)):
+        fetched = registry.fetch(tracking, "tiny", version, tmp_path / role)
+        assert fetched is not None
+        assert inputs[role] == fetched.model.digest
 
-    digest = load(bundle / "model", Model).digest
-    assert load(rolled_back[0].folder, RolloutRecord).document.inputs == {"candidate": digest, "champion": digest}
+
+def test_an_unknown_version_is_named(tracking, tmp_path):
+    with pytest.raises(RolloutError, match="expected version 9 of model tiny, found none"):
+        rollout("tiny", tmp_path / "rollout", version=9, tracking=tracking, config=CONFIG, seed=0)
 
 
 def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_path, no_child_left):
     out, done = tmp_path / "rollout", threading.Event()
+    addresses: set[str] = set()
 
     def kill() -> None:
-        os.kill(wait_for_canary(journal_of(out), done.is_set)["candidate"], signal.SIGKILL)
+        pids = wait_for_canary(journal_of(out), done.is_set)
+        addresses.update(*(listening(pid) for pid in pids.values()))
+        os.kill(pids["candidate"], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -147,13 +169,14 @@ def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_
     assert re.search("server is gone|ejected|failures in a row|fails more often", record.reason)
     assert no_child_left() == []
     assert not journal_of(out).exists()
+    assert addresses == {"0100007F"}, "127.0.0.1 and nothing else"
 
 
 def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     out = tmp_path / "rollout"
     program = (
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from holdfast.serving.rollout.step import Contest, compete, side\n"
+        "from holdfast.serving.rollout.step import Contest, compete, rollout, side\n"
         "from holdfast.workload import RolloutConfig; from holdfast.errors import RolloutError\n"
         f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
         "rows = np.load(b / 'replay.npz')['x']\n"

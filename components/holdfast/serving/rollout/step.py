@@ -94,7 +94,7 @@ def rollout(
         if bundle is None:
             raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
         current = registry.fetch(tracking, name, "champion", Path(folder) / "champion-bundle")
-        with np.load(bundle.folder / "replay.npz", allow_pickle=False) as arrays:
+        with np.load(bundle.path("replay.npz"), allow_pickle=False) as arrays:
             rows = arrays["x"]
         champion = (
             None if current is None or current.version == version else side(name, current.version, current.folder)
