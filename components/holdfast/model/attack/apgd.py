@@ -1,0 +1,141 @@
+"""Auto-PGD: Croce and Hein 2020, https://arxiv.org/abs/2003.01690, section 3.
+
+Gradient steps with momentum whose size needs no tuning: it starts at 2 eps and is halved, going back to the best point,
+when at a checkpoint too few steps gained (condition 1) or neither size nor best loss changed (condition 2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.model.attack.losses import Loss, climb_direction, correct
+from holdfast.model.threat import Ball
+
+MOMENTUM = 0.75
+RHO = 0.75
+"""Condition 1: at least this share of the steps since the last checkpoint must have gained."""
+
+
+def apgd(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    *,
+    steps: int,
+    restarts: int,
+    loss: Loss,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversarial examples in the ball around x `[N, ...]`; x itself where the network is wrong already."""
+    found = x.clone()
+    alive = correct(net, x, y).nonzero()[:, 0]
+    for _ in range(restarts):
+        if len(alive) == 0:
+            break
+        point = _climb(net, (x[alive], y[alive]), ball, steps=steps, loss=loss, generator=generator)
+        found[alive] = point
+        alive = alive[correct(net, point, y[alive])]
+    return found
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Steps at which the step size is judged: p_0 = 0, p_1 = 0.22, gaps shrinking by 0.03 down to 0.06."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return sorted({-int(-share * steps // 1) for share in shares if 0 < share <= 1})
+
+
+@dataclass
+class _Walk:
+    """Where each example stands; float32[N] but for the points `[N, ...]`."""
+
+    point: Tensor
+    before: Tensor
+    best: Tensor
+    best_loss: Tensor
+    broken: Tensor
+    """Points that fool the network; the start's where there is none yet."""
+    size: Tensor
+    gains: Tensor
+    """Steps since the last checkpoint that raised the loss."""
+    last_loss: Tensor
+    last_best: Tensor
+    last_halved: Tensor
+
+
+def _climb(
+    net: nn.Module, batch: tuple[Tensor, Tensor], ball: Ball, *, steps: int, loss: Loss, generator: torch.Generator
+) -> Tensor:
+    x, y = batch
+    start = ball.random_start(x, generator)
+    gradient, height, z = climb_direction(net, start, y, loss)
+    walk = _begin(start, height, ball)
+    fooled = z.argmax(1) != y
+    judged, since = checkpoints(steps), 0
+    best_gradient = gradient
+    for step in range(1, steps + 1):
+        _advance(walk, gradient, ball, x, first=step == 1)
+        gradient, height, z = climb_direction(net, walk.point, y, loss)
+        wrong = z.argmax(1) != y
+        walk.broken = torch.where(_wide(wrong & ~fooled, x), walk.point, walk.broken)
+        fooled = fooled | wrong
+        best_gradient = torch.where(_wide(height > walk.best_loss, x), gradient, best_gradient)
+        _remember(walk, height)
+        if step in judged:
+            halved = _judge(walk, step - since)
+            gradient = torch.where(_wide(halved, x), best_gradient, gradient)
+            since = step
+    return torch.where(_wide(fooled, x), walk.broken, walk.best)
+
+
+def _begin(start: Tensor, height: Tensor, ball: Ball) -> _Walk:
+    zeros = torch.zeros_like(height)
+    size = torch.full_like(height, 2 * ball.epsilon)
+    return _Walk(
+        point=start,
+        before=start,
+        best=start,
+        best_loss=height,
+        broken=start,
+        size=size,
+        gains=zeros,
+        last_loss=height,
+        last_best=height,
+        last_halved=torch.ones_like(height, dtype=torch.bool),
+    )
+
+
+def _advance(walk: _Walk, gradient: Tensor, ball: Ball, x: Tensor, *, first: bool) -> None:
+    """Equation 1 of the paper: a projected step, mixed with the last move."""
+    stepped = ball.project(ball.ascend(walk.point, gradient, walk.size), x)
+    share = 1.0 if first else MOMENTUM
+    mixed = walk.point + share * (stepped - walk.point) + (1 - share) * (walk.point - walk.before)
+    walk.before, walk.point = walk.point, ball.project(mixed, x)
+
+
+def _remember(walk: _Walk, height: Tensor) -> None:
+    walk.gains = walk.gains + (height > walk.last_loss)
+    walk.last_loss = height
+    better = height > walk.best_loss
+    walk.best = torch.where(_wide(better, walk.point), walk.point, walk.best)
+    walk.best_loss = torch.where(better, height, walk.best_loss)
+
+
+def _judge(walk: _Walk, taken: int) -> Tensor:
+    """bool[N]: whose step size was halved, going back to the best point."""
+    few = walk.gains < RHO * taken
+    stuck = ~walk.last_halved & (walk.last_best >= walk.best_loss)
+    halved = few | stuck
+    walk.size = torch.where(halved, walk.size / 2, walk.size)
+    wide = _wide(halved, walk.point)
+    walk.point, walk.before = torch.where(wide, walk.best, walk.point), torch.where(wide, walk.best, walk.before)
+    walk.last_loss = torch.where(halved, walk.best_loss, walk.last_loss)
+    walk.last_halved, walk.last_best, walk.gains = halved, walk.best_loss, torch.zeros_like(walk.gains)
+    return halved
+
+
+def _wide(flags: Tensor, like: Tensor) -> Tensor:
+    return flags.reshape(-1, *([1] * (like.dim() - 1)))

@@ -1,0 +1,184 @@
+"""Signs that robustness is overestimated because the attack cannot see, not because the model holds.
+
+The signs are those of Carlini et al. 2019 (https://arxiv.org/abs/1902.06705) and of AutoAttack's warnings.
+"""
+
+from math import prod, sqrt
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from holdfast.artifacts.documents import Count, MaskingCheck, Verdict
+from holdfast.model.attack.hotflip import Embedding, flip_at_once
+from holdfast.model.attack.losses import climb_direction, correct, margin
+from holdfast.model.attack.losses import cross_entropy as climbed
+from holdfast.model.attack.pgd import pgd
+from holdfast.model.attack.suite import BATCH, Measured, Plan, survivors
+from holdfast.model.networks import is_probabilities
+from holdfast.model.threat import Ball
+
+TOLERATED = 0.02
+"""Share of the examples that a weaker or other attack may gain."""
+TOLERATED_AGREEMENT = 0.03
+"""Share of the examples in which a second implementation may break more."""
+TOLERATED_ZERO = 0.01
+ABOVE_CHANCE = 0.10
+HUGE_LINF = 0.5
+"""In input units [0, 1] every image can then become uniform grey."""
+HUGE_SCALES = 10.0
+HUGE_EDITS = 64
+_ROUNDS = 8
+
+
+def check(
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: Plan, seed: int
+) -> tuple[MaskingCheck, ...]:
+    """All signs that can be looked for on these examples `[N, ...]`."""
+    generator = torch.Generator(x.device).manual_seed(seed)
+    classes = _logits(net, x[:1]).shape[1]
+    found = [
+        *one_step_check(measured),
+        black_box_check(measured),
+        stronger_check(net, x, y, ball, measured=measured, plan=stronger, seed=seed),
+        zero_gradient_check(net, x, y, ball),
+        determinism_check(net, x),
+        output_check(_logits(net, x)),
+        *huge_check(net, x, y, ball, classes=classes, generator=generator),
+    ]
+    return tuple(found)
+
+
+def one_step_check(measured: Measured) -> tuple[MaskingCheck, ...]:
+    """A single step must not break more than many steps do; nothing to say without a one-step attack."""
+    one = [o.survived for o in measured.outcomes if o.plan.family == "one-step"]
+    many = measured.clean
+    for outcome in measured.outcomes:
+        many = many & outcome.survived if outcome.plan.family == "white-box" else many
+    if not one:
+        return ()
+    n, fewer, more = len(many), int(many.sum()), int(one[0].sum())
+    detail = f"{more} of {n} survive one step, {fewer} survive many"
+    return (_judged("one-step-beats-many", fewer - more <= 0.01 * n, detail),)
+
+
+def black_box_check(measured: Measured) -> MaskingCheck:
+    """An attack without gradients must not break what gradients could not."""
+    white, both = measured.under({"one-step", "white-box"}), measured.under({"one-step", "white-box", "black-box"})
+    n, gained = len(white), int(white.sum()) - int(both.sum())
+    searched_only = not any(o.plan.family == "white-box" for o in measured.outcomes)
+    detail = f"black-box attacks broke {gained} of {n} examples that white-box attacks did not"
+    if searched_only:
+        return MaskingCheck(
+            name="black-box-beats-white-box",
+            verdict=Verdict.INCONCLUSIVE,
+            detail="no white-box attack fits this network: it shows no embed and forward_embedded",
+        )
+    return _judged("black-box-beats-white-box", gained <= TOLERATED * n, detail)
+
+
+def stronger_check(
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: Plan, seed: int
+) -> MaskingCheck:
+    """Several times the budget must not break much more."""
+    left = measured.worst
+    standing = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
+    gained, n = int(left.sum()) - int(standing.sum()), len(left)
+    detail = f"an attack with {plan.steps} steps broke {gained} of {n} examples more"
+    return _judged("more-steps-gain", gained <= TOLERATED * n, detail)
+
+
+def zero_gradient_check(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> MaskingCheck:
+    """The gradient must not be exactly zero where the network is right."""
+    right = torch.cat([correct(net, a, b) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)])
+    x, y = x[right], y[right]
+    parts = [_vanished(net, a, b, ball) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True) if len(a)]
+    zero, n = sum(int(part.sum()) for part in parts), len(y)
+    return _judged("zero-gradients", zero <= TOLERATED_ZERO * n, f"{zero} of {n} examples have a gradient of zero")
+
+
+def determinism_check(net: nn.Module, x: Tensor) -> MaskingCheck:
+    """Two calls must answer the same: a randomized defence needs attacks that average over its randomness."""
+    first, second = _logits(net, x), _logits(net, x)
+    apart = float(np.abs(first - second).max(initial=0.0))
+    return _judged(
+        "random-answers",
+        apart <= 1e-6 * (1 + float(np.abs(first).max(initial=0.0))),
+        f"two calls differ by {apart:.2g}",
+    )
+
+
+def output_check(logits: NDArray[np.float32]) -> MaskingCheck:
+    """Attacks on logit margins mean nothing on probabilities."""
+    return _judged("probabilities", not is_probabilities(logits), "the network returns logits[N, classes]")
+
+
+def huge_check(
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, generator: torch.Generator
+) -> tuple[MaskingCheck, ...]:
+    """With an unlimited budget nothing can hold; left out where some features cannot be changed at all."""
+    if ball.norm != "edits" and not bool((ball.mutable > 0).all()):
+        return ()
+    if ball.norm == "edits" and not isinstance(net, Embedding):
+        return ()
+    epsilon = huge_epsilon(ball, x)
+    parts = []
+    for rows, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        moved = _huge_attack(net, rows, labels, ball.resized(epsilon), generator)
+        parts.append(correct(net, moved, labels))
+    held = Count(k=int(torch.cat(parts).sum()), n=len(y))
+    limit = 1 / classes + ABOVE_CHANCE
+    detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
+    return (_judged("unlimited-budget", held.share <= limit, detail),)
+
+
+def huge_epsilon(ball: Ball, x: Tensor) -> float:
+    """An epsilon at which no model can hold."""
+    if ball.norm == "edits":
+        return HUGE_EDITS
+    scaled = ball.scale.dim() > 0
+    reach = max(HUGE_SCALES if scaled else HUGE_LINF, ball.epsilon)
+    return reach if ball.norm == "linf" else reach * sqrt(prod(x.shape[1:]))
+
+
+def second_opinion_check(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, library: str) -> MaskingCheck:
+    """Another implementation of the same attack must not break clearly more (or clearly less) than ours."""
+    n, more, less = len(ours), int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    apart = int(ours.sum()) - int(theirs.sum())
+    detail = f"of {n} examples {library} broke {more} that ours did not, ours {less} that it did not"
+    return _judged("second-opinion", abs(apart) <= max(TOLERATED_AGREEMENT * n, 1), detail)
+
+
+def _vanished(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+    """bool[N]: where no entry that an attacker changes has a gradient."""
+    if ball.norm != "edits":
+        gradient, _, _ = climb_direction(net, x, y, climbed)
+        return torch.as_tensor((gradient * ball.mutable).flatten(1).abs().amax(1) == 0)
+    if not isinstance(net, Embedding):
+        return torch.zeros(len(x), dtype=torch.bool)
+    embedded = net.embed(x).detach().requires_grad_()
+    loss = cross_entropy(net.forward_embedded(embedded).float(), y, reduction="sum")
+    gradient = torch.autograd.grad(loss, embedded)[0]
+    return torch.as_tensor(gradient.flatten(1).abs().amax(1) == 0)
+
+
+def _huge_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    if not isinstance(net, Embedding) or ball.norm != "edits":
+        return pgd(net, x, y, ball, steps=40, restarts=2, loss=margin, generator=generator)
+    point = x
+    for _ in range(_ROUNDS):
+        moved = flip_at_once(net, point, y, HUGE_EDITS // _ROUNDS)
+        point = torch.where(correct(net, point, y)[:, None], moved, point)
+    return point
+
+
+def _logits(net: nn.Module, x: Tensor) -> NDArray[np.float32]:
+    with torch.no_grad():
+        parts = [net(rows).float().cpu().numpy() for rows in x.split(BATCH)]
+    return np.concatenate(parts)
+
+
+def _judged(name: str, good: bool, detail: str) -> MaskingCheck:
+    return MaskingCheck(name=name, verdict=Verdict.PASS if good else Verdict.FAIL, detail=detail)

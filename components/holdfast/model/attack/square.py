@@ -1,0 +1,105 @@
+"""Square attack: Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049. It sees answers, never gradients.
+
+A random square of the image (of a table: a random set of features) is moved to the border of the ball; the change is
+kept when the margin grows. The squares shrink on the paper's schedule. For linf this is the paper's algorithm. For l2
+each move gives a square all of the budget that the rest does not use, with random signs; the paper's decaying pattern
+inside the square is left out.
+"""
+
+from math import prod, sqrt
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.model.attack.losses import correct, margin
+from holdfast.model.threat import Ball
+
+START_SHARE = 0.8
+"""p: share of the image that the first squares cover."""
+_SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries of 10,000 at which p is halved."""
+
+
+def square(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, queries: int, generator: torch.Generator) -> Tensor:
+    """Adversarial examples in the ball around x `[N, ...]`; x itself where the network is wrong already."""
+    found = x.clone()
+    alive = correct(net, x, y).nonzero()[:, 0]
+    if len(alive) == 0:
+        return found
+    point = _stripes(x[alive], ball, generator)
+    height = _margin(net, point, y[alive])
+    for query in range(queries):
+        found[alive] = point
+        standing = height <= 0
+        point, height, alive = point[standing], height[standing], alive[standing]
+        if len(alive) == 0:
+            return found
+        tried = _move(point, x[alive], ball, share=covered(query, queries), generator=generator)
+        value = _margin(net, tried, y[alive])
+        better = value > height
+        point = torch.where(_wide(better, x), tried, point)
+        height = torch.where(better, value, height)
+    found[alive] = point
+    return found
+
+
+def covered(query: int, queries: int) -> float:
+    """Share of the image that the square of this query covers (appendix of the paper)."""
+    of_paper = query / queries * 10_000
+    return float(START_SHARE / 2 ** sum(of_paper > limit for limit in _SCHEDULE))
+
+
+def _margin(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return margin(net(x).float(), y)
+
+
+def _stripes(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    """The paper's start: vertical stripes of +-eps; for tables random signs."""
+    shape = (len(x), x.shape[1], 1, x.shape[3]) if x.dim() == 4 else x.shape
+    delta = _signs(shape, x, generator).expand(x.shape)
+    if ball.norm == "l2":
+        delta = delta / sqrt(prod(x.shape[1:]))
+    return ball.project(x + ball.epsilon * delta * ball.scale * ball.mutable, x)
+
+
+def _move(point: Tensor, x: Tensor, ball: Ball, *, share: float, generator: torch.Generator) -> Tensor:
+    window = _windows(x, share, generator)
+    signs = _signs((*x.shape[:2], 1, 1) if x.dim() == 4 else x.shape, x, generator).expand(x.shape)
+    if ball.norm == "linf":
+        moved = x + ball.epsilon * signs * ball.scale * ball.mutable
+        return ball.project(torch.where(window, moved, point), x)
+    rest = ((point - x) / ball.scale).masked_fill(window, 0.0)
+    # The square takes what the rest leaves, and half of the rest besides, so that budget can move.
+    rest = rest * sqrt(0.5)
+    left = (ball.epsilon**2 - rest.flatten(1).pow(2).sum(1)).clamp_min(0).sqrt()
+    cells = window.expand(x.shape).flatten(1).sum(1).clamp_min(1).sqrt()
+    delta = rest + window * signs * ball.mutable * _wide(left / cells, x)
+    return ball.project(x + delta * ball.scale, x)
+
+
+def _windows(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """bool[N, 1, H, W]: one random square per image; bool[N, D]: one random set of features per row."""
+    if x.dim() != 4:
+        keys = torch.rand(x.shape, generator=generator, device=x.device)
+        count = max(1, round(share * x.shape[1])) if x.dim() == 2 else 1
+        return keys <= keys.flatten(1).kthvalue(count, dim=1).values.reshape(-1, *([1] * (x.dim() - 1)))
+    height, width = x.shape[2:]
+    side = max(1, min(round(sqrt(share * height * width)), height, width))
+    rows, columns = _span(len(x), height, side, x, generator), _span(len(x), width, side, x, generator)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def _span(count: int, size: int, side: int, x: Tensor, generator: torch.Generator) -> Tensor:
+    """bool[count, size]: `side` neighbours beginning at a random place."""
+    first = torch.randint(size - side + 1, (count, 1), generator=generator, device=x.device)
+    at = torch.arange(size, device=x.device)[None]
+    return (at >= first) & (at < first + side)
+
+
+def _signs(shape: tuple[int, ...], x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+
+
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *([1] * (like.dim() - 1)))

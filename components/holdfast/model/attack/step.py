@@ -1,0 +1,239 @@
+"""The attack step: how many held-out examples stay correct when somebody tries."""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from holdfast.artifacts.documents import (
+    AttackResult,
+    Baseline,
+    Count,
+    EpsilonPoint,
+    MaskingCheck,
+    Model,
+    Paired,
+    RobustnessReport,
+    Snapshot,
+    ThreatModel,
+)
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.errors import ModelError
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import read_split
+from holdfast.progress import say, track
+from holdfast.workload import AttackConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from holdfast.model.attack.suite import Measured, Plan
+    from holdfast.model.threat import Ball
+
+CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
+"""Epsilons of the curve, in multiples of the threat model's."""
+
+
+def attack(
+    model: Ref, snapshot: Ref, out: Path, *, config: AttackConfig, baseline: Ref | None, settings: Compute
+) -> Artifact[RobustnessReport]:
+    """Attacks the first `examples` of a permutation of the held-out rows and writes the report to `out`.
+
+    Raises:
+        ModelError: the model does not fit the data, or does not return finite logits.
+    """
+    judged, data = load(model, Model), load(snapshot, Snapshot)
+    scene = _scene(judged, data, config, settings)
+    measured = _measure(scene, scene.net, "candidate")
+    opinion = _second_opinion(scene, measured, config)
+    checks = _checks(scene, measured, config) + tuple(check for _, check in opinion)
+    champion = _champion(scene, judged, baseline)
+    inputs = {"model": judged.digest, "snapshot": data.digest}
+    report = RobustnessReport(
+        tier=config.tier,
+        seed=settings.seed,
+        clean=_count(measured.clean),
+        attacks=(*_results(scene, measured), *(result for result, _ in opinion)),
+        worst_case=_count(measured.worst),
+        curve=_curve(scene, config),
+        masking=checks,
+        champion_clean=None if champion is None else _paired(measured.clean, champion.clean),
+        champion_worst_case=None if champion is None else _paired(measured.worst, champion.worst),
+        inputs=inputs if baseline is None else inputs | {"baseline": load(baseline, Baseline).digest},
+    )
+    return save(out, report, {"flags.npz": _flags(scene, measured)})
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What is attacked, where and how."""
+
+    net: "nn.Module"
+    x: "Tensor"
+    y: "Tensor"
+    index: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    """Positions of the examples among the held-out rows."""
+    ball: "Ball"
+    threat: ThreatModel
+    classes: int
+    plans: "tuple[Plan, ...]"
+    device: str
+    seed: int
+
+
+def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
+    import torch
+
+    from holdfast.model.attack.suite import has_embedding, plans
+    from holdfast.model.networks import check_logits, load_network, logits
+    from holdfast.model.threat import Ball
+
+    document, device = judged.document, settings.prepare()
+    if document.classes != data.document.classes:
+        raise ModelError(f"{judged.folder}: expected the classes {data.document.classes}, found {document.classes}")
+    net = load_network(judged, device)
+    rows = read_split(data, "test", document.input)
+    index = np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples]
+    chosen = rows.take(index)
+    check_logits(logits(net, chosen.x, device=device), len(document.classes), name=str(judged.folder))
+    return _Scene(
+        net=net,
+        x=torch.from_numpy(chosen.x).to(device),
+        y=torch.from_numpy(chosen.y).to(device),
+        index=index,
+        ball=Ball.of(document.threat, document.input, device),
+        threat=document.threat,
+        classes=len(document.classes),
+        plans=plans(config.tier, document.threat.norm, len(document.classes), embedding=has_embedding(net)),
+        device=device,
+        seed=settings.seed,
+    )
+
+
+def _measure(scene: _Scene, net: "nn.Module", whose: str) -> "Measured":
+    from holdfast.model.attack.suite import measure
+
+    attacks = track(scene.plans, f"attack {whose}")
+    return measure(net, scene.x, scene.y, scene.ball, attacks, seed=scene.seed)
+
+
+def _results(scene: _Scene, measured: "Measured") -> tuple[AttackResult, ...]:
+    from holdfast.model.attack.suite import OURS
+
+    return tuple(
+        AttackResult(
+            name=outcome.plan.name,
+            library=OURS,
+            threat=scene.threat,
+            steps=outcome.plan.steps,
+            restarts=outcome.plan.restarts,
+            survived=_count(outcome.survived),
+        )
+        for outcome in measured.outcomes
+    )
+
+
+def _second_opinion(
+    scene: _Scene, measured: "Measured", config: AttackConfig
+) -> tuple[tuple[AttackResult, MaskingCheck], ...]:
+    """ART's PGD on at most 200 of the examples; nothing for text, which it cannot attack."""
+    from holdfast.model.attack import art
+    from holdfast.model.attack.masking import second_opinion_check
+
+    if not config.second_opinion or scene.threat.norm == "edits":
+        return ()
+    ours = next(outcome for outcome in measured.outcomes if outcome.plan.name == "pgd-ce")
+    part, plan = slice(art.MOST_EXAMPLES), ours.plan
+    theirs = art.second_opinion(
+        scene.net,
+        scene.x[part],
+        scene.y[part],
+        scene.ball,
+        classes=scene.classes,
+        steps=plan.steps,
+        restarts=plan.restarts,
+        seed=scene.seed,
+    )
+    result = AttackResult(
+        name="pgd-ce",
+        library=art.library(),
+        threat=scene.threat,
+        steps=plan.steps,
+        restarts=plan.restarts,
+        survived=_count(theirs),
+    )
+    flags = ours.survived[part].cpu().numpy(), theirs.cpu().numpy()
+    return ((result, second_opinion_check(*flags, library=art.library())),)
+
+
+def _checks(scene: _Scene, measured: "Measured", config: AttackConfig) -> tuple[MaskingCheck, ...]:
+    from holdfast.model.attack.masking import check
+    from holdfast.model.attack.suite import has_embedding, stronger_plan
+
+    stronger = stronger_plan(config.tier, scene.threat.norm, embedding=has_embedding(scene.net))
+    return check(scene.net, scene.x, scene.y, scene.ball, measured=measured, stronger=stronger, seed=scene.seed)
+
+
+def _curve(scene: _Scene, config: AttackConfig) -> tuple[EpsilonPoint, ...]:
+    from holdfast.model.attack.suite import cheap_plan, has_embedding, survivors
+
+    plan = cheap_plan(scene.threat.norm, embedding=has_embedding(scene.net))
+    epsilons = config.curve or tuple(step * scene.threat.epsilon for step in CURVE)
+    if scene.threat.norm == "edits":
+        epsilons = tuple(sorted({Fraction(int(epsilon)) for epsilon in epsilons}))
+    points = []
+    for epsilon in epsilons:
+        ball = scene.ball.resized(float(epsilon))
+        points.append(
+            EpsilonPoint(
+                epsilon=epsilon,
+                survived=_count(survivors(scene.net, scene.x, scene.y, ball, plan, seed=scene.seed)),
+            )
+        )
+    return tuple(points)
+
+
+def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None) -> "Measured | None":
+    """The champion under the same attacks on the same examples; None without one, or when it takes another input."""
+    from holdfast.model.networks import load_network
+
+    found = None if baseline is None else load(baseline, Baseline)
+    if found is None or not found.document.present:
+        return None
+    champion = load(Ref(found.folder / "model", found.document.model), Model)
+    if _input(champion.document) != _input(judged.document):
+        say(f"attack: version {found.document.model_version} takes another input; it is not compared")
+        return None
+    return _measure(scene, load_network(champion, scene.device), "champion")
+
+
+def _input(model: Model) -> object:
+    """What must be equal for two models to be asked the same."""
+    spec = model.input
+    names = [feature.name for feature in spec.features]
+    return model.classes, spec.modality, spec.shape, names, spec.raw_lower, spec.raw_upper
+
+
+def _paired(candidate: "Tensor", champion: "Tensor") -> Paired:
+    return Paired(
+        both=int((candidate & champion).sum()),
+        only_candidate=int((candidate & ~champion).sum()),
+        only_champion=int((champion & ~candidate).sum()),
+        neither=int((~candidate & ~champion).sum()),
+    )
+
+
+def _count(flags: "Tensor") -> Count:
+    return Count(k=int(flags.sum()), n=len(flags))
+
+
+def _flags(scene: _Scene, measured: "Measured") -> bytes:
+    """`index`, `clean`, `worst` and one array per attack; numpy's zip members carry no clock."""
+    arrays = {"index": scene.index, "clean": measured.clean.cpu().numpy(), "worst": measured.worst.cpu().numpy()}
+    arrays |= {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
