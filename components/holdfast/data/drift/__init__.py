@@ -1,0 +1,1 @@
+"""The drift step: whether a delivery comes from another distribution."""

@@ -1,0 +1,1 @@
+"""The schema step: TensorFlow Data Validation holds a delivery against its contract."""
