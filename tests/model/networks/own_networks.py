@@ -1,0 +1,36 @@
+"""Networks as a user brings them, good and bad."""
+
+import torch
+from torch import Tensor, nn
+
+
+def good(shape: tuple[int, ...], classes: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def dropout(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, classes))
+
+
+def number() -> int:
+    return 3
+
+
+def eleven() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 11))
+
+
+def nan() -> nn.Module:
+    class Nan(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 10), float("nan"))
+
+    return Nan()
+
+
+def softmax(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
+
+
+def flat() -> nn.Module:
+    return nn.Linear(999, 10)
