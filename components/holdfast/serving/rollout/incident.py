@@ -77,9 +77,10 @@ def page(incident: Incident) -> str:
 
 def next_steps(incident: Incident) -> list[str]:
     """What the person on call does now."""
+    clients = "Nothing is needed for the clients" if incident.failed == 0 else "Tell the clients whose requests failed"
     return [
-        f"Nothing is needed for the clients: {incident.failed} of {incident.sent} requests failed, "
-        f"and the champion ({incident.champion}) was not moved.",
+        f"{clients}: {incident.failed} of {incident.sent} requests failed. "
+        f"The champion ({incident.champion}) was not moved.",
         "Read the candidate's log below and `journal.jsonl` beside this report.",
         "Compare both versions on the requests of that time before blaming the model: the server, its memory and its "
         "host are as likely.",
