@@ -1,4 +1,4 @@
-"""Keeps out of a pod's log what TensorFlow, Beam and Google's libraries say when they are imported."""
+"""Keeps out of a pod's log what TensorFlow, Beam, Evidently and Google's libraries say about themselves."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, nothing that a library prints, warns or logs (below an error) reaches the log.
 
     TensorFlow's choice of a Keras saves two seconds; Evidently's telemetry stays off.
@@ -20,9 +20,12 @@ def quiet_imports() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            with contextlib.redirect_stdout(io.StringIO()):
-                warnings.simplefilter("ignore")
-                yield
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Anomaly
-from holdfast.data.quiet import quiet_imports
+from holdfast.data.quiet import quiet
 from holdfast.data.schema.domains import Domain, Interval
 from holdfast.errors import InputError, LimitError
 
@@ -26,7 +26,7 @@ Anomalies = Any
 
 def library() -> Any:
     """The `tensorflow_data_validation` module; the first call takes seconds."""
-    with quiet_imports():
+    with quiet():
         import tensorflow_data_validation as tfdv
     return tfdv
 
@@ -113,7 +113,7 @@ def as_text(message: Any) -> bytes:
     """The text form, equal for equal messages."""
     from google.protobuf import text_format
 
-    return text_format.MessageToString(message).encode()
+    return str(text_format.MessageToString(message)).encode()
 
 
 def as_bytes(parts: Iterable[Statistics]) -> bytes:

@@ -1,0 +1,156 @@
+"""Reads a snapshot and the champion's reference, compares, writes the report."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Baseline, ColumnDrift, ConfidenceDrift, Count, DriftReport, Snapshot
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.data.drift import confidence
+from holdfast.data.drift.columns import TESTS, Kind, count, ks_distance, shift, total_variation
+from holdfast.data.drift.distributions import bars, histogram
+from holdfast.data.drift.evidently_report import compare
+from holdfast.data.drift.verdict import judge
+from holdfast.errors import ArtifactError
+from holdfast.tables import harden_pyarrow, read_table
+from holdfast.workload import DriftConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PLOTTED = 12
+
+
+def drift(snapshot: Ref, out: Path, *, config: DriftConfig, baseline: Ref | None, seed: int) -> Artifact[DriftReport]:
+    """Compares the training rows with the champion's, or (first delivery) with the delivery's own held-out rows.
+
+    `seed` chooses the rows when a side has more than `config.max_rows`.
+
+    Raises:
+        ArtifactError: snapshot or baseline are incomplete, altered or cannot be compared.
+    """
+    data = load(snapshot, Snapshot)
+    champion = load(baseline, Baseline) if baseline is not None else None
+    present = champion if champion is not None and champion.document.present else None
+    rng = np.random.default_rng(seed)
+    reference = _sample(_reference(present) if present else read_table(data, "test"), config.max_rows, rng)
+    current = _sample(read_table(data, "train"), config.max_rows, rng)
+    columns, html = _stage_one(reference, current, config)
+    stage_two = _stage_two(present, config.alpha) if present else None
+    verdict, reason = judge(columns, stage_two, label=data.document.label, break_share=config.break_share)
+    report = DriftReport(
+        inputs={"snapshot": data.digest, **({"baseline": champion.digest} if champion else {})},
+        reference="champion" if present else "held-out",
+        stage_one=columns,
+        drifted=Count(k=sum(column.drifted for column in columns), n=len(columns)),
+        stage_two=stage_two,
+        reason=reason,
+        verdict=verdict,
+    )
+    plots = _distributions(reference, current, columns, data.document.label)
+    return save(out, report, {"evidently.html": html, "distributions.json": plots})
+
+
+def _reference(champion: Artifact[Baseline]) -> "pd.DataFrame":
+    import pandas as pd
+
+    harden_pyarrow()
+    table = pd.read_parquet(champion.open("reference.parquet"))
+    if not len(table):
+        raise ArtifactError(f"{champion.folder / 'reference.parquet'}: expected rows of the champion, found none")
+    return table
+
+
+def _sample(table: "pd.DataFrame", most: int, rng: np.random.Generator) -> "pd.DataFrame":
+    if len(table) <= most:
+        return table
+    return table.iloc[np.sort(rng.choice(len(table), most, replace=False))]
+
+
+# --- stage one ------------------------------------------------------------------------------------------------------
+
+
+def _stage_one(
+    reference: "pd.DataFrame", current: "pd.DataFrame", config: DriftConfig
+) -> tuple[tuple[ColumnDrift, ...], bytes]:
+    names = [*current.columns, *(name for name in reference.columns if name not in current.columns)]
+    kinds = {name: kind for name in names if (kind := _shared_kind(name, reference, current)) is not None}
+    threshold = config.alpha / len(names)
+    compared = compare(reference, current, kinds, threshold=threshold)
+    found = []
+    for name in names:
+        if name not in kinds:
+            found.append(_not_comparable(name, threshold))
+            continue
+        p, effect = compared.p_values[name], _effect(reference, current, name, kinds[name])
+        drifted = p < threshold and effect >= config.min_effect
+        test = TESTS[kinds[name]]
+        found.append(
+            ColumnDrift(column=name, test=test, statistic=p, threshold=threshold, effect=effect, drifted=drifted)
+        )
+    return tuple(found), compared.html
+
+
+def _shared_kind(name: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> Kind | None:
+    """None when one side lacks the column, or has numbers where the other has categories."""
+    if name not in reference.columns or name not in current.columns:
+        return None
+    one, two = (("number" if table[name].dtype.kind in "biuf" else "category") for table in (reference, current))
+    if one != two:
+        return None
+    return "number" if one == "number" else "category"
+
+
+def _not_comparable(name: str, threshold: float) -> ColumnDrift:
+    """A column that is gone, new or of another kind has moved as far as it can."""
+    return ColumnDrift(
+        column=name, test="on one side only", statistic=0.0, threshold=threshold, effect=1.0, drifted=True
+    )
+
+
+def _effect(reference: "pd.DataFrame", current: "pd.DataFrame", name: str, kind: Kind) -> float:
+    one, two = _cells(reference, name, kind), _cells(current, name, kind)
+    return shift(ks_distance(one, two)) if kind == "number" else total_variation(count(one, two))
+
+
+def _cells(table: "pd.DataFrame", name: str, kind: Kind) -> NDArray[Any]:
+    values = table[name].to_numpy()
+    return values.astype(np.float64) if kind == "number" else values.astype(str)
+
+
+def _distributions(
+    reference: "pd.DataFrame", current: "pd.DataFrame", columns: tuple[ColumnDrift, ...], label: str
+) -> bytes:
+    """The most drifted columns and the label, as JSON."""
+    both = [column for column in columns if column.test in TESTS.values()]
+    ranked = sorted(both, key=lambda column: (-column.drifted, -column.effect, column.column))
+    shown = ranked[:_PLOTTED] + [column for column in ranked[_PLOTTED:] if column.column == label]
+    told: dict[str, dict[str, list[Any]]] = {}
+    for column in shown:
+        kind: Kind = "number" if column.test == TESTS["number"] else "category"
+        one, two = _cells(reference, column.column, kind), _cells(current, column.column, kind)
+        told[column.column] = histogram(one, two) if kind == "number" else bars(count(one, two))
+    return json.dumps({"columns": told}, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+# --- stage two ------------------------------------------------------------------------------------------------------
+
+
+def _stage_two(champion: Artifact[Baseline], alpha: float) -> ConfidenceDrift:
+    with np.load(champion.open("scores.npz"), allow_pickle=False) as scores:
+        names = ("reference_confidence", "current_confidence")
+        missing = [name for name in names if name not in scores]
+        if missing:
+            raise ArtifactError(f"{champion.folder / 'scores.npz'}: expected {', '.join(names)}, found no {missing[0]}")
+        reference, current = (_confidence(scores[name], f"{champion.folder / 'scores.npz'}[{name}]") for name in names)
+    return confidence.compare(reference, current, alpha=alpha)
+
+
+def _confidence(values: NDArray[Any], where: str) -> NDArray[np.float64]:
+    sound = values.ndim == 1 and len(values) > 0 and values.dtype.kind == "f"
+    if not sound or not ((values >= 0) & (values <= 1 + 1e-6)).all():
+        raise ArtifactError(f"{where}: expected confidences in [0, 1], found {values.dtype}{list(values.shape)}")
+    return values.astype(np.float64)
