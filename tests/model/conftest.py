@@ -40,6 +40,14 @@ def table_snapshot(
     return save(out, _document(modality, classes, y, train, shape=shape, columns=columns), files)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Threads that wait for each other make small networks slower when several tests run at once."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
     """scikit-learn's digits, 1,437 training rows."""

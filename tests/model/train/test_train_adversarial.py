@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from holdfast.artifacts.documents import InputSpec, ThreatModel
+from holdfast.errors import ModelError
+from holdfast.model.attack.losses import cross_entropy
+from holdfast.model.attack.pgd import pgd
+from holdfast.model.inputs import HIDDEN, PAD, Arrays
+from holdfast.model.threat import Ball
+from holdfast.model.train.adversarial import Training, one_cycle, split_selection, with_noise
+from holdfast.workload import RecipeConfig
+
+PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
+MESSAGE = InputSpec(modality="text", shape=(20,), dtype="int64")
+
+
+def ball(epsilon: str = "1/10") -> Ball:
+    return Ball.of(ThreatModel(norm="linf", epsilon=epsilon, unit="any"), PLANE, "cpu")
+
+
+def net(dropout: float = 0.0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Dropout(dropout), nn.Linear(24, 2))
+
+
+def rows(count: int = 200) -> Arrays:
+    """Two classes: a bright bar whose place tells the class, and faint pixels everywhere that tell it too."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, count)
+    x = 0.3 + 0.2 * y[:, None, None, None] + 0.02 * rng.random((count, 1, 8, 8))
+    x[np.arange(count), 0, y * 7, :4] += 0.35
+    return Arrays(x.astype(np.float32), y)
+
+
+def finished(training: Training) -> dict[str, Tensor]:
+    while not training.finished:
+        training.advance()
+    return training.state.best
+
+
+def recipe(**changes: float | str) -> RecipeConfig:
+    return RecipeConfig.model_validate({"epochs": 6, "batch": 32, "attack_steps": 3, "learning_rate": 0.01} | changes)
+
+
+@settings(deadline=None, max_examples=8)
+@given(cut=st.integers(1, 29), noise=st.sampled_from([0.0, 0.2]))
+def test_a_resumed_training_ends_with_the_same_bits(cut: int, noise: float) -> None:
+    config = recipe(noise=noise)
+    whole = finished(Training(net(0.3), rows(), ball(), config, seed=5))
+    first = Training(net(0.3), rows(), ball(), config, seed=5)
+    for _ in range(cut):
+        first.advance()
+    second = Training(net(0.3), rows(), ball(), config, seed=5)
+    second.restore_state(*first.export_state())
+    resumed = finished(second)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_trained_network_stands_where_a_standard_one_falls() -> None:
+    accuracy = {}
+    for name in ("standard", "pgd"):
+        training = Training(net(), rows(600), ball("3/20"), recipe(recipe=name, epochs=20), seed=0)
+        training.net.load_state_dict(finished(training))
+        x, y = torch.from_numpy(rows(600).x), torch.from_numpy(rows(600).y)
+        found = pgd(
+            training.net.eval(),
+            x,
+            y,
+            ball("3/20"),
+            steps=20,
+            restarts=1,
+            loss=cross_entropy,
+            generator=torch.Generator().manual_seed(0),
+        )
+        accuracy[name] = float((training.net(found).argmax(1) == y).float().mean())
+    # An attacker with 0.15 turns every faint pixel (0.2 apart) round, but not the bar (0.35 high).
+    assert accuracy["standard"] < 0.6
+    assert accuracy["pgd"] > 0.95
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch() -> None:
+    broken = net()
+    training = Training(broken, rows(), ball(), recipe(), seed=0)
+    training.advance()
+    nn.init.constant_(broken[4].bias, float("nan"))
+    with pytest.raises(ModelError, match="epoch 1, batch 2: expected a finite loss, found nan; lower"):
+        training.advance()
+
+
+def test_the_rows_set_apart_are_at_most_a_fifth_and_never_fitted() -> None:
+    data = Arrays(np.arange(100)[:, None], np.zeros(100, dtype=np.int64))
+    fitted, apart = split_selection(data, RecipeConfig(selection_rows=500), seed=3)
+    assert len(apart) == 20
+    assert sorted([*fitted.x[:, 0], *apart.x[:, 0]]) == list(range(100))
+
+
+def test_the_best_epoch_is_the_most_robust_and_then_the_most_accurate() -> None:
+    training = Training(net(), rows(), ball(), recipe(), seed=0)
+    finished(training)
+    best = max(training.state.curve, key=lambda row: (row.robust, row.clean))
+    assert training.best_epoch == best
+
+
+def test_one_cycle_rises_for_three_tenths_and_ends_at_zero() -> None:
+    rates = [one_cycle(p / 100) for p in range(101)]
+    assert np.argmax(rates) == 30
+    assert max(rates) == 1.0
+    assert rates[100] == pytest.approx(0)
+    assert rates[0] == pytest.approx(0.05)
+
+
+def test_noise_touches_half_of_the_rows_with_the_asked_deviation() -> None:
+    x = torch.full((4000, 1, 8, 8), 0.5)
+    delta = with_noise(x, 0.2, ball(), torch.Generator().manual_seed(0)) - x
+    touched = delta.flatten(1).abs().amax(1) > 0
+    assert float(touched.float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(delta[touched].std()) == pytest.approx(0.2, rel=0.01)
+
+
+def test_hidden_characters_are_a_share_of_half_of_the_messages_and_never_padding() -> None:
+    edits = Ball.of(ThreatModel(norm="edits", epsilon="2", unit="characters"), MESSAGE, "cpu")
+    ids = torch.full((2000, 20), 99)
+    ids[:, 15:] = PAD
+    found = with_noise(ids, 0.3, edits, torch.Generator().manual_seed(0))
+    hidden = (found == HIDDEN)[:, :15].float().mean(1)
+    assert (found[:, 15:] == PAD).all()
+    assert float(hidden[hidden > 0].mean()) == pytest.approx(0.3, abs=0.02)
