@@ -1,0 +1,1 @@
+"""Certified robustness: what no attacker inside the radius can change."""

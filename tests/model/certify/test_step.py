@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.artifacts.documents import Certificate, Model, Snapshot
+from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.errors import WorkloadError
+from holdfast.model.certify.step import certify
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import read_split
+from holdfast.model.networks import load_network, logits
+from holdfast.workload import CertifyConfig
+
+CONFIG = CertifyConfig(noise=0.1, samples=200, examples=40, radii=(0.0, 0.1, 0.2))
+
+
+@pytest.fixture
+def certificate(trained: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> Artifact[Certificate]:
+    return certify(Ref(trained.folder), Ref(digits.folder), tmp_path / "c", config=CONFIG, settings=Compute(0))
+
+
+def test_counts_fall_with_the_radius_and_agree_with_the_file(certificate: Artifact[Certificate]) -> None:
+    document = load(certificate.folder, Certificate).document
+    counts = [point.certified.k for point in document.certified]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 20
+    with np.load(certificate.open("radii.npz"), allow_pickle=False) as arrays:
+        assert [int((arrays["radius"] >= point.radius).sum()) for point in document.certified] == counts
+        assert len(set(arrays["index"].tolist())) == 40
+
+
+def test_a_random_step_inside_a_certified_ball_never_wins_the_majority(
+    certificate: Artifact[Certificate], trained: Artifact[Model], digits: Artifact[Snapshot]
+) -> None:
+    net, rows = load_network(trained, "cpu"), read_split(digits, "test", trained.document.input)
+    rng = np.random.default_rng(0)
+    with np.load(certificate.open("radii.npz"), allow_pickle=False) as arrays:
+        index, radius, label = arrays["index"], arrays["radius"], arrays["label"]
+    for i, r, answer in [row for row in zip(index, radius, label, strict=True) if row[1] > 0][:8]:
+        step = rng.normal(size=rows.x[i].shape)
+        x = rows.x[i] + step / np.linalg.norm(step) * r
+        noisy = (x + rng.normal(scale=0.1, size=(2000, *x.shape))).astype(np.float32)
+        votes = logits(net, noisy, device="cpu").argmax(axis=1)
+        assert np.bincount(votes).argmax() == answer
+
+
+def test_equal_inputs_give_equal_bytes(
+    certificate: Artifact[Certificate], trained: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    again = certify(Ref(trained.folder), Ref(digits.folder), tmp_path / "d", config=CONFIG, settings=Compute(0))
+    assert again.digest == certificate.digest
+
+
+def test_more_than_all_characters_cannot_be_kept(
+    spam_model: Artifact[Model], messages: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    with pytest.raises(WorkloadError, match="certify.noise: expected the share of characters kept"):
+        certify(
+            Ref(spam_model.folder),
+            Ref(messages.folder),
+            tmp_path / "c",
+            config=CONFIG.model_copy(update={"noise": 1.5}),
+            settings=Compute(0),
+        )
+    assert not (tmp_path / "c").exists()
