@@ -5,7 +5,6 @@ write its checkpoint; when the runner is killed outright, the kernel tells the c
 group is ended with it.
 """
 
-import ctypes
 import os
 import re
 import select
@@ -20,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from holdfast.processes import dying_with_us
+
 GRACE_SECONDS = 20.0
 """How long a step has to write what it must keep once it was told to stop."""
 TAIL_LINES = 20
 _TAIL_BYTES = 64 * 1024
-_PR_SET_PDEATHSIG = 1
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\x1b[@-_]")
 
 
@@ -91,7 +91,7 @@ def _started(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with(os.getpid()),
+        preexec_fn=dying_with_us(),
     )
     # The descriptor sees the end without reaping: until wait() the group's number cannot be given to another process.
     handle = os.pidfd_open(child.pid)
@@ -119,15 +119,3 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except ProcessLookupError:
         return
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """What the child calls before its program: the kernel sends it SIGTERM when the runner is gone."""
-    libc = ctypes.CDLL(None)
-
-    def arrange() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # the runner died before the arrangement stood
-            os._exit(128 + signal.SIGTERM)
-
-    return arrange

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RunError
-from holdfast.processes import die_with_parent
+from holdfast.processes import die_with_parent, dying_with_us
 from holdfast.progress import say
 from holdfast.resources import workloads
 from holdfast.workload import read_workload
@@ -156,7 +156,7 @@ def _play_aside(stage: Stage) -> None:
         for workload, data, name in ((NAME, "broken", "broken"), ("unscanned", "poisoned", "unscanned")):
             command = _command(stage, workload, data, name)
             subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent, check=False
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dying_with_us(), check=False
             )
 
 

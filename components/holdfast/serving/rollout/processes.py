@@ -12,11 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.processes import die_with_parent
+from holdfast.processes import dying_with_us
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 90.0
@@ -69,7 +68,7 @@ def start(name: str, command: Sequence[str], folder: Path) -> Child:
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=_environment(),
-            preexec_fn=partial(die_with_parent, signal.SIGKILL),
+            preexec_fn=dying_with_us(signal.SIGKILL),
         )
     return Child(name, process, log)
 
