@@ -118,7 +118,7 @@ def _effect(reference: "pd.DataFrame", current: "pd.DataFrame", name: str, kind:
 
 def _cells(table: "pd.DataFrame", name: str, kind: Kind) -> NDArray[Any]:
     values = table[name].to_numpy()
-    return values.astype(np.float64) if kind == "number" else values.astype(str)
+    return np.asarray(values, dtype=np.float64 if kind == "number" else str)
 
 
 def _distributions(

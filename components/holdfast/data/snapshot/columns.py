@@ -5,9 +5,10 @@ mistake, and guessing would hide it. Missing values are refused: what they mean 
 """
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,11 @@ from holdfast.artifacts.documents import Column
 from holdfast.data.snapshot.tell import quoted, rows_of
 from holdfast.errors import InputError, LimitError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?")
+"""In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is somebody's code."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +133,23 @@ class _Parsed:
 def _parse(cells: NDArray[Any]) -> _Parsed:
     if cells.dtype.kind == "f":
         return _Parsed(cells, ~np.isnan(cells), np.isnan(cells))
-    import pandas as pd
-
-    texts = pd.Series(["" if value is None else str(value).strip() for value in cells], dtype=object)
-    lowered = texts.str.lower()
-    missing = lowered.isin(MISSING).to_numpy(bool)
-    if lowered[~missing].isin(_BOOLEANS).all() and not missing.all():
-        return _Parsed(lowered.map(_BOOLEANS).to_numpy(np.float64), ~missing, missing)
-    values = _to_numbers(texts.mask(missing))
+    texts = ["" if value is None else str(value).strip().lower() for value in cells]
+    missing = np.array([text in MISSING for text in texts], dtype=bool)
+    if not missing.all() and set(texts) <= MISSING | _BOOLEANS.keys():
+        values = np.array([_BOOLEANS.get(text, np.nan) for text in texts])
+        return _Parsed(values, ~missing, missing)
+    values = np.array(_to_numbers(["nan" if gone else text for text, gone in zip(texts, missing, strict=True)]))
     return _Parsed(values, ~np.isnan(values), missing)
 
 
-def _to_numbers(texts: "pd.Series") -> NDArray[np.float64]:
-    import pandas as pd
-
-    numbers = pd.to_numeric(texts, errors="coerce")
-    return np.asarray(numbers.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
+def _to_numbers(texts: list[str]) -> list[float]:
+    """NaN for what is no number; what is too large is infinite."""
+    try:
+        if not any("_" in text for text in texts):
+            return [float(text) for text in texts]
+    except ValueError:
+        pass
+    return [float(text) if _NUMBER.fullmatch(text) else np.nan for text in texts]
 
 
 def _check_numbers(parsed: _Parsed, raw: NDArray[Any], where: str) -> None:

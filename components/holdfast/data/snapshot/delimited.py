@@ -8,6 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -38,9 +39,9 @@ def read_delimited(
         raise InputError(f"{name}: expected a header row and data, found an empty file")
     names = list(columns) if columns is not None else [cell.strip() for cell in header]
     check_names(names, name)
-    body = list(_checked(rows, len(names), name))
     if columns is not None:
-        body = [*_checked(iter([(first, header)]), len(names), name), *body]
+        rows = chain([(first, header)], rows)
+    body = list(_checked(rows, len(names), name))
     if not body:
         raise InputError(f"{name}: expected data below the header, found the header only")
     return {column: np.array(cells, dtype=object) for column, cells in zip(names, zip(*body, strict=True), strict=True)}

@@ -6,6 +6,7 @@ directory declares, and together they must stay below the limit: a bomb is refus
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -20,6 +21,8 @@ from holdfast.errors import InputError, LimitError
 
 MAX_MEMBERS = 64
 _CHUNK = 2**22
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, struct.error)
+"""What zipfile raises on a file that was cut, altered or made up."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def read_npz(data: bytes, wanted: Collection[str], *, name: str, max_bytes: int)
             if missing:
                 raise InputError(f"{name}: expected arrays {quoted(sorted(wanted))}, found {quoted(sorted(members))}")
             return {key: _decode(archive, members[key], headers[key], f"{name}[{key}]") for key in wanted}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise InputError(f"{name}: expected a whole NPZ file, found {error or 'an end too early'}") from None
 
 
@@ -67,7 +70,7 @@ def keys_of(data: bytes, *, name: str) -> frozenset[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return frozenset(info.filename.removesuffix(".npy") for info in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except _BROKEN as error:
         raise InputError(f"{name}: expected an NPZ file, found {error}") from None
 
 

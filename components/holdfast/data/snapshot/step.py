@@ -135,10 +135,11 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise InputError(f"{path}: expected a data file, found none that can be read ({error.strerror})") from None
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: expected a regular file, found something else")
     with os.fdopen(descriptor, "rb") as stream:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise InputError(f"{path}: expected a regular file, found something else")
         if before.st_size > max_bytes:
             raise LimitError(f"{path}: expected at most {max_bytes} bytes (data.max_bytes), found {before.st_size}")
         data = stream.read(max_bytes + 1)
