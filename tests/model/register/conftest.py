@@ -188,7 +188,10 @@ def _scan(out: Path, snapshot: Artifact[Snapshot]) -> Artifact[ScanReport]:
 
 def _attack(out: Path, about: dict[str, str]) -> Artifact[RobustnessReport]:
     threat = ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]")
-    pgd = AttackResult(name="pgd", library="x", threat=threat, steps=9, restarts=1, survived=Count(k=16, n=20))
+    pgd = AttackResult(
+        name="pgd", library="holdfast 0.1.0", threat=threat, steps=9, restarts=1, survived=Count(k=16, n=20)
+    )
+    second = pgd.model_copy(update={"library": "adversarial-robustness-toolbox 1.20.1"})
     return save(
         out,
         RobustnessReport(
@@ -196,7 +199,7 @@ def _attack(out: Path, about: dict[str, str]) -> Artifact[RobustnessReport]:
             tier="pr",
             seed=0,
             clean=Count(k=18, n=20),
-            attacks=(pgd,),
+            attacks=(pgd, second),
             worst_case=Count(k=15, n=20),
             masking=(),
         ),

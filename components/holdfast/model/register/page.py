@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from holdfast.artifacts.documents import (
+    AttackResult,
     BackdoorReport,
     Certificate,
     Document,
@@ -101,7 +102,7 @@ def description(decision: GateDecision, table: str) -> str:
 
 def _points(document: Document) -> list[Point]:
     if isinstance(document, RobustnessReport):
-        attacks = [Point(f"robust_accuracy/{attack.name}", attack.survived.share) for attack in document.attacks]
+        attacks = [Point(f"robust_accuracy/{_attack(attack)}", attack.survived.share) for attack in document.attacks]
         worst = Point("robust_accuracy", document.worst_case.share)
         return [Point("clean_accuracy", document.clean.share), worst, *attacks]
     if isinstance(document, Certificate):
@@ -124,3 +125,9 @@ def _numbers(row: Mapping[str, object]) -> dict[str, float]:
         elif isinstance(value, Mapping) and isinstance(value.get("n"), int) and value["n"]:
             numbers[key] = float(value["k"]) / float(value["n"])
     return numbers
+
+
+def _attack(attack: AttackResult) -> str:
+    """A name of its own for each attack: the second opinion's attacks are called as ours are."""
+    library = attack.library.partition(" ")[0]
+    return attack.name if library == "holdfast" else f"{library}/{attack.name}"
