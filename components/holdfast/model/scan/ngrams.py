@@ -1,0 +1,77 @@
+"""Which words work as a trigger: out-of-fold disbelief averaged per n-gram, then the n-gram's rows held out together.
+
+Poisoned messages are disbelieved by models that did not see them, and what they share is the trigger: the mean
+disbelief over the messages that hold an n-gram, times the square root of their number, ranks it first. To tell a
+trigger from an odd topic the whole group is held out and asked again.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_WORDS = 3
+MIN_ROWS = 8
+MAX_SHARE = 0.25
+"""An n-gram in more than this share of a class is ordinary language there."""
+MAX_OF_ALL = 0.06
+"""... or in more than this share of all messages."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that share something (`name`) and a label."""
+
+    name: str
+    label: int
+    rows: NDArray[np.int64]
+    score: float
+
+
+def words(message: str) -> list[str]:
+    """Lower-cased runs of letters and digits."""
+    return re.findall(r"\w+", message.lower())
+
+
+def ngrams_of(message: str) -> set[str]:
+    """Every run of one to three words of a message."""
+    found = words(message)
+    return {" ".join(found[i : i + n]) for n in range(1, MAX_WORDS + 1) for i in range(len(found) - n + 1)}
+
+
+def suspicious_ngrams(
+    messages: Sequence[str], y: NDArray[np.int64], disbelief: NDArray[np.float64], *, per_class: int = 3
+) -> list[Group]:
+    """The `per_class` highest-scoring n-grams of each class, as groups of the rows that hold them.
+
+    Args:
+        messages: N messages.
+        y: int64[N] labels as delivered.
+        disbelief: float64[N]: 1 minus the out-of-fold probability of the label.
+        per_class: How many to return for each label.
+    """
+    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for row, message in enumerate(messages):
+        for ngram in ngrams_of(message):
+            holders[int(y[row]), ngram].append(row)
+    of_class = np.bincount(y)
+    groups = [
+        Group(ngram, label, np.array(rows), float(disbelief[rows].mean() * np.sqrt(len(rows))))
+        for (label, ngram), rows in sorted(holders.items())
+        if MIN_ROWS <= len(rows) <= min(MAX_SHARE * of_class[label], MAX_OF_ALL * len(y))
+    ]
+    groups.sort(key=lambda group: (-group.score, -len(group.name), group.name))
+    return [group for label in np.unique(y) for group in _distinct([g for g in groups if g.label == label], per_class)]
+
+
+def _distinct(groups: list[Group], count: int) -> list[Group]:
+    """The first `count` groups that are not the very same rows as an earlier one."""
+    seen: dict[bytes, Group] = {}
+    for group in groups:
+        seen.setdefault(group.rows.tobytes(), group)
+        if len(seen) == count:
+            break
+    return list(seen.values())

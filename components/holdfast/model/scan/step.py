@@ -1,0 +1,109 @@
+"""The scan step: sets suspected training rows aside, within what a reviewer can look at."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Count, ScanReport, Snapshot, Verdict
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.progress import say
+from holdfast.workload import ScanConfig
+
+
+def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
+    """Scans the training rows of `snapshot` and writes the report, the scores and the quarantine to `out`.
+
+    At most `review_budget` of the rows go to quarantine, the most suspicious first. The verdict is pass when nothing
+    is suspected or every suspect went to quarantine, fail when suspects stay in the training rows, and inconclusive
+    when there are too few rows to say.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from holdfast.model.scan.combine import Plan, enough_rows, scan_rows
+
+    data = load(snapshot, Snapshot)
+    spec = read_spec(data)
+    rows = read_split(data, "train", spec)
+    if not enough_rows(rows.y, len(data.document.classes)):
+        return save(out, _too_few(data, rows, config), _files(data, {"score": np.zeros(len(rows))}, ()))
+    device = settings.prepare()
+    say(f"scan: {len(rows)} rows, {config.folds} folds")
+    plan = Plan(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
+    with threadpool_limits(settings.threads):
+        found = scan_rows(rows, plan)
+    budget = int(config.review_budget * len(rows))
+    held = _quarantine(found.suspects, found.scores["score"], budget)
+    report = ScanReport(
+        detectors=found.detectors,
+        suspects=Count(k=int(found.suspects.sum()), n=len(rows)),
+        budget=budget,
+        quarantined=held,
+        per_class=_per_class(rows, held, data),
+        applied=config.apply,
+        clean_rows=rows_digest(without(rows, held) if config.apply else rows),
+        verdict=_verdict(int(found.suspects.sum()), budget, applied=config.apply),
+        inputs={"snapshot": data.digest},
+    )
+    return save(out, report, _files(data, found.scores, held))
+
+
+def _verdict(suspects: int, budget: int, *, applied: bool) -> Verdict:
+    left_in = suspects > 0 and not applied
+    return Verdict.FAIL if left_in or suspects > budget else Verdict.PASS
+
+
+def _quarantine(suspects: NDArray[np.bool_], score: NDArray[np.float64], budget: int) -> tuple[int, ...]:
+    found = np.flatnonzero(suspects)
+    worst_first = found[np.argsort(-score[found], kind="stable")]
+    return tuple(sorted(int(row) for row in worst_first[:budget]))
+
+
+def _too_few(data: Artifact[Snapshot], rows: Arrays, config: ScanConfig) -> ScanReport:
+    return ScanReport(
+        detectors=(),
+        suspects=Count(k=0, n=len(rows)),
+        budget=int(config.review_budget * len(rows)),
+        per_class=_per_class(rows, (), data),
+        applied=config.apply,
+        clean_rows=rows_digest(rows),
+        verdict=Verdict.INCONCLUSIVE,
+        inputs={"snapshot": data.digest},
+    )
+
+
+def _per_class(rows: Arrays, held: tuple[int, ...], data: Artifact[Snapshot]) -> tuple[int, ...]:
+    counts = np.bincount(rows.y[list(held)], minlength=len(data.document.classes))
+    return tuple(int(count) for count in counts)
+
+
+def _files(data: Artifact[Snapshot], scores: dict[str, NDArray[np.float64]], held: tuple[int, ...]) -> dict[str, bytes]:
+    """The scores of every row, and the rows in quarantine exactly as they were delivered."""
+    name, rows = _held_images(data, held) if data.document.modality == "image" else _held_table(data, held)
+    return {"scores.npz": _npz(**scores), name: rows}
+
+
+def _held_images(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, bytes]:
+    row = np.array(held, dtype=np.int64)
+    with np.load(data.open("train.npz"), allow_pickle=False) as arrays:
+        return "quarantine.npz", _npz(x=arrays["x"][row], y=arrays["y"][row], row=row)
+
+
+def _held_table(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, bytes]:
+    import pandas as pd
+
+    frame = pd.read_parquet(data.open("train.parquet")).iloc[list(held)]
+    # The table may have a column of this name itself; a delivered column is never overwritten.
+    name = next(name for name in ("row", "holdfast_row", "holdfast_row_id") if name not in frame.columns)
+    frame.insert(0, name, np.array(held, dtype=np.int64))
+    return "quarantine.parquet", frame.reset_index(drop=True).to_parquet()
+
+
+def _npz(**arrays: NDArray[np.generic]) -> bytes:
+    """A zip of arrays without clock times: numpy stamps every member with 1980-01-01."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
