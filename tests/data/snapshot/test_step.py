@@ -1,5 +1,7 @@
 import hashlib
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Snapshot
+from holdfast.artifacts.documents import Snapshot, SourceFile
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError, IntegrityError, LimitError
@@ -289,6 +291,35 @@ def test_a_file_with_another_digest_is_refused(take: Take, write: Write) -> None
 
 def test_a_url_without_digest_is_refused(take: Take, tmp_path: Path) -> None:
     refused(take, tmp_path, "https://example.org/data.csv", "expected data.sha256 beside a URL, found none")
+
+
+def test_a_url_is_read_from_what_was_downloaded_before(
+    take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    digest = hashlib.sha256(TABLE.encode()).hexdigest()
+    (tmp_path / "holdfast" / "downloads").mkdir(parents=True)
+    (tmp_path / "holdfast" / "downloads" / digest).write_text(TABLE)
+    taken = take("https://example.org/files/people.csv?version=2", sha256=digest)
+    assert taken.document.sources[0] == SourceFile(path="people.csv", sha256=digest, bytes=len(TABLE))
+
+
+def test_a_full_disk_leaves_nothing_behind(write: Write, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from holdfast.workload import DataConfig, SnapshotConfig\n"
+        "from holdfast.data.snapshot.step import snapshot\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "config = SnapshotConfig(name='t', modality='tabular', data=DataConfig(source=sys.argv[1]))\n"
+        "snapshot(config, Path(sys.argv[2]))\n"
+    )
+    write(TABLE)
+    command = [sys.executable, "-c", code, str(tmp_path / "data.csv"), str(tmp_path / "out" / "snapshot")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # --- the table view ---------------------------------------------------------------------------------------------------

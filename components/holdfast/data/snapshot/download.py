@@ -4,7 +4,6 @@ This module talks to the network and writes below the folder that it is given; n
 """
 
 import fcntl
-import hashlib
 import http.client
 import os
 import re
@@ -163,10 +162,9 @@ def _chunks(response: http.client.HTTPResponse, remaining: int | None) -> Iterat
 
 
 def _check(wanted: Wanted, part: Path) -> None:
-    found = hashlib.sha256() if not part.exists() else None
-    digest = sha256_of(part).sha256 if found is None else found.hexdigest()
+    digest = sha256_of(part).sha256
     if digest != wanted.sha256:
-        part.unlink(missing_ok=True)
+        part.unlink()
         raise IntegrityError(
             f"{wanted.url}: expected sha256 {wanted.sha256[:12]}… (data.sha256), found {digest[:12]}…; "
             "what was downloaded is deleted"

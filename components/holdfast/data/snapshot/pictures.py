@@ -88,7 +88,7 @@ def _narrow(x: NDArray[np.generic], name: str) -> NDArray[np.generic]:
     if x.dtype.kind == "b" or x.dtype == np.uint8:
         return x.astype(np.uint8, copy=False)
     kind = np.float32 if x.dtype.kind == "f" else np.int32
-    limit = np.finfo(np.float32).max if kind is np.float32 else np.iinfo(np.int32).max
+    limit = float(np.finfo(np.float32).max if kind is np.float32 else np.iinfo(np.int32).max)
     largest = max(abs(float(x.max())), abs(float(x.min())))
     if largest > limit:
         raise InputError(f"{name}: expected numbers up to {limit:g}, found {largest:g}")
