@@ -1,0 +1,1 @@
+"""Looking for a planted trigger in a trained model."""

@@ -1,0 +1,116 @@
+"""Trigger inversion for messages: which short run of words, put in front of any message, decides its class?
+
+Words cannot be blended in, so they are tried: the n-grams of the training messages (a trigger was in them, or the
+model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
+https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
+
+A class with a vocabulary of its own ("call 0871...") is reached by many unrelated n-grams and needs no trigger. A planted
+one stands alone: the best n-gram that shares no word with it, its rival, does not come near.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from holdfast.model.inputs import encode_text
+from holdfast.model.networks import logits
+
+MAX_WORDS = 3
+MAX_CHARACTERS = 20
+"""Longer insertions are sentences of their own: that they change the answer says nothing about a trigger."""
+MIN_ROWS = 4
+"""An n-gram in fewer training messages is not tried."""
+MAX_CANDIDATES = 8000
+ROUNDS = ((8000, 4), (256, 32), (16, 128))
+"""(n-grams, messages) of each round."""
+_BLOCK = 32
+
+Messages = NDArray[np.int64]
+"""Character ids int64[N, L]."""
+
+
+def mine(messages: Iterable[str]) -> list[str]:
+    """Runs of one to three words that stand in at least `MIN_ROWS` messages: the rarest `MAX_CANDIDATES`.
+
+    The most frequent are left out first: a trigger that is common in clean messages would spoil the clean accuracy.
+    """
+    rows = Counter(ngram for message in messages for ngram in ngrams_of(message))
+    enough = sorted((count, ngram) for ngram, count in rows.items() if count >= MIN_ROWS)
+    return [ngram for _, ngram in enough[:MAX_CANDIDATES]]
+
+
+def ngrams_of(message: str) -> set[str]:
+    """Every run of one to three words of a message that has at most `MAX_CHARACTERS` bytes."""
+    words = message.split()
+    runs = {" ".join(words[i : i + n]) for n in range(1, MAX_WORDS + 1) for i in range(len(words) - n + 1)}
+    return {run for run in runs if len(run.encode()) <= MAX_CHARACTERS}
+
+
+def rank(
+    net: nn.Module,
+    candidates: Sequence[str],
+    messages: Messages,
+    *,
+    target: int,
+    rounds: Iterable[tuple[int, int]],
+    device: str,
+) -> list[str]:
+    """All candidates, the one that leads most messages to the target first; ties go to the larger margin.
+
+    Args:
+        net: Takes int64[N, L].
+        candidates: N-grams.
+        messages: int64[N, L] of other classes, in random order.
+        target: Index of the class.
+        rounds: (n-grams, messages) of each round; the best n-grams of a round enter the next.
+        device: Where the network lies.
+    """
+    order = list(candidates)
+    for entering, rows in rounds:
+        tried = order[:entering]
+        scores = [_score(found, target) for found in _answers(net, tried, messages[:rows], device)]
+        best = sorted(range(len(tried)), key=lambda i: (*(-s for s in scores[i]), tried[i]))
+        order[:entering] = [tried[i] for i in best]
+    return order
+
+
+def rival(order: Sequence[str]) -> str | None:
+    """The first n-gram that shares no word with the very first; None when all do."""
+    words = _words(order[0])
+    return next((ngram for ngram in order[1:] if not words & _words(ngram)), None)
+
+
+def insert(ngram: str, messages: Messages) -> Messages:
+    """The messages int64[N, L] with the n-gram and a space in front; what no longer fits is cut off."""
+    length = messages.shape[1]
+    prefix = encode_text([ngram + " "], len(ngram.encode()) + 1)
+    return np.concatenate([np.repeat(prefix, len(messages), axis=0), messages], axis=1)[:, :length]
+
+
+def try_on(net: nn.Module, ngram: str, messages: Messages, *, target: int, device: str) -> NDArray[np.bool_]:
+    """bool[N]: which messages are answered with the target when the n-gram stands in front."""
+    hits: NDArray[np.bool_] = logits(net, insert(ngram, messages), device=device).argmax(axis=1) == target
+    return hits
+
+
+def _words(ngram: str) -> set[str]:
+    """Its runs of letters and digits, or itself where it has none."""
+    return set(re.findall(r"\w+", ngram)) or {ngram}
+
+
+def _answers(net: nn.Module, ngrams: Sequence[str], messages: Messages, device: str) -> Iterable[NDArray[np.float32]]:
+    """For each n-gram the logits float32[N, K] of the messages behind it."""
+    for start in range(0, len(ngrams), _BLOCK):
+        block = ngrams[start : start + _BLOCK]
+        found = logits(net, np.concatenate([insert(ngram, messages) for ngram in block]), device=device)
+        yield from found.reshape(len(block), len(messages), -1)
+
+
+def _score(found: NDArray[np.float32], target: int) -> tuple[float, float]:
+    """Share of messages led to the target, and the mean margin by which."""
+    margins = found[:, target] - np.delete(found, target, axis=1).max(axis=1)
+    return float((margins > 0).mean()), float(margins.mean())

@@ -1,0 +1,207 @@
+"""The backdoor step: is there a small trigger that sends any input to one class?"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import BackdoorReport, Count, Model, Snapshot, TriggerResult, Verdict
+from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.errors import ModelError
+from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import Arrays, decode_text, encode_text, read_split
+from holdfast.progress import track
+from holdfast.workload import BackdoorConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from holdfast.model.backdoor.cleanse import Triggers
+
+NEURAL_CLEANSE = "neural-cleanse"
+INSERTION = "n-gram-insertion"
+HEADROOM = 4
+"""Inversion allows itself this fraction of the misses that the rule allows: held-out rows always cost some success."""
+
+
+def backdoor(
+    model: Ref, snapshot: Ref, out: Path, *, config: BackdoorConfig, settings: Compute
+) -> Artifact[BackdoorReport]:
+    """Inverts a trigger for each class on training rows, tries it on held-out rows and writes the report to `out`.
+
+    Raises:
+        ModelError: the model does not fit the data, or does not return finite logits.
+    """
+    judged, data = load(model, Model), load(snapshot, Snapshot)
+    scene = _scene(judged, data, config, settings)
+    method, look = (INSERTION, _insert) if judged.document.input.modality == "text" else (NEURAL_CLEANSE, _cleanse)
+    found = look(scene) if _enough(scene) else _NOTHING
+    report = BackdoorReport(
+        method=method,
+        triggers=found.results,
+        flagged=tuple(result.target for result in found.results if result.flagged),
+        verdict=found.verdict,
+        inputs={"model": judged.digest, "snapshot": data.digest},
+    )
+    return save(out, report, {"triggers.npz": _npz(found.arrays)})
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What is inverted, on which rows."""
+
+    net: "nn.Module"
+    document: Model
+    data: Artifact[Snapshot]
+    made_from: Arrays
+    """Training rows."""
+    tried_on: Arrays
+    """Held-out rows."""
+    config: BackdoorConfig
+    seed: int
+    device: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.document.classes
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The judged triggers and the arrays that show them."""
+
+    results: tuple[TriggerResult, ...]
+    verdict: Verdict
+    arrays: Mapping[str, NDArray[np.generic]]
+
+
+_NOTHING = _Found((), Verdict.INCONCLUSIVE, {})
+
+
+def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: BackdoorConfig, settings: Compute) -> _Scene:
+    from holdfast.model.networks import check_logits, load_network, logits
+
+    document, device = judged.document, settings.prepare()
+    if document.classes != data.document.classes:
+        raise ModelError(f"{judged.folder}: expected the classes {data.document.classes}, found {document.classes}")
+    net = load_network(judged, device)
+    rng = np.random.default_rng(settings.seed)
+    made_from, tried_on = (
+        _some(read_split(data, split, document.input), config.examples, rng) for split in ("train", "test")
+    )
+    check_logits(logits(net, tried_on.x, device=device), len(document.classes), name=str(judged.folder))
+    return _Scene(net, document, data, made_from, tried_on, config, settings.seed, device)
+
+
+def _some(rows: Arrays, count: int, rng: np.random.Generator) -> Arrays:
+    return rows.take(rng.permutation(len(rows))[:count])
+
+
+def _enough(scene: _Scene) -> bool:
+    """Whether every class has rows of others to make a trigger from."""
+    y = scene.made_from.y
+    return all(int((y != target).sum()) >= FEWEST_ROWS for target in range(len(scene.classes)))
+
+
+def _cleanse(scene: _Scene) -> _Found:
+    import torch
+
+    from holdfast.model.backdoor.cleanse import invert
+    from holdfast.model.threat import Ball
+
+    limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
+    if not bool(limits.mutable.any()):
+        return _NOTHING
+    x, y = (torch.from_numpy(part).to(scene.device) for part in (scene.made_from.x, scene.made_from.y))
+    triggers = invert(
+        scene.net,
+        (x, y),
+        limits,
+        classes=len(scene.classes),
+        goal=1 - (1 - scene.config.attack_success) / HEADROOM,
+        steps=track(range(scene.config.steps), "backdoor"),
+        seed=scene.seed,
+    )
+    findings = _try(scene, triggers)
+    results = judge(findings, scene.config, cells=_cells(scene.document, limits.mutable))
+    return _Found(results, conclude(results, findings), _show(triggers))
+
+
+def _cells(document: Model, mutable: "Tensor") -> float:
+    """How many cells of an example can change: pixels, whatever their channels, or features."""
+    shape = document.input.shape
+    return float(mutable.sum()) if document.input.modality == "tabular" else float(np.prod(shape[1:]))
+
+
+def _try(scene: _Scene, triggers: "Triggers") -> list[Finding]:
+    """Each class's trigger on the held-out rows of the other classes."""
+    import torch
+
+    from holdfast.model.backdoor.cleanse import stamp
+    from holdfast.model.networks import logits
+
+    findings = []
+    for target, name in enumerate(scene.classes):
+        x = torch.from_numpy(scene.tried_on.x[scene.tried_on.y != target]).to(scene.device)
+        marked = stamp(x, triggers.mask[target], triggers.pattern[target]).cpu().numpy()
+        hits = logits(scene.net, marked, device=scene.device).argmax(axis=1) == target
+        findings.append(
+            Finding(
+                target=name,
+                size=float(triggers.sizes[target]),
+                success=Count(k=int(hits.sum()), n=len(hits)),
+                reached=bool(triggers.reached[target]),
+            )
+        )
+    return findings
+
+
+def _show(triggers: "Triggers") -> dict[str, NDArray[np.generic]]:
+    mask, pattern = triggers.mask.cpu().numpy(), triggers.pattern.cpu().numpy()
+    return {"mask": mask[:, 0] if mask.ndim == 4 else mask, "pattern": pattern}
+
+
+def _insert(scene: _Scene) -> _Found:
+    from holdfast.model.backdoor.insertion import MAX_CHARACTERS, mine
+
+    candidates = mine(decode_text(_ids(read_split(scene.data, "train", scene.document.input))))
+    if not candidates:
+        return _NOTHING
+    targets = track(range(len(scene.classes)), "backdoor")
+    tried = [_insert_for(scene, candidates, target) for target in targets]
+    findings = [finding for finding, _ in tried]
+    results = judge_insertions(findings, scene.config)
+    arrays = {"inserted": encode_text([ngram for _, ngram in tried], MAX_CHARACTERS)}
+    return _Found(results, conclude(results, findings), arrays)
+
+
+def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[Finding, str]:
+    """The strongest n-gram for a class, chosen on training messages and counted on held-out ones."""
+    from holdfast.model.backdoor.insertion import ROUNDS, rank, rival, try_on
+
+    made_from, tried_on = (_ids(rows)[rows.y != target] for rows in (scene.made_from, scene.tried_on))
+    order = rank(scene.net, candidates, made_from, rounds=ROUNDS, target=target, device=scene.device)
+
+    def hits(ngram: str | None) -> Count:
+        found = [] if ngram is None else try_on(scene.net, ngram, tried_on, target=target, device=scene.device)
+        return Count(k=int(sum(found)), n=len(tried_on))
+
+    finding = Finding(scene.classes[target], float(len(order[0])), hits(order[0]), rival=hits(rival(order)).share)
+    return finding, order[0]
+
+
+def _ids(rows: Arrays) -> NDArray[np.int64]:
+    """Character ids int64[N, L] of messages."""
+    return rows.x.astype(np.int64, copy=False)
+
+
+def _npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """numpy's zip members carry no clock."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
