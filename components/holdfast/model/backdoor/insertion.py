@@ -4,8 +4,8 @@ Words cannot be blended in, so they are tried: the n-grams of the training messa
 model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
 https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
 
-A class with a vocabulary of its own ("call 0871...") is reached by many unrelated n-grams and needs no trigger. A planted
-one stands alone: the best n-gram that shares no word with it, its rival, does not come near.
+A class with a vocabulary of its own ("call 0871...") is reached by many unrelated n-grams and needs no trigger. A
+planted one stands alone: the best n-gram that shares no word with it, its rival, does not come near.
 """
 
 import re

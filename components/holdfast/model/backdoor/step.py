@@ -187,11 +187,17 @@ def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[
     made_from, tried_on = (_ids(rows)[rows.y != target] for rows in (scene.made_from, scene.tried_on))
     order = rank(scene.net, candidates, made_from, rounds=ROUNDS, target=target, device=scene.device)
 
-    def hits(ngram: str | None) -> Count:
-        found = [] if ngram is None else try_on(scene.net, ngram, tried_on, target=target, device=scene.device)
-        return Count(k=int(sum(found)), n=len(tried_on))
+    def hits(ngram: str) -> Count:
+        found = try_on(scene.net, ngram, tried_on, target=target, device=scene.device)
+        return Count(k=int(found.sum()), n=len(found))
 
-    finding = Finding(scene.classes[target], float(len(order[0])), hits(order[0]), rival=hits(rival(order)).share)
+    other = rival(order)
+    finding = Finding(
+        target=scene.classes[target],
+        size=float(len(order[0])),
+        success=hits(order[0]),
+        rival=0.0 if other is None else hits(other).share,
+    )
     return finding, order[0]
 
 
