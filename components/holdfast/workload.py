@@ -151,7 +151,9 @@ class BackdoorConfig(Section):
     steps: int = Field(300, gt=0)
     examples: int = Field(400, gt=0)
     anomaly_index: float = Field(2.0, gt=0)
-    relative_norm: float = Field(0.3, gt=0)
+    relative_norm: float = Field(0.5, gt=0)
+    """Largest size of a trigger, relative to the median of the other classes'. Measured on digits: planted 0.22-0.44,
+    clean 0.73 and more."""
     attack_success: Share = 0.9
 
 
