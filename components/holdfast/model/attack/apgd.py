@@ -42,10 +42,10 @@ def apgd(
 
 def checkpoints(steps: int) -> list[int]:
     """Steps at which the step size is judged: p_0 = 0, p_1 = 0.22, gaps shrinking by 0.03 down to 0.06."""
-    shares = [0.0, 0.22]
-    while shares[-1] < 1:
-        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return sorted({-int(-share * steps // 1) for share in shares if 0 < share <= 1})
+    hundredths = [0, 22]
+    while hundredths[-1] < 100:
+        hundredths.append(hundredths[-1] + max(hundredths[-1] - hundredths[-2] - 3, 6))
+    return sorted({-(-share * steps // 100) for share in hundredths if 0 < share <= 100})
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holdfast.model.attack.losses import correct, margin
 from holdfast.model.inputs import PAD, TYPED
-from holdfast.model.threat import Ball, random_edits
+from holdfast.model.threat import Ball
 
 
 @runtime_checkable
@@ -62,17 +62,22 @@ def hotflip(
 ) -> Tensor:
     """Greedy flips: each round tries the `candidates` most promising ones and keeps the best.
 
-    Restarts after the first begin with one random flip. Broken messages leave the batch; wrong ones stay as they are.
+    Restarts after the first take one flip of the best message so far back, at random, and flip once more. Broken
+    messages leave the batch; those answered wrongly to begin with stay as they are.
     """
     found = ids.clone()
     alive = correct(net, ids, y).nonzero()[:, 0]
-    for restart in range(restarts):
-        if len(alive) == 0 or int(ball.epsilon) == 0:
+    for restart in range(restarts if int(ball.epsilon) else 0):
+        if len(alive) == 0:
             break
-        start = random_edits(ids[alive], min(restart, 1), generator)
-        point = _greedy(net, start, (ids[alive], y[alive]), int(ball.epsilon) - min(restart, 1), candidates)
-        found[alive] = point
-        alive = alive[correct(net, point, y[alive])]
+        batch = ids[alive], y[alive]
+        if restart == 0:
+            point = _greedy(net, batch[0], batch, int(ball.epsilon), candidates)
+        else:
+            start = _one_back(found[alive], batch[0], generator)
+            point = _greedy(net, start, batch, 1, candidates)
+        found[alive] = _better(net, point, found[alive], batch[1])
+        alive = alive[correct(net, found[alive], batch[1])]
     return found
 
 
@@ -87,19 +92,40 @@ def _greedy(net: nn.Module, point: Tensor, batch: tuple[Tensor, Tensor], rounds:
 
 def _best_flip(net: nn.Module, point: Tensor, y: Tensor, scores: Tensor, candidates: int) -> Tensor:
     """Each message with the one flip that raises its margin most, of the `candidates` best-scored ones."""
-    top = scores.flatten(1).topk(candidates, dim=1)
-    typed = torch.tensor(TYPED, device=point.device)
+    values, where, symbols = _candidates(scores, candidates)
     best = point
     with torch.no_grad():
         height = margin(net(point).float(), y)
-        for k in range(candidates):
-            where, symbol = top.indices[:, k] // len(TYPED), typed[top.indices[:, k] % len(TYPED)]
-            tried = point.scatter(1, where[:, None], symbol[:, None])
+        for k in range(values.shape[1]):
+            tried = point.scatter(1, where[:, k : k + 1], symbols[:, k : k + 1])
             value = margin(net(tried).float(), y)
-            better = (value > height) & (top.values[:, k] > -torch.inf)
+            better = (value > height) & (values[:, k] > -torch.inf)
             best = torch.where(better[:, None], tried, best)
             height = torch.where(better, value, height)
     return best
+
+
+def _candidates(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, positions and symbols [N, count]: half the best of all flips, half the best flip of other positions."""
+    typed = torch.tensor(TYPED, device=scores.device)
+    flat = scores.flatten(1).topk(count - count // 2, dim=1)
+    of_position = scores.max(2)
+    top = of_position.values.topk(min(count // 2, scores.shape[1]), dim=1)
+    symbols = torch.cat([flat.indices % len(TYPED), of_position.indices.gather(1, top.indices)], dim=1)
+    where = torch.cat([flat.indices // len(TYPED), top.indices], dim=1)
+    return torch.cat([flat.values, top.values], dim=1), where, typed[symbols]
+
+
+def _one_back(point: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    keys = torch.rand(ids.shape, generator=generator, device=ids.device).masked_fill(point == ids, -1.0)
+    place = keys.argmax(1, keepdim=True)
+    return point.scatter(1, place, ids.gather(1, place))
+
+
+def _better(net: nn.Module, one: Tensor, other: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        higher = margin(net(one).float(), y) > margin(net(other).float(), y)
+    return torch.where(higher[:, None], one, other)
 
 
 def _embedding(net: nn.Module) -> Embedding:

@@ -35,7 +35,7 @@ BATCH = 512
 MOST_TARGETS = 9
 _PGD = {"pr": (20, 2), "nightly": (50, 5), "release": (50, 5)}
 _QUERIES = {"pr": 200, "nightly": 1000, "release": 5000}
-_HOTFLIP = {"pr": (8, 2), "nightly": (16, 5), "release": (32, 10)}
+_HOTFLIP = {"pr": (16, 4), "nightly": (32, 8), "release": (64, 16)}
 _APGD_STEPS = 100
 _MEMBERS = ("apgd-ce", "apgd-dlr-targeted", "square")
 

@@ -1,0 +1,133 @@
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.artifacts.documents import Baseline, Model, RobustnessReport, Snapshot, ThreatModel, Verdict
+from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
+from holdfast.errors import IntegrityError, ModelError
+from holdfast.model.attack.step import attack
+from holdfast.model.compute import Compute
+from holdfast.model.train.step import train
+from holdfast.workload import AttackConfig, NetworkConfig, RecipeConfig, TrainConfig
+
+SETTINGS = Compute(seed=0, device="cpu", threads=1)
+CONFIG = AttackConfig(examples=120)
+FAST = AttackConfig(examples=60, second_opinion=False)
+
+
+def report(
+    model: Artifact[Model],
+    data: Artifact[Snapshot],
+    out: Path,
+    config: AttackConfig = FAST,
+    baseline: Ref | None = None,
+) -> Artifact[RobustnessReport]:
+    return attack(
+        Ref(model.folder, model.digest), Ref(data.folder), out, config=config, baseline=baseline, settings=SETTINGS
+    )
+
+
+def champion(model: Artifact[Model], out: Path) -> Ref:
+    with write_artifact(out) as work:
+        shutil.copytree(model.folder, work / "model")
+        seal(work, Baseline(name="digits", present=True, model_version=1, model=model.digest))
+    return Ref(out)
+
+
+def test_a_plain_model_falls_and_a_hardened_one_stands(
+    robust: Artifact[Model], plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    hard = report(robust, digits, tmp_path / "hard", CONFIG).document
+    soft = report(plain, digits, tmp_path / "soft", CONFIG).document
+    assert soft.clean.share > 0.9
+    assert soft.worst_case.share < 0.6
+    assert hard.worst_case.share > 0.75
+    assert {check.name: check.verdict for check in hard.masking if check.verdict is not Verdict.PASS} == {}
+    assert [a.name for a in hard.attacks] == ["fgsm", "pgd-ce", "pgd-margin", "square", "pgd-ce"]
+    assert hard.attacks[-1].library.startswith("adversarial-robustness-toolbox")
+
+
+def test_the_worst_case_is_counted_per_example(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    made = report(robust, digits, tmp_path / "r")
+    with np.load(made.open("flags.npz"), allow_pickle=False) as flags:
+        every = np.stack([flags[a.name] for a in made.document.attacks])
+        assert made.document.worst_case.k == (flags["clean"] & every.all(axis=0)).sum() == flags["worst"].sum()
+        assert len(set(flags["index"])) == 60
+        assert flags["index"].max() < 360
+
+
+def test_accuracy_falls_along_the_curve(robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> None:
+    made = report(robust, digits, tmp_path / "r").document
+    assert [p.epsilon for p in made.curve] == [Fraction(n, 20) for n in range(5)]
+    held = [p.survived.k for p in made.curve]
+    assert held == sorted(held, reverse=True)
+    assert held[0] == made.clean.k
+
+
+def test_twice_the_same_bytes(robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> None:
+    assert report(robust, digits, tmp_path / "a").digest == report(robust, digits, tmp_path / "b").digest
+
+
+def test_the_champion_meets_the_same_attacks_on_the_same_examples(
+    robust: Artifact[Model], plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    old = champion(plain, tmp_path / "baseline")
+    made = report(robust, digits, tmp_path / "r", baseline=old).document
+    alone = report(plain, digits, tmp_path / "alone").document
+    paired = made.champion_worst_case
+    assert paired is not None
+    assert paired.both + paired.only_candidate == made.worst_case.k
+    assert paired.both + paired.only_champion == alone.worst_case.k
+    assert paired.both + paired.only_candidate + paired.only_champion + paired.neither == 60
+    assert set(made.inputs) == {"model", "snapshot", "baseline"}
+
+
+def test_a_champion_whose_bytes_were_changed_is_refused(
+    robust: Artifact[Model], plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    old = champion(plain, tmp_path / "baseline")
+    path = old.folder / "model" / "artifact.json"
+    path.write_bytes(path.read_bytes().replace(b'"seed":0', b'"seed":1'))
+    with pytest.raises(IntegrityError, match="expected artifact"):
+        report(robust, digits, tmp_path / "r", baseline=old)
+    assert not (tmp_path / "r").exists()
+
+
+def test_no_champion_no_comparison(robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> None:
+    none = save(tmp_path / "baseline", Baseline(name="digits", present=False))
+    made = report(robust, digits, tmp_path / "r", baseline=Ref(none.folder)).document
+    assert made.champion_worst_case is None
+
+
+def test_the_release_tier_runs_the_ensemble(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    config = AttackConfig(examples=20, tier="release", second_opinion=False)
+    found = {a.name: a.survived.k for a in report(robust, digits, tmp_path / "r", config).document.attacks}
+    assert found["autoattack-class"] <= min(found["apgd-ce"], found["apgd-dlr-targeted"], found["square"])
+
+
+def test_messages_meet_character_flips(messages: Artifact[Snapshot], tmp_path: Path) -> None:
+    config = TrainConfig(
+        name="messages",
+        network=NetworkConfig(architecture="text"),
+        threat=ThreatModel(norm="edits", epsilon="2", unit="characters"),
+        train=RecipeConfig(epochs=10, batch=32, learning_rate=0.01),
+    )
+    model = train(Ref(messages.folder), tmp_path / "m", scan=None, config=config, settings=SETTINGS, checkpoint=None)
+    made = report(model, messages, tmp_path / "r", AttackConfig(examples=60)).document
+    assert [a.name for a in made.attacks] == ["hotflip-at-once", "hotflip", "random-edits"]
+    assert [str(p.epsilon) for p in made.curve] == ["0", "1", "2", "3", "4"]
+    assert made.worst_case.share > 0.8
+
+
+def test_a_model_of_other_classes_is_refused(
+    robust: Artifact[Model], breast_cancer: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="expected the classes .*malignant.*, found"):
+        report(robust, breast_cancer, tmp_path / "r")

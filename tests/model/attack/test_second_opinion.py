@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from holdfast.artifacts.documents import Feature, InputSpec, ThreatModel
+from holdfast.model.attack.losses import cross_entropy
+from holdfast.model.attack.suite import pgd_plan, survivors
+from holdfast.model.networks import build
+from holdfast.model.threat import Ball
+from holdfast.workload import NetworkConfig
+
+pytest.importorskip("art.attacks.evasion")
+
+from holdfast.model.attack.art import library, second_opinion  # noqa: E402
+
+Scene = tuple[nn.Module, Tensor, Tensor, Ball]
+
+
+def both(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> tuple[int, int]:
+    """Survivors of 20 steps with 2 restarts: ours, the toolbox's."""
+    ours = survivors(net, x, y, ball, pgd_plan("pgd", 20, 2, cross_entropy), seed=0)
+    theirs = second_opinion(net, x, y, ball, classes=net(x).shape[1], steps=20, restarts=2, seed=0)
+    return int(ours.sum()), int(theirs.sum())
+
+
+def test_our_pgd_and_the_toolbox_agree_within_two_points(scene: Scene) -> None:
+    ours, theirs = both(*scene)
+    assert 100 < ours < 195
+    assert abs(ours - theirs) <= 0.02 * 200
+
+
+def test_they_agree_in_l2_too(scene: Scene) -> None:
+    net, x, y, ball = scene
+    wide = Ball.of(ThreatModel(norm="l2", epsilon="1/2", unit="any"), _image(), "cpu")
+    ours, theirs = both(net, x, y, wide)
+    assert abs(ours - theirs) <= 0.02 * 200
+
+
+def test_they_agree_on_a_table_with_scales_and_an_immutable_feature() -> None:
+    features = tuple(Feature(name=f"f{i}", lower=-9e3, upper=9e3, scale=10.0**i, mutable=i != 1) for i in range(4))
+    spec = InputSpec(modality="tabular", shape=(4,), dtype="float32", features=features)
+    net = build(NetworkConfig(architecture="mlp"), spec, 3, seed=0).eval()
+    x = torch.randn(150, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([f.scale for f in features])
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    ball = Ball.of(ThreatModel(norm="linf", epsilon="1/5", unit="any"), spec, "cpu")
+    ours, theirs = both(net, x, y, ball)
+    assert 10 < ours < 140
+    assert abs(ours - theirs) <= 3
+
+
+def test_the_same_seed_gives_the_same_opinion_and_leaves_numpy_alone(scene: Scene) -> None:
+    net, x, y, ball = scene
+    np.random.seed(11)  # the global generator is what the toolbox draws from
+    before = np.random.get_state()[1].tolist()
+    one, two = (second_opinion(net, x, y, ball, classes=10, steps=3, restarts=1, seed=4) for _ in range(2))
+    assert torch.equal(one, two)
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_the_library_is_named_with_its_version() -> None:
+    assert library().startswith("adversarial-robustness-toolbox 1.20")
+
+
+def _image() -> InputSpec:
+    return InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
