@@ -1,0 +1,198 @@
+"""The detectors by themselves, on arrays with a known answer."""
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from holdfast.model.inputs import Arrays
+from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
+from holdfast.model.scan.holdout import hold_out, lower_bound, planted_groups
+from holdfast.model.scan.labels import find_label_errors, label_quality
+from holdfast.model.scan.learners import Learner, Predictor
+from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
+from holdfast.model.scan.pairs import repeated_pairs
+from holdfast.model.scan.ranking import class_ranks, ranks, vote
+from holdfast.model.scan.spectral import que_scores, spectral_ranks
+from holdfast.model.scan.transplant import Hosts, Suspects, find_transplant, matches, shared_pattern
+
+
+def nearest_mean() -> Learner:
+    """A learner without randomness: the nearest class mean, with probabilities 0 and 1."""
+
+    def learn(rows: Arrays, seed: int) -> Predictor:
+        means = np.stack([np.asarray(rows.x[rows.y == k], dtype=np.float64).mean(axis=0) for k in np.unique(rows.y)])
+        return lambda x: np.eye(len(means))[((x[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)]
+
+    return learn
+
+
+def two_clouds(rng: np.random.Generator, n: int = 100) -> Arrays:
+    x = rng.normal(size=(2 * n, 4)).astype(np.float32)
+    x[n:, 0] += 8
+    return Arrays(x, np.repeat([0, 1], n))
+
+
+def test_ranks_are_shares_of_rows_below() -> None:
+    assert ranks(np.array([3.0, 1.0, 2.0, 2.0])).tolist() == [0.75, 0.0, 0.25, 0.25]
+
+
+def test_ranks_within_classes_do_not_mix() -> None:
+    assert class_ranks(np.array([5.0, 6.0, 1.0, 0.0]), np.array([0, 0, 1, 1])).tolist() == [0.0, 0.5, 0.5, 0.0]
+
+
+def test_one_inverted_detector_cannot_outvote_two() -> None:
+    good = np.arange(100.0)
+    assert vote([good, good**3, -good]).argmax() == 99
+
+
+def test_a_vote_without_detectors_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one detector"):
+        vote([])
+
+
+def test_que_of_alpha_zero_is_the_mean_square() -> None:
+    # With alpha 0 every direction weighs the same: |z|^2 / D by definition.
+    z = np.random.default_rng(0).normal(size=(50, 3))
+    np.testing.assert_allclose(que_scores(z, 0.0), (z**2).mean(axis=1), rtol=1e-12)
+
+
+def test_a_minority_apart_in_one_direction_ranks_first() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 30))
+    x[:60, 7] += 6
+    found = np.argsort(-spectral_ranks(x, np.zeros(300, dtype=np.int64), 0))[:60]
+    assert (found < 60).mean() > 0.95
+
+
+def test_small_and_constant_classes_have_no_outliers() -> None:
+    y = np.array([0] * 5 + [1] * 40)
+    assert spectral_ranks(np.ones((45, 3)), y, 0).max() == 0
+
+
+def test_folds_spread_every_class_evenly() -> None:
+    y = np.repeat([0, 1], [40, 20])
+    fold = assign_folds(y, 4, seed=0)
+    assert np.bincount(fold[y == 0]).tolist() == [10] * 4
+    assert np.bincount(fold[y == 1]).tolist() == [5] * 4
+
+
+def test_the_outermost_share_is_taken_in_each_class() -> None:
+    y = np.repeat([0, 1], [10, 20])
+    assert [outermost(np.arange(30.0), y, 0.5)[y == k].sum() for k in (0, 1)] == [5, 10]
+
+
+def test_no_row_is_judged_by_a_model_that_saw_it() -> None:
+    rows = Arrays(np.arange(40, dtype=np.float32)[:, None], np.tile([0, 1], 20))
+
+    def remember(seen: Arrays, seed: int) -> Predictor:
+        return lambda x: np.stack([np.isin(x[:, 0], seen.x[:, 0]), np.zeros(len(x))], axis=1).astype(np.float64)
+
+    assert out_of_fold(remember, rows, np.ones(40, dtype=bool), folds=4, seed=0)[:, 0].max() == 0
+
+
+def test_a_confident_contradiction_is_a_label_error() -> None:
+    p = np.tile([0.99, 0.01], (100, 1))
+    y = np.zeros(100, dtype=np.int64)
+    y[[4, 9]] = 1
+    found = find_label_errors(p, y)
+    assert sorted(found.suspects.tolist()) == [4, 9]
+    assert (found.share, found.alarm) == (0.02, True)
+
+
+def test_uncertain_rows_are_no_label_errors() -> None:
+    p = np.tile([0.6, 0.4], (100, 1))
+    assert not find_label_errors(p, np.ones(100, dtype=np.int64)).alarm
+
+
+def test_label_quality_is_half_the_margin_above_one_half() -> None:
+    # cleanlab's definition: (p_label - max other + 1) / 2.
+    assert label_quality(np.array([[0.7, 0.2, 0.1]]), np.array([1]))[0] == pytest.approx((0.2 - 0.7 + 1) / 2)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (8, 10), (37, 47), (300, 300)])
+def test_the_bound_on_contradictions_is_clopper_pearson(k: int, n: int) -> None:
+    assert lower_bound(k, n) == pytest.approx(beta.ppf(0.05, k, n - k + 1), rel=1e-9)
+
+
+def test_a_planted_group_is_contradicted_and_an_honest_one_is_not() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    rows.y[100:120] = 0
+    planted, honest = Group("planted", 0, np.arange(100, 120), 1.0), Group("honest", 0, np.arange(20), 1.0)
+    answers = hold_out(nearest_mean(), rows, [honest, planted], seed=0)
+    assert [(a.group.name, a.contradicted, a.planted) for a in answers] == [("planted", 20, True), ("honest", 0, False)]
+
+
+def test_holding_out_a_whole_class_says_nothing() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0)], seed=0) == []
+
+
+def test_groups_are_asked_again_without_the_planted_one() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    rows.y[100:120] = 0
+    inside = Group("inside", 0, np.arange(100, 112), 1.0)
+    whole = Group("whole", 0, np.arange(100, 120), 2.0)
+    assert [a.group.name for a in planted_groups(nearest_mean(), rows, [inside, whole], 0)] == ["whole"]
+
+
+def test_no_planted_group_leaves_the_strongest_as_evidence() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    answers = planted_groups(nearest_mean(), rows, [Group("odd", 0, np.arange(12), 1.0)], 0)
+    assert [(a.group.name, a.planted) for a in answers] == [("odd", False)]
+
+
+def test_ngrams_are_runs_of_one_to_three_words() -> None:
+    assert ngrams_of("By the way!") == {"by", "the", "way", "by the", "the way", "by the way"}
+
+
+def test_the_ngram_that_disbelieved_rows_share_ranks_first() -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefghijklmnop"), 5)) for _ in range(300)]
+    texts[:12] = ["zz " + text for text in texts[:12]]
+    disbelief = np.full(300, 0.05)
+    disbelief[:12] = 0.9
+    best = suspicious_ngrams(texts, np.zeros(300, dtype=np.int64), disbelief)[0]
+    assert (best.name, best.rows.tolist()) == ("zz", list(range(12)))
+
+
+def test_repeated_values_of_one_label_are_found_and_scored_by_surprise() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 6)), np.repeat([0, 1], [300, 100])
+    rows = np.arange(10, 30)
+    x[rows, 2], x[rows, 4], y[rows] = 1.5, -2.0, 1
+    (group,) = repeated_pairs(x, y, list("abcdef"))
+    assert (group.name, group.label, group.rows.tolist()) == ("c = 1.5 and e = -2", 1, rows.tolist())
+    assert group.score == pytest.approx(-20 * np.log(120 / 400))
+
+
+def test_duplicate_rows_count_once() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 3)), np.repeat([0, 1], [200, 200])
+    x[:20] = x[0]
+    assert repeated_pairs(x, y, list("abc")) == []
+
+
+def test_a_shared_patch_is_recovered_exactly() -> None:
+    rng = np.random.default_rng(0)
+    residual = rng.normal(0, 0.1, size=(40, 25))
+    residual[:, 24] = 1.0
+    pattern = shared_pattern(residual, patch=True)
+    assert np.flatnonzero(pattern).tolist() == [24]
+    assert (matches(residual, pattern) > 0.99).all()
+
+
+def test_a_transplanted_trigger_fools_only_the_network_that_learned_it() -> None:
+    rng = np.random.default_rng(0)
+    residual = rng.normal(0, 0.1, size=(40, 16))
+    residual[:30, 15] = 0.9
+
+    def backdoored(x: np.ndarray) -> np.ndarray:
+        return np.eye(2)[(x.reshape(len(x), -1)[:, 15] > 0.5).astype(int)]
+
+    hosts = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
+    honest: Predictor = lambda x: np.eye(2)[np.zeros(len(x), dtype=int)]  # noqa: E731
+    suspects = Suspects(1, residual, residual)
+    found = find_transplant(suspects, Hosts(hosts, backdoored, honest), seed=0)
+    assert (found.contrast, found.success) == (1.0, 1.0)
+    assert found.members.tolist() == list(range(30))
+    assert find_transplant(suspects, Hosts(hosts, backdoored, backdoored), seed=0).contrast == 0
