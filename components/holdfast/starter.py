@@ -57,8 +57,8 @@ THREAT: dict[Modality, str] = {
 CERTIFY: dict[Modality, str] = {
     "image": "  noise: 0.25                   # sigma, input units\n",
     "tabular": "  noise: 0.25                   # sigma, standard deviations of each feature\n",
-    "text": "  noise: 0.7                    # share of characters kept\n"
-    "  radii: [0, 1, 2]              # in characters\n",
+    "text": "  noise: 0.25                   # share of characters kept\n"
+    "  radii: [0, 1]                 # in characters\n",
 }
 NETWORK: dict[Modality, str] = {"image": "cnn", "tabular": "mlp", "text": "text"}
 

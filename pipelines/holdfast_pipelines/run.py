@@ -109,6 +109,43 @@ def run(
         return record.result
 
 
+def roll_out(
+    workload: Path, *, out: Path, tracking: str, seed: int = 0, threads: int = 2, game_day: str | None = None
+) -> RunResult:
+    """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
+
+    Raises:
+        RunError: `out` holds no run that registered a model.
+        StepError: the rollout failed.
+    """
+    before = read_record(out)
+    if before.outcome != "registered" or before.model_version is None:
+        raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
+    settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
+    plan = given.read(workload)
+    machine = Machine(out=out.resolve(), pythons=pythons())
+    with _held(machine.out):
+        record = _Record(machine, before)
+        with record.of_failure():
+            _roll_out(machine, given.rollout_parameters(plan, before.model_version, settings, game_day))
+            record.finish(load(machine.out / "steps" / "rollout", RolloutRecord).document.outcome)
+        return record.result
+
+
+def read_record(out: Path) -> RunResult:
+    """The record of the run in `out`.
+
+    Raises:
+        RunError: there is none, or it is not one.
+    """
+    try:
+        found = json.loads((out / RECORD).read_bytes())
+        steps = tuple(StepRecord(**step) for step in found.pop("steps"))
+        return RunResult(**found, steps=steps)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{out / RECORD}: expected the record of a run, found none that can be read ({error})") from None
+
+
 class _Record:
     """Keeps run.json true while a run goes on."""
 
@@ -199,11 +236,18 @@ def _claimed(out: Path) -> Iterator[None]:
         raise WorkloadError(
             f"{out}: expected an empty folder or an earlier run, found other files; choose another --out"
         )
+    with _held(out):
+        for name in _OURS:
+            _remove(out / name)
+        yield
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The run folder for this process alone."""
     handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(handle, out)
-        for name in _OURS:
-            _remove(out / name)
         yield
     finally:
         os.close(handle)

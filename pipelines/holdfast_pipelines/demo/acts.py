@@ -59,6 +59,7 @@ def poisoned(played: Played) -> Summary:
     return {
         "act": "poisoned",
         "outcome": _outcome(record),
+        "model_version": record["model_version"],
         "planted": len(played.planted),
         "planted_quarantined": found,
         "clean_quarantined": len(quarantined) - found,
@@ -133,7 +134,7 @@ def check(acts: list[Summary]) -> None:
         "act 3 is stopped before training": third["outcome"] == "stopped" and "train" not in third["steps"],
         "act 4 is rolled back": fourth["outcome"] == "rolled_back",
         "no client request failed": all(act["requests"]["failed"] == 0 for act in (first, second, fourth)),
-        "the champion never moved in act 4": fourth["champion_after"] == first["model_version"] + 1,
+        "the champion never moved in act 4": fourth["champion_after"] == second["model_version"],
     }
     wrong = [line for line, holds in told.items() if not holds]
     if wrong:

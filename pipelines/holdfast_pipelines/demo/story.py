@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
-from holdfast_pipelines.run import run
+from holdfast_pipelines.run import roll_out, run
 
 NAME = "digits"
 GAME_DAY = "delay_ms=400,wrong=1.0,after=120"
@@ -84,15 +84,23 @@ def demo(out: Path, *, seed: int) -> None:
 
 
 def _play(stage: Stage) -> Played:
+    """Two runs at a time, because the machine has a second core; what must follow on another waits for it."""
     planted = _deliver(stage)
-    say("act 1 of 4: a clean delivery")
-    _run(stage, "clean", stage.seed)
-    say("act 2 of 4: a poisoned delivery (and, beside it, act 3 and the model that nobody scanned for)")
-    aside = _aside(stage)
-    _run(stage, "poisoned", stage.seed)
-    aside.join()
-    say("act 4 of 4: a candidate that turns bad in production")
-    _run(stage, "regressed", stage.seed + 1, data="clean", game_day=GAME_DAY)
+    say("act 1 of 4: a clean delivery (beside it, for act 2: the model that nobody scanned for)")
+    with _aside(stage, ("unscanned", "unscanned", "poisoned", stage.seed)):
+        _run(stage, "clean")
+    say("act 2 of 4: a poisoned delivery (beside it: act 3, a broken one, and the candidate of act 4)")
+    with _aside(stage, ("broken", NAME, "broken", stage.seed), ("regressed", NAME, "clean", stage.seed + 1)):
+        _run(stage, "poisoned")
+    say("act 4 of 4: the candidate turns bad in production")
+    roll_out(
+        stage.workload(NAME),
+        out=stage.run("regressed"),
+        tracking=stage.tracking,
+        seed=stage.seed,
+        threads=1,
+        game_day=GAME_DAY,
+    )
     return Played(stage.out / "runs", stage.data("clean"), planted, partial(_champion, stage.tracking))
 
 
@@ -131,41 +139,46 @@ def _save(path: Path, delivery: Delivery) -> None:
         np.savez(stream, allow_pickle=False, **delivery.arrays())
 
 
-def _run(stage: Stage, name: str, seed: int, *, data: str | None = None, game_day: str | None = None) -> None:
+def _run(stage: Stage, name: str) -> None:
     run(
         stage.workload(NAME),
-        data=stage.data(data or name),
+        data=stage.data(name),
         out=stage.run(name),
-        seed=seed,
+        seed=stage.seed,
         tracking=stage.tracking,
         cache=stage.cache,
         threads=1,
-        game_day=game_day,
     )
 
 
-def _aside(stage: Stage) -> threading.Thread:
-    """Act 3, then the unscanned model, beside act 2: the machine has a second core."""
-    thread = threading.Thread(target=_play_aside, args=(stage,), daemon=True)
+Aside = tuple[str, str, str, int]
+"""Run folder, workload, delivery and seed of a run without a rollout."""
+
+
+@contextmanager
+def _aside(stage: Stage, *runs: Aside) -> Iterator[None]:
+    """Plays `runs`, one after the other, beside what happens inside; ends when both are done."""
+    thread = threading.Thread(target=_play_aside, args=(stage, runs), daemon=True)
     thread.start()
-    return thread
+    yield
+    thread.join()
 
 
-def _play_aside(stage: Stage) -> None:
-    with (stage.out / "aside.log").open("wb") as log:
-        for workload, data, name in ((NAME, "broken", "broken"), ("unscanned", "poisoned", "unscanned")):
-            command = _command(stage, workload, data, name)
+def _play_aside(stage: Stage, runs: Sequence[Aside]) -> None:
+    with (stage.out / "aside.log").open("ab") as log:
+        for one in runs:
+            command = _command(stage, *one)
             subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dying_with_us(), check=False
             )
 
 
-def _command(stage: Stage, workload: str, data: str, name: str) -> list[str]:
+def _command(stage: Stage, name: str, workload: str, data: str, seed: int) -> list[str]:
     """The same `holdfast run` that a user types."""
     return [
         sys.executable, "-m", "holdfast", "run", "--workload", str(stage.workload(workload)),
-        "--data", str(stage.data(data)), "--out", str(stage.run(name)), "--seed", str(stage.seed),
-        "--tracking", stage.tracking, "--threads", "1", "--no-rollout", "--json",
+        "--data", str(stage.data(data)), "--out", str(stage.run(name)), "--seed", str(seed),
+        "--tracking", stage.tracking, "--threads", "1", "--no-rollout",
     ]  # fmt: skip
 
 

@@ -120,8 +120,11 @@ class Place:
 
     def link(self, target: Path, words: str) -> Markup:
         """A relative link to a file of the run."""
-        relative = os.path.relpath(target.resolve(), self.page.parent.resolve())
-        return tag("a", words, href=quote(Path(relative).as_posix()))
+        return tag("a", words, href=quote(self.path(target)))
+
+    def path(self, target: Path) -> str:
+        """The path of `target` as seen from the page's folder."""
+        return Path(os.path.relpath(target.resolve(), self.page.parent.resolve())).as_posix()
 
 
 def show(cell: Cell) -> Markup | str:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
@@ -88,7 +89,7 @@ def chain(run: Run, place: Place) -> Section:
         "the command checks everything, back to the data."
     )
     table = Table(("step", "artifact (sha256 of artifact.json)", "made from"), rows)
-    command = Facts((("how to verify", code(f"holdfast verify {_last(run)}")),))
+    command = Facts((("how to verify, from this page's folder", code(f"holdfast verify {place.path(_last(run))}")),))
     return Section("chain", "Chain of evidence", (Prose(words), command, table))
 
 
@@ -242,7 +243,7 @@ def _from(role: str, step: str | None) -> str:
     return "" if step is None or step == role else f" ({step})"
 
 
-def _last(run: Run) -> str:
+def _last(run: Run) -> Path:
+    """The folder of the last artifact."""
     done = [step for step in KINDS if step in run.artifacts]
-    record = run.step(done[-1]) if done else None
-    return f"{run.folder.name}/{record.folder}" if record else run.folder.name
+    return run.artifacts[done[-1]].folder if done else run.folder

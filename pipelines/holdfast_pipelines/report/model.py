@@ -125,6 +125,10 @@ def triggers(run: Run, place: Place) -> Section | None:
     )
 
 
+_ROUND = 20
+"""Fractions with a denominator up to this are as people write them: 1/10, not 51/510."""
+
+
 def threat(model: ThreatModel) -> str:
     """A threat model in words: "linf, epsilon 8/255 (input units [0, 1])"."""
     return f"{model.norm}, epsilon {exact(model.epsilon, model.unit)} ({model.unit})"
@@ -133,7 +137,7 @@ def threat(model: ThreatModel) -> str:
 def exact(epsilon: Fraction, unit: str) -> str:
     """An epsilon as people write it: pixels in 255ths, the rest as the shortest fraction."""
     pixels = 255 * epsilon
-    if unit.startswith("input units") and epsilon and pixels.denominator == 1:
+    if unit.startswith("input units") and pixels.denominator == 1 and epsilon.denominator > _ROUND:
         return f"{pixels}/255"
     return str(epsilon)
 
