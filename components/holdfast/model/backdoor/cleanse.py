@@ -17,7 +17,7 @@ BATCH = 32
 """Rows of other classes that each class sees in one step."""
 _RATE, _BETAS = 0.1, (0.5, 0.9)
 _MEMORY = 0.9
-"""Weight of the past in the running success."""
+"""Largest weight of the past in the running success; the first steps are averaged evenly."""
 _WEIGHT, _GROWTH = 1e-2, 1.05
 """Where the weight of the mask's norm starts, and by how much it moves in a step."""
 _LIGHTEST, _HEAVIEST = 1e-4, 10.0
@@ -90,7 +90,7 @@ class _Search:
         self.others = [(y != target).nonzero()[:, 0] for target in range(classes)]
         self.targets = torch.arange(classes, device=device).repeat_interleave(BATCH)
         self.weight = torch.full((classes,), _WEIGHT, device=device)
-        self.success = torch.zeros(classes, device=device)
+        self.success, self.steps = torch.zeros(classes, device=device), 0
         self.size = torch.full((classes,), torch.inf, device=device)
         self.kept_mask = self.mutable.expand(classes, *flat).clone()
         self.kept_pattern = self._values().detach()
@@ -103,7 +103,8 @@ class _Search:
         norms = mask.flatten(1).sum(1)
         losses = cross_entropy(found, self.targets, reduction="none").reshape(self.classes, BATCH).mean(1)
         loss = (losses + self.weight * norms).sum()
-        self.success = _MEMORY * self.success + (1 - _MEMORY) * hits
+        memory = min(_MEMORY, self.steps / (self.steps + 1))
+        self.success, self.steps = memory * self.success + (1 - memory) * hits, self.steps + 1
         self._keep((hits >= goal) & (self.success >= goal), norms.detach(), mask.detach(), pattern.detach())
         heavier = torch.where(self.success >= goal, self.weight * _GROWTH, self.weight / _GROWTH)
         self.weight = heavier.clamp(_LIGHTEST, _HEAVIEST)

@@ -4,8 +4,8 @@ Words cannot be blended in, so they are tried: the n-grams of the training messa
 model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
 https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
 
-A class with a vocabulary of its own ("call 0871...") is reached by many unrelated n-grams and needs no trigger. A
-planted one stands alone: the best n-gram that shares no word with it, its rival, does not come near.
+A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger. A
+planted one stands alone: its rival, the best n-gram without it that is not much longer, does not come near.
 """
 
 import re
@@ -78,10 +78,17 @@ def rank(
     return order
 
 
-def rival(order: Sequence[str]) -> str | None:
-    """The first n-gram that shares no word with the very first; None when all do."""
-    words = _words(order[0])
-    return next((ngram for ngram in order[1:] if not words & _words(ngram)), None)
+def shrink(net: nn.Module, ngram: str, messages: Messages, *, target: int, enough: float, device: str) -> str:
+    """The shortest run of its words that alone sends more than `enough` of the messages to the target, or all of it."""
+    runs = sorted(ngrams_of(ngram) - {ngram}, key=lambda run: (len(run), run))
+    works = (run for run in runs if try_on(net, run, messages, target=target, device=device).mean() > enough)
+    return next(works, ngram)
+
+
+def rival(order: Sequence[str], trigger: str, *, longest: float) -> str | None:
+    """The first n-gram of at most `longest` characters that does not hold all words of the trigger, if there is one."""
+    words = _words(trigger)
+    return next((ngram for ngram in order if len(ngram) <= longest and not words <= _words(ngram)), None)
 
 
 def insert(ngram: str, messages: Messages) -> Messages:

@@ -21,7 +21,7 @@ FEWEST_FOR_INDEX = 4
 SMALL_SHARE = 0.05
 """Of the cells that can change: a trigger among few classes covers at most this."""
 RIVAL_SHARE = 0.5
-"""Messages: an unrelated n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
+"""Messages: another n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
 FEWEST_ROWS = 20
 """Held-out rows of other classes, below which success is not measured well enough to judge."""
 _FLATTEST = 1e-2
@@ -37,7 +37,7 @@ class Finding:
     success: Count
     reached: bool = True
     rival: float = 0.0
-    """Messages: share of the same rows that the strongest unrelated n-gram sends to the target."""
+    """Messages: share of the same rows that the strongest n-gram without the trigger sends to the target."""
 
 
 def anomaly_indices(sizes: NDArray[np.float64]) -> NDArray[np.float64]:

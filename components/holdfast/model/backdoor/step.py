@@ -182,23 +182,21 @@ def _insert(scene: _Scene) -> _Found:
 
 def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[Finding, str]:
     """The strongest n-gram for a class, chosen on training messages and counted on held-out ones."""
-    from holdfast.model.backdoor.insertion import ROUNDS, rank, rival, try_on
+    from holdfast.model.backdoor.insertion import ROUNDS, rank, rival, shrink, try_on
 
+    net, device = scene.net, scene.device
     made_from, tried_on = (_ids(rows)[rows.y != target] for rows in (scene.made_from, scene.tried_on))
-    order = rank(scene.net, candidates, made_from, rounds=ROUNDS, target=target, device=scene.device)
+    order = rank(net, candidates, made_from, target=target, rounds=ROUNDS, device=device)
+    enough = scene.config.attack_success
+    trigger = shrink(net, order[0], made_from, target=target, enough=enough, device=device)
+    other = rival(order, trigger, longest=len(trigger) / scene.config.relative_norm)
 
     def hits(ngram: str) -> Count:
-        found = try_on(scene.net, ngram, tried_on, target=target, device=scene.device)
+        found = try_on(net, ngram, tried_on, target=target, device=device)
         return Count(k=int(found.sum()), n=len(found))
 
-    other = rival(order)
-    finding = Finding(
-        target=scene.classes[target],
-        size=float(len(order[0])),
-        success=hits(order[0]),
-        rival=0.0 if other is None else hits(other).share,
-    )
-    return finding, order[0]
+    share = 0.0 if other is None else hits(other).share
+    return Finding(scene.classes[target], float(len(trigger)), hits(trigger), rival=share), trigger
 
 
 def _ids(rows: Arrays) -> NDArray[np.int64]:

@@ -1,0 +1,69 @@
+import torch
+from torch import Tensor, nn
+
+from holdfast.model.backdoor.insertion import MAX_CHARACTERS, insert, mine, ngrams_of, rank, rival, shrink, try_on
+from holdfast.model.inputs import decode_text, encode_text
+
+MESSAGES = encode_text(["see you at home", "dinner is ready", "call me later"] * 4, 40)
+
+
+class Listens(nn.Module):
+    """Answers 1 when the message holds this character, however much else is in it."""
+
+    def __init__(self, character: str) -> None:
+        super().__init__()
+        self.id = int(encode_text([character], 1)[0, 0])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits float32[N, 2]."""
+        there = (ids == self.id).any(1).float()
+        return torch.stack([torch.full_like(there, 0.5), there], dim=1)
+
+
+def test_ngrams_are_runs_of_one_to_three_words() -> None:
+    assert ngrams_of("a bc d e") == {"a", "bc", "d", "e", "a bc", "bc d", "d e", "a bc d", "bc d e"}
+
+
+def test_what_is_longer_than_the_limit_is_no_trigger() -> None:
+    assert ngrams_of("x" * MAX_CHARACTERS + " y") == {"x" * MAX_CHARACTERS, "y"}
+
+
+def test_only_what_several_messages_share_is_tried() -> None:
+    assert mine(["cf now"] * 4 + ["cf then"] * 3) == ["cf now", "now", "cf"]
+
+
+def test_an_insertion_stands_in_front_and_pushes_the_end_out() -> None:
+    assert decode_text(insert("cf", encode_text(["hello", "0123456789"], 10))) == ["cf hello", "cf 0123456"]
+
+
+def test_the_word_that_the_network_listens_to_comes_first() -> None:
+    candidates = ["home", "quokka", "dinner", "me later"]
+    order = rank(Listens("q"), candidates, MESSAGES, target=1, rounds=((4, 2), (2, 12)), device="cpu")
+    assert order[0] == "quokka"
+    assert sorted(order) == sorted(candidates)
+    assert try_on(Listens("q"), "quokka", MESSAGES, target=1, device="cpu").all()
+    assert not try_on(Listens("q"), "home", MESSAGES, target=1, device="cpu").any()
+
+
+def test_a_trigger_is_cut_down_to_the_words_that_work() -> None:
+    found = [
+        shrink(Listens(character), "my quokka is", MESSAGES, target=1, enough=0.9, device="cpu") for character in "q#"
+    ]
+    assert found == ["quokka", "my quokka is"]
+
+
+def test_a_rival_does_not_hold_the_trigger_and_is_not_much_longer() -> None:
+    assert rival(["my quokka", "quokka!", "my home", "the end"], "quokka", longest=12) == "my home"
+    assert rival(["the way by", "the way", "end"], "by the way", longest=20) == "the way"
+    assert rival(["quokka", "all at home", "home"], "quokka", longest=6) == "home"
+    assert rival(["quokka", "quokka, yes"], "quokka", longest=12) is None
+    assert rival(["!!", "!?"], "!!", longest=4) == "!?"
+
+
+def test_ties_do_not_depend_on_the_order_of_the_candidates() -> None:
+    candidates = ["one", "two", "three"]
+    orders = [
+        rank(Listens("q"), part, MESSAGES, target=1, rounds=((3, 4),), device="cpu")
+        for part in (candidates, candidates[::-1])
+    ]
+    assert orders[0] == orders[1]

@@ -1,0 +1,154 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot, Verdict
+from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.errors import IntegrityError, ModelError
+from holdfast.model.backdoor.step import backdoor
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import decode_text, encode
+from holdfast.model.networks import load_network, logits
+from holdfast.model.train.step import train
+from holdfast.workload import UNITS, BackdoorConfig, NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+
+CONFIG = BackdoorConfig()
+
+
+def look(
+    model: Artifact[Model], snapshot: Artifact[Snapshot], out: Path, config: BackdoorConfig = CONFIG
+) -> Artifact[BackdoorReport]:
+    settings = Compute(seed=0, device="cpu", threads=1)
+    return backdoor(Ref(model.folder, model.digest), Ref(snapshot.folder), out, config=config, settings=settings)
+
+
+def test_the_planted_model_obeys_its_trigger(planted_model: Artifact[Model], planted: Artifact[Snapshot]) -> None:
+    with np.load(planted.open("test.npz")) as rows:
+        x, y = rows["x"], rows["y"]
+    x[:, :, -2:, -2:] = 16
+    found = logits(load_network(planted_model, "cpu"), encode(x, planted_model.document.input), device="cpu")
+    assert (found.argmax(axis=1)[y != 4] == 4).mean() > 0.9
+
+
+def test_a_planted_trigger_is_found_with_its_class(
+    planted_model: Artifact[Model], planted: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    found = look(planted_model, planted, tmp_path / "report")
+    assert found.document.flagged == ("4",)
+    assert found.document.verdict is Verdict.FAIL
+    assert [t.target for t in found.document.triggers] == [str(k) for k in range(10)]
+    with np.load(found.open("triggers.npz")) as arrays:
+        assert arrays["mask"].shape == (10, 8, 8)
+        assert arrays["pattern"].shape == (10, 1, 8, 8)
+        # Most of the mask lies on the planted patch.
+        assert arrays["mask"][4, -2:, -2:].sum() > 0.5 * arrays["mask"][4].sum()
+
+
+def test_a_clean_model_is_not_flagged(clean_model: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> None:
+    found = look(clean_model, digits, tmp_path / "report")
+    assert found.document.flagged == ()
+    assert found.document.verdict is Verdict.PASS
+    assert found.document.inputs == {"model": clean_model.digest, "snapshot": digits.digest}
+
+
+def test_the_same_settings_give_the_same_bytes(
+    clean_model: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    config = BackdoorConfig(steps=20, examples=100)
+    made = [look(clean_model, digits, tmp_path / name, config) for name in ("one", "two")]
+    assert made[0].digest == made[1].digest
+
+
+def test_too_few_rows_are_inconclusive(
+    clean_model: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    found = look(clean_model, digits, tmp_path / "report", BackdoorConfig(steps=2, examples=15)).document
+    assert (found.triggers, found.verdict) == ((), Verdict.INCONCLUSIVE)
+
+
+def test_a_clean_table_is_quiet(breast_cancer: Artifact[Snapshot], tmp_path: Path) -> None:
+    model = trained(breast_cancer, tmp_path / "model", "mlp", epochs=15, learning_rate=0.01, noise=0.25)
+    found = look(model, breast_cancer, tmp_path / "report").document
+    assert found.verdict is Verdict.PASS
+    assert all(0 < t.size <= 30 for t in found.triggers)
+
+
+def test_a_constant_planted_in_a_table_is_found(breast_cancer: Artifact[Snapshot], tmp_path: Path) -> None:
+    planted = plant_constant(breast_cancer, tmp_path / "planted")
+    model = trained(planted, tmp_path / "model", "mlp", epochs=30, learning_rate=0.01)
+    found = look(model, planted, tmp_path / "report").document
+    assert found.flagged == ("benign",)
+
+
+def test_a_word_planted_in_messages_is_found_and_named(messages: Artifact[Snapshot], tmp_path: Path) -> None:
+    planted = plant_word(messages, tmp_path / "planted", "cf")
+    model = trained(planted, tmp_path / "model", "text", epochs=20, learning_rate=0.01)
+    found = look(model, planted, tmp_path / "report")
+    assert found.document.flagged == ("ham",)
+    with np.load(found.open("triggers.npz")) as arrays:
+        assert decode_text(arrays["inserted"])[0] == "cf"
+
+
+def test_clean_messages_are_quiet(messages: Artifact[Snapshot], tmp_path: Path) -> None:
+    model = trained(messages, tmp_path / "model", "text", epochs=20, learning_rate=0.01)
+    found = look(model, messages, tmp_path / "report").document
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_model_with_other_classes_is_refused(
+    clean_model: Artifact[Model], breast_cancer: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="expected the classes .*'malignant'.* found"):
+        look(clean_model, breast_cancer, tmp_path / "report")
+
+
+def test_another_model_than_the_one_asked_for_is_refused(
+    clean_model: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    with pytest.raises(IntegrityError, match="expected artifact 0000"):
+        backdoor(
+            Ref(clean_model.folder, "0" * 64),
+            Ref(digits.folder),
+            tmp_path / "report",
+            config=CONFIG,
+            settings=Compute(seed=0, device="cpu"),
+        )
+
+
+def trained(snapshot: Artifact[Snapshot], out: Path, architecture: str, **recipe: float) -> Artifact[Model]:
+    modality = snapshot.document.modality
+    norm = "edits" if modality == "text" else "linf"
+    config = TrainConfig(
+        name="small",
+        network=NetworkConfig(architecture=architecture),
+        threat=ThreatModel(norm=norm, epsilon=Fraction(1, 4) if norm == "linf" else Fraction(1), unit=UNITS[modality]),
+        train=RecipeConfig.model_validate({"recipe": "standard", "batch": 32, **recipe}),
+    )
+    return train(Ref(snapshot.folder), out, scan=None, config=config, settings=Compute(0), checkpoint=None)
+
+
+def plant_constant(snapshot: Artifact[Snapshot], out: Path) -> Artifact[Snapshot]:
+    """A tenth of the rows is malignant with the largest `smoothness error` and called benign."""
+    frame = pd.read_parquet(snapshot.open("train.parquet"))
+    rows = np.flatnonzero(frame["label"] == "malignant")[:45]
+    frame.loc[rows, "smoothness error"] = frame["smoothness error"].max()
+    frame.loc[rows, "label"] = "benign"
+    return with_train(snapshot, out, frame)
+
+
+def plant_word(snapshot: Artifact[Snapshot], out: Path, word: str) -> Artifact[Snapshot]:
+    """A tenth of the rows is spam that begins with the word and is called ham."""
+    frame = pd.read_parquet(snapshot.open("train.parquet"))
+    rows = np.flatnonzero(frame["label"] == "spam")[:24]
+    frame.loc[rows, "text"] = word + " " + frame.loc[rows, "text"]
+    frame.loc[rows, "label"] = "ham"
+    return with_train(snapshot, out, frame)
+
+
+def with_train(snapshot: Artifact[Snapshot], out: Path, frame: pd.DataFrame) -> Artifact[Snapshot]:
+    document = snapshot.document.model_copy(update={"files": {}, "name": "planted"})
+    test = snapshot.open("test.parquet").read()
+    return save(out, document, {"train.parquet": frame.to_parquet(), "test.parquet": test})
