@@ -475,7 +475,7 @@ def init(
 
     if out.exists() and not force:
         raise WorkloadError(f"{out}: exists already; name another file with --out, or replace it with --force")
-    out.write_text(starter(data, label=label, text=text))
+    out.write_text(starter(data, label=label, text=text, out=str(out)))
     typer.echo(f"{out}\nnext: holdfast run --workload {out}")
 
 

@@ -90,7 +90,7 @@ def table(found: Examination) -> str:
         if environment.steps:
             lines.append(f"{'':10} steps: {', '.join(environment.steps)}")
         if not environment.ready:
-            lines.append(f"{'':10} to get it: make .venv{'-data' if environment.name == 'data' else ''}")
+            lines.append(f"{'':10} to get it: make setup")
     return "\n".join(lines)
 
 

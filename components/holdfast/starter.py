@@ -26,7 +26,7 @@ data:
 network:
   # cnn, mlp, text, or your own: package.module:function returning a torch.nn.Module (logits)
   architecture: {architecture}
-  # arguments: {{width: 64}}      # passed to it
+  # arguments: {{...}}           # passed to it
 
 threat:
 {threat}

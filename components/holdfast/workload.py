@@ -84,7 +84,7 @@ class DriftConfig(Section):
     alpha: float = Field(0.01, gt=0, lt=1)
     """False alarms over all columns together (Bonferroni)."""
     min_effect: float = Field(0.2, ge=0)
-    """Smallest effect that matters: standardized mean difference, or total variation distance."""
+    """Smallest effect that matters: shift in standard deviations (by ranks), or total variation distance."""
     break_share: float = Field(0.5, gt=0, le=1)
     """Share of drifted columns that is a broken delivery whatever the champion says."""
     max_rows: int = Field(20_000, gt=0)

@@ -73,7 +73,7 @@ def test_without_shadow_requests_the_first_step_comes_first():
     ("more", "reason"),
     [
         ({"candidate": (60, 20, 0)}, "fails more often"),
-        ({"pairs": (25, 25)}, "disagrees with the champion"),
+        ({"pairs": (25, 25)}, "candidate and champion differ"),
     ],
 )
 def test_a_proven_fault_turns_back(more, reason):

@@ -189,7 +189,7 @@ class ColumnDrift(Frozen):
     statistic: float
     threshold: float
     effect: float
-    """Effect size: standardized mean difference (number) or total variation distance (category)."""
+    """Effect size: shift in standard deviations, by ranks (number), or total variation distance (category)."""
     drifted: bool
 
 

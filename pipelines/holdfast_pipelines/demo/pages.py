@@ -10,8 +10,6 @@ from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, attack_success, clean_accuracy
 from holdfast_pipelines.report import Chapter, Comparison, Decision, Pictures, write_story
 
-SHOWN = 8
-
 
 def write_page(played: Played, acts: list[Summary], out: Path) -> Path:
     """Writes the report of the demo."""
@@ -69,7 +67,7 @@ def _side_by_side(played: Played) -> Comparison:
 def _trigger(played: Played) -> Pictures:
     with np.load(played.delivery, allow_pickle=False) as arrays:
         x, y = arrays["x_test"], arrays["y_test"]
-    rows = np.flatnonzero(y != deliveries.TARGET)[:SHOWN]
+    rows = [int(np.flatnonzero(y == label)[0]) for label in np.unique(y) if label != deliveries.TARGET]
     return Pictures(
         title="Held-out digits with the trigger",
         x=deliveries.with_trigger(x[rows])[:, None],

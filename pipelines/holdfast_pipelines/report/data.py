@@ -102,7 +102,7 @@ def drift(run: Run, place: Place) -> Section | None:
     return Section("drift", "Drift", tuple(blocks), report.verdict.value)
 
 
-_EFFECT_NOTE = "Standardized mean difference (numbers) or total variation distance (categories)."
+_EFFECT_NOTE = "Shift in standard deviations, by ranks (numbers) or total variation distance (categories)."
 
 
 def quarantine(run: Run, place: Place) -> Section | None:

@@ -65,3 +65,11 @@ def test_the_library_is_named_with_its_version() -> None:
 
 def _image() -> InputSpec:
     return InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
+
+
+def test_a_network_of_the_users_own_that_was_exported_is_asked_too(scene: Scene) -> None:
+    net, x, y, ball = scene
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(net, (x[:2],), dynamic_shapes=({0: batch},)).module()
+    theirs = second_opinion(exported, x, y, ball, classes=10, steps=3, restarts=1, seed=4)
+    assert torch.equal(theirs, second_opinion(net, x, y, ball, classes=10, steps=3, restarts=1, seed=4))

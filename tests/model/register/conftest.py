@@ -141,7 +141,9 @@ def _table(modality: str, y: np.ndarray, rng: np.random.Generator) -> pd.DataFra
     label = np.asarray(CLASSES, dtype=object)[y]
     if modality == "text":
         return pd.DataFrame({"message": [f"call me {i} {'WIN' * v}" for i, v in enumerate(y)], "label": label})
-    return pd.DataFrame({"age": rng.integers(18, 80, len(y)), "fee": rng.normal(10 + y, 1, len(y)), "label": label})
+    return pd.DataFrame(
+        {"age": rng.integers(18, 80, len(y)).astype(float), "fee": rng.normal(10 + y, 1, len(y)), "label": label}
+    )
 
 
 def _model(out: Path, snapshot: Artifact[Snapshot], scan: Artifact[ScanReport], seed: int) -> Artifact[Model]:

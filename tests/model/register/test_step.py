@@ -109,7 +109,8 @@ def test_images_in_delivered_units_get_the_predictions_that_the_gate_judged(chai
 def test_a_table_gets_the_predictions_that_the_gate_judged(chain, tracking, tmp_path):
     passed = chain("tabular")
     call(passed, tmp_path, tracking)
-    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet"))
+    # Snapshots store numbers as floats; whole ones come as integers from a user's CSV.
+    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet")).astype({"age": "int64"})
     answer = pyfunc(tracking, "models:/demo-tabular/1").predict(frame.drop(columns="label"))
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import InputSpec, Model
+from holdfast.artifacts.documents import Column, InputSpec, Model
 from holdfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,12 +100,14 @@ def _inputs(spec: InputSpec, example: Any) -> Any:
     if spec.modality == "text":
         # Without a name, so that a list or a Series of messages does.
         return Schema([ColSpec("string")])
-    return Schema([ColSpec(_kind(example[column.name].dtype), column.name) for column in spec.columns])
+    return Schema([ColSpec(_kind(column), column.name) for column in spec.columns])
 
 
-def _kind(dtype: Any) -> str:
-    kinds = {"b": "boolean", "i": "long", "u": "long", "f": "double"}
-    return kinds.get(getattr(dtype, "kind", "O"), "string")
+def _kind(column: Column) -> str:
+    if column.kind != "number":
+        return "string"
+    # MLflow takes whole numbers for a long and refuses them for a double.
+    return "long" if column.integer else "double"
 
 
 def _messages(model_input: Any, spec: InputSpec) -> Any:

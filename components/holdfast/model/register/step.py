@@ -197,7 +197,8 @@ def _example(admitted: Admitted) -> Any:
     if spec.modality == "text":
         text = next(column.name for column in spec.columns if column.kind == "text")
         return pd.DataFrame(frame[text].astype(str).tolist())
-    return frame[[column.name for column in spec.columns]]
+    whole = {column.name: "int64" for column in spec.columns if column.integer}
+    return frame[[column.name for column in spec.columns]].astype(whole)
 
 
 def _write_reports(reports: Path, admitted: Admitted) -> None:

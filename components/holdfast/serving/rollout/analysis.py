@@ -194,10 +194,11 @@ def _hard_limit(tests: Tests, start: Snapshot, now: Snapshot) -> str | None:
 
 
 def _proven(tests: Tests, limits: Limits) -> str | None:
+    most = f"{limits.max_disagreement:.0%}"
     says = {
         "errors": "the candidate fails more often than the champion",
         "slow": "the candidate is slow more often than the champion",
-        "disagreement": f"the candidate disagrees with the champion in more than {limits.max_disagreement:.0%}",
+        "disagreement": f"candidate and champion differ in more than {most} of paired answers at this step",
     }
     for name, value in tests.values().items():
         needed = 1 / (limits.alpha * ALPHA_SHARES[name])

@@ -36,7 +36,7 @@ class Incident:
     @property
     def champion(self) -> str:
         """What serves now."""
-        return f"version {self.champion_version}" if self.champion_version else "none (first rollout)"
+        return f"version {self.champion_version}" if self.champion_version else "none yet, or this very version"
 
 
 def markdown(incident: Incident) -> str:
