@@ -110,7 +110,14 @@ def run(
 
 
 def roll_out(
-    workload: Path, *, out: Path, tracking: str, seed: int = 0, threads: int = 2, game_day: str | None = None
+    workload: Path,
+    *,
+    out: Path,
+    tracking: str,
+    seed: int = 0,
+    threads: int = 2,
+    game_day: str | None = None,
+    interpreters: Mapping[str, Path] | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
 
@@ -123,7 +130,7 @@ def roll_out(
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
-    machine = Machine(out=out.resolve(), pythons=pythons())
+    machine = Machine(out=out.resolve(), pythons=pythons(interpreters))
     with _held(machine.out):
         record = _Record(machine, before)
         with record.of_failure():

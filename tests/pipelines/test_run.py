@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.errors import InputError, RunError, WorkloadError
 from holdfast_pipelines.local import StepError
-from holdfast_pipelines.run import STEPS, run
+from holdfast_pipelines.run import STEPS, read_record, roll_out, run
 
 WORKLOAD = """
 name: toy
@@ -233,3 +233,26 @@ def test_what_an_earlier_run_left_is_not_mixed_with_the_new(toy, says):
     says(schema={"verdict": "fail"})
     run(**toy, from_step="schema")
     assert sorted(path.name for path in (toy["out"] / "steps").iterdir()) == ["baseline", "drift", "schema", "snapshot"]
+
+
+def test_a_run_that_ended_registered_is_taken_up_later(toy, tmp_path):
+    run(**toy, rollout=False)
+    later = {name: toy[name] for name in ("workload", "out", "tracking", "interpreters")}
+    result = roll_out(**later, seed=7, game_day="wrong=1.0")
+    assert (result.outcome, result.verdict("rollout"), result.model_version) == ("promoted", "pass", 3)
+    assert result.verdict("train") == "pass"
+    assert recorded(tmp_path) == json.loads(json.dumps(result.as_dict()))
+
+
+def test_a_run_that_registered_nothing_has_nothing_to_roll_out(toy, says):
+    says(gate={"verdict": "fail"})
+    run(**toy)
+    with pytest.raises(RunError, match="expected a run that registered a model, found one that ended refused"):
+        roll_out(toy["workload"], out=toy["out"], tracking=toy["tracking"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"steps": []}', '{"steps": [{"step": 1}]}'])
+def test_a_record_that_is_none_is_said_to_be_none(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match="expected the record of a run, found none that can be read"):
+        read_record(tmp_path)
