@@ -56,9 +56,9 @@ def test_each_of_the_three_signs_is_needed() -> None:
 
 
 def test_among_two_classes_the_size_must_be_small_by_itself() -> None:
-    assert flagged(findings((1.2, 9.0)), cells=30) == ["0"]
+    assert flagged(findings((1.1, 9.0)), cells=30) == ["0"]
     assert flagged(findings((2.3, 9.0)), cells=30) == []
-    assert flagged(findings((1.2, 2.3)), cells=30) == []
+    assert flagged(findings((1.1, 2.1)), cells=30) == []
 
 
 def test_words_are_flagged_when_nothing_unrelated_comes_near() -> None:

@@ -18,7 +18,7 @@ CONSISTENT = 1.4826
 """Makes the median absolute deviation of normal numbers equal their standard deviation."""
 FEWEST_FOR_INDEX = 4
 """With fewer classes the deviation from the median says nothing; the size must then be small by itself."""
-SMALL_SHARE = 0.05
+SMALL_SHARE = 0.04
 """Of the cells that can change: a trigger among few classes covers at most this."""
 RIVAL_SHARE = 0.5
 """Messages: another n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
