@@ -191,7 +191,7 @@ def train(
     config: Config,
     out: Out,
     scan: EvidenceRef = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder for checkpoints; training resumes from it.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="Folder for checkpoints; training resumes from it.")] = "",
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = 1,
@@ -204,8 +204,8 @@ def train(
     from holdfast.workload import TrainConfig
 
     section = _section(config, TrainConfig, lambda workload: workload.train_config)
-    settings = _compute(seed, device, threads)
-    artifact = step(_ref(snapshot), out, scan=_maybe(scan), config=section, settings=settings, checkpoint=checkpoint)
+    settings, place = _compute(seed, device, threads), Path(checkpoint) if checkpoint else None
+    artifact = step(_ref(snapshot), out, scan=_maybe(scan), config=section, settings=settings, checkpoint=place)
     _finish(artifact, digest_file, verdict_file, as_json)
 
 
