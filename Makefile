@@ -22,9 +22,9 @@ demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
 test: setup lint ## Run all tests, linters and type checks
-	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data
-	.venv-data/bin/python -m pytest tests/data
-	.venv/bin/python -m holdfast --version
+	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data --ignore tests/serving --ignore tests/e2e
+	.venv-data/bin/python -m pytest -n 2 --dist loadscope tests/data
+	.venv/bin/python -m pytest tests/serving tests/e2e  # one at a time: they measure live traffic
 
 lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff check .

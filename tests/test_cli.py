@@ -130,3 +130,16 @@ def test_doctor_tells_environments_and_steps(tmp_path: Path) -> None:
 
 def test_the_version_is_printed() -> None:
     assert holdfast("--version").stdout == "0.1.0\n"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    config = json.dumps({"name": "digits", "modality": "image", "data": {"source": "sklearn:digits"}})
+
+    def almost_full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    done = holdfast("snapshot", "--config", config, "--out", tmp_path / "out", preexec_fn=almost_full)
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,8 @@
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
   + RunError               a pipeline run failed in one of its steps
+    - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
+  + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
 
 A message names the file, what was expected and what was found, and what to do where that is known.
 A bug is not in this tree: it keeps its traceback.
