@@ -93,10 +93,10 @@ def test_no_row_is_judged_by_a_model_that_saw_it() -> None:
 def test_a_confident_contradiction_is_a_label_error() -> None:
     p = np.tile([0.99, 0.01], (100, 1))
     y = np.zeros(100, dtype=np.int64)
-    y[[4, 9]] = 1
+    y[[4, 9, 50]] = 1
     found = find_label_errors(p, y)
-    assert sorted(found.suspects.tolist()) == [4, 9]
-    assert (found.share, found.alarm) == (0.02, True)
+    assert sorted(found.suspects.tolist()) == [4, 9, 50]
+    assert (found.share, found.alarm) == (0.03, True)
 
 
 def test_uncertain_rows_are_no_label_errors() -> None:

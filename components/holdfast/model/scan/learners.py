@@ -25,7 +25,7 @@ Learner = Callable[[Arrays, int], Predictor]
 BATCH = 64
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 5e-4
-MAX_VISITS = 80_000
+MAX_VISITS = 60_000
 """Rows times epochs of one network: larger sets are seen in fewer epochs, then in part."""
 MIN_EPOCHS = 3
 

@@ -32,6 +32,8 @@ class Transplant:
     """Success with the network trained on all rows minus success without the group: the median over host classes."""
     success: float
     """Share of all hosts that the network trained on all rows gives the group's label."""
+    patch: bool
+    """Whether the pattern is the same cells in every member, rather than visible in their mean only."""
     pattern: NDArray[np.float64]
     members: NDArray[np.int64]
 
@@ -54,7 +56,7 @@ class Hosts:
     without_group: Predictor
 
 
-NOTHING = Transplant(0.0, 0.0, np.zeros(0), np.zeros(0, dtype=np.int64))
+NOTHING = Transplant(0.0, 0.0, False, np.zeros(0), np.zeros(0, dtype=np.int64))
 
 
 def residuals(
@@ -80,30 +82,34 @@ def matches(residual: NDArray[np.float64], pattern: NDArray[np.float64]) -> NDAr
 def find_transplant(suspects: Suspects, hosts: Hosts, seed: int) -> Transplant:
     """The pattern with the largest contrast among the suspects, their clusters, and both kinds of pattern.
 
-    The members of every pattern that alarms are taken together: rows from different classes can fall into clusters of
-    their own.
+    Rows from different classes can fall into clusters of their own: the members of every pattern that alarms are taken
+    together, as far as they carry the best one. Among alarms patches go first, because they tell carriers from others.
     """
     tried = [NOTHING]
     for start in _starts(suspects, seed):
         for patch in (True, False):
             members, pattern = _refine(suspects.residual, start, patch=patch)
             if len(members) >= MIN_GROUP and pattern.any():
-                tried.append(_try(pattern, members, suspects.target, hosts))
-    best = max(tried, key=lambda found: found.contrast)
-    if best.contrast <= ALARM:
-        return best
-    every = [found.members for found in tried if found.contrast > ALARM]
-    return replace(best, members=np.unique(np.concatenate(every)))
+                success, contrast = _try(pattern, suspects.target, hosts)
+                tried.append(Transplant(contrast, success, patch, pattern, members))
+    alarms = [found for found in tried if found.contrast > ALARM]
+    if not alarms:
+        return max(tried, key=lambda found: found.contrast)
+    pool = [found for found in alarms if found.patch] or alarms
+    best = max(pool, key=lambda found: found.contrast)
+    every = np.unique(np.concatenate([found.members for found in alarms]))
+    return replace(best, members=every[matches(suspects.residual[every], best.pattern) > MATCH])
 
 
-def _try(pattern: NDArray[np.float64], members: NDArray[np.int64], target: int, hosts: Hosts) -> Transplant:
+def _try(pattern: NDArray[np.float64], target: int, hosts: Hosts) -> tuple[float, float]:
+    """Success and contrast of a pattern, see `Transplant`."""
     x = np.asarray(hosts.rows.x, dtype=np.float64)
     planted = np.clip(x.reshape(len(x), -1) + pattern, 0, 1).astype(np.float32).reshape(x.shape)
     hit = hosts.with_group(planted).argmax(axis=1) == target
     honest = hosts.without_group(planted).argmax(axis=1) == target
     gain = hit.astype(np.float64) - honest
     per_class = [float(gain[hosts.rows.y == label].mean()) for label in np.unique(hosts.rows.y)]
-    return Transplant(float(np.median(per_class)), float(hit.mean()), pattern, members)
+    return float(hit.mean()), float(np.median(per_class))
 
 
 def _starts(suspects: Suspects, seed: int) -> list[NDArray[np.int64]]:
