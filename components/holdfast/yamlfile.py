@@ -41,7 +41,9 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in error.errors()[:3])) from None
+        # A key that is misspelt is also missing: the misspelling says more.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")[:3]
+        raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in problems)) from None
 
 
 def _text(path: Path) -> str:
