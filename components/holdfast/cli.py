@@ -17,7 +17,7 @@ from holdfast import __version__
 from holdfast.errors import HoldfastError, WorkloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from holdfast.artifacts.documents import Document
     from holdfast.artifacts.folder import Artifact, Ref
@@ -33,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 STATE = ".holdfast"
+DEMO = Path(STATE) / "demo"
 TRACKING = f"sqlite:///{STATE}/mlflow.db"
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 PEOPLE, DATA, MODEL, GATE, SERVING, CLUSTER = "People", "Data", "Model", "Gate", "Serving", "Pipelines"
@@ -406,11 +407,17 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo; what an earlier one left is replaced.")] = Path(STATE)
     / "demo",
     seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary on standard output.")] = False,
 ) -> None:
     """Tell the story in four acts on real digits: clean, poisoned, broken, and a rollback."""
     from holdfast_pipelines.demo import demo as play
 
-    play(out, seed=seed)
+    page = play(out, seed=seed)
+    if as_json:
+        typer.echo((page.parent / "summary.json").read_text().rstrip("\n"))
+        return
+    ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
+    typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -419,23 +426,23 @@ def compile(
     registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
     tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
     gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Compile the pipelines for Kubeflow."""
     from holdfast_pipelines.compiled import compile_pipelines
 
-    for path in compile_pipelines(out, registry=registry, tag=tag, gpu=gpu):
-        typer.echo(path)
+    _tell_paths(compile_pipelines(out, registry=registry, tag=tag, gpu=gpu), as_json)
 
 
 @app.command(rich_help_panel=CLUSTER)
 def schemas(
     out: Annotated[Path, typer.Option(help="Folder for the JSON schemas.")] = Path("manifests/schemas"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Write the JSON schema of every document, of the workload and of the policy."""
     from holdfast_pipelines.compiled import write_schemas
 
-    for path in write_schemas(out):
-        typer.echo(path)
+    _tell_paths(write_schemas(out), as_json)
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -469,6 +476,7 @@ def init(
     text: Annotated[str | None, typer.Option(help="Column that holds the message, for text.")] = None,
     out: Annotated[Path, typer.Option(help="Workload file to write.")] = Path("workload.yaml"),
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Write a commented workload file for your own data."""
     from holdfast.starter import starter
@@ -476,7 +484,10 @@ def init(
     if out.exists() and not force:
         raise WorkloadError(f"{out}: exists already; name another file with --out, or replace it with --force")
     out.write_text(starter(data, label=label, text=text, out=str(out)))
-    typer.echo(f"{out}\nnext: holdfast run --workload {out}")
+    if as_json:
+        _tell_paths([out], as_json)
+    else:
+        typer.echo(f"{out}\nnext: holdfast run --workload {out}")
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -509,11 +520,12 @@ def verify(
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run folder when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Write the HTML report of a run."""
     from holdfast_pipelines.report import write_report
 
-    typer.echo(write_report(run, out or run / "report.html"))
+    _tell_paths([write_report(run, out or run / "report.html")], as_json)
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -577,6 +589,11 @@ def _finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: P
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def _tell_paths(paths: "Iterable[Path]", as_json: bool) -> None:
+    written = [str(path) for path in paths]
+    typer.echo(json.dumps(written) if as_json else "\n".join(written))
 
 
 def _shipped(workload: Path) -> Path:
