@@ -404,8 +404,7 @@ def run(
 
 @app.command(rich_help_panel=PEOPLE)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo; what an earlier one left is replaced.")] = Path(STATE)
-    / "demo",
+    out: Annotated[Path, typer.Option(help="Folder of the demo; what an earlier one left is replaced.")] = DEMO,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary on standard output.")] = False,
 ) -> None:
