@@ -384,7 +384,7 @@ def run(
     from_step: Annotated[str | None, typer.Option("--from", help="Run this step and all after it anew.")] = None,
     rollout: Annotated[bool, typer.Option(help="Roll the registered model out.")] = True,
     device: Device = "auto",
-    threads: Threads = 2,
+    threads: Threads = 1,
     game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout --help`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:

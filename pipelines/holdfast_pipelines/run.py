@@ -64,7 +64,7 @@ def run(
     from_step: str | None = None,
     rollout: bool = True,
     device: str = "auto",
-    threads: int = 2,
+    threads: int = 1,
     game_day: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     interpreters: Mapping[str, Path] | None = None,
@@ -81,7 +81,7 @@ def run(
         from_step: this step and all after it are run even if nothing changed.
         rollout: whether a registered model is rolled out.
         device: auto, cpu or cuda.
-        threads: CPU threads per step.
+        threads: CPU threads per step; on small networks and a shared machine more than one costs more than it brings.
         game_day: breaks the candidate on purpose, see the rollout step.
         overrides: values that replace the workload's, by dotted key.
         interpreters: environment -> its interpreter, where it is not the usual one.
@@ -115,7 +115,7 @@ def roll_out(
     out: Path,
     tracking: str,
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     game_day: str | None = None,
     interpreters: Mapping[str, Path] | None = None,
 ) -> RunResult:
