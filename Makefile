@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3.11
 SEED ?= 0
+BENCH ?=
 UV := .uv/bin/uv
 LOCKS := components/locks
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
@@ -31,8 +32,8 @@ lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup ## Run the benchmarks, side by side with the peers
-	.venv/bin/python -m pytest benchmarks --benchmark-only
+bench: setup .venv/.peers ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
+	.venv/bin/python -m benchmarks $(BENCH)
 
 compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
@@ -62,6 +63,11 @@ $(UV):
 	$(UV) pip install -q --python .venv --no-deps -e .
 	@touch $@
 
+# Without their dependencies: torchattacks asks for a torchvision that fits no CPU build and for an old requests.
+.venv/.peers: $(LOCKS)/peers.txt .venv/.done
+	$(UV) pip install -q --python .venv --require-hashes --no-deps -r $(LOCKS)/peers.txt
+	@touch $@
+
 .venv-data/.done: $(LOCKS)/data-dev.txt pyproject.toml | $(UV)
 	$(UV) venv -q --clear --python $(PYTHON) .venv-data
 	$(UV) pip install -q --python .venv-data --require-hashes --no-deps -r $(LOCKS)/data-dev.txt
@@ -78,3 +84,4 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
+	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt

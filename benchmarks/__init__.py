@@ -1,0 +1,1 @@
+"""Holdfast beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,51 @@
+"""Runs benchmarks by name: `python -m benchmarks attacks smoothing --images FILE.npz --epsilon 1/10`."""
+
+import importlib
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks.scenes import Bench, default_folder
+from benchmarks.table import ROOT, keep
+from holdfast.errors import HoldfastError
+
+NAMES = sorted(
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if path.stem not in {"__init__", "__main__", "table", "scenes"}
+)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Of: {', '.join(NAMES)}; all when left out.")] = None,
+    images: Annotated[Path | None, typer.Option(help="NPZ with x_train, y_train, x_test, y_test (uint8).")] = None,
+    epsilon: Annotated[str, typer.Option(help="Linf budget on images, input units [0, 1].")] = "1/10",
+    data: Annotated[Path | None, typer.Option(help="Folder of the tables and messages.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of a rate over seeds.")] = 10,
+) -> None:
+    """Prints a table for each benchmark and writes benchmarks/results/NAME.json and docs/benchmarks.md."""
+    unknown = sorted(set(names or ()) - set(NAMES))
+    if unknown:
+        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, found {unknown[0]}")
+    torch.set_num_threads(1)
+    folder = data or default_folder()
+    bench = Bench(images or folder / "fashion_mnist.npz", Fraction(epsilon), folder, seeds)
+    failed = [name for name in names or NAMES if not _run(name, bench)]
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run(name: str, bench: Bench) -> bool:
+    try:
+        keep(name, importlib.import_module(f"benchmarks.{name}").run(bench))
+    except HoldfastError as error:
+        sys.stderr.write(f"{name}: left out: {error}\n")
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,130 @@
+"""What a benchmark says: rows of target, required, measured; printed, kept as JSON and shown in docs/benchmarks.md."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md"
+_VERSIONS = (
+    "holdfast",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "adversarial-robustness-toolbox",
+    "torchattacks",
+    "pyautoattack",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target and what was measured; without `required` a figure for the reader."""
+
+    target: str
+    """What is measured, in words, with the data set and the unit."""
+    measured: float | str
+    how: str
+    """The command or the procedure: rows, seeds, thread count."""
+    required: float | str | None = None
+    met: bool | None = None
+    note: str = ""
+    """Where a target is missed: why, as far as known."""
+
+
+def at_least(target: str, measured: float, required: float, how: str, *, note: str = "") -> Row:
+    """A row that is met when the figure reaches what is required."""
+    return Row(target, round(measured, 4), how, required, bool(measured >= required), note)
+
+
+def at_most(target: str, measured: float, required: float, how: str, *, note: str = "") -> Row:
+    """A row that is met when the figure stays at or below what is required."""
+    return Row(target, round(measured, 4), how, required, bool(measured <= required), note)
+
+
+def shown(target: str, measured: float | str, how: str, *, note: str = "") -> Row:
+    """A row without a target: a peer's figure, or one that the reader needs to judge the others."""
+    return Row(target, round(measured, 4) if isinstance(measured, float) else measured, how, note=note)
+
+
+def cpu_seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
+    """CPU-seconds of this process for `work`: the least of `repeats`, because noise only adds."""
+    found = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def keep(benchmark: str, rows: Sequence[Row]) -> None:
+    """Prints the table, writes `results/BENCHMARK.json` and lays docs/benchmarks.md anew."""
+    _print(benchmark, rows)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    facts = {"benchmark": benchmark, "machine": machine(), "rows": [asdict(row) for row in rows]}
+    (RESULTS / f"{benchmark}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def machine() -> str:
+    """Processor, cores and versions, without names of hosts."""
+    versions = ", ".join(f"{name} {found}" for name in _VERSIONS if (found := _version(name)))
+    return f"{os.cpu_count()} x {_processor()}; Python {platform.python_version()}, {versions}"
+
+
+def page() -> str:
+    """docs/benchmarks.md from every result that is kept."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench` from `benchmarks/results/*.json`; do not edit. Peers run in the same process, on the",
+        "same model, data and one thread; speeds are ratios of CPU-seconds. A row without a requirement informs.",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        lines += ["", f"## {facts['benchmark']}", "", facts["machine"], ""]
+        lines += ["| what | required | measured | met | how |", "|---|---|---|---|---|"]
+        lines += [_cells(row) for row in facts["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, object]) -> str:
+    met = {True: "yes", False: "**no**", None: ""}[row["met"]]  # type: ignore[index]
+    how = f"{row['how']}. {row['note']}" if row.get("note") else str(row["how"])
+    required = "" if row["required"] is None else row["required"]
+    return (
+        "| "
+        + " | ".join(str(cell).replace("|", "/") for cell in (row["target"], required, row["measured"], met, how))
+        + " |"
+    )
+
+
+def _print(benchmark: str, rows: Sequence[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=benchmark, show_lines=False)
+    for heading in ("what", "required", "measured", "met", "note"):
+        table.add_column(heading)
+    for row in rows:
+        met = {True: "yes", False: "NO", None: ""}[row.met]
+        required = "" if row.required is None else str(row.required)
+        table.add_row(row.target, required, str(row.measured), met, row.note)
+    Console().print(table)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
