@@ -196,7 +196,7 @@ def _numbers(frame: "pd.DataFrame", name: str) -> NDArray[np.float32]:
 def _one_hot(name: str, value: str, hits: "pd.Series[bool]") -> Feature:
     share = float(hits.mean())
     scale = (share * (1 - share)) ** 0.5 or 1.0
-    return Feature(name=f"{name}={value}", lower=0.0, upper=1.0, mean=share, scale=scale, mutable=False)
+    return Feature(name=f"{name}={value}", lower=0.0, upper=1.0, mean=share, scale=scale, mutable=False, column=name)
 
 
 def _number(column: Column, values: NDArray[np.float64]) -> Feature:
@@ -207,6 +207,7 @@ def _number(column: Column, values: NDArray[np.float64]) -> Feature:
         mean=float(values.mean()),
         scale=float(values.std()) or 1.0,
         mutable=not column.immutable,
+        integer=column.integer,
     )
 
 
