@@ -279,6 +279,10 @@ class Feature(Frozen):
     scale: float = Field(gt=0)
     """One unit of the threat model's epsilon in the feature's own unit (its standard deviation)."""
     mutable: bool = True
+    integer: bool = False
+    """Whether every delivered value was a whole number: an attacker's rows keep that."""
+    column: str = ""
+    """The delivered category column whose values this feature is one of; empty for numbers."""
 
 
 class InputSpec(Frozen):
@@ -298,12 +302,26 @@ class InputSpec(Frozen):
     """Images: the delivered value that becomes 1."""
 
 
+class FeatureThreat(Frozen):
+    """What an attacker may do to one column of a table, where that differs from the rest."""
+
+    name: str
+    budget: Exact | None = None
+    """Numbers: the largest change, in the column's own unit; None: epsilon standard deviations."""
+    direction: Literal["both", "up", "down"] = "both"
+    """Numbers: whether the value can only grow or only fall."""
+    choose: bool = False
+    """Categories: whether the attacker may write another value."""
+
+
 class ThreatModel(Frozen):
     """What an attacker may change."""
 
     norm: Norm
     epsilon: Exact
     unit: str
+    features: tuple[FeatureThreat, ...] = ()
+    """Tables: columns with a rule of their own."""
     """Of epsilon: "input units [0, 1]", "standard deviations of each feature", "characters"."""
 
 
@@ -366,12 +384,22 @@ class AttackResult(Frozen):
     steps: int = Field(ge=0)
     restarts: int = Field(ge=0)
     survived: Count
+    cumulative: bool = False
+    """Whether it took on only what still stood: an example that an earlier attack broke counts as broken here too."""
 
 
 class EpsilonPoint(Frozen):
     """Accuracy under attack at one epsilon."""
 
     epsilon: Exact
+    survived: Count
+
+
+class CorruptionResult(Frozen):
+    """How many images stay correct under a corruption that nobody chose; severity 1 (faint) to 5."""
+
+    name: str
+    severity: int = Field(ge=1, le=5)
     survived: Count
 
 
@@ -403,6 +431,8 @@ class RobustnessReport(Document):
     worst_case: Count
     """Examples correct under every attack (and without any)."""
     curve: tuple[EpsilonPoint, ...] = ()
+    corruptions: tuple[CorruptionResult, ...] = ()
+    """Images only; no attack, and not part of the worst case."""
     masking: tuple[MaskingCheck, ...]
     champion_clean: Paired | None = None
     champion_worst_case: Paired | None = None

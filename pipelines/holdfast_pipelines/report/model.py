@@ -76,7 +76,7 @@ def attacks(run: Run, place: Place) -> Section | None:
         figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
         points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
         blocks.append(Split(Figures((figure,)), Table(("epsilon", "still correct"), points, numeric=(0, 1))))
-    blocks += [table, _masking(report), *_champion(report)]
+    blocks += [table, *_corruptions(report), _masking(report), *_champion(report)]
     return Section("attacks", "Accuracy under attack", tuple(blocks))
 
 
@@ -143,7 +143,20 @@ def exact(epsilon: Fraction, unit: str) -> str:
 
 
 def _attack_row(attack: AttackResult) -> tuple[Any, ...]:
-    return (attack.name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
+    name = f"{attack.name} (on what still stood)" if attack.cumulative else attack.name
+    return (name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
+
+
+def _corruptions(report: RobustnessReport) -> list[Block]:
+    """One row for each corruption, one column for each severity; nothing for tables and messages."""
+    severities = sorted({found.severity for found in report.corruptions})
+    names = list(dict.fromkeys(found.name for found in report.corruptions))
+    if not names:
+        return []
+    counts = {(found.name, found.severity): found.survived for found in report.corruptions}
+    rows = tuple((name, *(counts.get((name, severity), "") for severity in severities)) for name in names)
+    head = ("corruption (no attack)", *(f"severity {severity}" for severity in severities))
+    return [Table(head, rows, numeric=tuple(range(1, len(head))))]
 
 
 def _curves(artifact: Artifact[Model]) -> list[Block]:

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from holdfast.artifacts.documents import Feature, InputSpec, Norm, ThreatModel
 from holdfast.model.attack.apgd import apgd, checkpoints
 from holdfast.model.attack.fgsm import fgsm
+from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.losses import cross_entropy, dlr, margin, targeted_dlr
-from holdfast.model.attack.pgd import pgd
+from holdfast.model.attack.pgd import _out_of_reach, pgd
 from holdfast.model.attack.square import covered, square
-from holdfast.model.attack.suite import Plan, plans, survivors
+from holdfast.model.attack.suite import Plan, in_batches, measure, plans, survivors
 from holdfast.model.networks import build
 from holdfast.model.threat import Ball
 from holdfast.workload import NetworkConfig
@@ -119,6 +120,52 @@ def test_immutable_features_count_for_nothing() -> None:
     assert (moved @ w).tolist() == pytest.approx([-9.0, -9.0], abs=1e-3)
 
 
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", "1/10"), ("l2", "1/2")])
+def test_fmn_finds_the_nearest_mistake_of_a_linear_model(norm: Norm, epsilon: str) -> None:
+    # Closed form: the boundary w.x + b = 0 lies |w.x + b| / ||w||_dual away, well inside the limits here.
+    w, here = torch.randn(64, generator=generator(3)), ball(norm, epsilon, IMAGE)
+    x, y = torch.full((6, 1, 8, 8), 0.5), torch.ones(6, dtype=torch.long)
+    dual = w.abs().sum() if norm == "linf" else w.norm()
+    for share, falls in ((0.95, True), (1.05, False)):
+        net = Linear(w, float(share * here.epsilon * dual - (x[0].flatten() @ w)))
+        moved = fmn(net, x, y, here, steps=100)
+        assert bool((moved != x).any()) == falls
+        if falls:
+            assert (here.distance(moved, x) <= here.epsilon * (1 + 1e-5)).all()
+
+
+def test_restarts_end_where_they_cannot_reach_a_mistake() -> None:
+    # 40 examples whose two restarts differ by 0.1: three times that below 0 is out of reach, nearer is not.
+    heights = torch.stack([torch.linspace(-1, -0.1, 40), torch.linspace(-1, -0.1, 40) - 0.1])
+    gone = _out_of_reach(heights)
+    assert gone.tolist() == [height < -0.3 for height in heights[0].tolist()]
+    assert not _out_of_reach(heights[:, :8]).any()
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved() -> None:
+    sizes: list[int] = []
+
+    def work(x: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 60:
+            raise torch.OutOfMemoryError("full")
+        return x.flatten(1).sum(1) > y
+
+    x, y = torch.rand(500, 4), torch.full((500,), 2)
+    assert torch.equal(in_batches(work, x, y), x.sum(1) > 2)
+    assert sizes[:4] == [256, 128, 64, 32]
+
+
+def test_every_attack_but_the_first_of_a_kind_takes_on_what_stands() -> None:
+    net, here = Linear(torch.ones(64), -31.0), ball("linf", "1/10", IMAGE)
+    x = torch.linspace(0.4, 0.7, 30)[:, None, None, None].expand(30, 1, 8, 8).contiguous()
+    y = torch.ones(30, dtype=torch.long)
+    measured = measure(net, x, y, here, plans("release", "linf", 2, embedding=False), seed=0)
+    # Margin 64 v - 31 of a flat image v, and 6.4 less under attack: v must exceed 37.4 / 64.
+    assert measured.worst.tolist() == [v > 37.4 / 64 for v in x[:, 0, 0, 0].tolist()]
+    assert [o.cumulative for o in measured.outcomes] == [False, False, True, True, True, True]
+
+
 def test_square_reaches_most_of_the_linear_loss_without_gradients() -> None:
     w, here = torch.randn(64, generator=generator(3)), ball("linf", "1/10", IMAGE)
     x, y = torch.full((4, 1, 8, 8), 0.5), torch.ones(4, dtype=torch.long)
@@ -139,7 +186,8 @@ def test_losses_are_positive_exactly_at_mistakes() -> None:
     assert margin(z, y).tolist() == [-2.0, 1.0]
     # By hand: (z_other - z_y) / (z_1 - z_3) and, targeted, (z_t - z_y) / (z_1 - (z_3 + z_4) / 2).
     assert dlr(z, y).tolist() == pytest.approx([-2 / 3, 1 / 2])
-    assert targeted_dlr(2)(z, torch.tensor([0, 1])).tolist() == pytest.approx([-3 / 3.5, -2 / 2])
+    toward = targeted_dlr(torch.tensor([2, 3]))(z, torch.tensor([0, 1]))
+    assert toward.tolist() == pytest.approx([-3 / 3.5, -2 / 2])
     assert torch.allclose(cross_entropy(z, y), nn.functional.cross_entropy(z, y, reduction="none"))
 
 

@@ -71,16 +71,19 @@ def _climb(
 ) -> Tensor:
     x, y = batch
     start = ball.random_start(x, generator)
-    gradient, height, z = climb_direction(net, start, y, loss)
+    settled = ball.settle(start, x)
+    gradient, height, z = climb_direction(net, settled, y, loss)
     walk = _begin(start, height, ball)
+    walk.broken = settled
     fooled = z.argmax(1) != y
     judged, since = checkpoints(steps), 0
     best_gradient = gradient
     for step in range(1, steps + 1):
         _advance(walk, gradient, ball, x, first=step == 1)
-        gradient, height, z = climb_direction(net, walk.point, y, loss)
+        settled = ball.settle(walk.point, x)
+        gradient, height, z = climb_direction(net, settled, y, loss)
         wrong = z.argmax(1) != y
-        walk.broken = torch.where(_wide(wrong & ~fooled, x), walk.point, walk.broken)
+        walk.broken = torch.where(_wide(wrong & ~fooled, x), settled, walk.broken)
         fooled = fooled | wrong
         best_gradient = torch.where(_wide(height > walk.best_loss, x), gradient, best_gradient)
         _remember(walk, height)
@@ -88,7 +91,7 @@ def _climb(
             halved = _judge(walk, step - since)
             gradient = torch.where(_wide(halved, x), best_gradient, gradient)
             since = step
-    return torch.where(_wide(fooled, x), walk.broken, walk.best)
+    return torch.where(_wide(fooled, x), walk.broken, ball.settle(walk.best, x))
 
 
 def _begin(start: Tensor, height: Tensor, ball: Ball) -> _Walk:

@@ -58,7 +58,7 @@ def second_opinion(
     mask = np.broadcast_to(ball.mutable.cpu().numpy(), scaled.shape).astype(np.float32)
     moved = _generate(attack, scaled, y.cpu().numpy(), mask, seed)
     # ART clips to one box for all rows; ours is the box of each row.
-    point = ball.project(torch.from_numpy(moved).to(x.device) * ball.scale, x)
+    point = ball.settle(ball.project(torch.from_numpy(moved).to(x.device) * ball.scale, x), x)
     return correct(net, point, y) & correct(net, x, y)
 
 

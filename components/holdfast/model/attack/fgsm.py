@@ -9,6 +9,6 @@ from holdfast.model.threat import Ball
 def fgsm(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     """One step of length eps from x `[N, ...]`; x itself where the network is wrong already."""
     gradient, _, z = climb_direction(net, x, y, cross_entropy)
-    moved = ball.project(ball.ascend(x, gradient, ball.epsilon), x)
+    moved = ball.settle(ball.project(ball.ascend(x, gradient, ball.epsilon), x), x)
     wrong = (z.argmax(1) != y).reshape(-1, *([1] * (x.dim() - 1)))
     return moved.where(~wrong, x)

@@ -35,12 +35,11 @@ def dlr(z: Tensor, y: Tensor) -> Tensor:
     return margin(z, y) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)
 
 
-def targeted_dlr(rank: int) -> Loss:
-    """DLR towards the class of that rank (1 = most likely wrong class) among the wrong ones; needs 4 classes."""
+def targeted_dlr(target: Tensor) -> Loss:
+    """DLR towards given classes int64[N]; needs 4 classes."""
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
         ordered = z.sort(dim=1, descending=True).values
-        target = _others(z, y).detach().topk(rank, dim=1).indices[:, -1]
         scale = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
         return (_true(z, target) - _true(z, y)) / scale.clamp_min(1e-12)
 

@@ -16,7 +16,7 @@ from holdfast.model.attack.hotflip import Embedding, flip_at_once
 from holdfast.model.attack.losses import climb_direction, correct, margin
 from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import pgd
-from holdfast.model.attack.suite import BATCH, Measured, Plan, survivors
+from holdfast.model.attack.suite import Measured, Plan, correct_in_batches, in_batches, survivors
 from holdfast.model.networks import is_probabilities
 from holdfast.model.threat import Ball
 
@@ -56,7 +56,8 @@ def one_step_check(measured: Measured) -> tuple[MaskingCheck, ...]:
     one = [o.survived for o in measured.outcomes if o.plan.family == "one-step"]
     many = measured.clean
     for outcome in measured.outcomes:
-        many = many & outcome.survived if outcome.plan.family == "white-box" else many
+        fair = outcome.plan.family == "white-box" and not outcome.cumulative
+        many = many & outcome.survived if fair else many
     if not one:
         return ()
     n, fewer, more = len(many), int(many.sum()), int(one[0].sum())
@@ -92,10 +93,9 @@ def stronger_check(
 
 def zero_gradient_check(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> MaskingCheck:
     """The gradient must not be exactly zero where the network is right."""
-    right = torch.cat([correct(net, a, b) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)])
+    right = correct_in_batches(net, x, y)
     x, y = x[right], y[right]
-    parts = [_vanished(net, a, b, ball) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True) if len(a)]
-    zero, n = sum(int(part.sum()) for part in parts), len(y)
+    zero, n = int(in_batches(lambda a, b: _vanished(net, a, b, ball), x, y).sum()), len(y)
     return _judged("zero-gradients", zero <= TOLERATED_ZERO * n, f"{zero} of {n} examples have a gradient of zero")
 
 
@@ -124,11 +124,12 @@ def huge_check(
     if ball.norm == "edits" and not isinstance(net, Embedding):
         return ()
     epsilon = huge_epsilon(ball, x)
-    parts = []
-    for rows, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
-        moved = _huge_attack(net, rows, labels, ball.resized(epsilon), generator)
-        parts.append(correct(net, moved, labels))
-    held = Count(k=int(torch.cat(parts).sum()), n=len(y))
+    limits = ball.resized(epsilon)
+
+    def stand(rows: Tensor, labels: Tensor) -> Tensor:
+        return correct(net, _huge_attack(net, rows, labels, limits, generator), labels)
+
+    held = Count(k=int(in_batches(stand, x, y).sum()), n=len(y))
     limit = 1 / classes + ABOVE_CHANCE
     detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
     return (_judged("unlimited-budget", held.share <= limit, detail),)
@@ -176,8 +177,8 @@ def _huge_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: to
 
 def _logits(net: nn.Module, x: Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
-        parts = [net(rows).float().cpu().numpy() for rows in x.split(BATCH)]
-    return np.concatenate(parts)
+        found: NDArray[np.float32] = in_batches(lambda rows, _: net(rows).float(), x, x).cpu().numpy()
+    return found
 
 
 def _judged(name: str, good: bool, detail: str) -> MaskingCheck:

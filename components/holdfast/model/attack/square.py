@@ -6,6 +6,7 @@ each move gives a square all of the budget that the rest does not use, with rand
 inside the square is left out.
 """
 
+from dataclasses import dataclass
 from math import prod, sqrt
 
 import torch
@@ -16,8 +17,30 @@ from holdfast.model.threat import Ball
 
 START_SHARE = 0.8
 """p: share of the image that the first squares cover."""
+HALVED_AT = (0.2, 0.5)
+"""Shares of the queries after which the half of the standing examples that is farther from a mistake is let go: what
+one fifth of the queries did not bring near, the rest rarely breaks."""
+FEWEST_TO_HALVE = 32
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries of 10,000 at which p is halved."""
+
+
+@dataclass
+class _Standing:
+    """Examples that are not broken: their positions, x, y, the best point so far and its margin float32[n]."""
+
+    rows: Tensor
+    x: Tensor
+    y: Tensor
+    point: Tensor
+    height: Tensor
+    corners: tuple[Tensor, Tensor]
+    """linf: the lowest and the highest point of the ball."""
+
+    def only(self, flags: Tensor) -> "_Standing":
+        """Those of the flags bool[n]."""
+        rows, x, y, point, height = (part[flags] for part in (self.rows, self.x, self.y, self.point, self.height))
+        return _Standing(rows, x, y, point, height, (self.corners[0][flags], self.corners[1][flags]))
 
 
 def square(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, queries: int, generator: torch.Generator) -> Tensor:
@@ -26,21 +49,36 @@ def square(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, queries: int, ge
     alive = correct(net, x, y).nonzero()[:, 0]
     if len(alive) == 0:
         return found
-    point = _stripes(x[alive], ball, generator)
-    height = _margin(net, point, y[alive])
+    left = _start(net, (x[alive], y[alive]), alive, ball, generator)
+    halvings = {int(share * queries) for share in HALVED_AT}
     for query in range(queries):
-        found[alive] = point
-        standing = height <= 0
-        point, height, alive = point[standing], height[standing], alive[standing]
-        if len(alive) == 0:
+        standing = left.height <= 0
+        if not bool(standing.all()):
+            found[left.rows[~standing]] = left.point[~standing]
+            left = left.only(standing)
+        if query in halvings and len(left.y) >= FEWEST_TO_HALVE:
+            near = left.height >= left.height.median()
+            found[left.rows[~near]] = left.point[~near]
+            left = left.only(near)
+        if len(left.y) == 0:
             return found
-        tried = _move(point, x[alive], ball, share=covered(query, queries), generator=generator)
-        value = _margin(net, tried, y[alive])
-        better = value > height
-        point = torch.where(_wide(better, x), tried, point)
-        height = torch.where(better, value, height)
-    found[alive] = point
+        tried = ball.settle(_move(left, ball, share=covered(query, queries), generator=generator), left.x)
+        value = _margin(net, tried, left.y)
+        better = value > left.height
+        left.point = torch.where(_wide(better, x), tried, left.point)
+        left.height = torch.where(better, value, left.height)
+    found[left.rows] = left.point
     return found
+
+
+def _start(
+    net: nn.Module, batch: tuple[Tensor, Tensor], rows: Tensor, ball: Ball, generator: torch.Generator
+) -> _Standing:
+    x, y = batch
+    point = ball.settle(_stripes(x, ball, generator), x)
+    reach = ball.epsilon * ball.scale * ball.mutable
+    corners = (ball.project(x - reach, x), ball.project(x + reach, x))
+    return _Standing(rows, x, y, point, _margin(net, point, y), corners)
 
 
 def covered(query: int, queries: int) -> float:
@@ -63,18 +101,18 @@ def _stripes(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
     return ball.project(x + ball.epsilon * delta * ball.scale * ball.mutable, x)
 
 
-def _move(point: Tensor, x: Tensor, ball: Ball, *, share: float, generator: torch.Generator) -> Tensor:
+def _move(left: _Standing, ball: Ball, *, share: float, generator: torch.Generator) -> Tensor:
+    x, point = left.x, left.point
     window = _windows(x, share, generator)
-    signs = _signs((*x.shape[:2], 1, 1) if x.dim() == 4 else x.shape, x, generator).expand(x.shape)
+    up = torch.randint(0, 2, (*x.shape[:2], 1, 1) if x.dim() == 4 else x.shape, generator=generator, device=x.device)
     if ball.norm == "linf":
-        moved = x + ball.epsilon * signs * ball.scale * ball.mutable
-        return ball.project(torch.where(window, moved, point), x)
+        return torch.where(window, torch.where(up > 0, left.corners[1], left.corners[0]), point)
     rest = ((point - x) / ball.scale).masked_fill(window, 0.0)
     # The square takes what the rest leaves, and half of the rest besides, so that budget can move.
     rest = rest * sqrt(0.5)
-    left = (ball.epsilon**2 - rest.flatten(1).pow(2).sum(1)).clamp_min(0).sqrt()
+    room = (ball.epsilon**2 - rest.flatten(1).pow(2).sum(1)).clamp_min(0).sqrt()
     cells = window.expand(x.shape).flatten(1).sum(1).clamp_min(1).sqrt()
-    delta = rest + window * signs * ball.mutable * _wide(left / cells, x)
+    delta = rest + window * (up.to(x.dtype) * 2 - 1) * ball.mutable * _wide(room / cells, x)
     return ball.project(x + delta * ball.scale, x)
 
 

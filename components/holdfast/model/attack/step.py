@@ -11,6 +11,7 @@ import numpy as np
 from holdfast.artifacts.documents import (
     AttackResult,
     Baseline,
+    CorruptionResult,
     Count,
     EpsilonPoint,
     MaskingCheck,
@@ -59,6 +60,7 @@ def attack(
         attacks=(*_results(scene, measured), *(result for result, _ in opinion)),
         worst_case=_count(measured.worst),
         curve=_curve(scene, config),
+        corruptions=_corruptions(scene),
         masking=checks,
         champion_clean=None if champion is None else _paired(measured.clean, champion.clean),
         champion_worst_case=None if champion is None else _paired(measured.worst, champion.worst),
@@ -131,6 +133,7 @@ def _results(scene: _Scene, measured: "Measured") -> tuple[AttackResult, ...]:
             steps=outcome.plan.steps,
             restarts=outcome.plan.restarts,
             survived=_count(outcome.survived),
+            cumulative=outcome.cumulative,
         )
         for outcome in measured.outcomes
     )
@@ -194,6 +197,27 @@ def _curve(scene: _Scene, config: AttackConfig) -> tuple[EpsilonPoint, ...]:
             )
         )
     return tuple(points)
+
+
+def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
+    """Images under noise, blur and loss of contrast; nothing for tables and messages."""
+    import torch
+
+    from holdfast.model.attack.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+    from holdfast.model.attack.suite import correct_in_batches
+
+    if scene.x.dim() != 4:
+        return ()
+    generator = torch.Generator(scene.device).manual_seed(scene.seed)
+    return tuple(
+        CorruptionResult(
+            name=name,
+            severity=severity,
+            survived=_count(correct_in_batches(scene.net, corrupt(scene.x, name, severity, generator), scene.y)),
+        )
+        for name in CORRUPTIONS
+        for severity in SEVERITIES
+    )
 
 
 def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None) -> "Measured | None":
