@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from holdfast.artifacts.documents import Exact, Modality, Norm, Scalar, Sha256, ThreatModel
+from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
 from holdfast.yamlfile import read_yaml
 
 UNITS: dict[Modality, str] = {
@@ -17,6 +17,8 @@ UNITS: dict[Modality, str] = {
     "text": "characters",
 }
 Share = Annotated[float, Field(ge=0, le=1)]
+Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm"]
+TEXT_RECIPES: tuple[Recipe, ...] = ("pgd", "standard", "awp")
 
 
 class Section(BaseModel):
@@ -110,18 +112,38 @@ class NetworkConfig(Section):
     arguments: dict[str, Scalar] = {}
 
 
+class FeatureConfig(Section):
+    """What the attacker may do to one column."""
+
+    budget: Exact | None = None
+    """Numbers: the largest change, in the column's own unit; left out: epsilon standard deviations."""
+    direction: Literal["both", "up", "down"] = "both"
+    """Numbers: `up` when the value can only grow, `down` when it can only fall."""
+    choose: bool = False
+    """Categories: whether the attacker may write another value of the column."""
+
+    @model_validator(mode="after")
+    def _budget_is_positive(self) -> Self:
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError("budget must be above 0; a column that cannot change stands in data.immutable")
+        return self
+
+
 class ThreatConfig(Section):
     """What the attacker may change."""
 
     norm: Norm
     epsilon: Exact
     """A fraction such as 8/255; in input units [0, 1], standard deviations of each feature, or characters."""
+    features: dict[str, FeatureConfig] = {}
+    """Tables: column -> its own rule, where it differs from the rest (`data.immutable` names what never changes)."""
 
 
 class RecipeConfig(Section):
     """How the network is trained."""
 
-    recipe: Literal["pgd", "standard"] = "pgd"
+    recipe: Recipe = "pgd"
+    """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp` or `multi-norm`."""
     epochs: int = Field(20, gt=0)
     batch: int = Field(128, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
@@ -134,6 +156,26 @@ class RecipeConfig(Section):
     """Standard deviation of Gaussian noise added in training (text: share of characters hidden), for certification."""
     selection_rows: int = Field(500, gt=0)
     """Training rows set apart to choose the best epoch by PGD accuracy."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """The kept weights are a running mean: its share of the past in each batch (0.995, for example); 0: no mean."""
+    beta: float = Field(6.0, gt=0)
+    """trades: weight of the distance between the answers to a clean and a moved row."""
+    weight_step: float = Field(0.005, gt=0)
+    """awp: how far the weights are moved, relative to the norm of each weight matrix."""
+    second_norm: Literal["linf", "l2"] | None = None
+    """multi-norm: the second ball; `threat` names the first."""
+    second_epsilon: Exact | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where sums are float32 (autocast) on a GPU, float32 on a CPU."""
+    compile: bool = False
+    """Whether torch.compile makes the network's kernels; it needs a C++ compiler and a minute."""
+
+    @model_validator(mode="after")
+    def _second_ball(self) -> Self:
+        given = self.second_norm is not None and self.second_epsilon is not None
+        if given != (self.recipe == "multi-norm") or (self.second_norm is None) != (self.second_epsilon is None):
+            raise ValueError("recipe multi-norm, and no other, takes second_norm and second_epsilon")
+        return self
 
 
 class TrainConfig(Section):
@@ -237,6 +279,10 @@ class Workload(Section):
             raise ValueError(f"norm {self.threat.norm!r} does not fit a workload of modality {self.modality!r}")
         if self.modality == "text" and self.data.text is None:
             raise ValueError("a text workload names its text column in data.text")
+        if edits and self.train.recipe not in TEXT_RECIPES:
+            raise ValueError(f"recipe {self.train.recipe!r} does not fit text; expected {', '.join(TEXT_RECIPES)}")
+        if self.threat.features and self.modality != "tabular":
+            raise ValueError(f"threat.features belongs to a tabular workload, not to one of modality {self.modality!r}")
         if self.threat.epsilon <= 0:
             raise ValueError("threat.epsilon must be above 0")
         return self
@@ -244,7 +290,9 @@ class Workload(Section):
     @property
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
-        return ThreatModel(norm=self.threat.norm, epsilon=self.threat.epsilon, unit=UNITS[self.modality])
+        features = tuple(FeatureThreat(name=name, **rule.model_dump()) for name, rule in self.threat.features.items())
+        threat = self.threat
+        return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=UNITS[self.modality], features=features)
 
     @property
     def snapshot_config(self) -> SnapshotConfig:

@@ -11,7 +11,8 @@ from holdfast.model.attack.losses import cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import HIDDEN, PAD, Arrays
 from holdfast.model.threat import Ball
-from holdfast.model.train.adversarial import Training, one_cycle, split_selection, with_noise
+from holdfast.model.train.adversarial import Training, one_cycle, split_selection
+from holdfast.model.train.recipes import with_noise
 from holdfast.workload import RecipeConfig
 
 PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")

@@ -1,29 +1,29 @@
-"""Adversarial training: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
+"""A training, batch by batch: what a recipe makes of a batch is in recipes.py.
 
-Each batch is moved to where the network errs most inside the ball, and the network is fitted there. Epsilon grows over
-the first third of the training, the learning rate follows one cycle (Smith 2018, https://arxiv.org/abs/1803.09820).
-Text: the inner attack flips characters (HotFlip, Ebrahimi et al. 2018). Noise for certification is added afterwards:
-Gaussian (Cohen et al. 2019, https://arxiv.org/abs/1902.02918), for text characters are hidden.
+Epsilon grows over the first third of the training, the learning rate follows one cycle (Smith 2018,
+https://arxiv.org/abs/1803.09820). The weights that are judged and kept may be a running mean of those that are fitted
+(Izmailov et al. 2018, https://arxiv.org/abs/1803.05407; for robustness Gowal et al. 2020, https://arxiv.org/abs/2010.03593).
 
 All randomness is a function of seed, epoch and batch, so a state of tensors and counters is all that resuming needs.
 """
 
 from dataclasses import asdict, dataclass, field
-from math import cos, pi
+from math import ceil, cos, pi
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from holdfast.errors import ModelError
-from holdfast.model.attack.hotflip import Embedding, flip_at_once
+from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.losses import correct
 from holdfast.model.attack.losses import cross_entropy as climbed
-from holdfast.model.attack.pgd import perturb, pgd
-from holdfast.model.inputs import HIDDEN, PAD, Arrays
-from holdfast.model.threat import Ball, random_edits
+from holdfast.model.attack.pgd import pgd
+from holdfast.model.inputs import Arrays
+from holdfast.model.threat import Ball
+from holdfast.model.train.ranks import Ranks
+from holdfast.model.train.recipes import Moment, batch_loss, inner_attack
 from holdfast.workload import RecipeConfig
 
 SELECTION_STEPS = 10
@@ -35,8 +35,12 @@ _WARM_UP = 1 / 3
 _PEAK = 0.3
 """Share of the training after which the learning rate is highest."""
 _CLIP = 5.0
-_NOISY = 0.5
-"""Share of a batch that gets noise when the recipe has any."""
+_AVERAGE_START = 10
+"""The running mean forgets faster in its first steps: its share of the past is at most (1 + t) / (10 + t)."""
+CHECKS = 4
+"""How often in an epoch fgsm-rs is looked at for a collapse, on so many rows:"""
+CHECK_ROWS = 256
+COLLAPSED_GAP, COLLAPSED_SHARE = 0.2, 0.7
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,14 @@ class State:
     curve: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """The weights of the best epoch so far."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """The running mean of the weights, when the recipe keeps one."""
+    sound: dict[str, Tensor] = field(default_factory=dict)
+    """fgsm-rs: the weights at the last look that found no collapse."""
+    most_sound: int = 0
+    """fgsm-rs: the most rows that stood under PGD at any look."""
+    rescues: int = 0
+    """fgsm-rs: how many collapses were taken back; each adds a step to the inner attack."""
 
 
 def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arrays, Arrays]:
@@ -70,19 +82,34 @@ def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arra
 
 
 class Training:
-    """One training, advanced batch by batch."""
+    """One training, advanced batch by batch; `notes` gathers what a person should be told."""
 
-    def __init__(self, net: nn.Module, rows: Arrays, ball: Ball, config: RecipeConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        rows: Arrays,
+        ball: Ball,
+        config: RecipeConfig,
+        *,
+        seed: int,
+        second: Ball | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         device = ball.scale.device
         fitted, apart = split_selection(rows, config, seed)
         self.net = net.to(device).train()
-        self.ball = ball
+        self.ball, self.second = ball, second
         self.config = config
         self.seed = seed
+        self.ranks = ranks or Ranks()
         self.x, self.y = _tensors(fitted, device)
         self.apart = _tensors(apart, device)
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=config.weight_decay)
         self.state = State()
+        self.pieces = 1
+        self.notes: list[str] = []
+        self._half = device.type == "cuda" and config.precision == "auto" or config.precision == "bfloat16"
+        self._called = compiled(net) if config.compile else net
 
     @property
     def batches(self) -> int:
@@ -103,28 +130,33 @@ class Training:
         """Fits one batch; after the last of an epoch, judges the epoch and returns its row of the curve.
 
         Raises:
-            ModelError: the loss is not a finite number.
+            ModelError: the loss or a gradient is not a finite number, or one row does not fit into the memory.
         """
         state = self.state
-        self.state.loss += self._fit(self._batch_rows()) / self.batches
+        state.loss += self._fit(self._batch_rows()) / self.batches
+        self._keep_average()
         state.batch += 1
+        if self.config.recipe == "fgsm-rs" and state.batch % max(1, self.batches // CHECKS) == 0:
+            self._look_for_collapse()
         if state.batch < self.batches:
             return None
         row = self._judge()
         state.curve.append(row)
         if self.best_epoch is row:
-            state.best = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+            state.best = {name: value.detach().clone() for name, value in self._judged().items()}
         state.epoch, state.batch, state.loss = state.epoch + 1, 0, 0.0
         return row
 
     def export_state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Everything that `restore_state` needs: tensors by name, and counters."""
+        kept = {"best": self.state.best, "average": self.state.average, "sound": self.state.sound}
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.state.best.items()}
+        tensors |= {f"{name}.{k}": v for name, weights in kept.items() for k, v in weights.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-        counters = {"epoch": self.state.epoch, "batch": self.state.batch, "loss": self.state.loss.hex()}
-        return tensors, {**counters, "curve": [asdict(row) for row in self.state.curve]}
+        counters = {name: getattr(self.state, name) for name in ("epoch", "batch", "most_sound", "rescues")}
+        curve = [asdict(row) for row in self.state.curve]
+        return tensors, {**counters, "loss": self.state.loss.hex(), "curve": curve}
 
     def restore_state(self, tensors: dict[str, Tensor], counters: dict[str, object]) -> None:
         """Goes on from what `export_state` gave."""
@@ -134,16 +166,16 @@ class Training:
             index, _, key = name.partition(".")
             moments.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.state = State(
-            epoch=int(str(counters["epoch"])),
-            batch=int(str(counters["batch"])),
-            loss=float.fromhex(str(counters["loss"])),
-            curve=[Epoch(**row) for row in counters["curve"]],  # type: ignore[attr-defined]
-            best=_under(tensors, "best."),
-        )
+        device = self.ball.scale.device
+        curve = [Epoch(**row) for row in counters["curve"]]  # type: ignore[attr-defined]
+        self.state = State(loss=float.fromhex(str(counters["loss"])), curve=curve)
+        for name in ("epoch", "batch", "most_sound", "rescues"):
+            setattr(self.state, name, int(str(counters[name])))
+        for name in ("best", "average", "sound"):
+            setattr(self.state, name, _on(device, _under(tensors, f"{name}.")))
 
     def _rank(self, row: Epoch) -> tuple[int, int]:
-        return (row.robust, row.clean) if self.config.recipe == "pgd" else (row.clean, row.robust)
+        return (row.clean, row.robust) if self.config.recipe == "standard" else (row.robust, row.clean)
 
     def _batch_rows(self) -> Tensor:
         order = np.random.default_rng([self.seed, 1, self.state.epoch]).permutation(len(self.y))
@@ -151,58 +183,147 @@ class Training:
         return torch.from_numpy(parts[self.state.batch]).to(self.y.device)
 
     def _fit(self, rows: Tensor) -> float:
-        x, y = self.x[rows], self.y[rows]
-        seed = int(np.random.SeedSequence([self.seed, 2, self.state.epoch, self.state.batch]).generate_state(1)[0])
-        generator = torch.Generator(x.device).manual_seed(seed)
+        """The loss of the batch; where it does not fit into the memory it is fitted in more, smaller pieces."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * one_cycle(self._progress())
-        # A user's network may draw from torch's own generator (dropout): it is seeded inside and restored after.
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            torch.manual_seed(seed)
-            x = self._harden(x, y, generator)
-            return self._descend(x, y)
+        while True:
+            try:
+                return self._descend(rows)
+            except torch.OutOfMemoryError:
+                if self.pieces >= len(rows):
+                    raise ModelError("train: expected memory for one row at a time, found too little") from None
+                self.pieces *= 2
+                size = ceil(len(rows) / self.pieces)
+                self.notes.append(f"train: a batch of {len(rows)} rows does not fit; {size} at a time from now on")
 
-    def _descend(self, x: Tensor, y: Tensor) -> float:
-        self.net.train()
-        loss = cross_entropy(self.net(x).float(), y)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise ModelError(
-                f"train: epoch {self.state.epoch + 1}, batch {self.state.batch + 1}: expected a finite loss, "
-                f"found {value}; lower train.learning_rate"
-            )
+    def _descend(self, rows: Tensor) -> float:
+        """One step of the optimizer on the batch, or on this rank's share of it."""
+        place = [self.seed, 2, self.state.epoch, self.state.batch, *([self.ranks.rank] if self.ranks.rank else [])]
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        mine, device = self.ranks.share(rows), self.x.device
+        generator, value = torch.Generator(device).manual_seed(seed), 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
+        # A user's network may draw from torch's own generator (dropout): it is seeded inside and restored after.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for part in mine.tensor_split(self.pieces):
+                value += self._accumulate(part, len(part) / len(mine), generator)
+        self.ranks.average(self.net, rows=len(mine), of=len(rows))
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
+        self._guard("gradient", float(norm))
         self.optimizer.step()
         return value
 
-    def _harden(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The batch as it is fitted: a share attacked, then a share with noise."""
-        self.net.eval()
-        attacked = round(len(y) * self.config.adversarial_share) if self.config.recipe == "pgd" else 0
-        ball = self.ball.resized(self.ball.epsilon * min(1.0, self._progress() / _WARM_UP))
-        if attacked:
-            moved = inner_attack(
-                self.net, x[:attacked], y[:attacked], ball, steps=self.config.attack_steps, generator=generator
+    def _accumulate(self, rows: Tensor, share: float, generator: torch.Generator) -> float:
+        """Adds the gradient of a piece of the batch, weighed by its share of it, and returns its weighed loss."""
+        x, y = self.x[rows], self.y[rows]
+        with (
+            torch.autocast(self.x.device.type, torch.bfloat16, enabled=self._half),
+            batch_loss(self._called, x, y, self._moment(generator), self.config) as loss,
+        ):
+            value = loss.item() * share
+            self._guard("loss", value)
+            (loss * share).backward()
+        return value
+
+    def _guard(self, what: str, value: float) -> None:
+        if not np.isfinite(value):
+            raise ModelError(
+                f"train: epoch {self.state.epoch + 1}, batch {self.state.batch + 1}: expected a finite {what}, "
+                f"found {value}; lower train.learning_rate"
             )
-            x = torch.cat([moved, x[attacked:]])
-        return with_noise(x, self.config.noise, self.ball, generator) if self.config.noise else x
+
+    def _moment(self, generator: torch.Generator) -> Moment:
+        """Epsilon and the steps of the attack at this batch."""
+        config, progress = self.config, self._progress()
+        share = min(1.0, progress / _WARM_UP)
+        steps = config.attack_steps
+        if config.recipe == "fgsm-rs":
+            steps = 1 + self.state.rescues
+        if config.recipe == "curriculum":
+            steps = 1 + int(min(1.0, progress / (2 * _WARM_UP)) * (config.attack_steps - 1))
+        second = None if self.second is None else self.second.resized(self.second.epsilon * share)
+        return Moment(self.ball.resized(self.ball.epsilon * share), second, steps, generator)
 
     def _progress(self) -> float:
         done = self.state.epoch * self.batches + self.state.batch
         return (done + 0.5) / (self.config.epochs * self.batches)
 
+    def _keep_average(self) -> None:
+        if not self.config.average:
+            return
+        done = self.state.epoch * self.batches + self.state.batch
+        past = min(self.config.average, (1 + done) / (_AVERAGE_START + done))
+        self.state.average = mixed(self.state.average, self.net.state_dict(), past)
+
+    def _judged(self) -> dict[str, Tensor]:
+        """The weights that are judged and kept."""
+        return self.state.average if self.config.average else self.net.state_dict()
+
     def _judge(self) -> Epoch:
+        fitted = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.net.load_state_dict(self._judged())
         self.net.eval()
         x, y = self.apart
         generator = torch.Generator(x.device).manual_seed(self.seed)
         clean = robust = 0
         for part, labels in zip(x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True):
             clean += int(correct(self.net, part, labels).sum())
-            moved = selection_attack(self.net, part, labels, self.ball, generator)
-            robust += int(correct(self.net, moved, labels).sum())
+            robust += int(self._standing(part, labels, generator).sum())
+        self.net.load_state_dict(fitted)
         return Epoch(epoch=self.state.epoch + 1, loss=self.state.loss, clean=clean, robust=robust, rows=len(y))
+
+    def _standing(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """bool[N]: which rows stand under the attack of every ball of the threat."""
+        flags = correct(self.net, selection_attack(self.net, x, y, self.ball, generator), y)
+        if self.second is None:
+            return flags
+        return flags & correct(self.net, selection_attack(self.net, x, y, self.second, generator), y)
+
+    def _look_for_collapse(self) -> None:
+        """Takes a collapse (FGSM is resisted, PGD is not) back to the last sound weights, with one more step."""
+        self.net.eval()
+        x, y = self.apart[0][:CHECK_ROWS], self.apart[1][:CHECK_ROWS]
+        one = int(correct(self.net, fgsm(self.net, x, y, self.ball), y).sum())
+        many = int(self._standing(x, y, torch.Generator(x.device).manual_seed(self.seed)).sum())
+        state = self.state
+        if collapsed(one, many, state.most_sound, len(y)) and state.sound:
+            state.rescues += 1
+            self.net.load_state_dict(state.sound)
+            self.optimizer.state.clear()
+            state.average = {name: value.clone() for name, value in state.sound.items()} if state.average else {}
+            self.notes.append(
+                f"train: collapse in epoch {state.epoch + 1}: {one} of {len(y)} stand under FGSM, {many} under PGD; "
+                f"back to the last sound weights, with {1 + state.rescues} steps from now on"
+            )
+            return
+        state.most_sound = max(state.most_sound, many)
+        state.sound = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+
+
+def collapsed(one: int, many: int, best: int, rows: int) -> bool:
+    """Whether rows that stand under one step fall under many, and more of them stood before.
+
+    Catastrophic overfitting (Wong et al. 2020, section 5.2): FGSM accuracy rises while PGD accuracy falls.
+    """
+    return one - many > COLLAPSED_GAP * rows and many < COLLAPSED_SHARE * best
+
+
+def mixed(past: dict[str, Tensor], now: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """share x past + (1 - share) x now for every floating-point tensor; counters are taken from `now`."""
+    if not past:
+        return {name: value.detach().clone() for name, value in now.items()}
+    return {
+        name: past[name].lerp(value.detach(), 1 - share) if value.is_floating_point() else value.clone()
+        for name, value in now.items()
+    }
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    """The network with kernels of torch.compile; it shares the weights."""
+    made = torch.compile(net)
+    assert isinstance(made, nn.Module)  # compile answers a module with a module
+    return made
 
 
 def one_cycle(progress: float) -> float:
@@ -212,34 +333,11 @@ def one_cycle(progress: float) -> float:
     return (1 + cos(pi * (progress - _PEAK) / (1 - _PEAK))) / 2
 
 
-def inner_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
-    """The attack of the training: PGD; characters are flipped one after another, or at random without an embedding."""
-    if ball.norm != "edits":
-        return perturb(net, x, y, ball, steps=steps, generator=generator)
-    edits = round(ball.epsilon)
-    if not isinstance(net, Embedding):
-        return random_edits(x, edits, generator)
-    point = x
-    for _ in range(edits):
-        point = flip_at_once(net, point, y, 1)
-    return ball.resized(edits).project(point, x)
-
-
 def selection_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
     """The attack that chooses the best epoch."""
     if ball.norm == "edits":
         return inner_attack(net, x, y, ball, steps=1, generator=generator)
     return pgd(net, x, y, ball, steps=SELECTION_STEPS, restarts=1, loss=climbed, generator=generator)
-
-
-def with_noise(x: Tensor, noise: float, ball: Ball, generator: torch.Generator) -> Tensor:
-    """Half of the rows with Gaussian noise of that many units of scale, or with that share of characters hidden."""
-    chosen = torch.rand(len(x), generator=generator, device=x.device) < _NOISY
-    chosen = chosen.reshape(-1, *([1] * (x.dim() - 1)))
-    if ball.norm == "edits":
-        hidden = torch.rand(x.shape, generator=generator, device=x.device) < noise
-        return x.masked_fill(hidden & chosen & (x != PAD), HIDDEN)
-    return x + chosen * noise * ball.scale * torch.randn(x.shape, generator=generator, device=x.device)
 
 
 def _tensors(rows: Arrays, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -249,3 +347,7 @@ def _tensors(rows: Arrays, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _on(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in tensors.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from holdfast.workload import TrainConfig
 
 if TYPE_CHECKING:
     from holdfast.model.train.adversarial import Epoch, Training
+    from holdfast.model.train.ranks import Ranks
 
 
 def train(
@@ -39,14 +41,53 @@ def train(
     device = settings.prepare()
     spec = read_spec(data)
     rows = _rows(data, report, spec)
-    training = _start(config, spec, data.document.classes, rows, settings, device)
+    with _ranks(device) as ranks:
+        training = _start(config, spec, data.document.classes, rows, settings, device, ranks)
+        return _train(training, data, report, out, config=config, settings=settings, checkpoint=checkpoint)
+
+
+def _train(
+    training: "Training",
+    data: Artifact[Snapshot],
+    report: Artifact[ScanReport] | None,
+    out: Path,
+    *,
+    config: TrainConfig,
+    settings: Compute,
+    checkpoint: Path | None,
+) -> Artifact[Model]:
+    """Runs the training to its end; the first of several processes writes, the others read what it wrote."""
+    device = training.ball.scale.device.type
     inputs = {"snapshot": data.digest} | ({} if report is None else {"scan": report.digest})
     kept = None if checkpoint is None else _Kept(checkpoint, _identity(config, inputs, settings, device))
     _run(training, kept)
+    if not training.ranks.leads:
+        training.ranks.wait()
+        return load(out, Model)
     artifact = _finish(training, data, out, config=config, settings=settings, inputs=inputs)
+    training.ranks.wait()
     if kept is not None:
         kept.forget()
     return artifact
+
+
+@contextmanager
+def _ranks(device: str) -> "Iterator[Ranks]":
+    """This process among those that torchrun started; alone without it."""
+    from holdfast.model.train.ranks import Ranks
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    import torch
+
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class _Kept:
@@ -109,7 +150,13 @@ def _rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: I
 
 
 def _start(
-    config: TrainConfig, spec: InputSpec, classes: tuple[str, ...], rows: Arrays, settings: Compute, device: str
+    config: TrainConfig,
+    spec: InputSpec,
+    classes: tuple[str, ...],
+    rows: Arrays,
+    settings: Compute,
+    device: str,
+    ranks: "Ranks",
 ) -> "Training":
     import torch
 
@@ -123,8 +170,12 @@ def _start(
     with torch.no_grad():
         first = net(torch.from_numpy(rows.x[:8]))
     check_logits(first, len(classes), name=f"network {config.network.architecture!r}")
-    ball = Ball.of(config.threat, spec, device)
-    return Training(net, rows, ball, config.train, seed=settings.seed)
+    ball, recipe = Ball.of(config.threat, spec, device), config.train
+    second = None
+    if recipe.second_norm is not None and recipe.second_epsilon is not None:
+        threat = config.threat.model_copy(update={"norm": recipe.second_norm, "epsilon": recipe.second_epsilon})
+        second = Ball.of(threat, spec, device)
+    return Training(net, rows, ball, recipe, seed=settings.seed, second=second, ranks=ranks)
 
 
 def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, device: str) -> str:
@@ -143,11 +194,14 @@ def _run(training: "Training", kept: _Kept | None) -> None:
     with _sigterm() as bell:
         while not training.finished:
             row = training.advance()
-            if row is not None:
+            while training.notes:
+                say(training.notes.pop(0))
+            if row is not None and training.ranks.leads:
                 say(_line(row, training.config.epochs))
-            if kept is not None and (row is not None or bell.rung):
+            stopped = training.ranks.any(bell.rung, training.ball.scale.device)
+            if kept is not None and (row is not None or stopped) and training.ranks.leads:
                 kept.save(training)
-            if bell.rung:
+            if stopped:
                 raise StoppedError(_farewell(training, kept))
 
 
@@ -199,7 +253,7 @@ def _finish(
         input=spec,
         classes=data.document.classes,
         threat=ThreatModel(**config.threat.model_dump()),
-        recipe=config.train.model_dump(),
+        recipe=config.train.model_dump(mode="json", exclude_none=True),
         seed=settings.seed,
         threads=settings.threads,
         device=device.type,

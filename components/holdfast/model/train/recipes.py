@@ -1,0 +1,158 @@
+"""How one batch is turned into a loss: the recipes of adversarial training.
+
+standard    cross-entropy on the rows as they are
+pgd         on rows moved to where the network errs most (Madry et al. 2018, https://arxiv.org/abs/1706.06083)
+curriculum  pgd whose attack grows from one step to all of them (Cai et al. 2018, https://arxiv.org/abs/1805.04807)
+fgsm-rs     one step from a random start (Wong, Rice, Kolter 2020, https://arxiv.org/abs/2001.03994)
+trades      cross-entropy on clean rows plus the distance to moved ones (Zhang et al. 2019,
+            https://arxiv.org/abs/1901.08573)
+awp         pgd on weights that were moved to where the loss is higher (Wu et al. 2020,
+            https://arxiv.org/abs/2004.05884)
+multi-norm  pgd in two balls; each row is fitted where it is worse (Tramer and Boneh 2019,
+            https://arxiv.org/abs/1904.13000)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+from holdfast.model.attack.hotflip import Embedding, flip_at_once
+from holdfast.model.attack.losses import climb_direction
+from holdfast.model.attack.losses import cross_entropy as climbed
+from holdfast.model.attack.pgd import STEP_FACTOR, perturb
+from holdfast.model.inputs import HIDDEN, PAD
+from holdfast.model.threat import Ball, random_edits
+from holdfast.workload import RecipeConfig
+
+FAST_STEP = 1.25
+"""fgsm-rs: length of the step in units of epsilon (Wong et al. 2020, section 4)."""
+TRADES_START = 1e-3
+"""trades: deviation of the first Gaussian move, in units of scale; from x itself the gradient is zero."""
+_NOISY = 0.5
+"""Share of a batch that gets noise when the recipe has any."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The attack at this point of the training: `ball` with its warmed-up epsilon, and how many steps it takes."""
+
+    ball: Ball
+    second: Ball | None
+    steps: int
+    generator: torch.Generator
+
+
+@contextmanager
+def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Iterator[Tensor]:
+    """The scalar that a batch x `[N, ...]`, y int64[N] is fitted by; its gradient is to be taken within the context."""
+    if config.recipe == "trades":
+        yield _trades(net, x, y, moment, config)
+        return
+    net.eval()
+    x = with_noise(_hardened(net, x, y, moment, config), config.noise, moment.ball, moment.generator)
+    net.train()
+    with moved_weights(net, x, y, config.weight_step) if config.recipe == "awp" else nullcontext():
+        yield cross_entropy(net(x).float(), y)
+
+
+def fast_step(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    """One step from a random start in the linf ball, as the original code has it.
+
+    The gradient is taken at the start *before* it is cut to the limits of the input; cutting it first makes the
+    training collapse on MNIST (the network learns to hide its gradients at the limits).
+    """
+    start = torch.rand(x.shape, generator=generator, device=x.device) * 2 - 1
+    point = x + ball.epsilon * start * ball.scale * ball.mutable
+    gradient, _, _ = climb_direction(net, point, y, climbed)
+    return ball.settle(ball.project(ball.ascend(point, gradient, FAST_STEP * ball.epsilon), x), x)
+
+
+def inner_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
+    """The attack of the training: PGD; characters are flipped one after another, or at random without an embedding."""
+    if ball.norm != "edits":
+        return perturb(net, x, y, ball, steps=steps, generator=generator)
+    edits = round(ball.epsilon)
+    if not isinstance(net, Embedding):
+        return random_edits(x, edits, generator)
+    point = x
+    for _ in range(edits):
+        point = flip_at_once(net, point, y, 1)
+    return ball.resized(edits).project(point, x)
+
+
+def divergent(net: nn.Module, x: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
+    """Where in the ball around x the answer differs most from that at x, by Kullback-Leibler divergence (TRADES)."""
+    with torch.no_grad():
+        here = softmax(net(x).float(), 1)
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    point = x + TRADES_START * noise * ball.scale * ball.mutable
+    for _ in range(steps):
+        leaf = point.detach().requires_grad_()
+        apart = kl_div(log_softmax(net(leaf).float(), 1), here, reduction="sum")
+        (gradient,) = torch.autograd.grad(apart, leaf)
+        point = ball.project(ball.ascend(point, gradient, STEP_FACTOR * ball.epsilon / steps), x)
+    return ball.settle(point, x)
+
+
+@contextmanager
+def moved_weights(net: nn.Module, x: Tensor, y: Tensor, gamma: float) -> Iterator[None]:
+    """Within: every weight matrix stands gamma of its norm along the ascent of the loss at x; afterwards as before."""
+    weights = [p for p in net.parameters() if p.requires_grad and p.dim() > 1]
+    gradients = torch.autograd.grad(cross_entropy(net(x).float(), y), weights)
+    before = [p.detach().clone() for p in weights]
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.add_(gradient, alpha=gamma * float(weight.norm() / gradient.norm().clamp_min(1e-12)))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
+
+def with_noise(x: Tensor, noise: float, ball: Ball, generator: torch.Generator) -> Tensor:
+    """Half of the rows with Gaussian noise of that many units of scale, or with that share of characters hidden."""
+    if not noise:
+        return x
+    chosen = torch.rand(len(x), generator=generator, device=x.device) < _NOISY
+    chosen = chosen.reshape(-1, *([1] * (x.dim() - 1)))
+    if ball.norm == "edits":
+        hidden = torch.rand(x.shape, generator=generator, device=x.device) < noise
+        return x.masked_fill(hidden & chosen & (x != PAD), HIDDEN)
+    return x + chosen * noise * ball.scale * torch.randn(x.shape, generator=generator, device=x.device)
+
+
+def _hardened(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:
+    """The batch with the share that the recipe attacks moved."""
+    attacked = 0 if config.recipe == "standard" else round(len(y) * config.adversarial_share)
+    if not attacked:
+        return x
+    moved = _attacked(net, x[:attacked], y[:attacked], moment, config)
+    return torch.cat([moved, x[attacked:]])
+
+
+def _attacked(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:
+    if config.recipe == "fgsm-rs" and moment.steps == 1:
+        return fast_step(net, x, y, moment.ball, moment.generator)
+    moved = inner_attack(net, x, y, moment.ball, steps=moment.steps, generator=moment.generator)
+    if moment.second is None:
+        return moved
+    other = inner_attack(net, x, y, moment.second, steps=moment.steps, generator=moment.generator)
+    with torch.no_grad():
+        worse = climbed(net(other).float(), y) > climbed(net(moved).float(), y)
+    return torch.where(worse.reshape(-1, *([1] * (x.dim() - 1))), other, moved)
+
+
+def _trades(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:
+    net.eval()
+    moved = divergent(net, x, moment.ball, steps=moment.steps, generator=moment.generator)
+    x = with_noise(x, config.noise, moment.ball, moment.generator)
+    net.train()
+    z, z_moved = net(x).float(), net(moved).float()
+    apart = kl_div(log_softmax(z_moved, 1), log_softmax(z, 1), reduction="batchmean", log_target=True)
+    return cross_entropy(z, y) + config.beta * apart
