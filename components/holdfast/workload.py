@@ -18,6 +18,7 @@ UNITS: dict[Modality, str] = {
 }
 Share = Annotated[float, Field(ge=0, le=1)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm"]
+ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
 TEXT_RECIPES: tuple[Recipe, ...] = ("pgd", "standard", "awp")
 
 
@@ -165,6 +166,8 @@ class RecipeConfig(Section):
     second_norm: Literal["linf", "l2"] | None = None
     """multi-norm: the second ball; `threat` names the first."""
     second_epsilon: Exact | None = None
+    engine: Literal["holdfast", "art"] = "holdfast"
+    """Whose training loop: `art` runs the trainers of the Adversarial Robustness Toolbox for pgd, trades and awp."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where sums are float32 (autocast) on a GPU, float32 on a CPU."""
     compile: bool = False
@@ -175,6 +178,16 @@ class RecipeConfig(Section):
         given = self.second_norm is not None and self.second_epsilon is not None
         if given != (self.recipe == "multi-norm") or (self.second_norm is None) != (self.second_epsilon is None):
             raise ValueError("recipe multi-norm, and no other, takes second_norm and second_epsilon")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_can(self) -> Self:
+        if self.engine == "art" and self.recipe not in ART_RECIPES:
+            raise ValueError(
+                f"engine art runs {', '.join(ART_RECIPES)}, not {self.recipe} (docs/hardening.md says why)"
+            )
+        if self.engine == "art" and (self.noise or self.average or self.adversarial_share < 1):
+            raise ValueError("engine art has no noise, average or adversarial_share; leave them out")
         return self
 
 
@@ -281,6 +294,8 @@ class Workload(Section):
             raise ValueError("a text workload names its text column in data.text")
         if edits and self.train.recipe not in TEXT_RECIPES:
             raise ValueError(f"recipe {self.train.recipe!r} does not fit text; expected {', '.join(TEXT_RECIPES)}")
+        if self.train.engine == "art" and (edits or self.threat.features):
+            raise ValueError("engine art attacks images and tables without threat.features; leave train.engine out")
         if self.threat.features and self.modality != "tabular":
             raise ValueError(f"threat.features belongs to a tabular workload, not to one of modality {self.modality!r}")
         if self.threat.epsilon <= 0:

@@ -138,9 +138,11 @@ class Training:
         state.batch += 1
         if self.config.recipe == "fgsm-rs" and state.batch % max(1, self.batches // CHECKS) == 0:
             self._look_for_collapse()
-        if state.batch < self.batches:
-            return None
-        row = self._judge()
+        return None if state.batch < self.batches else self._end_epoch()
+
+    def _end_epoch(self) -> Epoch:
+        """Judges the epoch and keeps its weights when they are the best so far."""
+        state, row = self.state, self._judge()
         state.curve.append(row)
         if self.best_epoch is row:
             state.best = {name: value.detach().clone() for name, value in self._judged().items()}

@@ -175,7 +175,12 @@ def _start(
     if recipe.second_norm is not None and recipe.second_epsilon is not None:
         threat = config.threat.model_copy(update={"norm": recipe.second_norm, "epsilon": recipe.second_epsilon})
         second = Ball.of(threat, spec, device)
-    return Training(net, rows, ball, recipe, seed=settings.seed, second=second, ranks=ranks)
+    engine = Training
+    if recipe.engine == "art":
+        from holdfast.model.train.art_trainers import ArtTraining
+
+        engine = ArtTraining
+    return engine(net, rows, ball, recipe, seed=settings.seed, second=second, ranks=ranks)
 
 
 def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, device: str) -> str:
