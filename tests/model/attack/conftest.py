@@ -1,5 +1,6 @@
 """An adversarially trained digits network, made once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def robust(digits: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory)
 def plain(digits: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Artifact[Model]:
     """Trained without attacks."""
     return trained(tmp_path_factory.mktemp("models") / "plain", digits, recipe="standard", epochs=6)
+
+
+@pytest.fixture(scope="session")
+def train_digits(digits: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], nn.Module]:
+    """A network after six epochs of a recipe."""
+
+    def make(recipe: str) -> nn.Module:
+        out = tmp_path_factory.mktemp("models") / recipe
+        return load_network(trained(out, digits, recipe=recipe, epochs=6), "cpu")
+
+    return make
 
 
 @pytest.fixture

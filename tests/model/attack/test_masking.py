@@ -1,10 +1,12 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import Verdict
-from holdfast.model.attack.masking import check, second_opinion_check
+from holdfast.model.attack.masking import check, has_gradients, second_opinion_check
 from holdfast.model.attack.suite import measure, plans, stronger_plan
 from holdfast.model.threat import Ball
 
@@ -80,6 +82,24 @@ def test_an_honest_model_raises_no_alarm(scene: Scene) -> None:
 )
 def test_a_defence_that_hides_the_gradient_is_caught(defence: type[Defended], sign: str, scene: Scene) -> None:
     assert sign in failed(defence(scene[0]), scene)
+
+
+@pytest.mark.parametrize("recipe", ["standard", "pgd", "trades", "fgsm-rs", "awp"])
+def test_honestly_trained_models_raise_no_alarm(
+    recipe: str, train_digits: Callable[[str], nn.Module], scene: Scene
+) -> None:
+    net = train_digits(recipe)
+    assert failed(net, (net, *scene[1:])) == set()
+
+
+def test_a_network_without_gradients_meets_attacks_that_need_none(scene: Scene, plain_net: nn.Module) -> None:
+    _, x, y, ball = scene
+    assert has_gradients(plain_net, x, y, ball)
+    assert not has_gradients(Silent(plain_net), x, y, ball)
+    chosen = plans("pr", "linf", 10, embedding=False, gradients=False)
+    assert [plan.name for plan in chosen] == ["square", "hop-skip-jump"]
+    measured = measure(Silent(plain_net), x[:40], y[:40], ball, chosen, seed=0)
+    assert measured.worst.sum() < measured.clean.sum()
 
 
 def test_square_sees_through_a_plain_model_behind_rounding(scene: Scene, plain_net: nn.Module) -> None:

@@ -75,7 +75,7 @@ def black_box_check(measured: Measured) -> MaskingCheck:
         return MaskingCheck(
             name="black-box-beats-white-box",
             verdict=Verdict.INCONCLUSIVE,
-            detail="no white-box attack fits this network: it shows no embed and forward_embedded",
+            detail="no white-box attack fits this network: it shows no gradient, or no embed and forward_embedded",
         )
     return _judged("black-box-beats-white-box", gained <= TOLERATED * n, detail)
 
@@ -97,6 +97,11 @@ def zero_gradient_check(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Mas
     x, y = x[right], y[right]
     zero, n = int(in_batches(lambda a, b: _vanished(net, a, b, ball), x, y).sum()), len(y)
     return _judged("zero-gradients", zero <= TOLERATED_ZERO * n, f"{zero} of {n} examples have a gradient of zero")
+
+
+def has_gradients(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> bool:
+    """Whether any of the examples `[N, ...]` has a gradient: without one, attacks that follow it say nothing."""
+    return bool((~in_batches(lambda a, b: _vanished(net, a, b, ball), x, y)).any())
 
 
 def determinism_check(net: nn.Module, x: Tensor) -> MaskingCheck:

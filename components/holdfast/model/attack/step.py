@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 """Epsilons of the curve, in multiples of the threat model's."""
+SEEN = 64
+"""On so many examples it is looked whether the network has gradients at all."""
 
 
 def attack(
@@ -89,6 +91,7 @@ class _Scene:
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
     import torch
 
+    from holdfast.model.attack.masking import has_gradients
     from holdfast.model.attack.suite import has_embedding, plans
     from holdfast.model.networks import check_logits, load_network, logits
     from holdfast.model.threat import Ball
@@ -101,15 +104,18 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
     index = np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples]
     chosen = rows.take(index)
     check_logits(logits(net, chosen.x, device=device), len(document.classes), name=str(judged.folder))
+    x, y = torch.from_numpy(chosen.x).to(device), torch.from_numpy(chosen.y).to(device)
+    ball, classes = Ball.of(document.threat, document.input, device), len(document.classes)
+    visible = has_gradients(net, x[:SEEN], y[:SEEN], ball)
     return _Scene(
         net=net,
-        x=torch.from_numpy(chosen.x).to(device),
-        y=torch.from_numpy(chosen.y).to(device),
+        x=x,
+        y=y,
         index=index,
-        ball=Ball.of(document.threat, document.input, device),
+        ball=ball,
         threat=document.threat,
-        classes=len(document.classes),
-        plans=plans(config.tier, document.threat.norm, len(document.classes), embedding=has_embedding(net)),
+        classes=classes,
+        plans=plans(config.tier, document.threat.norm, classes, embedding=has_embedding(net), gradients=visible),
         device=device,
         seed=settings.seed,
     )
@@ -146,9 +152,9 @@ def _second_opinion(
     from holdfast.model.attack import art
     from holdfast.model.attack.masking import second_opinion_check
 
-    if not config.second_opinion or scene.threat.norm == "edits":
+    ours = next((outcome for outcome in measured.outcomes if outcome.plan.name == "pgd-ce"), None)
+    if not config.second_opinion or ours is None:
         return ()
-    ours = next(outcome for outcome in measured.outcomes if outcome.plan.name == "pgd-ce")
     part, plan = slice(art.MOST_EXAMPLES), ours.plan
     theirs = art.second_opinion(
         scene.net,

@@ -21,6 +21,7 @@ from holdfast import __version__
 from holdfast.artifacts.documents import Norm
 from holdfast.errors import ModelError
 from holdfast.model.attack.apgd import apgd
+from holdfast.model.attack.decision import hop_skip_jump
 from holdfast.model.attack.edits import search_edits
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
@@ -95,10 +96,16 @@ class Measured:
         return flags
 
 
-def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool) -> tuple[Plan, ...]:
-    """The attacks of a tier; `embedding`: whether a text network shows its embedding, which HotFlip needs."""
+def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: bool = True) -> tuple[Plan, ...]:
+    """The attacks of a tier.
+
+    `embedding`: whether a text network shows its embedding, which HotFlip needs; `gradients`: whether the network has
+    any at all. Without, what is left are Square and HopSkipJump.
+    """
     if norm == "edits":
         return _text_plans(tier, embedding=embedding)
+    if not gradients:
+        return (_square_plan(_QUERIES[tier]), _decision_plan(_QUERIES[tier]))
     steps, restarts = _PGD[tier]
     first = (
         Plan("fgsm", "one-step", 1, 1, lambda net, x, y, ball, generator: fgsm(net, x, y, ball)),
@@ -284,6 +291,13 @@ def _square_plan(queries: int) -> Plan:
         return square(net, x, y, ball, queries=queries, generator=generator)
 
     return Plan("square", "black-box", queries, 1, run)
+
+
+def _decision_plan(queries: int) -> Plan:
+    def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return hop_skip_jump(net, x, y, ball, queries=queries, generator=generator)
+
+    return Plan("hop-skip-jump", "black-box", queries, 1, run)
 
 
 def _text_plans(tier: Tier, *, embedding: bool) -> tuple[Plan, ...]:

@@ -1,0 +1,37 @@
+"""Our attacks beside other people's on the same examples; skipped where theirs are not installed (extra `peers`)."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from holdfast.model.attack.losses import cross_entropy
+from holdfast.model.attack.pgd import pgd
+from holdfast.model.attack.suite import measure, plans
+from holdfast.model.threat import Ball
+
+Scene = tuple[nn.Module, Tensor, Tensor, Ball]
+
+
+def test_the_release_tier_reads_what_pyautoattack_reads(scene: Scene) -> None:
+    pyautoattack = pytest.importorskip("pyautoattack", reason="needs pyautoattack: the extra `peers`")
+    net, x, y, ball = scene
+    x, y = x[:60], y[:60]
+    ours = measure(net, x, y, ball, plans("release", "linf", 10, embedding=False), seed=0).worst
+    attack = pyautoattack.AutoAttack(net, norm="Linf", eps=ball.epsilon, device="cpu", seed=0)
+    attack.apgd.n_iter = attack.apgd_targeted.n_iter = 50
+    attack.attacks_to_run = ["apgd-ce", "apgd-t", "square"]
+    attack.square.n_queries = 500
+    theirs = net(attack.run_standard_evaluation(x, y, batch_size=60)[0]).argmax(1) == y
+    # Never more robust than theirs by more than one of the sixty.
+    assert int(ours.sum()) <= int(theirs.sum()) + 1
+    assert int((ours & ~theirs).sum()) <= 1
+
+
+def test_our_pgd_and_that_of_torchattacks_agree_within_two_points(scene: Scene) -> None:
+    torchattacks = pytest.importorskip("torchattacks", reason="needs torchattacks: the extra `peers`")
+    net, x, y, ball = scene
+    generator = torch.Generator().manual_seed(0)
+    moved = pgd(net, x, y, ball, steps=20, restarts=1, loss=cross_entropy, generator=generator)
+    attack = torchattacks.PGD(net, eps=ball.epsilon, alpha=2.5 * ball.epsilon / 20, steps=20)
+    ours, theirs = (float((net(found).argmax(1) == y).float().mean()) for found in (moved, attack(x, y)))
+    assert abs(ours - theirs) <= 0.02
