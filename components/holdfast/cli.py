@@ -516,6 +516,22 @@ def verify(
 
 
 @app.command(rich_help_panel=PEOPLE)
+def check_model(
+    files: Annotated[list[Path], typer.Argument(help="Model files from elsewhere.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the judgements as JSON.")] = False,
+) -> None:
+    """Say whether model files are safe to read: safetensors, ONNX, or what weights_only=True loads."""
+    from dataclasses import asdict
+
+    from holdfast.model.files.judge import judge_file, lines
+
+    judged = [judge_file(path) for path in files]
+    typer.echo(json.dumps([asdict(one) for one in judged]) if as_json else "\n".join(map(lines, judged)))
+    if any(one.verdict == "refused" for one in judged):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PEOPLE)
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run folder when left out.")] = None,
