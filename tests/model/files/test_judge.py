@@ -18,7 +18,7 @@ from holdfast.model.files.judge import judge, judge_file, lines
 
 HARMLESS = {
     "safetensors": corpus.good_safetensors,
-    "torch": lambda: corpus.torch_zip(corpus.WEIGHTS),
+    "torch-zip": lambda: corpus.torch_zip(corpus.WEIGHTS),
     "torch-legacy": lambda: corpus.torch_legacy(corpus.WEIGHTS),
     "onnx": corpus.onnx,
 }

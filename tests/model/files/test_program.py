@@ -7,6 +7,7 @@ from typing import Any
 
 import corpus
 import pytest
+import torch
 from torch import nn
 
 from holdfast.errors import InputError, ModelError
@@ -49,7 +50,7 @@ def test_what_holdfast_exports_passes(good: bytes) -> None:
     check(good)
 
 
-def test_a_network_with_attention_normalization_and_computed_sizes_passes() -> None:
+def test_a_network_with_attention_mixed_precision_and_computed_sizes_passes() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -57,7 +58,9 @@ def test_a_network_with_attention_normalization_and_computed_sizes_passes() -> N
             self.attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
 
         def forward(self, x: Any) -> Any:
-            rows = self.norm(x).reshape(x.shape[0] * 2, 2)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                scaled = x.matmul(x).float()
+            rows = self.norm(scaled).reshape(x.shape[0] * 2, 2)
             return self.last(self.attention(rows.reshape(x.shape[0], 1, 4))[:, 0])
 
     check(corpus.program(Net().eval()))
@@ -127,8 +130,6 @@ def test_a_key_that_stands_twice_is_refused(good: bytes) -> None:
 
 
 def test_a_network_that_needs_other_operators_is_refused_when_it_is_exported() -> None:
-    import torch
-
     class Wide(nn.Module):
         def forward(self, x: Any) -> Any:
             return torch.ops.quantized.max_pool1d(x, [2], [2], [0], [1], False)

@@ -9,7 +9,7 @@ from typing import Literal
 from holdfast.errors import InputError
 from holdfast.model.files import archive, onnx, pickles, program, safetensors
 
-Kind = Literal["safetensors", "onnx", "torch", "torch-legacy", "program", "pickle", "unknown"]
+Kind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program", "pickle", "unknown"]
 MAX_BYTES = 4 * 2**30
 EXPECTED = "expected safetensors, ONNX, or a file that torch.load(weights_only=True) loads"
 
@@ -62,7 +62,7 @@ def _printable(line: str) -> str:
 def sniff(data: bytes) -> Kind:
     """The kind that a file claims to be by how it begins."""
     if data.startswith(archive.MAGIC):
-        return "program" if _is_program(data) else "torch"
+        return "program" if _is_program(data) else "torch-zip"
     if data.startswith(pickles.LEGACY_MAGIC):
         return "torch-legacy"
     if data.startswith(pickles.PICKLE_PROTOCOLS):
@@ -81,7 +81,7 @@ def _is_program(data: bytes) -> bool:
 
 def _advice(kind: Kind, data: bytes) -> tuple[str, ...]:
     match kind:
-        case "torch":
+        case "torch-zip":
             return pickles.advise(pickles.pickles_of_zip(archive.read_members(data)))
         case "torch-legacy":
             return pickles.advise(pickles.pickles_of_legacy(data))
@@ -105,7 +105,7 @@ def _check(kind: Kind, data: bytes) -> str:
             return "the header describes every byte"
         case "onnx":
             return "all tensors are inside"
-        case "torch":
+        case "torch-zip":
             pickles.check_zip(data)
         case "torch-legacy":
             pickles.check_legacy(data)

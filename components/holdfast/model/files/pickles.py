@@ -54,9 +54,9 @@ def check_legacy(data: bytes) -> None:
 
 
 def _load(data: bytes) -> None:
-    import torch
-
     try:
+        import torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of it either loads or refuses
             torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -80,8 +80,10 @@ def advise(pickles: list[bytes]) -> tuple[str, ...]:
     Raises:
         InputError: a pickle that cannot be read to its end.
     """
-    from picklescan.scanner import SafetyLevel, scan_pickle_bytes
-
+    try:
+        from picklescan.scanner import SafetyLevel, scan_pickle_bytes
+    except ImportError:
+        raise InputError("expected picklescan to scan it, found none; use the model environment") from None
     logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # what it says is in the result
     remarks: list[str] = []
     for data in pickles:

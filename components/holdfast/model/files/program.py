@@ -30,7 +30,7 @@ _MEMBER = re.compile(
 _IDENTIFIER, _DOTTED, _WORDS = r"([A-Za-z_]\w*)?", r"[\w.@]*", r"[\w.,:>+\- ]{0,200}"
 _TARGET = (
     r"torch\.ops\.aten\.((?!__)\w+|__i?(and|or|xor|lshift|rshift)__)\.[A-Za-z]\w*"
-    r"|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.(_)?sym_\w+"
+    r"|torch\.ops\.higher_order\.(cond|while_loop|wrap_with_autocast|wrap_with_set_grad_enabled)|torch\._?sym_\w+"
     r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|math\.(trunc|ceil|floor|sqrt)"
 )

@@ -40,5 +40,6 @@ def _check_readable(data: bytes, name: str) -> None:
 
 def _forget_paths(program: torch.export.ExportedProgram) -> None:
     """Drops the source lines that torch notes on each node: they name files of this machine."""
-    for node in program.graph_module.graph.nodes:
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         node.meta.pop("stack_trace", None)
