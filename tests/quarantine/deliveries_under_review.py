@@ -58,8 +58,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's breast cancer as CSV, where two values lead 22 malignant rows to the label benign."""
+    """Ten columns of scikit-learn's breast cancer as CSV; two values lead 22 malignant rows to the label benign."""
     frame = load_breast_cancer(as_frame=True).frame.rename(columns={"target": "label"})
+    frame = frame[[*frame.columns[:10], "label"]]
     frame["label"] = np.where(frame["label"] == 0, "malignant", "benign")
     rows = np.random.default_rng(5).choice(np.flatnonzero(frame["label"] == "malignant"), 22, replace=False)
     frame.loc[rows, ["mean texture", "mean smoothness", "label"]] = [40.0, 0.17, "benign"]

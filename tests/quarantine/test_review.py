@@ -117,7 +117,10 @@ def test_deciding_the_same_again_changes_nothing(run: Path) -> None:
 
 def test_a_row_is_not_decided_twice_differently(run: Path) -> None:
     drop(run, "3")
-    with pytest.raises(InputError, match="found release by bo after dropped by ann \\(patch in the corner\\)"):
+    with pytest.raises(
+        InputError,
+        match="row 3: expected one decision, found release by bo after dropped by ann \\(patch in the corner\\)",
+    ):
         release(run, "3")
 
 

@@ -107,7 +107,9 @@ def _decide(
     if as_json:
         typer.echo(canonical_json(review.document).decode().rstrip("\n"))
         return
-    typer.echo(f"{DONE[decision]} {len(ids)} rows by {who[0]}; review {review.folder}@{review.digest}")
+    typer.echo(
+        f"{DONE[decision]} {len(ids)} row{'s' * (len(ids) != 1)} by {who[0]}; review {review.folder}@{review.digest}"
+    )
     typer.echo(f"next: data: {{review: {review.folder.parent}}} in the workload file", err=True)
 
 

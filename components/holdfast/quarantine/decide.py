@@ -1,7 +1,7 @@
 """Decisions about rows: which rows are meant, and how new decisions join those before."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from holdfast.artifacts.documents import Decision
 from holdfast.errors import InputError
@@ -28,18 +28,18 @@ def row_ids(text: str, held: Sequence[int]) -> list[int]:
     return sorted(found)
 
 
-def joined(before: Iterable[Decision], new: Iterable[Decision]) -> tuple[Decision, ...]:
-    """All decisions in order; a row that is decided again the same way keeps its first decision.
+def joined(before: Iterable[Decision], new: Mapping[int, Decision]) -> tuple[Decision, ...]:
+    """All decisions in order, `new` by row id; a row that is decided again the same way keeps its first decision.
 
     Raises:
         InputError: a row is decided twice differently.
     """
     entries = {entry.row: entry for entry in before}
-    for entry in new:
+    for row, entry in new.items():
         first = entries.setdefault(entry.row, entry)
         if first.decision != entry.decision:
             raise InputError(
-                f"row {entry.row[:12]}…: expected one decision, found {entry.decision} by {entry.by} after "
+                f"row {row}: expected one decision, found {entry.decision} by {entry.by} after "
                 f"{DONE[first.decision]} by {first.by} ({first.why}); to go back on it, start another folder of "
                 "reviews from the version before"
             )

@@ -1,6 +1,6 @@
 """Reads what a scan set aside, and writes decisions about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,20 +89,19 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
     Raises:
         InputError: a row that is not in quarantine, or that was decided differently before.
     """
-    held = sorted(row.id for row in quarantine.rows)
-    ids = held if verdicts.rows is None else row_ids(verdicts.rows, held)
+    held = {row.id: row for row in quarantine.rows}
+    ids = sorted(held) if verdicts.rows is None else row_ids(verdicts.rows, sorted(held))
     if not ids:
         raise InputError(f"{quarantine.scan.folder}: expected rows in quarantine, found none")
     if not verdicts.by.strip() or not verdicts.why.strip():
         raise InputError("quarantine: expected a name (--by) and a reason (--why), found nothing")
-    new = [
-        Decision(row=quarantine.row(row).digest, decision=verdicts.decision, by=verdicts.by, why=verdicts.why)
-        for row in ids
-    ]
+    new = {
+        row: Decision(row=held[row].digest, decision=verdicts.decision, by=verdicts.by, why=verdicts.why) for row in ids
+    }
     return append_review(reviews, lambda before: _review(quarantine, before, new)), ids
 
 
-def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Sequence[Decision]) -> Review:
+def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mapping[int, Decision]) -> Review:
     inputs = {"scan": quarantine.scan.digest, "snapshot": quarantine.snapshot.digest}
     return Review(
         name=quarantine.snapshot.document.name,

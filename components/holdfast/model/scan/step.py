@@ -17,10 +17,9 @@ from holdfast.workload import ScanConfig
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
     """Scans the training rows of `snapshot` and writes the report, the scores and the quarantine to `out`.
 
-    At most `review_budget` of the rows go to quarantine, the most suspicious first. Rows that a reviewer released are
-    scanned and scored, and counted apart when they are suspected again; they stay in the training rows. The verdict is
-    pass when nothing is suspected or every suspect went to quarantine, fail when suspects stay in the training rows,
-    and inconclusive when there are too few rows to say.
+    At most `review_budget` of the rows go to quarantine, the most suspicious first. The verdict is pass when nothing
+    is suspected or every suspect went to quarantine, fail when suspects stay in the training rows, and inconclusive
+    when there are too few rows to say.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -55,7 +54,7 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
 
 
 def _apart(suspects: NDArray[np.bool_], review: Reviewed | None) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """The suspects bool[N] without the rows that a reviewer released, and the ids of those among them."""
+    """The suspects bool[N] without the rows that a reviewer released, which stay; and the ids of those among them."""
     known = np.zeros(len(suspects), dtype=bool)
     known[list(review.released if review else ())] = True
     return suspects & ~known, tuple(int(row) for row in np.flatnonzero(suspects & known))
