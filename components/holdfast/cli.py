@@ -15,6 +15,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.errors import HoldfastError, WorkloadError
+from holdfast.quarantine.commands import app as quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ TRACKING = f"sqlite:///{STATE}/mlflow.db"
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 PEOPLE, DATA, MODEL, GATE, SERVING, CLUSTER = "People", "Data", "Model", "Gate", "Serving", "Pipelines"
 C = TypeVar("C", bound="Section")
+app.add_typer(quarantine, name="quarantine", rich_help_panel=PEOPLE)
 
 Out = Annotated[Path, typer.Option(help="Folder that the artifact becomes.")]
 Config = Annotated[str, typer.Option(help="The step's section as JSON, or a workload file.")]
@@ -91,6 +93,9 @@ def snapshot(
     config: Config,
     out: Out,
     data: Annotated[str | None, typer.Option(help="File to read instead of the workload's source.")] = None,
+    review: Annotated[
+        str | None, typer.Option(help="Review of quarantined rows instead of the workload's: FOLDER or FOLDER@DIGEST.")
+    ] = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     as_json: AsJson = False,
@@ -100,7 +105,8 @@ def snapshot(
     from holdfast.workload import SnapshotConfig
 
     section = _section(config, SnapshotConfig, lambda workload: workload.snapshot_config)
-    _finish(step(section, out, data=Path(data) if data else None), digest_file, verdict_file, as_json)
+    artifact = step(section, out, data=Path(data) if data else None, review=review)
+    _finish(artifact, digest_file, verdict_file, as_json)
 
 
 @app.command(rich_help_panel=DATA)
@@ -512,6 +518,22 @@ def verify(
     lines = [f"{finding.state:8} {finding.role:24} {finding.detail}" for finding in findings]
     typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else "\n".join(lines))
     if any(finding.state == "altered" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PEOPLE)
+def check_model(
+    files: Annotated[list[Path], typer.Argument(help="Model files from elsewhere.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the judgements as JSON.")] = False,
+) -> None:
+    """Say whether model files are safe to read: safetensors, ONNX, or what weights_only=True loads."""
+    from dataclasses import asdict
+
+    from holdfast.model.files.judge import judge_file, lines
+
+    judged = [judge_file(path) for path in files]
+    typer.echo(json.dumps([asdict(one) for one in judged]) if as_json else "\n".join(map(lines, judged)))
+    if any(one.verdict == "refused" for one in judged):
         raise typer.Exit(1)
 
 

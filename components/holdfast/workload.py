@@ -60,6 +60,9 @@ class DataConfig(Section):
     """Images: the delivered values that mean 0 and 1."""
     length: int = Field(200, ge=8, le=4096)
     """Text: how many characters of a message the model sees."""
+    review: str | None = None
+    """Decisions about quarantined rows (`holdfast quarantine`): a folder of reviews, of which the newest counts, or
+    one review as FOLDER or FOLDER@DIGEST."""
     max_bytes: int = Field(4 * 2**30, gt=0)
     """Largest delivery (decoded) that is read."""
 

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from holdfast.artifacts.documents import Scalar
+from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
+from holdfast.quarantine.reviews import find_review
 from holdfast.workload import Section, Workload, read_workload
 
 Parameters = dict[str, str | int]
@@ -101,15 +103,18 @@ def with_data(workload: Workload, data: str) -> Workload:
 def located(workload: Workload, beside: Path) -> Workload:
     """The workload with every path in it absolute: what stands in the file is relative to the folder `beside`.
 
+    A review is pinned by its digest: the newest of a folder is the newest now.
+
     Raises:
         InputError: a file that is not there.
+        ArtifactError: a review that is not there.
     """
     data, schema = workload.data, workload.schema_
     source = data.source if data.source.startswith(REMOTE) else str(_file(beside, data.source))
     test = data.test if data.test is None or data.test.startswith(REMOTE) else str(_file(beside, data.test))
     return workload.model_copy(
         update={
-            "data": data.model_copy(update={"source": source, "test": test}),
+            "data": data.model_copy(update={"source": source, "test": test, "review": _review(beside, data.review)}),
             "schema_": schema.model_copy(update={"path": schema.path and str(_file(beside, schema.path))}),
         }
     )
@@ -119,7 +124,8 @@ def file_pins(workload: Workload) -> dict[str, str]:
     """For every file that a located workload names: its path -> its name and digest."""
     named = (workload.data.source, workload.data.test, workload.schema_.path)
     paths = [Path(name) for name in named if name is not None and not name.startswith(REMOTE)]
-    return {str(path): f"{path.name}@{_sha256(path)}" for path in paths}
+    review = {} if workload.data.review is None else {str(Ref.parse(workload.data.review).folder): "review"}
+    return {str(path): f"{path.name}@{_sha256(path)}" for path in paths} | review
 
 
 def own_code(workload: Workload, beside: Path) -> list[Path]:
@@ -140,6 +146,7 @@ def for_cluster(workload: Workload) -> Workload:
     named: dict[str, Scalar | None] = {
         "data.source": workload.data.source,
         "data.test": workload.data.test,
+        "data.review": workload.data.review,
         "schema.path": workload.schema_.path,
     }
     for key, name in named.items():
@@ -160,6 +167,15 @@ def _file(beside: Path, name: str) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: expected a file that the workload names, found none; give the data with --data")
     return path
+
+
+def _review(beside: Path, name: str | None) -> str | None:
+    if name is None:
+        return None
+    ref = Ref.parse(name)
+    folder = (beside / ref.folder.expanduser()).resolve()
+    found = find_review(f"{folder}@{ref.digest}" if ref.digest else str(folder))
+    return f"{found.folder}@{found.digest}"
 
 
 def _sha256(path: Path) -> str:

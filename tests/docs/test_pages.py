@@ -104,7 +104,11 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             assert name in targets or not name.isalpha(), f"{page_id(page)}: make {name}"
         elif name.islower() and name.isalpha():
             assert name in commands, f"{page_id(page)}: holdfast {name}"
-            known = {option for part in commands[name].params for option in (*part.opts, *part.secondary_opts)}
+            command = commands[name]
+            if rest and hasattr(command, "commands"):
+                assert rest[0] in command.commands, f"{page_id(page)}: holdfast {name} {rest[0]}"
+                command = command.commands[rest[0]]
+            known = {option for part in command.params for option in (*part.opts, *part.secondary_opts)}
             said = {word.strip("[]").partition("=")[0] for word in rest if word.strip("[").startswith("--")}
             assert said <= known | {"--help"}, f"{page_id(page)}: holdfast {name} {said - known}"
 

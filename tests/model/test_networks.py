@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,19 @@ def test_a_truncated_weights_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(IntegrityError, match="altered after the artifact was written"):
         load_network(artifact, "cpu")
+
+
+@pytest.mark.parametrize(("name", "own"), [("weights.safetensors", "cnn"), ("program.pt2", "gone:make")])
+def test_a_file_of_another_kind_is_not_loaded_even_when_its_digest_is_right(
+    tmp_path: Path, name: str, own: str
+) -> None:
+    artifact = saved(tmp_path / "m", build(named("cnn"), IMAGE, 10, seed=0), IMAGE, own)
+    pickled = io.BytesIO()
+    torch.save(nn.Linear(2, 2), pickled)
+    files = {file: artifact.open(file).getvalue() for file in artifact.document.files} | {name: pickled.getvalue()}
+    other = save(tmp_path / "other", artifact.document.model_copy(update={"files": {}}), files)
+    with pytest.raises(ModelError, match=f"{name}: expected .*; it is not loaded"):
+        load_network(other, "cpu")
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.artifacts.documents import Verdict
 from holdfast.artifacts.folder import Ref
-from holdfast.errors import InputError, RefusedError, WorkloadError
+from holdfast.errors import InputError, ModelError, RefusedError, WorkloadError
 from holdfast.serving.predictor.core import Answer, admit, check_rows, load_predictor
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.settings import Served, server_settings, write_settings
@@ -49,6 +49,22 @@ def test_altered_weights_are_refused(own_bundle):
     flip_a_bit(own_bundle / "model" / "weights.safetensors")
     with pytest.raises(RefusedError, match=r"weights\.safetensors: expected sha256"):
         admit(*refs(own_bundle))
+
+
+def test_weights_of_another_kind_are_not_served_even_by_a_decision_about_them(own_bundle):
+    import pickle
+
+    from holdfast.artifacts.documents import GateDecision, Model
+    from holdfast.artifacts.folder import load, save
+
+    model, decision = load(own_bundle / "model", Model), load(own_bundle / "decision", GateDecision)
+    files = {name: model.open(name).getvalue() for name in model.document.files}
+    files["weights.safetensors"] = pickle.dumps({"w": 1})
+    other = save(own_bundle / "model", model.document.model_copy(update={"files": {}}), files)
+    judged = {"inputs": {**decision.document.inputs, "model": other.digest}, "files": {}}
+    save(own_bundle / "decision", decision.document.model_copy(update=judged))
+    with pytest.raises(ModelError, match=r"weights\.safetensors: expected a header of .*; it is not loaded"):
+        load_predictor(*refs(own_bundle))
 
 
 def test_a_missing_decision_is_refused(own_bundle):

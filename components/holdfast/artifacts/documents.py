@@ -129,6 +129,19 @@ class SourceFile(Frozen):
     bytes: int = Field(ge=0)
 
 
+class Reviewed(Frozen):
+    """What a review of quarantined rows did to a delivery; the review itself is the input `review`."""
+
+    decisions: int = Field(ge=0)
+    """Rows decided, whether this delivery holds them or not."""
+    dropped: int = Field(ge=0)
+    """Training rows left out."""
+    dropped_held_out: int = Field(ge=0)
+    """Held-out rows left out."""
+    released: tuple[int, ...] = ()
+    """Ids of the training rows that a reviewer released, sorted; a scan does not set them aside again."""
+
+
 class Snapshot(Document):
     """The exact data of one delivery.
 
@@ -157,6 +170,8 @@ class Snapshot(Document):
     """Images: the value that means 0 in input units [0, 1]."""
     upper: float = 1.0
     """Images: the value that means 1 in input units [0, 1]."""
+    review: Reviewed | None = None
+    """None when no review was given."""
 
 
 class Anomaly(Frozen):
@@ -256,6 +271,8 @@ class ScanReport(Document):
     """The most rows that a reviewer takes in one run."""
     quarantined: tuple[int, ...] = ()
     """Row ids set aside, sorted."""
+    released: tuple[int, ...] = ()
+    """Row ids over the suspicion threshold that a reviewer has released: they stay, and are not among `suspects`."""
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
@@ -263,6 +280,33 @@ class ScanReport(Document):
     clean_rows: Sha256
     """Digest of the training rows that remain (`holdfast.model.inputs.rows_digest`)."""
     verdict: Verdict
+
+
+class Decision(Frozen):
+    """What a reviewer decided about a row; equal rows share it."""
+
+    row: Sha256
+    """Digest of the row's values and label (`holdfast.quarantine.rows`)."""
+    decision: Literal["release", "drop"]
+    """Release: the row is fine and trains again. Drop: it stays out for good."""
+    by: str = Field(min_length=1, max_length=200)
+    why: str = Field(min_length=1, max_length=2000)
+
+
+class Review(Document):
+    """Every decision about quarantined rows so far. A later one is a new artifact whose input `review` is this one."""
+
+    kind: Literal["review"] = "review"
+    name: str
+    """Of the workload."""
+    entries: tuple[Decision, ...] = Field(min_length=1)
+    """In the order in which they were made, each row once."""
+
+    @model_validator(mode="after")
+    def _each_row_once(self) -> Self:
+        if len({entry.row for entry in self.entries}) != len(self.entries):
+            raise ValueError("a row that is decided twice")
+        return self
 
 
 # --- model ----------------------------------------------------------------------------------------------------------
@@ -547,6 +591,7 @@ AnyDocument = Annotated[
     | DriftReport
     | Baseline
     | ScanReport
+    | Review
     | Model
     | BackdoorReport
     | RobustnessReport

@@ -6,6 +6,7 @@ A network takes a batch as `InputSpec` says and returns float32 logits[N, classe
 
 import importlib
 import inspect
+import io
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec, Model, Scalar
 from holdfast.artifacts.folder import Artifact
-from holdfast.errors import ModelError
+from holdfast.errors import InputError, ModelError
+from holdfast.model.files import program, safetensors
 from holdfast.model.inputs import PAD, SYMBOLS
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
@@ -157,16 +159,19 @@ def load_network(artifact: Artifact[Model], device: str) -> nn.Module:
     """The network of a model artifact, for inference, its weights frozen; bytes are checked against their digests.
 
     Built-in networks come from `weights.safetensors`; the user's own from `program.pt2`, so that their code is not
-    needed and not run.
+    needed and not run. Either file is held to its format before its loader sees it (`holdfast.model.files`).
+
+    Raises:
+        ModelError: a file that is not well-formed, or asks for more than tensors and operators.
     """
     from safetensors.torch import load
 
     document = artifact.document
     if not is_builtin(document.architecture.name):
-        program = torch.export.load(artifact.open(PROGRAM)).module()
-        return _frozen(program).to(device)
+        data = _checked(artifact, PROGRAM, program.check)
+        return _frozen(torch.export.load(io.BytesIO(data)).module()).to(device)
     network = build(_Named(document.architecture.name, document.architecture.arguments), *_sizes(document), seed=0)
-    weights = load(artifact.open(WEIGHTS).getvalue())
+    weights = load(_checked(artifact, WEIGHTS, safetensors.check))
     _load_weights(network, weights, f"{artifact.folder / WEIGHTS}")
     return _frozen(network.eval()).to(device)
 
@@ -293,6 +298,15 @@ def _try(net: nn.Module, spec: InputSpec, classes: int, name: str) -> None:
     if not isinstance(found, Tensor):
         raise ModelError(f"network {name!r}: expected a tensor of logits, found {type(found).__name__}")
     check_logits(found, classes, name=f"network {name!r}")
+
+
+def _checked(artifact: Artifact[Model], name: str, check: Callable[[bytes], None]) -> bytes:
+    data = artifact.open(name).getvalue()
+    try:
+        check(data)
+    except InputError as error:
+        raise ModelError(f"{artifact.folder / name}: {error}; it is not loaded") from None
+    return data
 
 
 def _load_weights(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:

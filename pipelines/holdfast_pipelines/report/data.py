@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import ColumnDrift, DriftReport, ScanReport, SchemaReport, Snapshot
+from holdfast.artifacts.documents import ColumnDrift, DriftReport, Reviewed, ScanReport, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import ArtifactError
 from holdfast_pipelines.report.blocks import (
@@ -53,6 +53,7 @@ def delivery(run: Run, place: Place) -> Section | None:
         training_rows=snapshot.train_rows,
         held_out_rows=snapshot.test_rows,
         classes=len(snapshot.classes),
+        **({"rows_dropped_by_a_reviewer": _dropped(snapshot.review)} if snapshot.review else {}),
         one_example=" × ".join(str(size) for size in snapshot.shape),
         Merkle_root=code(short(snapshot.root), snapshot.root),
     )
@@ -66,6 +67,10 @@ def delivery(run: Run, place: Place) -> Section | None:
         numeric=(1,),
     )
     return Section("delivery", "Delivery", (Facts(facts), Split(Figures((figure,)), sources)))
+
+
+def _dropped(review: Reviewed) -> str:
+    return f"{review.dropped} training, {review.dropped_held_out} held-out"
 
 
 def contract(run: Run, place: Place) -> Section | None:
@@ -116,6 +121,7 @@ def quarantine(run: Run, place: Place) -> Section | None:
         pairs(
             suspects=report.suspects,
             quarantined=len(report.quarantined),
+            **({"suspected_but_released_by_a_reviewer": len(report.released)} if report.released else {}),
             review_budget=report.budget,
             taken_out_of_training="yes" if report.applied else "no, report only",
         )

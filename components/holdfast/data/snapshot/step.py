@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Column, Snapshot, SourceFile
+from holdfast.artifacts.documents import Column, Review, Snapshot, SourceFile
 from holdfast.artifacts.folder import Artifact, seal, write_artifact
 from holdfast.data.snapshot import bundled, merkle
 from holdfast.data.snapshot.columns import Part, class_labels, describe, find_classes, known_classes, pick
@@ -22,9 +22,12 @@ from holdfast.data.snapshot.download import Wanted, download
 from holdfast.data.snapshot.npz import keys_of, read_npz
 from holdfast.data.snapshot.parquet import read_parquet
 from holdfast.data.snapshot.pictures import class_names, images, labels
+from holdfast.data.snapshot.reviewed import Kept, keep
 from holdfast.data.snapshot.split import holdout
 from holdfast.data.snapshot.tell import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
+from holdfast.quarantine.reviews import find_review
+from holdfast.quarantine.rows import image_digests, table_digests
 from holdfast.workload import DataConfig, SnapshotConfig
 
 if TYPE_CHECKING:
@@ -36,20 +39,26 @@ _SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MIN_ROWS = 2
 
 
-def snapshot(config: SnapshotConfig, out: Path, *, data: Path | None = None) -> Artifact[Snapshot]:
+def snapshot(
+    config: SnapshotConfig, out: Path, *, data: Path | None = None, review: str | None = None
+) -> Artifact[Snapshot]:
     """Reads the delivery that `config` names (or the file `data` instead of it) and writes its snapshot to `out`.
 
-    Relative paths are relative to the working directory.
+    Relative paths are relative to the working directory. Rows that the review (`review`, or the one that `config`
+    names) dropped are left out of both parts, after these were chosen.
 
     Raises:
         InputError: the delivery cannot be used; the message names the file, what was expected and what was found.
         LimitError: it is larger than `data.max_bytes`.
         IntegrityError: it has not the digest that the workload promises.
+        ArtifactError: there is no such review.
     """
+    named = config.data.review if review is None else review
+    found = None if named is None else find_review(named)
     files = _read_delivery(config.data, data)
     if config.modality == "image":
-        return _write_images(config, files, out)
-    return _write_table(config, files, out)
+        return _write_images(config, files, out, found)
+    return _write_table(config, files, out, found)
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -163,7 +172,9 @@ class _Images:
         return _Images(self.x[rows], self.y[rows])
 
 
-def _write_images(config: SnapshotConfig, files: list[_File], out: Path) -> Artifact[Snapshot]:
+def _write_images(
+    config: SnapshotConfig, files: list[_File], out: Path, review: Artifact[Review] | None
+) -> Artifact[Snapshot]:
     train, test = _read_images(config.data, files)
     name = files[0].path
     if test is not None and train.x.shape[1:] != test.x.shape[1:]:
@@ -178,9 +189,15 @@ def _write_images(config: SnapshotConfig, files: list[_File], out: Path) -> Arti
         held = holdout(train.y, config.data.holdout, config.data.split_seed)
         train, test = train.take(~held), train.take(held)
     class_names(test.y, classes, name=f"{files[-1].path} (held-out rows)")
+    train, test, record = _images_kept(train, test, classes, review)
+    _rows_left(train.y, test.y, classes, review)
     lower, upper = _value_range(config.data, files[0])
     document = Snapshot(
-        **_common(config, files, classes, train.y, test.y), shape=train.x.shape[1:], lower=lower, upper=upper
+        **_common(config, files, classes, train.y, test.y),
+        **record,
+        shape=train.x.shape[1:],
+        lower=lower,
+        upper=upper,
     )
     with write_artifact(out) as work:
         for split, part in (("train", train), ("test", test)):
@@ -189,6 +206,16 @@ def _write_images(config: SnapshotConfig, files: list[_File], out: Path) -> Arti
                 np.savez(stream, x=part.x, y=part.y)
         sealed = seal(work, document)
     return Artifact(out, sealed.document, sealed.digest)
+
+
+def _images_kept(
+    train: _Images, test: _Images, classes: tuple[str, ...], review: Artifact[Review] | None
+) -> tuple[_Images, _Images, dict[str, Any]]:
+    if review is None:
+        return train, test, {}
+    digests = [image_digests(part.x, [classes[index] for index in part.y]) for part in (train, test)]
+    kept = keep(digests[0], digests[1], review.document.entries)
+    return train.take(kept.train), test.take(kept.test), _record(review, kept)
 
 
 def _read_images(config: DataConfig, files: list[_File]) -> tuple[_Images, _Images | None]:
@@ -239,7 +266,9 @@ class _Rows:
         return _Rows({name: values[rows] for name, values in self.columns.items()}, self.labels[rows])
 
 
-def _write_table(config: SnapshotConfig, files: list[_File], out: Path) -> Artifact[Snapshot]:
+def _write_table(
+    config: SnapshotConfig, files: list[_File], out: Path, review: Artifact[Review] | None
+) -> Artifact[Snapshot]:
     parts = [_read_part(config.data, file) for file in files]
     _same_columns(parts)
     found = [class_labels(pick(part, config.data.label, "label"), _label(part, config.data)) for part in parts]
@@ -252,11 +281,24 @@ def _write_table(config: SnapshotConfig, files: list[_File], out: Path) -> Artif
     rows = [_Rows(cells, one) for cells, one in zip(values, found, strict=True)]
     if len(rows) == 1:
         held = holdout(y[0], config.data.holdout, config.data.split_seed)
-        rows, y = [rows[0].take(~held), rows[0].take(held)], [y[0][~held], y[0][held]]
+        rows = [rows[0].take(~held), rows[0].take(held)]
+    rows, record = _rows_kept(rows, review)
+    y = [_indices(part.labels, classes) for part in rows]
+    _rows_left(y[0], y[1], classes, review)
+    if len(parts) == 1 or review is not None:
         columns = tuple(_training_categories(column, rows[0]) for column in columns)
     shape = (config.data.length,) if config.modality == "text" else (len(columns),)
-    document = Snapshot(**_common(config, files, classes, y[0], y[1]), columns=columns, shape=shape)
+    document = Snapshot(**_common(config, files, classes, y[0], y[1]), **record, columns=columns, shape=shape)
     return _save_table(document, rows, out)
+
+
+def _rows_kept(rows: list[_Rows], review: Artifact[Review] | None) -> tuple[list[_Rows], dict[str, Any]]:
+    if review is None:
+        return rows, {}
+    cells = [{name: values.tolist() for name, values in part.columns.items()} for part in rows]
+    digests = [table_digests(one, list(part.labels)) for one, part in zip(cells, rows, strict=True)]
+    kept = keep(digests[0], digests[1], review.document.entries)
+    return [rows[0].take(kept.train), rows[1].take(kept.test)], _record(review, kept)
 
 
 def _save_table(document: Snapshot, rows: list[_Rows], out: Path) -> Artifact[Snapshot]:
@@ -353,6 +395,20 @@ def _enough_rows(y: NDArray[np.int64], classes: tuple[str, ...], name: str) -> N
         raise InputError(
             f"{name}: expected at least {_MIN_ROWS} rows of each class, found fewer of {', '.join(few[:5])}"
         )
+
+
+def _rows_left(
+    train: NDArray[np.int64], test: NDArray[np.int64], classes: tuple[str, ...], review: Artifact[Review] | None
+) -> None:
+    if review is None:
+        return
+    _enough_rows(train, classes, f"{review.folder}: rows that the review leaves")
+    if len(test) == 0:
+        raise InputError(f"{review.folder}: expected held-out rows after the review, found none")
+
+
+def _record(review: Artifact[Review], kept: Kept) -> dict[str, Any]:
+    return {"inputs": {"review": review.digest}, "review": kept.record}
 
 
 def _common(

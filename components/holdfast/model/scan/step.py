@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Count, ScanReport, Snapshot, Verdict
+from holdfast.artifacts.documents import Count, Reviewed, ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
@@ -36,19 +36,28 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
     with threadpool_limits(settings.threads):
         found = scan_rows(rows, plan)
     budget = int(config.review_budget * len(rows))
-    held = _quarantine(found.suspects, found.scores["score"], budget)
+    suspects, released = _apart(found.suspects, data.document.review)
+    held = _quarantine(suspects, found.scores["score"], budget)
     report = ScanReport(
         detectors=found.detectors,
-        suspects=Count(k=int(found.suspects.sum()), n=len(rows)),
+        suspects=Count(k=int(suspects.sum()), n=len(rows)),
         budget=budget,
         quarantined=held,
+        released=released,
         per_class=_per_class(rows, held, data),
         applied=config.apply,
         clean_rows=rows_digest(without(rows, held) if config.apply else rows),
-        verdict=_verdict(int(found.suspects.sum()), budget, applied=config.apply),
+        verdict=_verdict(int(suspects.sum()), budget, applied=config.apply),
         inputs={"snapshot": data.digest},
     )
     return save(out, report, _files(data, found.scores, held))
+
+
+def _apart(suspects: NDArray[np.bool_], review: Reviewed | None) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+    """The suspects bool[N] without the rows that a reviewer released, which stay; and the ids of those among them."""
+    known = np.zeros(len(suspects), dtype=bool)
+    known[list(review.released if review else ())] = True
+    return suspects & ~known, tuple(int(row) for row in np.flatnonzero(suspects & known))
 
 
 def _verdict(suspects: int, budget: int, *, applied: bool) -> Verdict:

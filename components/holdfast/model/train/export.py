@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from holdfast.artifacts.documents import InputSpec
-from holdfast.errors import ModelError
+from holdfast.errors import InputError, ModelError
+from holdfast.model.files.program import check
 
 
 def export_program(net: nn.Module, spec: InputSpec) -> bytes:
     """The bytes of a `.pt2` archive taking `dtype[N, *shape]` for any N; the same network gives the same bytes.
 
     Raises:
-        ModelError: torch.export cannot follow the network's forward.
+        ModelError: torch.export cannot follow the network's forward, or the program needs more than ATen operators.
     """
     dtype = torch.float32 if spec.dtype == "float32" else torch.int64
     example = torch.ones(3, *spec.shape, dtype=dtype)
@@ -25,10 +26,20 @@ def export_program(net: nn.Module, spec: InputSpec) -> bytes:
     _forget_paths(program)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
+    _check_readable(buffer.getvalue(), type(net).__name__)
     return buffer.getvalue()
+
+
+def _check_readable(data: bytes, name: str) -> None:
+    """Says now what every later step would say when it loads the program."""
+    try:
+        check(data)
+    except InputError as error:
+        raise ModelError(f"train: {name} cannot be served as an exported program: {error}") from None
 
 
 def _forget_paths(program: torch.export.ExportedProgram) -> None:
     """Drops the source lines that torch notes on each node: they name files of this machine."""
-    for node in program.graph_module.graph.nodes:
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         node.meta.pop("stack_trace", None)

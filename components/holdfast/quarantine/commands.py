@@ -1,0 +1,154 @@
+"""`holdfast quarantine`: list, show, release and drop what a scan set aside."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from holdfast.artifacts.documents import Decision
+    from holdfast.quarantine.step import HeldRow, Quarantine
+
+app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help=True)
+
+Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
+SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` beside it.")]
+Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .holdfast/reviews/NAME when left out.")]
+Rows = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
+Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
+By = Annotated[str, typer.Option(help="Who decides.")]
+Why = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command("list")
+def list_rows(scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: AsJson = False) -> None:
+    """List the rows in quarantine, most suspicious first, with what was decided about them."""
+    held = _held(scan, snapshot)
+    decided = _decided(held, reviews)
+    if as_json:
+        typer.echo(json.dumps([_facts(row, decided.get(row.digest)) for row in held.rows]))
+        return
+    typer.echo("\n".join(_line(row, decided.get(row.digest)) for row in held.rows) or "no row is in quarantine")
+    again = held.scan.document.released
+    if again:
+        typer.echo(f"{len(again)} suspect rows stay because they were released: {', '.join(map(str, again[:20]))}")
+
+
+@app.command()
+def show(
+    scan: Scan,
+    row: Annotated[int, typer.Option(help="Row id.", min=0)],
+    snapshot: SnapshotFolder = None,
+    reviews: Reviews = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one row: its values or a small picture, and each detector's score."""
+    from holdfast.quarantine.draw import cells, picture
+
+    held = _held(scan, snapshot)
+    found, document = held.row(row), held.snapshot.document
+    decision = _decided(held, reviews).get(found.digest)
+    if as_json:
+        values = found.values if isinstance(found.values, dict) else found.values.tolist()
+        typer.echo(json.dumps(_facts(found, decision) | {"scores": found.scores, "values": values}))
+        return
+    body = (
+        cells(found.values) if isinstance(found.values, dict) else picture(found.values, document.lower, document.upper)
+    )
+    scores = "\n".join(f"{name:20} {score:.4f}" for name, score in sorted(found.scores.items()))
+    typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
+
+
+@app.command()
+def release(
+    scan: Scan,
+    by: By,
+    why: Why,
+    rows: Rows = None,
+    every: Every = False,
+    snapshot: SnapshotFolder = None,
+    reviews: Reviews = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that rows are fine: they train again, and no scan sets them aside again."""
+    _decide("release", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+
+
+@app.command()
+def drop(
+    scan: Scan,
+    by: By,
+    why: Why,
+    rows: Rows = None,
+    every: Every = False,
+    snapshot: SnapshotFolder = None,
+    reviews: Reviews = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that rows stay out for good: the next snapshot leaves them out."""
+    _decide("drop", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+
+
+def _decide(
+    decision: Literal["release", "drop"],
+    held: "Quarantine",
+    rows: str | None,
+    who: tuple[str, str],
+    reviews: Path | None,
+    as_json: bool,
+) -> None:
+    from holdfast.artifacts.folder import canonical_json
+    from holdfast.quarantine.decide import DONE
+    from holdfast.quarantine.step import Verdicts, decide
+
+    review, ids = decide(held, Verdicts(decision, rows, *who), _folder(held, reviews))
+    if as_json:
+        typer.echo(canonical_json(review.document).decode().rstrip("\n"))
+        return
+    typer.echo(
+        f"{DONE[decision]} {len(ids)} row{'s' * (len(ids) != 1)} by {who[0]}; review {review.folder}@{review.digest}"
+    )
+    typer.echo(f"next: data: {{review: {review.folder.parent}}} in the workload file", err=True)
+
+
+def _chosen(rows: str | None, every: bool) -> str | None:
+    if every == (rows is not None):
+        raise typer.BadParameter("expected either --rows or --all", param_hint="--rows")
+    return rows
+
+
+def _held(scan: Path, snapshot: Path | None) -> "Quarantine":
+    from holdfast.quarantine.step import read_quarantine
+
+    return read_quarantine(scan, snapshot)
+
+
+def _folder(held: "Quarantine", reviews: Path | None) -> Path:
+    return reviews or Path(".holdfast") / "reviews" / held.snapshot.document.name
+
+
+def _decided(held: "Quarantine", reviews: Path | None) -> "dict[str, Decision]":
+    from holdfast.quarantine.reviews import newest_review
+
+    newest = newest_review(_folder(held, reviews))
+    return {} if newest is None else {entry.row: entry for entry in newest.document.entries}
+
+
+def _line(row: "HeldRow", decision: "Decision | None") -> str:
+    from holdfast.quarantine.decide import DONE
+    from holdfast.quarantine.draw import shown
+
+    said = f"{DONE[decision.decision]} by {shown(decision.by)}: {shown(decision.why)}" if decision else "open"
+    return f"row {row.id:<8} label {shown(row.label):16} score {row.scores['score']:.4f}  {said}"
+
+
+def _facts(row: "HeldRow", decision: "Decision | None") -> dict[str, Any]:
+    return {
+        "row": row.id,
+        "digest": row.digest,
+        "label": row.label,
+        "score": row.scores["score"],
+        "decision": None if decision is None else decision.model_dump(mode="json"),
+    }

@@ -1,0 +1,155 @@
+"""Reads what a scan set aside, and writes decisions about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import Decision, Review, ScanReport, Snapshot
+from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.errors import ArtifactError, InputError, IntegrityError
+from holdfast.quarantine.decide import joined, row_ids
+from holdfast.quarantine.reviews import append_review
+from holdfast.quarantine.rows import Cell, image_digests, table_digests
+
+Values = NDArray[np.generic] | dict[str, Cell]
+"""A row as delivered: an image number[C, H, W], or column -> cell."""
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """One row in quarantine, as it was delivered."""
+
+    id: int
+    digest: str
+    label: str
+    scores: dict[str, float]
+    """Detector -> its score, larger is more suspicious; `score` is the vote of all."""
+    values: Values
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What one scan set aside."""
+
+    scan: Artifact[ScanReport]
+    snapshot: Artifact[Snapshot]
+    rows: tuple[HeldRow, ...]
+    """Most suspicious first."""
+
+    def row(self, row_id: int) -> HeldRow:
+        """The row of this id.
+
+        Raises:
+            InputError: it is not in quarantine.
+        """
+        for row in self.rows:
+            if row.id == row_id:
+                return row
+        raise InputError(f"{self.scan.folder}: expected a row in quarantine, found no row {row_id} among its rows")
+
+
+def read_quarantine(scan: Path, snapshot: Path | None) -> Quarantine:
+    """The rows that `scan` set aside; its snapshot is the folder beside it unless it is named.
+
+    Raises:
+        ArtifactError: no scan, or no snapshot that it was made of.
+        IntegrityError: files with other bytes.
+    """
+    report = load(scan, ScanReport)
+    data = _its_snapshot(report, snapshot)
+    values, labels = _images(report, data) if data.document.modality == "image" else _cells(report, data)
+    digests = _digests(values, labels)
+    with np.load(report.open("scores.npz"), allow_pickle=False) as scores:
+        all_scores = {name: scores[name] for name in scores.files}
+    rows = [
+        HeldRow(row, digest, label, {name: float(column[row]) for name, column in all_scores.items()}, value)
+        for row, digest, label, value in zip(report.document.quarantined, digests, labels, values, strict=True)
+    ]
+    return Quarantine(report, data, tuple(sorted(rows, key=lambda row: (-row.scores["score"], row.id))))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A reviewer's word about some rows."""
+
+    decision: Literal["release", "drop"]
+    rows: str | None
+    """Row ids such as `1,5-9`; None means every row of the quarantine."""
+    by: str
+    why: str
+
+
+def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[Artifact[Review], list[int]]:
+    """Writes the next version of the review into `reviews`, and gives it with the row ids that were decided.
+
+    Raises:
+        InputError: a row that is not in quarantine, or that was decided differently before.
+    """
+    held = {row.id: row for row in quarantine.rows}
+    ids = sorted(held) if verdicts.rows is None else row_ids(verdicts.rows, sorted(held))
+    if not ids:
+        raise InputError(f"{quarantine.scan.folder}: expected rows in quarantine, found none")
+    if not verdicts.by.strip() or not verdicts.why.strip():
+        raise InputError("quarantine: expected a name (--by) and a reason (--why), found nothing")
+    new = {
+        row: Decision(row=held[row].digest, decision=verdicts.decision, by=verdicts.by, why=verdicts.why) for row in ids
+    }
+    return append_review(reviews, lambda before: _review(quarantine, before, new)), ids
+
+
+def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mapping[int, Decision]) -> Review:
+    inputs = {"scan": quarantine.scan.digest, "snapshot": quarantine.snapshot.digest}
+    return Review(
+        name=quarantine.snapshot.document.name,
+        entries=joined(before.document.entries if before else (), new),
+        inputs=inputs | ({"review": before.digest} if before else {}),
+    )
+
+
+def _its_snapshot(report: Artifact[ScanReport], given: Path | None) -> Artifact[Snapshot]:
+    beside = report.folder.resolve().parent / "snapshot"
+    wanted = report.document.inputs.get("snapshot")
+    if given is None and not beside.is_dir():
+        raise ArtifactError(f"{beside}: expected the scan's snapshot, found none; name it with --snapshot")
+    return load(Ref(given or beside, wanted), Snapshot)
+
+
+def _images(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[Values], list[str]]:
+    with np.load(report.open("quarantine.npz"), allow_pickle=False) as held:
+        x, y, row = held["x"], held["y"], held["row"]
+    _same_rows(report, row)
+    return list(x), [data.document.classes[index] for index in y]
+
+
+def _cells(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[Values], list[str]]:
+    import pandas as pd
+
+    frame = pd.read_parquet(report.open("quarantine.parquet"))
+    _same_rows(report, frame.iloc[:, 0].to_numpy())
+    columns: dict[str, list[Any]] = {
+        column.name: frame[column.name].to_numpy(np.float64).tolist()
+        if column.kind == "number"
+        else frame[column.name].astype(str).tolist()
+        for column in data.document.columns
+    }
+    rows: list[Values] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return rows, frame[data.document.label].astype(str).tolist()
+
+
+def _same_rows(report: Artifact[ScanReport], found: NDArray[np.generic]) -> None:
+    if found.tolist() != list(report.document.quarantined):
+        raise IntegrityError(
+            f"{report.folder}: expected the rows that the report names, found others in its quarantine"
+        )
+
+
+def _digests(values: Sequence[Values], labels: list[str]) -> list[str]:
+    tables = [row for row in values if isinstance(row, dict)]
+    images = [row for row in values if not isinstance(row, dict)]
+    if tables:
+        return table_digests({name: [row[name] for row in tables] for name in tables[0]}, labels)
+    return image_digests(np.stack(images), labels) if images else []

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from holdfast.artifacts.documents import Decision, Review
+from holdfast.artifacts.folder import Artifact, save
+from holdfast.errors import ArtifactError, WorkloadError
+from holdfast.workload import Workload
+from holdfast_pipelines.parameters import file_pins, for_cluster, located
+
+
+def workload(review: str) -> Workload:
+    return Workload(
+        name="digits",
+        modality="image",
+        data={"source": "sklearn:digits", "review": review},
+        network={"architecture": "cnn"},
+        threat={"norm": "linf", "epsilon": "1/10"},
+    )
+
+
+def reviewed(folder: Path, *rows: str) -> Artifact[Review]:
+    entries = tuple(Decision(row=row * 64, decision="drop", by="ann", why="patch") for row in rows)
+    return save(folder, Review(name="digits", entries=entries))
+
+
+def test_the_newest_review_of_a_folder_is_pinned_for_the_run(tmp_path: Path) -> None:
+    reviewed(tmp_path / "reviews" / "0009", "a")
+    newest = reviewed(tmp_path / "reviews" / "0010", "a", "b")
+    found = located(workload("reviews"), tmp_path)
+    assert found.data.review == f"{tmp_path / 'reviews' / '0010'}@{newest.digest}"
+    assert file_pins(found) == {str(tmp_path / "reviews" / "0010"): "review"}
+
+
+def test_a_review_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="reviews: expected a review or a folder of reviews, found none"):
+        located(workload("reviews"), tmp_path)
+
+
+def test_a_cluster_needs_the_review_at_an_absolute_path() -> None:
+    with pytest.raises(WorkloadError, match=r"data\.review: expected .* found 'reviews'"):
+        for_cluster(workload("reviews"))
+    assert for_cluster(workload("/data/reviews")).data.review == "/data/reviews"
