@@ -141,6 +141,8 @@ class ThreatConfig(Section):
     """A fraction such as 8/255; in input units [0, 1], standard deviations of each feature, or characters."""
     features: dict[str, FeatureConfig] = {}
     """Tables: column -> its own rule, where it differs from the rest (`data.immutable` names what never changes)."""
+    typing: bool = False
+    """Text: whether an edit can also insert, leave out, or swap a character with its neighbour (typing errors)."""
 
 
 class RecipeConfig(Section):
@@ -299,6 +301,8 @@ class Workload(Section):
             raise ValueError(f"recipe {self.train.recipe!r} does not fit text; expected {', '.join(TEXT_RECIPES)}")
         if self.train.engine == "art" and (edits or self.threat.features):
             raise ValueError("engine art attacks images and tables without threat.features; leave train.engine out")
+        if self.threat.typing and not edits:
+            raise ValueError("threat.typing belongs to a text workload")
         if self.threat.features and self.modality != "tabular":
             raise ValueError(f"threat.features belongs to a tabular workload, not to one of modality {self.modality!r}")
         if self.threat.epsilon <= 0:
@@ -309,8 +313,8 @@ class Workload(Section):
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
         features = tuple(FeatureThreat(name=name, **rule.model_dump()) for name, rule in self.threat.features.items())
-        threat = self.threat
-        return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=UNITS[self.modality], features=features)
+        threat, unit = self.threat, UNITS[self.modality]
+        return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=unit, features=features, typing=threat.typing)
 
     @property
     def snapshot_config(self) -> SnapshotConfig:

@@ -366,6 +366,8 @@ class ThreatModel(Frozen):
     unit: str
     features: tuple[FeatureThreat, ...] = ()
     """Tables: columns with a rule of their own."""
+    typing: bool = False
+    """Text: whether an edit can also insert, leave out, or swap a character with its neighbour."""
     """Of epsilon: "input units [0, 1]", "standard deviations of each feature", "characters"."""
 
 

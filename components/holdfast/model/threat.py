@@ -44,6 +44,8 @@ class Ball:
     """bool: where values are whole numbers."""
     choices: tuple[tuple[int, ...], ...] = ()
     """Columns of each category that the attacker may choose: one of them is 1, the others are 0."""
+    typing: bool = False
+    """Text: whether characters can also be inserted, left out and swapped with their neighbours."""
 
     @classmethod
     def of(cls, threat: ThreatModel, spec: InputSpec, device: str) -> "Ball":
@@ -65,6 +67,7 @@ class Ball:
             upper=number(spec.upper if spec.modality != "text" else SYMBOLS - 1),
             scale=number(1.0),
             mutable=number(1.0),
+            typing=threat.typing,
         )
 
     def resized(self, epsilon: float) -> "Ball":
@@ -200,9 +203,37 @@ class Ball:
         return torch.where(allowed, x_adv, x)
 
     def _contains_edits(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        if self.typing:
+            pairs = zip(x_adv.tolist(), x.tolist(), strict=True)
+            near = [edit_distance(a, b, most=int(self.epsilon)) <= int(self.epsilon) for a, b in pairs]
+            return torch.tensor(near, device=x.device)
         changed = x_adv != x
         legal = ~changed | ((x != PAD) & (x_adv != PAD) & (x_adv >= 0) & (x_adv < SYMBOLS))
         return legal.all(1) & (changed.sum(1) <= int(self.epsilon))
+
+
+def edit_distance(moved: list[int], ids: list[int], *, most: int) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours that lead from `ids` to `moved`, both padded.
+
+    Optimal string alignment (Damerau 1964); anything above `most` is told as `most` + 1. Where the message fills its
+    length, what an insertion pushed beyond it is not counted.
+    """
+    full = PAD not in ids
+    a, b = ([i for i in row if i != PAD] for row in (moved, ids))
+    far = most + 1
+    if abs(len(a) - len(b)) > most:
+        return far
+    before: list[int] = []
+    row = [j if j <= most else far for j in range(len(b) + 1)]
+    for i in range(1, len(a) + 1):
+        next_row = [i if i <= most else far] + [far] * len(b)
+        for j in range(max(1, i - most), min(len(b), i + most) + 1):
+            cost = min(row[j] + 1, next_row[j - 1] + 1, row[j - 1] + (a[i - 1] != b[j - 1]))
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                cost = min(cost, before[j - 2] + 1)
+            next_row[j] = min(cost, far)
+        before, row = row, next_row
+    return min(row[-1 - most :]) if full else row[-1]
 
 
 def _of_table(threat: ThreatModel, spec: InputSpec, device: str) -> Ball:

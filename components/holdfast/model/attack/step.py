@@ -24,7 +24,7 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import ModelError
 from holdfast.model.compute import Compute
-from holdfast.model.inputs import read_split
+from holdfast.model.inputs import decode_text, read_split
 from holdfast.progress import say, track
 from holdfast.workload import AttackConfig
 
@@ -115,10 +115,24 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
         ball=ball,
         threat=document.threat,
         classes=classes,
-        plans=plans(config.tier, document.threat.norm, classes, embedding=has_embedding(net), gradients=visible),
+        plans=(
+            *plans(config.tier, document.threat.norm, classes, embedding=has_embedding(net), gradients=visible),
+            *_typos(data, document, config),
+        ),
         device=device,
         seed=settings.seed,
     )
+
+
+def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[Plan, ...]":
+    """Typing errors, with the words of the training messages; nothing where the threat model has none."""
+    from holdfast.model.attack.suite import typo_plan
+    from holdfast.model.attack.typos import word_list
+
+    if not document.threat.typing:
+        return ()
+    messages = decode_text(read_split(data, "train", document.input).x.astype(np.int64))
+    return (typo_plan(config.tier, word_list(messages)),)
 
 
 def _measure(scene: _Scene, net: "nn.Module", whose: str) -> "Measured":

@@ -29,6 +29,7 @@ from holdfast.model.attack.hotflip import Embedding, flip_at_once, hotflip
 from holdfast.model.attack.losses import Loss, correct, cross_entropy, dlr, margin, targeted_dlr
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.attack.square import square
+from holdfast.model.attack.typos import type_badly
 from holdfast.model.threat import Ball
 
 Tier = Literal["pr", "nightly", "release"]
@@ -43,6 +44,7 @@ MOST_TARGETS = 9
 _PGD = {"pr": (20, 2), "nightly": (50, 5), "release": (20, 1)}
 _QUERIES = {"pr": 200, "nightly": 1000, "release": 5000}
 _HOTFLIP = {"pr": (16, 4), "nightly": (32, 8), "release": (64, 16)}
+_FOCUS = {"pr": 3, "nightly": 6, "release": 12}
 _APGD_STEPS = 100
 SCOUT_STEPS, LIKELY_TARGETS = 25, 3
 """Targeted Auto-PGD: steps towards each class, and to how many of the nearest classes all steps are then taken."""
@@ -117,6 +119,16 @@ def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: b
         "release": (_apgd_plan("apgd-ce", cross_entropy), _targeted_plan(classes), _fmn_plan()),
     }
     return (*first, *then[tier], _square_plan(_QUERIES[tier]))
+
+
+def typo_plan(tier: Tier, words: frozenset[str]) -> Plan:
+    """Typing errors, which no gradient knows: for threat models with `typing`."""
+    focus = _FOCUS[tier]
+
+    def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return type_badly(net, x, y, edits=int(ball.epsilon), words=words, focus=focus)
+
+    return Plan("typing-errors", "black-box", focus, 1, run)
 
 
 def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[Plan], *, seed: int) -> Measured:
