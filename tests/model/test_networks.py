@@ -108,6 +108,7 @@ def test_embedded_and_whole_forward_agree() -> None:
         ("own_networks:eleven", r"expected logits of shape \(N, 10\), found \(2, 11\)"),
         ("own_networks:nan", "expected finite logits, found NaN"),
         ("own_networks:softmax", "expected logits, found probabilities"),
+        ("own_networks:spoils", "expected its input to stay as it is, found it changed in place"),
         ("own_networks:flat", r"expected to take float32\[2, 1, 8, 8\], found"),
     ],
 )

@@ -287,7 +287,7 @@ def _try(net: nn.Module, spec: InputSpec, classes: int, name: str) -> None:
     x = torch.zeros(2, *spec.shape, dtype=dtype)
     if spec.features:
         x += torch.tensor([f.mean for f in spec.features])
-    was = net.training
+    was, before = net.training, x.clone()
     try:
         with torch.no_grad():
             found = net.eval()(x)
@@ -295,6 +295,8 @@ def _try(net: nn.Module, spec: InputSpec, classes: int, name: str) -> None:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"network {name!r}: expected to take {spec.dtype}{[2, *spec.shape]}, found {first}") from None
     net.train(was)
+    if not torch.equal(x, before):
+        raise ModelError(f"network {name!r}: expected its input to stay as it is, found it changed in place")
     if not isinstance(found, Tensor):
         raise ModelError(f"network {name!r}: expected a tensor of logits, found {type(found).__name__}")
     check_logits(found, classes, name=f"network {name!r}")

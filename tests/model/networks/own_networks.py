@@ -34,3 +34,11 @@ def softmax(classes: int) -> nn.Module:
 
 def flat() -> nn.Module:
     return nn.Linear(999, 10)
+
+
+def spoils(classes: int) -> nn.Module:
+    class Spoils(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.add_(1).flatten(1))
+
+    return Spoils(64, classes)
