@@ -17,9 +17,9 @@ from holdfast.model.threat import Ball
 
 START_SHARE = 0.8
 """p: share of the image that the first squares cover."""
-HALVED_AT = (0.2, 0.5)
+HALVED_AT = (0.1, 0.3)
 """Shares of the queries after which the half of the standing examples that is farther from a mistake is let go: what
-one fifth of the queries did not bring near, the rest rarely breaks."""
+a tenth of the queries did not bring near, the rest rarely breaks."""
 FEWEST_TO_HALVE = 32
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries of 10,000 at which p is halved."""

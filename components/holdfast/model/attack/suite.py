@@ -115,7 +115,7 @@ def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: b
     )
     then: dict[Tier, tuple[Plan, ...]] = {
         "pr": (pgd_plan("pgd-margin", steps, restarts, margin),),
-        "nightly": (_apgd_plan("apgd-dlr", dlr), pgd_plan("pgd-margin", steps, restarts, margin)),
+        "nightly": (_apgd_plan("apgd-dlr", dlr),),
         "release": (_apgd_plan("apgd-ce", cross_entropy), _targeted_plan(classes), _fmn_plan()),
     }
     return (*first, *then[tier], _square_plan(_QUERIES[tier]))
