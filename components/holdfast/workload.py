@@ -17,6 +17,7 @@ UNITS: dict[Modality, str] = {
     "text": "characters",
 }
 Share = Annotated[float, Field(ge=0, le=1)]
+Radius = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -169,15 +170,19 @@ class AttackConfig(Section):
 
 
 class CertifyConfig(Section):
-    """Randomized smoothing (images, tables) or randomized ablation (text)."""
+    """Randomized smoothing (images, tables), randomized ablation (text), or bounds on the network itself."""
 
+    method: Literal["smoothing", "bounds"] = "smoothing"
+    """bounds: IBP and CROWN, linf; no noise, and the radii are epsilons in the threat model's unit."""
+    mode: Literal["fixed", "sequential"] = "fixed"
+    """sequential: only as many samples as an example's decision at these radii needs; `samples` is the most."""
     noise: float = Field(0.25, gt=0)
     """Sigma in the threat model's unit; text: share of characters kept."""
     samples: int = Field(1000, gt=0)
     selection_samples: int = Field(100, gt=0)
     alpha: float = Field(0.001, gt=0, lt=1)
     examples: int = Field(200, gt=0)
-    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+    radii: tuple[Radius, ...] = Field((0.0, 0.1, 0.25, 0.5), min_length=1)
 
 
 class GateConfig(Section):
