@@ -34,7 +34,7 @@ def all_margins(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """z_y - z_j for every other class j, float[N, classes - 1]."""
     z = net(x)
     rest = one_hot(y, z.shape[1]) == 0
-    return (z.gather(1, y[:, None]) - z)[rest].reshape(len(x), -1)
+    return (z.gather(1, y[:, None]) - z)[rest].reshape(len(x), -1).double()
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
@@ -70,7 +70,7 @@ def test_a_linear_network_is_bounded_exactly() -> None:
         for i, label in enumerate(y.tolist()):
             w = torch.stack([W[label] - W[j] for j in range(3) if j != label])
             shift = torch.stack([b[label] - b[j] for j in range(3) if j != label])
-            assert torch.allclose(found[i], w @ x[i].flatten() + shift - epsilon * w.abs().sum(1), atol=1e-3)
+            assert torch.allclose(found[i].float(), w @ x[i].flatten() + shift - epsilon * w.abs().sum(1), atol=1e-3)
 
 
 def test_the_box_keeps_limits_immutable_entries_and_values_that_lie_outside() -> None:

@@ -7,8 +7,8 @@
 l <= z <= u: what a ReLU receives; its output lies above a z, with a in [0, 1], and below s (z - l), with
 s = u / (u - l), when l < 0 < u; it is 0 when u <= 0 and z when l >= 0. A: coefficients of the margins.
 
-A margin counts as positive above `SLACK` times the size of what was added up, and the box is widened by `WIDER`: a
-little outwards for the rounding of float32, here and in the served network, which is not part of the proof.
+Certificates are computed in float64. The served network rounds to float32: for that, which is not part of the proof, a
+margin counts as positive only above `SLACK` times the size of what is added up, and the box is widened by `WIDER`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Box = tuple[Tensor, Tensor]
 
 SLACK = 1e-5
 WIDER = 1e-6
-_TOGETHER: dict[Bound, int] = {"ibp": 256, "crown-ibp": 64, "crown": 4}
+_TOGETHER: dict[Bound, int] = {"ibp": 256, "crown-ibp": 64, "crown": 1}
 """The bounds from quick to tight, and how many examples go through them at once."""
 _ENTRIES = 2**24
 """Numbers in one block of linear functions: 64 MiB in float32."""
@@ -96,13 +96,13 @@ def prove(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> list[Bound | None
 
 
 def margins(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, bound: Bound = "ibp") -> Tensor:
-    """Lower bounds float[N, classes - 1] of z_y - z_j over the ball, for the classes j other than y, less the slack.
+    """Lower bounds float64[N, classes - 1] of z_y - z_j over the ball, for the classes j other than y, less the slack.
 
     Raises:
         ModelError: a layer that bounds do not know, or a ball that is not linf.
     """
-    chain = read_chain(net, x)
-    start = box(ball, x)
+    x = x.double()
+    chain, start = read_chain(net, x), box(ball, x)
     others = other_classes(chain.shapes[-1], y)
     with torch.no_grad():
         boxes = before_relus(chain, start)

@@ -102,7 +102,7 @@ def boundary(p0: float, alpha: float, n: int) -> Boundary:
     if p0 >= 1:
         return Boundary(at + 1, at.copy(), 0.0)
     certify, error = _certifying(at, p0, alpha * (1 - _ROUNDING))
-    return Boundary(certify, _giving_up(at, certify[-1] / n), error)
+    return Boundary(certify, _giving_up(at, certify), error)
 
 
 def certify_table(net: nn.Module, x: Tensor, *, draw: Draw, table_of: TableOf, sampling: Sampling) -> list[Certified]:
@@ -178,9 +178,15 @@ def _certifying(at: Counts, p0: float, alpha: float) -> tuple[Counts, float]:
     return certify, spent
 
 
-def _giving_up(at: Counts, p: float) -> Counts:
-    """Per look, the most agreeing samples that a rate of p hardly ever falls to; -1 where there is none."""
-    return np.array([int((_binomial(count, p).cumsum() <= GIVE_UP).sum()) - 1 for count in at])
+def _giving_up(at: Counts, certify: Counts) -> Counts:
+    """Per look, the most agreeing samples that give up; -1 where none do.
+
+    They are as few as a rate at the last look's limit hardly ever shows, or too few for every later look.
+    """
+    limit = min(1.0, certify[-1] / at[-1])
+    rare = np.array([int((_binomial(count, limit).cumsum() <= GIVE_UP).sum()) - 1 for count in at])
+    missing = np.minimum.accumulate((certify - at)[::-1])[::-1]
+    return np.maximum(rare, at + np.append(missing[1:], 1) - 1)
 
 
 def _binomial(n: int, p: float) -> Floats:
