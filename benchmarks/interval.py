@@ -18,7 +18,7 @@ from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import one_cycle
 from holdfast.model.train.interval import interval_loss, interval_schedule, interval_start
 
-EPOCHS, BATCH, LEARNING_RATE = 40, 256, 1.5e-2
+EPOCHS, BATCH, LEARNING_RATE = 40, 128, 1e-2
 FEW_ROWS, FEW_EPOCHS = 3000, 12
 """What ART's trainer gets: it is slow."""
 ATTACKED, CROWNED = 500, 1000
@@ -68,7 +68,7 @@ def _train(images: Images, rows: Arrays, epochs: int) -> nn.Module:
 def _step(net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()
 
 

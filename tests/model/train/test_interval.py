@@ -89,7 +89,7 @@ def test_the_start_keeps_a_boxs_width_where_the_usual_one_lets_it_grow() -> None
     assert last.weight.detach().std().item() == pytest.approx(sqrt(2 * pi) / last.in_features, rel=0.02)
     assert all(bool((b == 0).all()) for name, b in net.named_parameters() if name.endswith("bias"))
     x, y = torch.rand(8, 1, 28, 28), torch.zeros(8, dtype=torch.long)
-    widths = [-float(worst_margins(n, x, y, ball_of(0.1)).mean()) for n in (net, Cnn((1, 28, 28), 10))]
+    widths = [-worst_margins(n, x, y, ball_of(0.1)).detach().mean().item() for n in (net, Cnn((1, 28, 28), 10))]
     assert widths[0] < 1 < widths[1]
 
 

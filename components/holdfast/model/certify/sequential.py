@@ -186,7 +186,7 @@ def _giving_up(at: Counts, certify: Counts) -> Counts:
     limit = min(1.0, certify[-1] / at[-1])
     rare = np.array([int((_binomial(count, limit).cumsum() <= GIVE_UP).sum()) - 1 for count in at])
     missing = np.minimum.accumulate((certify - at)[::-1])[::-1]
-    return np.maximum(rare, at + np.append(missing[1:], 1) - 1)
+    return np.asarray(np.maximum(rare, at + np.append(missing[1:], 1) - 1))
 
 
 def _binomial(n: int, p: float) -> Floats:
