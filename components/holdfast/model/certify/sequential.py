@@ -41,7 +41,7 @@ FIRST_LOOK, GROWTH = 16, 1.1
 GIVE_UP = 0.002
 """Chance, at one look, of giving up an example whose p is just at the last look's limit."""
 _NEGLIGIBLE = 1e-30
-_ROUNDING = 1e-9
+_ROUNDING = 1e-6
 """Share of alpha that is set aside for rounding and for probabilities below `_NEGLIGIBLE`."""
 
 
