@@ -200,3 +200,21 @@ def test_certified_training_proves_more_and_the_table_of_radii_agrees(
     within = certified(certifiable, x[:30], torch.tensor([one.label for one in found]), ball)
     assert all(one.radius >= 0.05 for one, holds in zip(found, within.tolist(), strict=True) if holds)
     assert all(one.forwards == 0 for one in found)
+
+
+class TwoFaced(nn.Module):
+    """Leaves its first layer out in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x if self.training else torch.relu(self.first(x)))
+
+
+def test_a_network_is_read_in_the_mode_that_it_is_in() -> None:
+    net, x = TwoFaced(), torch.zeros(1, 2)
+    assert len(read_chain(net.train(), x).layers) == 1
+    assert len(read_chain(net.eval(), x).layers) == 3
+    assert len(read_chain(net.train(), x).layers) == 1
