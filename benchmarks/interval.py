@@ -34,7 +34,7 @@ def run(bench: Bench) -> list[Row]:
         start["seconds"] = cpu_seconds(lambda: nets.append(_train(images, images.train, EPOCHS)))
         return nets[0]
 
-    net, fresh = images.trained("interval", full, images.network())
+    net, fresh = images.trained(f"interval-{EPOCHS}x{BATCH}", full, images.network())
     plain, _ = images.trained("interval-baseline", lambda: _baseline(images), images.network())
     ours, theirs = _certified(images, net), _certified(images, plain)
     name = f"IBP training, {images.name}, eps {images.epsilon}"
@@ -109,13 +109,14 @@ def _certified(images: Images, net: nn.Module) -> float:
     """The share of all held-out images that IBP certifies, and that are correct."""
     x, y = images.tensors(len(images.test))
     parts = zip(x.split(1000), y.split(1000), strict=True)
-    return float(torch.cat([bounds.certified(net, rows, labels, images.ball) for rows, labels in parts]).float().mean())
+    found = sum(int(bounds.certified(net, rows, labels, images.ball).sum()) for rows, labels in parts)
+    return found / len(y)
 
 
 def _clean(images: Images, net: nn.Module) -> float:
     x, y = images.tensors(len(images.test))
     with torch.no_grad():
-        return float((net(x).argmax(1) == y).float().mean())
+        return int((net(x).argmax(1) == y).sum()) / len(y)
 
 
 def _quality(images: Images, net: nn.Module, name: str) -> list[Row]:
@@ -138,10 +139,12 @@ def _quality(images: Images, net: nn.Module, name: str) -> list[Row]:
 
 
 def _training_time(images: Images, name: str, seconds: float | None) -> list[Row]:
+    how = f"{EPOCHS} epochs, one thread"
     if seconds is None:
+        how += "; from two epochs of 6,000 rows, because the network was kept from an earlier run"
         rows = images.train.take(np.arange(min(6000, len(images.train))))
         seconds = cpu_seconds(lambda: _train(images, rows, 2)) / 2 / len(rows) * len(images.train) * EPOCHS
-    return [at_most(f"{name}: CPU-minutes of training", seconds / 60, 10.0, f"{EPOCHS} epochs, one thread")]
+    return [at_most(f"{name}: CPU-minutes of training", seconds / 60, 10.0, how)]
 
 
 def _beside_art(images: Images, name: str) -> list[Row]:
@@ -160,6 +163,7 @@ def _beside_art(images: Images, name: str) -> list[Row]:
         at_least(f"{name}: speed per epoch, times ART's", theirs / ours, 8.0, how),
         at_least(f"{name}: certified accuracy at ART's rows and epochs, over ART's", shares[1] - shares[0], 0.0, how),
         shown(f"{name}: ART's certified accuracy", shares[0], how),
+        shown(f"{name}: ART's clean accuracy", _clean(images, nets[0]), how),
         shown(f"{name}: ours at ART's rows and epochs", shares[1], how),
     ]
 

@@ -31,7 +31,7 @@ HOW = f"first {EXAMPLES} held-out images, sigma {SIGMA}, N 10,000, alpha 0.001, 
 def run(bench: Bench) -> list[Row]:
     """Throughput, certified accuracy, the sequential mode beside the fixed one, and its error rate."""
     images = bench.images
-    net, _ = images.trained("smoothed", lambda: _train(images), images.network())
+    net, _ = images.trained(f"smoothed-{EPOCHS}x{BATCH}", lambda: _train(images), images.network())
     x, y = images.tensors(EXAMPLES)
     fixed, once = _timed(partial(_fixed, net, x, seed=0))
     quick, twice = _timed(partial(_sequential, net, x, seed=2))

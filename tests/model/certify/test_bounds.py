@@ -107,9 +107,20 @@ class Residual(nn.Module):
         return x + self.inside(x)
 
 
-def test_layers_beside_each_other_are_refused() -> None:
-    with pytest.raises(ModelError, match="expected linear, .* found add"):
-        read_chain(Residual(), torch.zeros(1, 2))
+class Beside(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x) * torch.relu(x)
+
+
+class Piece(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x[:, :2])
+
+
+@pytest.mark.parametrize(("net", "found"), [(Residual(), "add"), (Beside(), "mul"), (Piece(), "output")])
+def test_layers_that_are_not_in_one_line_are_refused(net: nn.Module, found: str) -> None:
+    with pytest.raises(ModelError, match=f"expected linear, .* found {found}"):
+        read_chain(net, torch.zeros(1, 2))
 
 
 class Own(nn.Module):
@@ -123,7 +134,7 @@ class Own(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.norm(self.conv((x - self.mean) / 0.3)))
-        return 2 * self.last(h.flatten(1))
+        return 2 * self.last(h.view(h.size(0), -1))
 
 
 @pytest.mark.parametrize("exported", [False, True])

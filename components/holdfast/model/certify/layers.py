@@ -177,15 +177,13 @@ class _Reader:
                 self.constants[node] = _attribute(self.net, node.target)
             elif node.op == "output":
                 self._expect_tip(node)
-            elif node.users:
+            elif node.users and self.tip in node.all_input_nodes and _name(node) not in _SIZES:
+                # What does not read the tip is a size, or it is refused where it comes back to the line.
                 layers += self._layer(node)
         return layers
 
     def _layer(self, node: fx.Node) -> list[Layer]:
-        if node.op != "call_module" and self.tip not in node.all_input_nodes:
-            raise _unknown(node, "which is not in line with the others")
         if node.op == "call_module":
-            self._expect_tip(node)
             found = _module(self.net.get_submodule(str(node.target)), str(node.target))
         else:
             found = self._function(node)
@@ -254,6 +252,8 @@ class _Reader:
 
 
 _TIP = object()
+_SIZES = {"size", "sym_size", "getattr", "getitem", "dim"}
+"""Questions about a shape, such as those in `x.view(x.size(0), -1)`."""
 _TRACED: WeakKeyDictionary[nn.Module, dict[bool, fx.Graph]] = WeakKeyDictionary()
 """What a network calls, in evaluation and in training: tracing takes a tenth of a training step."""
 
