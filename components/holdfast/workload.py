@@ -17,7 +17,8 @@ UNITS: dict[Modality, str] = {
     "text": "characters",
 }
 Share = Annotated[float, Field(ge=0, le=1)]
-Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm"]
+Radius = Annotated[float, Field(ge=0)]
+Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
 TEXT_RECIPES: tuple[Recipe, ...] = ("pgd", "standard", "awp")
 
@@ -149,7 +150,7 @@ class RecipeConfig(Section):
     """How the network is trained."""
 
     recipe: Recipe = "pgd"
-    """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp` or `multi-norm`."""
+    """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp`, `multi-norm` or `ibp` (certified)."""
     epochs: int = Field(20, gt=0)
     batch: int = Field(128, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
@@ -229,15 +230,19 @@ class AttackConfig(Section):
 
 
 class CertifyConfig(Section):
-    """Randomized smoothing (images, tables) or randomized ablation (text)."""
+    """Randomized smoothing (images, tables), randomized ablation (text), or bounds on the network itself."""
 
+    method: Literal["smoothing", "bounds"] = "smoothing"
+    """bounds: IBP and CROWN, linf; no noise, and the radii are epsilons in the threat model's unit."""
+    mode: Literal["fixed", "sequential"] = "fixed"
+    """sequential: only as many samples as an example's decision at these radii needs; `samples` is the most."""
     noise: float = Field(0.25, gt=0)
     """Sigma in the threat model's unit; text: share of characters kept."""
     samples: int = Field(1000, gt=0)
     selection_samples: int = Field(100, gt=0)
     alpha: float = Field(0.001, gt=0, lt=1)
     examples: int = Field(200, gt=0)
-    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+    radii: tuple[Radius, ...] = Field((0.0, 0.1, 0.25, 0.5), min_length=1)
 
 
 class GateConfig(Section):
@@ -301,6 +306,8 @@ class Workload(Section):
             raise ValueError(f"recipe {self.train.recipe!r} does not fit text; expected {', '.join(TEXT_RECIPES)}")
         if self.train.engine == "art" and (edits or self.threat.features):
             raise ValueError("engine art attacks images and tables without threat.features; leave train.engine out")
+        if self.train.recipe == "ibp" and self.threat.norm != "linf":
+            raise ValueError(f"recipe ibp bounds boxes: expected norm linf, found {self.threat.norm}")
         if self.threat.typing and not edits:
             raise ValueError("threat.typing belongs to a text workload")
         if self.threat.features and self.modality != "tabular":

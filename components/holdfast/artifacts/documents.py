@@ -496,14 +496,21 @@ class Certificate(Document):
     """Certified robustness. Beside it: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
-    method: Literal["randomized-smoothing", "randomized-ablation"]
+    method: Literal["randomized-smoothing", "randomized-ablation", "ibp", "crown"]
+    """Deterministic bounds: `ibp` when IBP alone proved all that is proven, otherwise `crown`."""
     norm: Norm
     unit: str
-    noise: float = Field(gt=0)
-    """Smoothing: sigma. Ablation: share of characters kept."""
-    alpha: float = Field(gt=0, lt=1)
-    samples: int = Field(gt=0)
-    selection_samples: int = Field(gt=0)
+    noise: float = Field(ge=0)
+    """Smoothing: sigma. Ablation: share of characters kept. Deterministic bounds: 0."""
+    alpha: float = Field(ge=0, lt=1)
+    """Chance, per example, that its certificate is wrong; 0 for deterministic bounds."""
+    samples: int = Field(ge=0)
+    """The most noisy copies per example that estimate; 0 for deterministic bounds."""
+    selection_samples: int = Field(ge=0)
+    mode: Literal["fixed", "sequential"] = "fixed"
+    """Whether each example took all samples, or only as many as its decision at these radii needed."""
+    forwards: int = Field(0, ge=0)
+    """How many copies the network was asked about, over all examples."""
     seed: int
     certified: tuple[CertifiedAt, ...]
     abstained: Count

@@ -18,7 +18,7 @@ def test_the_touch_probability_is_what_counting_says(m: int, k: int, r: int) -> 
 
 def test_copies_keep_exactly_the_share_and_hide_the_rest() -> None:
     ids = torch.from_numpy(encode_text(["hello world"], 20))[0]
-    copies = ablation(0.3, torch.Generator().manual_seed(0))(ids, 200)
+    copies = ablation(0.3, torch.Generator().manual_seed(0))(ids[None], 200)[0]
     shown = (copies != HIDDEN) & (copies != PAD)
     assert (shown.sum(dim=1) == kept(0.3, 11)).all()
     assert (copies[:, 11:] == PAD).all()
@@ -62,5 +62,5 @@ def test_no_replacement_inside_the_certified_number_changes_the_majority() -> No
     assert found.radius >= 1
     attacked = ids.clone()
     attacked[: int(found.radius)] = int(ids[-1])
-    votes = net(draw(attacked, 5000)).argmax(dim=1)
+    votes = net(draw(attacked[None], 5000)[0]).argmax(dim=1)
     assert float(votes.float().mean()) > 0.5

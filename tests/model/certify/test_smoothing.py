@@ -8,8 +8,9 @@ from holdfast.model.certify.smoothing import (
     ABSTAIN,
     Certified,
     Sampling,
+    answers,
     certify,
-    count_votes,
+    certify_all,
     gaussian,
     gaussian_radius,
     largest_radius,
@@ -70,7 +71,7 @@ def test_a_certified_radius_is_wrong_at_most_as_often_as_alpha() -> None:
 
 def test_immutable_entries_get_no_noise() -> None:
     draw = gaussian(SIGMA, torch.tensor([1.0, 0.0]), torch.Generator().manual_seed(0))
-    copies = draw(torch.tensor([2.0, 3.0]), 100)
+    copies = draw(torch.tensor([[2.0, 3.0]]), 100)[0]
     assert (copies[:, 1] == 3.0).all()
     assert float(copies[:, 0].std()) == pytest.approx(SIGMA, rel=0.2)
 
@@ -79,7 +80,9 @@ def test_batches_do_not_change_how_many_samples_are_drawn() -> None:
     net, x = Halfspace(torch.tensor([1.0]), 0.0), torch.tensor([0.1])
     for n, batch in ((7, 3), (6, 3), (1, 1000)):
         draw = gaussian(SIGMA, ONE, torch.Generator().manual_seed(0))
-        assert count_votes(net, x, n, draw=draw, batch=batch).sum() == n
+        found = answers(net, x.expand(20, 1), n, draw=draw, batch=batch)
+        assert found.shape == (20, n)
+        assert set(found.flatten().tolist()) <= {0, 1}
 
 
 def test_the_largest_provable_radius_is_the_papers() -> None:
@@ -94,3 +97,22 @@ def test_equal_seeds_give_equal_radii() -> None:
     radii = {smoothed(net, x, 300, seed).radius for seed in range(5)}
     assert len(radii) > 1
     assert np.isfinite(list(radii)).all()
+
+
+def test_examples_certified_side_by_side_each_get_their_own_radius() -> None:
+    # Halfspace: the radius is at most the distance to the boundary, and close to it.
+    net, x = Halfspace(torch.tensor([1.0]), 0.0), torch.tensor([[0.3], [0.6], [0.9]])
+    draw, radius_of = gaussian(SIGMA, ONE, torch.Generator().manual_seed(0)), gaussian_radius(SIGMA)
+    found = certify_all(
+        net, x, draw=draw, radius_of=lambda _: radius_of, sampling=Sampling(n0=100, n=5000, alpha=0.001)
+    )
+    for margin, one in zip(x[:, 0].tolist(), found, strict=True):
+        assert margin - 0.1 < one.radius <= margin
+        assert one.forwards == 5100
+
+
+def test_copies_of_one_example_are_independent_of_each_other() -> None:
+    copies = gaussian(SIGMA, ONE, torch.Generator().manual_seed(0))(torch.zeros(2, 3), 20_000)
+    correlation = np.corrcoef(copies[0].T.numpy())
+    assert np.abs(correlation - np.eye(3)).max() < 0.03
+    assert copies[0].unique(dim=0).shape == (20_000, 3)

@@ -64,3 +64,58 @@ def test_more_than_all_characters_cannot_be_kept(
             settings=Compute(0),
         )
     assert not (tmp_path / "c").exists()
+
+
+def test_the_sequential_mode_says_what_the_fixed_one_says_with_fewer_forwards(
+    certificate: Artifact[Certificate], trained: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    changed = CONFIG.model_copy(update={"mode": "sequential"})
+    again = certify(Ref(trained.folder), Ref(digits.folder), tmp_path / "s", config=changed, settings=Compute(0))
+    fixed, quick = certificate.document, again.document
+    assert (fixed.mode, quick.mode) == ("fixed", "sequential")
+    assert fixed.forwards == 40 * 300 > 1.3 * quick.forwards
+    for one, other in zip(fixed.certified, quick.certified, strict=True):
+        assert abs(one.certified.k - other.certified.k) <= 6
+
+
+def test_bounds_certify_the_network_itself(
+    trained: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    config = CertifyConfig(method="bounds", examples=40, radii=(0.0, 0.005, 0.02))
+    found = certify(Ref(trained.folder), Ref(digits.folder), tmp_path / "b", config=config, settings=Compute(0))
+    document = load(found.folder, Certificate).document
+    assert (document.method, document.norm, document.alpha, document.samples) == ("crown", "linf", 0.0, 0)
+    counts = [point.certified.k for point in document.certified]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 30
+    assert counts[1] > 0
+    assert document.forwards == document.abstained.k == 0
+
+
+def test_ablation_takes_fewer_samples_in_sequence(
+    spam_model: Artifact[Model], messages: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    found = {
+        mode: certify(
+            Ref(spam_model.folder),
+            Ref(messages.folder),
+            tmp_path / mode,
+            config=CertifyConfig(noise=0.5, samples=300, examples=20, radii=(0, 1), mode=mode),
+            settings=Compute(0),
+        ).document
+        for mode in ("fixed", "sequential")
+    }
+    assert found["sequential"].method == "randomized-ablation"
+    assert found["sequential"].forwards < found["fixed"].forwards
+    assert abs(found["sequential"].certified[0].certified.k - found["fixed"].certified[0].certified.k) <= 3
+
+
+def test_bounds_are_for_linf(spam_model: Artifact[Model], messages: Artifact[Snapshot], tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="certify.method bounds: expected threat.norm linf, found edits"):
+        certify(
+            Ref(spam_model.folder),
+            Ref(messages.folder),
+            tmp_path / "c",
+            config=CertifyConfig(method="bounds"),
+            settings=Compute(0),
+        )

@@ -70,6 +70,7 @@ def standing(training: Training, here: Ball) -> float:
         {"recipe": "trades", "epochs": 40, "beta": 3},
         {"recipe": "awp", "epochs": 20},
         {"recipe": "pgd", "average": 0.9},
+        {"recipe": "ibp", "epochs": 40, "weight_decay": 0},
         {"recipe": "pgd", "precision": "bfloat16"},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),

@@ -8,12 +8,12 @@ inserted or deleted ones.
 """
 
 from collections.abc import Callable
-from math import comb
+from math import ceil, comb
 
 import torch
 from torch import Tensor
 
-from holdfast.model.certify.smoothing import Draw
+from holdfast.model.certify.smoothing import Draw, RadiusOf
 from holdfast.model.inputs import HIDDEN, PAD
 
 
@@ -28,13 +28,14 @@ def kept(share: float, m: int) -> int:
 
 
 def ablation(share: float, generator: torch.Generator) -> Draw:
-    """Draws copies of a message with all but `kept` of its characters hidden."""
+    """Draws copies of messages with all but `kept` of their characters hidden."""
 
     def draw(ids: Tensor, n: int) -> Tensor:
-        m = characters(ids)
-        order = torch.rand((n, len(ids)), generator=generator, device=ids.device).masked_fill(ids == PAD, 2.0)
-        rank = order.argsort(dim=1).argsort(dim=1)
-        return torch.where((rank < kept(share, m)) | (ids == PAD), ids, HIDDEN)
+        padded = (ids == PAD)[:, None]
+        order = torch.rand((len(ids), n, ids.shape[1]), generator=generator, device=ids.device)
+        rank = order.masked_fill(padded, 2.0).argsort(dim=2).argsort(dim=2)
+        shown = torch.tensor([kept(share, characters(message)) for message in ids], device=ids.device)
+        return torch.where((rank < shown[:, None, None]) | padded, ids[:, None], HIDDEN)
 
     return draw
 
@@ -44,7 +45,14 @@ def touched(m: int, k: int, r: int) -> float:
     return 1 - comb(m - r, k) / comb(m, k) if r <= m else 1.0
 
 
-def ablation_radius(share: float, ids: Tensor) -> Callable[[float], float]:
+def ablation_threshold(share: float, ids: Tensor) -> Callable[[float], float]:
+    """r -> 1/2 + Delta(r): what p must exceed for r replaced characters of the message int64[L]."""
+    m = characters(ids)
+    k = kept(share, m)
+    return lambda r: 0.5 + touched(m, k, ceil(r))
+
+
+def ablation_radius(share: float, ids: Tensor) -> RadiusOf:
     """p -> the most characters r that may be replaced while p - Delta(r) > 1/2, for p > 1/2."""
     m = characters(ids)
     k = kept(share, m)

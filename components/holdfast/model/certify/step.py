@@ -20,30 +20,35 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from holdfast.model.certify.smoothing import Certified, Sampling
+    from holdfast.model.certify.smoothing import Certified, Draw, RadiusOf, Sampling
 
-Method = Literal["randomized-smoothing", "randomized-ablation"]
+Method = Literal["randomized-smoothing", "randomized-ablation", "ibp", "crown"]
+GROUP = 64
+"""Examples that are certified side by side."""
 
 
 def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, settings: Compute) -> Artifact[Certificate]:
     """Certifies the first `examples` of a permutation of the held-out rows and writes the certificate to `out`.
 
     Raises:
-        ModelError: the model does not fit the data, or does not return finite logits.
-        WorkloadError: a share of kept characters above 1.
+        ModelError: the model does not fit the data, does not return finite logits, or has a layer unknown to bounds.
+        WorkloadError: a share of kept characters above 1, or bounds for another norm than linf.
     """
     judged, data = load(model, Model), load(snapshot, Snapshot)
     scene = _scene(judged, data, config, settings)
-    found = [scene.one(x) for x in track(tuple(scene.x), "certify")]
+    found = [one for group in track(scene.x.split(GROUP), "certify") for one in scene.group(group)]
     radii = np.array([c.radius if c.label == y else -1.0 for c, y in zip(found, scene.y, strict=True)])
+    sampled = config.method == "smoothing"
     certificate = Certificate(
-        method=scene.method,
+        method=_method(judged.document, found),
         norm=scene.norm,
         unit=judged.document.threat.unit,
-        noise=config.noise,
-        alpha=config.alpha,
-        samples=config.samples,
-        selection_samples=config.selection_samples,
+        noise=config.noise if sampled else 0.0,
+        alpha=config.alpha if sampled else 0.0,
+        samples=config.samples if sampled else 0,
+        selection_samples=config.selection_samples if sampled else 0,
+        mode=config.mode if sampled else "fixed",
+        forwards=sum(c.forwards for c in found),
         seed=settings.seed,
         certified=tuple(_certified_at(radii, radius) for radius in config.radii),
         abstained=Count(k=sum(c.abstained for c in found), n=len(found)),
@@ -56,13 +61,11 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
 class _Scene:
     """What is certified, and how."""
 
-    net: "nn.Module"
     x: "Tensor"
     y: "Sequence[int]"
     index: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    method: Method
     norm: Norm
-    one: "Callable[[Tensor], Certified]"
+    group: "Callable[[Tensor], Sequence[Certified]]"
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyConfig, settings: Compute) -> _Scene:
@@ -78,43 +81,79 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyCon
     index = np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples]
     chosen = rows.take(index)
     check_logits(logits(net, chosen.x, device=device), len(document.classes), name=str(judged.folder))
-    text = document.input.modality == "text"
     generator = torch.Generator(device).manual_seed(settings.seed)
-    return _Scene(
-        net=net,
-        x=torch.from_numpy(chosen.x).to(device),
-        y=chosen.y.tolist(),
-        index=index,
-        method="randomized-ablation" if text else "randomized-smoothing",
-        norm="edits" if text else "l2",
-        one=_ablated(net, config, generator) if text else _smoothed(net, document, config, generator),
-    )
+    norm, group = _certifier(net, document, config, generator)
+    return _Scene(x=torch.from_numpy(chosen.x).to(device), y=chosen.y.tolist(), index=index, norm=norm, group=group)
+
+
+def _certifier(
+    net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
+) -> "tuple[Norm, Callable[[Tensor], Sequence[Certified]]]":
+    if config.method == "bounds":
+        return "linf", _bounded(net, document, config, str(generator.device))
+    if document.input.modality == "text":
+        return "edits", _ablated(net, config, generator)
+    return "l2", _smoothed(net, document, config, generator)
+
+
+def _bounded(
+    net: "nn.Module", document: Model, config: CertifyConfig, device: str
+) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.model.certify import bounds
+    from holdfast.model.threat import Ball
+
+    if document.threat.norm != "linf":
+        raise WorkloadError(f"certify.method bounds: expected threat.norm linf, found {document.threat.norm}")
+    ball = Ball.of(document.threat, document.input, device)
+    return lambda x: bounds.certify_radii(net, x, ball, config.radii)
 
 
 def _smoothed(
     net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
-) -> "Callable[[Tensor], Certified]":
-    from holdfast.model.certify import smoothing
+) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.model.certify import sequential, smoothing
     from holdfast.model.threat import Ball
 
     ball = Ball.of(document.threat, document.input, str(generator.device))
     draw = smoothing.gaussian(config.noise, ball.scale * ball.mutable, generator)
-    radius_of = smoothing.gaussian_radius(config.noise)
-    return lambda x: smoothing.certify(net, x, draw=draw, radius_of=radius_of, sampling=_sampling(config))
+    if config.mode == "fixed":
+        return _fixed(net, draw, config, lambda _: smoothing.gaussian_radius(config.noise))
+    tests = sequential.table(sequential.gaussian_threshold(config.noise), config.radii, _sampling(config))
+    return lambda x: sequential.certify_table(net, x, draw=draw, table_of=lambda _: tests, sampling=_sampling(config))
 
 
-def _ablated(net: "nn.Module", config: CertifyConfig, generator: "torch.Generator") -> "Callable[[Tensor], Certified]":
-    from holdfast.model.certify import ablation, smoothing
+def _ablated(
+    net: "nn.Module", config: CertifyConfig, generator: "torch.Generator"
+) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.model.certify import ablation, sequential
 
-    if config.noise > 1:
-        raise WorkloadError(f"certify.noise: expected the share of characters kept, at most 1, found {config.noise}")
-    draw = ablation.ablation(config.noise, generator)
+    share, sampling = config.noise, _sampling(config)
+    if share > 1:
+        raise WorkloadError(f"certify.noise: expected the share of characters kept, at most 1, found {share}")
+    draw = ablation.ablation(share, generator)
+    if config.mode == "fixed":
+        return _fixed(net, draw, config, lambda ids: ablation.ablation_radius(share, ids))
 
-    def one(ids: "Tensor") -> "Certified":
-        radius_of = ablation.ablation_radius(config.noise, ids)
-        return smoothing.certify(net, ids, draw=draw, radius_of=radius_of, sampling=_sampling(config))
+    def table_of(ids: "Tensor") -> sequential.Table:
+        return sequential.table(ablation.ablation_threshold(share, ids), config.radii, sampling)
 
-    return one
+    return lambda ids: sequential.certify_table(net, ids, draw=draw, table_of=table_of, sampling=sampling)
+
+
+def _fixed(
+    net: "nn.Module", draw: "Draw", config: CertifyConfig, radius_of: "Callable[[Tensor], RadiusOf]"
+) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.model.certify.smoothing import certify_all
+
+    return lambda x: certify_all(net, x, draw=draw, radius_of=radius_of, sampling=_sampling(config))
+
+
+def _method(document: Model, found: "Sequence[Certified]") -> Method:
+    from holdfast.model.certify.bounds import Proven
+
+    if any(isinstance(c, Proven) for c in found):
+        return "ibp" if all(isinstance(c, Proven) and c.bound == "ibp" for c in found) else "crown"
+    return "randomized-ablation" if document.input.modality == "text" else "randomized-smoothing"
 
 
 def _sampling(config: CertifyConfig) -> "Sampling":

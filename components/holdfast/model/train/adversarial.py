@@ -20,8 +20,10 @@ from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.losses import correct
 from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import pgd
+from holdfast.model.certify.bounds import certified
 from holdfast.model.inputs import Arrays
 from holdfast.model.threat import Ball
+from holdfast.model.train.interval import interval_schedule, interval_start
 from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import Moment, batch_loss, inner_attack
 from holdfast.workload import RecipeConfig
@@ -34,7 +36,8 @@ _EVALUATION_BATCH = 512
 _WARM_UP = 1 / 3
 _PEAK = 0.3
 """Share of the training after which the learning rate is highest."""
-_CLIP = 5.0
+_CLIP, _CLIP_BOUNDS = 5.0, 1.0
+"""Largest norm of a gradient; that of interval bounds is far larger than others."""
 _AVERAGE_START = 10
 """The running mean forgets faster in its first steps: its share of the past is at most (1 + t) / (10 + t)."""
 CHECKS = 4
@@ -97,6 +100,8 @@ class Training:
     ) -> None:
         device = ball.scale.device
         fitted, apart = split_selection(rows, config, seed)
+        if config.recipe == "ibp":
+            net = interval_start(net, torch.Generator().manual_seed(seed))
         self.net = net.to(device).train()
         self.ball, self.second = ball, second
         self.config = config
@@ -211,7 +216,7 @@ class Training:
             for part in mine.tensor_split(self.pieces):
                 value += self._accumulate(part, len(part) / len(mine), generator)
         self.ranks.average(self.net, rows=len(mine), of=len(rows))
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP_BOUNDS if self.config.recipe == "ibp" else _CLIP)
         self._guard("gradient", float(norm))
         self.optimizer.step()
         return value
@@ -238,6 +243,9 @@ class Training:
     def _moment(self, generator: torch.Generator) -> Moment:
         """Epsilon and the steps of the attack at this batch."""
         config, progress = self.config, self._progress()
+        if config.recipe == "ibp":
+            share, kappa = interval_schedule(progress)
+            return Moment(self.ball.resized(self.ball.epsilon * share), None, 0, generator, kappa)
         share = min(1.0, progress / _WARM_UP)
         steps = config.attack_steps
         if config.recipe == "fgsm-rs":
@@ -276,7 +284,9 @@ class Training:
         return Epoch(epoch=self.state.epoch + 1, loss=self.state.loss, clean=clean, robust=robust, rows=len(y))
 
     def _standing(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """bool[N]: which rows stand under the attack of every ball of the threat."""
+        """bool[N]: which rows stand under the attack of every ball of the threat; ibp: which are certified."""
+        if self.config.recipe == "ibp":
+            return certified(self.net, x, y, self.ball)
         flags = correct(self.net, selection_attack(self.net, x, y, self.ball, generator), y)
         if self.second is None:
             return flags

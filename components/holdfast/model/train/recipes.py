@@ -10,6 +10,7 @@ awp         pgd on weights that were moved to where the loss is higher (Wu et al
             https://arxiv.org/abs/2004.05884)
 multi-norm  pgd in two balls; each row is fitted where it is worse (Tramer and Boneh 2019,
             https://arxiv.org/abs/1904.13000)
+ibp         the worst logits that interval bounds allow in the ball (interval.py): what is trained can be certified
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import STEP_FACTOR, perturb
 from holdfast.model.inputs import HIDDEN, PAD
 from holdfast.model.threat import Ball, random_edits
+from holdfast.model.train.interval import interval_loss
 from holdfast.workload import RecipeConfig
 
 FAST_STEP = 1.25
@@ -44,6 +46,8 @@ class Moment:
     second: Ball | None
     steps: int
     generator: torch.Generator
+    kappa: float = 0.0
+    """ibp: the share of the clean loss."""
 
 
 @contextmanager
@@ -51,6 +55,10 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
     """The scalar that a batch x `[N, ...]`, y int64[N] is fitted by; its gradient is to be taken within the context."""
     if config.recipe == "trades":
         yield _trades(net, x, y, moment, config)
+        return
+    if config.recipe == "ibp":
+        net.train()
+        yield interval_loss(net, x, y, moment.ball, kappa=moment.kappa)
         return
     net.eval()
     x = with_noise(_hardened(net, x, y, moment, config), config.noise, moment.ball, moment.generator)
