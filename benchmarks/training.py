@@ -47,6 +47,7 @@ def _fast(images: Images) -> list[Row]:
 
     (net, fresh), seconds = _timed(lambda: images.trained("fast", make, images.network()))
     clean, robust = judged(images, net)
+    what = "fast training (fgsm-rs)"
     how = (
         f"fgsm-rs, 12 epochs, mean of the weights, {len(images.train)} rows, eps {images.epsilon}; {EXAMPLES} attacked"
     )
