@@ -265,6 +265,23 @@ def attack(
 
 
 @app.command(rich_help_panel=MODEL)
+def probe(
+    url: Annotated[str, typer.Option(help="V2 address of a served model: http://HOST/v2/models/NAME.")],
+    snapshot: SnapshotRef,
+    workload: Annotated[Path, typer.Option(help="Workload file: its threat model, tier and number of examples.")],
+    out: Out,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a served model through its answers alone."""
+    from holdfast.model.attack.probe import probe as step
+    from holdfast.workload import read_workload
+
+    settings = _compute(seed, "cpu", 1)
+    _finish(step(url, _ref(snapshot), out, workload=read_workload(workload), settings=settings), None, None, as_json)
+
+
+@app.command(rich_help_panel=MODEL)
 def certify(
     model: ModelRef,
     snapshot: SnapshotRef,
