@@ -122,7 +122,7 @@ def _cleanse(scene: _Scene) -> _Found:
         scene.net,
         (x, y),
         limits,
-        classes=len(scene.classes),
+        targets=range(len(scene.classes)),
         goal=1 - (1 - scene.config.attack_success) / HEADROOM,
         steps=track(range(scene.config.steps), "backdoor"),
         seed=scene.seed,
