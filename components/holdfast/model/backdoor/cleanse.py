@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from holdfast.model.threat import Ball
 
 BATCH = 16
-"""Rows of other classes that each class sees in one step."""
+"""Rows of other classes that each target sees in one step, unless told otherwise."""
 _RATE, _BETAS = 0.2, (0.5, 0.9)
 _MEMORY = 0.9
 """Largest weight of the past in the running success; the first steps are averaged evenly."""
@@ -56,6 +56,7 @@ def invert(
     goal: float,
     steps: Iterable[int],
     seed: int,
+    batch: int = BATCH,
 ) -> Triggers:
     """The smallest triggers found that send `goal` of the rows of other classes to each of `targets`.
 
@@ -69,8 +70,9 @@ def invert(
         goal: Share of rows, in the batch and in the running mean, from which on a mask is kept and weighs more.
         steps: One step of Adam for each.
         seed: Of the batches and of the start.
+        batch: Rows of other classes that each target sees in one step.
     """
-    search = _Search(rows, limits, targets, seed)
+    search = _Search(rows, limits, targets, (seed, batch))
     for _ in steps:
         search.advance(net, goal)
         if len(search.live) == 0:
@@ -86,8 +88,10 @@ def stamp(x: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
 class _Search:
     """The state of an inversion; logit-scaled mask and pattern are what Adam moves."""
 
-    def __init__(self, rows: tuple[Tensor, Tensor], limits: Ball, targets: Sequence[int], seed: int) -> None:
-        self.x, y = rows
+    def __init__(
+        self, rows: tuple[Tensor, Tensor], limits: Ball, targets: Sequence[int], draw: tuple[int, int]
+    ) -> None:
+        (self.x, y), (seed, self.batch) = rows, draw
         device, shape, count = self.x.device, self.x.shape[1:], len(targets)
         self.limits = limits
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -110,10 +114,10 @@ class _Search:
         leaves = [value[live].requires_grad_() for value in self.moved.values]
         mask, pattern = torch.sigmoid(leaves[0]) * self.mutable, self._values(leaves[1])
         found = net(stamp(self._batch(), mask[:, None], pattern[:, None]).flatten(0, 1)).float()
-        wanted = self.targets[live].repeat_interleave(BATCH)
-        hits = (found.argmax(1) == wanted).reshape(-1, BATCH).float().mean(1)
+        wanted = self.targets[live].repeat_interleave(self.batch)
+        hits = (found.argmax(1) == wanted).reshape(-1, self.batch).float().mean(1)
         norms = mask.flatten(1).sum(1)
-        losses = cross_entropy(found, wanted, reduction="none").reshape(-1, BATCH).mean(1)
+        losses = cross_entropy(found, wanted, reduction="none").reshape(-1, self.batch).mean(1)
         gradients = torch.autograd.grad((losses + self.weight[live] * norms).sum(), leaves)
         memory = min(_MEMORY, self.steps / (self.steps + 1))
         self.success[live], self.steps = memory * self.success[live] + (1 - memory) * hits, self.steps + 1
@@ -135,9 +139,9 @@ class _Search:
         return self.limits.lower + (self.limits.upper - self.limits.lower) * torch.sigmoid(pattern)
 
     def _batch(self) -> Tensor:
-        """Rows of other classes for each target that is still sought: float32[L, BATCH, ...]."""
+        """Rows of other classes for each target that is still sought: float32[L, batch, ...]."""
         others, device = [self.others[k] for k in self.live.tolist()], self.x.device
-        picks = [o[torch.randint(len(o), (BATCH,), generator=self.generator, device=device)] for o in others]
+        picks = [o[torch.randint(len(o), (self.batch,), generator=self.generator, device=device)] for o in others]
         return self.x[torch.stack(picks)]
 
     def _keep(self, good: Tensor, norms: Tensor, mask: Tensor, pattern: Tensor) -> None:
