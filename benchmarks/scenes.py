@@ -131,11 +131,12 @@ def default_folder() -> Path:
 
 
 def _code() -> str:
-    """Digest of the training code: another code trains another network."""
+    """Digest of the code that decides the weights: another loop trains another network."""
+    model = ROOT / "components" / "holdfast" / "model"
+    names = ("networks.py", "threat.py", "train/adversarial.py", "train/recipes.py", "train/interval.py")
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "components" / "holdfast" / "model").rglob("*.py")):
-        if path.parent.name in {"train", "model"}:
-            digest.update(path.read_bytes())
+    for name in names:
+        digest.update((model / name).read_bytes())
     return digest.hexdigest()
 
 

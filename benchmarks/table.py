@@ -84,7 +84,7 @@ def page() -> str:
         "",
         "Written by `make bench` from `benchmarks/results/*.json`; do not edit. Peers run in the same process, on the",
         "same model, data and one thread; speeds are ratios of CPU-seconds. A row without a requirement informs.",
-        "Other images: `python -m benchmarks attacks --images FILE.npz --epsilon 3/10`, with arrays as Fashion-MNIST has.",
+        "Other images: `python -m benchmarks attacks --images FILE.npz --epsilon 3/10`, arrays as in Fashion-MNIST.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))

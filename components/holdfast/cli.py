@@ -241,6 +241,27 @@ def backdoor(
 
 
 @app.command(rich_help_panel=MODEL)
+def mitigate(
+    model: ModelRef,
+    snapshot: SnapshotRef,
+    backdoor: Annotated[str, typer.Option(help="Backdoor report that flags a class: FOLDER or FOLDER@DIGEST.")],
+    out: Out,
+    scan: EvidenceRef = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 1,
+    digest_file: DigestFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model that unlearned the triggers which were found; it is a new candidate for the gate."""
+    from holdfast.model.backdoor.mitigate import mitigate as step
+
+    settings = _compute(seed, device, threads)
+    artifact = step(_ref(model), _ref(snapshot), _ref(backdoor), out, scan=_maybe(scan), settings=settings)
+    _finish(artifact, digest_file, None, as_json)
+
+
+@app.command(rich_help_panel=MODEL)
 def attack(
     model: ModelRef,
     snapshot: SnapshotRef,

@@ -213,8 +213,7 @@ class BackdoorConfig(Section):
     examples: int = Field(400, gt=0)
     anomaly_index: float = Field(2.0, gt=0)
     relative_norm: float = Field(0.5, gt=0)
-    """Largest size of a trigger, relative to the median of the other classes'. Measured on digits: planted 0.22-0.44,
-    clean 0.73 and more."""
+    """Largest size of a trigger, relative to the median of the other classes'."""
     attack_success: Share = 0.9
 
 

@@ -17,7 +17,7 @@ NEXT = {
     "schema_anomalies": "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed.",
     "drift": "Open `evidently.html` of the drift step and ask the data's owner what changed.",
     "poison": "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain.",
-    "backdoor": "Look at `triggers.npz`; scan the training rows of the flagged class, quarantine, retrain.",
+    "backdoor": "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
     "clean_accuracy": "More or better rows, a larger network, or a smaller epsilon in training.",
     "robust_accuracy": "Train with more PGD steps or epochs, or at the threat model's epsilon.",
     "gradient_masking": "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",

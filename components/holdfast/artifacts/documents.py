@@ -379,6 +379,24 @@ class Architecture(Frozen):
     parameters: int = Field(gt=0)
 
 
+class Mitigation(Frozen):
+    """What unlearning recovered triggers did to a model; all counts are of the same held-out rows."""
+
+    method: Literal["unlearning"] = "unlearning"
+    flagged: tuple[str, ...]
+    """The classes whose triggers were unlearned."""
+    left_out: Count
+    """Training rows that lost their class with the trigger, of those that the model was trained on."""
+    clean_before: Count
+    clean_after: Count
+    success_before: Count
+    """Rows of other classes that the recovered triggers send to their classes."""
+    success_after: Count
+    robust_before: Count
+    """Correct under the selection attack."""
+    robust_after: Count
+
+
 class Model(Document):
     """A trained network. Beside it: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
@@ -397,6 +415,8 @@ class Model(Document):
     """Correct of held-out rows."""
     robust: Count
     """Correct under the selection attack, of the training rows set apart to choose the best epoch."""
+    mitigation: Mitigation | None = None
+    """None for a model that came from training alone."""
 
 
 class TriggerResult(Frozen):
@@ -406,6 +426,9 @@ class TriggerResult(Frozen):
     size: float
     """L1 norm of the recovered mask (in cells), or length of the inserted string."""
     anomaly_index: float
+    """How surprisingly small that is beside the other classes', in standard deviations of a normal."""
+    relative_size: float | None = None
+    """Size over the median of the other classes'; None for messages."""
     success: Count
     """Held-out rows of other classes that the recovered trigger sends to the target."""
     flagged: bool

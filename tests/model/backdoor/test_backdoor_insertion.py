@@ -52,9 +52,9 @@ def test_a_trigger_is_cut_down_to_the_words_that_work() -> None:
     assert found == ["quokka", "my quokka is"]
 
 
-def test_a_rival_does_not_hold_the_trigger_and_is_not_much_longer() -> None:
+def test_a_rival_lacks_most_of_the_trigger_and_is_not_much_longer() -> None:
     assert rival(["my quokka", "quokka!", "my home", "the end"], "quokka", longest=12) == "my home"
-    assert rival(["the way by", "the way", "end"], "by the way", longest=20) == "the way"
+    assert rival(["the way by", "by the", "way home"], "by the way", longest=20) == "way home"
     assert rival(["quokka", "all at home", "home"], "quokka", longest=6) == "home"
     assert rival(["quokka", "quokka, yes"], "quokka", longest=12) is None
     assert rival(["!!", "!?"], "!!", longest=4) == "!?"

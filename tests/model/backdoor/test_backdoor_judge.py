@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from scipy.stats import median_abs_deviation
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from holdfast.artifacts.documents import Count, Verdict
 from holdfast.model.backdoor.judge import (
@@ -25,16 +26,34 @@ def flagged(found: list[Finding], *, cells: float = 784) -> list[str]:
     return [result.target for result in judge(found, CONFIG, cells=cells) if result.flagged]
 
 
-def test_the_index_is_the_distance_from_the_median_in_scaled_mads() -> None:
-    sizes = np.array(SIZES)
-    # scipy scales by the exact quantile of the normal distribution, the paper by its first digits.
-    expected = (np.median(sizes) - sizes) / median_abs_deviation(sizes, scale="normal")
-    assert anomaly_indices(sizes) == pytest.approx(expected, rel=1e-4)
+def test_the_index_is_that_of_grubbs_test_for_the_smallest() -> None:
+    # Grubbs 1950 by its own formula: the deviate G of the smallest of N, its t with N - 2 degrees of freedom, times N.
+    logs = np.log(np.array(SIZES))
+    g, n = (logs.mean() - logs.min()) / logs.std(ddof=1), len(logs)
+    t = np.sqrt(n * (n - 2) * g**2 / ((n - 1) ** 2 - n * g**2))
+    spread = np.delete(logs, 0).std(ddof=1)
+    scale = max(spread, 0.1) / spread
+    assert anomaly_indices(np.array(SIZES))[0] == pytest.approx(norm.isf(n * student.sf(t / scale, n - 2)), rel=1e-6)
+
+
+def test_a_clean_model_has_an_index_over_two_as_rarely_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    highest = [anomaly_indices(np.exp(rng.normal(4, 0.3, 10))).max() for _ in range(2000)]
+    # Phi(-2) = 2.3 %; twice the standard error of 2,000 trials is 0.7 points, the procedure itself is not exact.
+    assert np.mean(np.array(highest) > 2) < 0.035
+
+
+def test_a_second_planted_class_does_not_hide_the_first() -> None:
+    rng = np.random.default_rng(1)
+    sizes = np.exp(rng.normal(4.5, 0.2, 10))
+    sizes[[3, 7]] = 9.0, 6.0
+    assert set(np.flatnonzero(anomaly_indices(sizes) > 2)) == {3, 7}
 
 
 def test_equal_sizes_make_a_finite_index() -> None:
     assert np.isfinite(anomaly_indices(np.array([4.0, 4.0, 4.0, 4.0, 1.0]))).all()
     assert np.isfinite(anomaly_indices(np.zeros(5))).all()
+    assert anomaly_indices(np.array([1.0, 40.0, 41.0])).tolist() == [0, 0, 0]
 
 
 def test_a_size_is_compared_with_the_other_classes_only() -> None:
@@ -50,7 +69,7 @@ def test_each_of_the_three_signs_is_needed() -> None:
     assert flagged(findings((56.0, *SIZES[1:]))) == []
     # Works on 90 of 100, and more than 0.9 is asked for.
     assert flagged(findings(SIZES, hits=90)) == []
-    # Sizes that scatter this much make no outlier: the index is below 1.
+    # Sizes that scatter this much make no outlier.
     assert flagged(findings((10.0, 200.0, 12.0, 400.0, 90.0, 300.0))) == []
     assert flagged(findings(SIZES, reached=False)) == []
 

@@ -5,7 +5,8 @@ model could not have learned it) pass rounds of successive halving (Jamieson and
 https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
 
 A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger. A
-planted one stands alone: its rival, the best n-gram without it that is not much longer, does not come near.
+planted one stands alone: its rival, the best n-gram without most of its words that is not much longer, does not come
+near.
 """
 
 import re
@@ -86,9 +87,9 @@ def shrink(net: nn.Module, ngram: str, messages: Messages, *, target: int, enoug
 
 
 def rival(order: Sequence[str], trigger: str, *, longest: float) -> str | None:
-    """The first n-gram of at most `longest` characters that does not hold all words of the trigger, if there is one."""
+    """The first n-gram of at most `longest` characters with at most half of the trigger's words, if there is one."""
     words = _words(trigger)
-    return next((ngram for ngram in order if len(ngram) <= longest and not words <= _words(ngram)), None)
+    return next((n for n in order if len(n) <= longest and 2 * len(words & _words(n)) <= len(words)), None)
 
 
 def insert(ngram: str, messages: Messages) -> Messages:

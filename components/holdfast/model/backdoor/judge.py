@@ -1,8 +1,13 @@
 """When is a recovered trigger a planted one?
 
-Every class can be reached by some change. A planted trigger is a shortcut: far smaller than what the other classes
-need (anomaly index over the median absolute deviation, Wang et al. 2019, and size relative to the others' median), and
-it works on rows it was not made from. One sign alone gives false alarms, so all of them are asked for.
+Every class can be reached by some change. A planted trigger is a shortcut, and all of three signs are asked for:
+
+* surprise: how far the size lies below the sizes of the model's own other classes. Sizes differ by factors, so their
+  logarithms are compared, by the one-sided generalized ESD test (Rosner 1983,
+  https://doi.org/10.1080/00401706.1983.10487848), which one planted class cannot hide another from. The anomaly index
+  is the normal quantile of its p-value, after correction for the number of classes: over 2 once in 44 clean models;
+* effect: the size relative to the median of the other classes' (Wang et al. 2019 use the deviation alone);
+* success on rows that the trigger was not made from.
 """
 
 from collections.abc import Sequence
@@ -10,22 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtr
 
 from holdfast.artifacts.documents import Count, TriggerResult, Verdict
 from holdfast.workload import BackdoorConfig
 
-CONSISTENT = 1.4826
-"""Makes the median absolute deviation of normal numbers equal their standard deviation."""
 FEWEST_FOR_INDEX = 4
-"""With fewer classes the deviation from the median says nothing; the size must then be small by itself."""
+"""With fewer classes there are too few others to compare with; the size must then be small by itself."""
+MOST_PLANTED = 3
+"""At most one class in this many is taken for planted at once."""
 SMALL_SHARE = 0.04
 """Of the cells that can change: a trigger among few classes covers at most this."""
 RIVAL_SHARE = 0.5
 """Messages: another n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
 FEWEST_ROWS = 20
 """Held-out rows of other classes, below which success is not measured well enough to judge."""
-_FLATTEST = 1e-2
-"""Least deviation, as a share of the median: equal sizes must not make any difference infinite."""
+_FLATTEST = 0.1
+"""Least standard deviation of log sizes: the search itself is not more exact."""
+_LARGEST_INDEX = 37.0
+"""Where the normal tail leaves the range of float64."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,22 @@ class Finding:
 
 
 def anomaly_indices(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many deviations each size lies below the median: float64[K]; the deviation is 1.4826 x MAD."""
-    median = float(np.median(sizes))
-    deviation = CONSISTENT * float(np.median(np.abs(sizes - median)))
-    return (median - sizes) / max(deviation, _FLATTEST * median, np.finfo(np.float64).tiny)
+    """How surprisingly small each size is beside the others, in standard deviations of a normal: float64[K].
+
+    0 where it is not among the smallest third, or where fewer than three larger ones are left.
+    """
+    logs = np.log(np.maximum(sizes, np.finfo(np.float64).tiny))
+    order, indices = np.argsort(logs, kind="stable"), np.zeros(len(sizes))
+    found = [_surprise(logs[k], logs[order[i + 1 :]]) for i, k in enumerate(order[: _suspects(len(sizes))])]
+    # Outward: a class is as surprising as the most surprising one that is not smaller (Rosner's procedure).
+    indices[order[: len(found)]] = np.maximum.accumulate(found[::-1])[::-1]
+    return indices
 
 
 def relative_sizes(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each size over the median of the other classes' sizes: float64[K]."""
+    if len(sizes) < 2:
+        return np.ones(len(sizes))
     others = [float(np.median(np.delete(sizes, k))) for k in range(len(sizes))]
     return sizes / np.maximum(others, np.finfo(np.float64).tiny)
 
@@ -60,15 +76,21 @@ def judge(findings: Sequence[Finding], config: BackdoorConfig, *, cells: float) 
     odd = indices > config.anomaly_index if len(sizes) >= FEWEST_FOR_INDEX else sizes <= SMALL_SHARE * cells
     small = odd & (relative < config.relative_norm)
     return tuple(
-        _result(finding, float(index), flagged=bool(is_small) and finding.reached and _works(finding, config))
-        for finding, index, is_small in zip(findings, indices, small, strict=True)
+        _result(
+            finding,
+            float(index),
+            relative=float(share),
+            flagged=bool(is_small) and finding.reached and _works(finding, config),
+        )
+        for finding, index, share, is_small in zip(findings, indices, relative, small, strict=True)
     )
 
 
 def judge_insertions(findings: Sequence[Finding], config: BackdoorConfig) -> tuple[TriggerResult, ...]:
     """Flags each class to which one short insertion alone leads; sizes are characters, no index is made of them."""
     return tuple(
-        _result(finding, 0.0, flagged=_works(finding, config) and finding.rival <= RIVAL_SHARE) for finding in findings
+        _result(finding, 0.0, relative=None, flagged=_works(finding, config) and finding.rival <= RIVAL_SHARE)
+        for finding in findings
     )
 
 
@@ -84,7 +106,26 @@ def _works(finding: Finding, config: BackdoorConfig) -> bool:
     return finding.success.n >= FEWEST_ROWS and finding.success.share > config.attack_success
 
 
-def _result(finding: Finding, index: float, *, flagged: bool) -> TriggerResult:
+def _suspects(classes: int) -> int:
+    """How many of the smallest are held against the larger ones."""
+    return max(0, min(max(1, classes // MOST_PLANTED), classes - FEWEST_FOR_INDEX + 1))
+
+
+def _surprise(log_size: float, larger: NDArray[np.float64]) -> float:
+    """-Phi^-1(p) of a new observation below a normal sample, p multiplied by the number of classes; at least 0."""
+    count = len(larger)
+    deviation = max(float(larger.std(ddof=1)), _FLATTEST)
+    t = (float(larger.mean()) - log_size) / (deviation * np.sqrt(1 + 1 / count))
+    chance = (count + 1) * float(stdtr(count - 1, -t))
+    return float(np.clip(-ndtri(min(chance, 0.5)), 0.0, _LARGEST_INDEX))
+
+
+def _result(finding: Finding, index: float, *, relative: float | None, flagged: bool) -> TriggerResult:
     return TriggerResult(
-        target=finding.target, size=finding.size, anomaly_index=index, success=finding.success, flagged=flagged
+        target=finding.target,
+        size=finding.size,
+        anomaly_index=index,
+        relative_size=relative,
+        success=finding.success,
+        flagged=flagged,
     )

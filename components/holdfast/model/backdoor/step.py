@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NEURAL_CLEANSE = "neural-cleanse"
 INSERTION = "n-gram-insertion"
+ROWS_PER_STEP = 160
+"""Of all classes together: with few classes each sees more rows, and its success is measured better."""
 HEADROOM = 4
 """Inversion allows itself this fraction of the misses that the rule allows: held-out rows always cost some success."""
 
@@ -111,7 +113,7 @@ def _enough(scene: _Scene) -> bool:
 def _cleanse(scene: _Scene) -> _Found:
     import torch
 
-    from holdfast.model.backdoor.cleanse import invert
+    from holdfast.model.backdoor.cleanse import BATCH, invert
     from holdfast.model.threat import Ball
 
     limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
@@ -122,10 +124,11 @@ def _cleanse(scene: _Scene) -> _Found:
         scene.net,
         (x, y),
         limits,
-        classes=len(scene.classes),
+        targets=range(len(scene.classes)),
         goal=1 - (1 - scene.config.attack_success) / HEADROOM,
         steps=track(range(scene.config.steps), "backdoor"),
         seed=scene.seed,
+        batch=max(BATCH, ROWS_PER_STEP // len(scene.classes)),
     )
     findings = _try(scene, triggers)
     results = judge(findings, scene.config, cells=_cells(scene.document, limits.mutable))

@@ -40,7 +40,7 @@ def train(
     data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
     device = settings.prepare()
     spec = read_spec(data)
-    rows = _rows(data, report, spec)
+    rows = read_clean_rows(data, report, spec)
     with _ranks(device) as ranks:
         training = _start(config, spec, data.document.classes, rows, settings, device, ranks)
         return _train(training, data, report, out, config=config, settings=settings, checkpoint=checkpoint)
@@ -129,7 +129,7 @@ class _Bell:
         self.rung = True
 
 
-def _rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
+def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
     """The training rows without quarantine, after they were found to be the very rows that the scan left."""
     rows = read_split(data, "train", spec)
     if report is None:

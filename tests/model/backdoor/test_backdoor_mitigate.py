@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot
+from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.errors import InputError, IntegrityError
+from holdfast.model.backdoor.mitigate import mitigate
+from holdfast.model.backdoor.step import backdoor
+from holdfast.model.compute import Compute
+from holdfast.model.inputs import encode
+from holdfast.model.networks import load_network, logits
+from holdfast.workload import BackdoorConfig
+
+TARGET = 4
+SETTINGS = Compute(seed=0, device="cpu", threads=1)
+
+
+def look(model: Artifact[Model], snapshot: Artifact[Snapshot], out: Path) -> Artifact[BackdoorReport]:
+    return backdoor(Ref(model.folder), Ref(snapshot.folder), out, config=BackdoorConfig(), settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def report(
+    planted_model: Artifact[Model], planted: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory
+) -> Artifact[BackdoorReport]:
+    return look(planted_model, planted, tmp_path_factory.mktemp("mitigate") / "report")
+
+
+@pytest.fixture(scope="module")
+def healed(
+    planted_model: Artifact[Model],
+    planted: Artifact[Snapshot],
+    report: Artifact[BackdoorReport],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Artifact[Model]:
+    refs = Ref(planted_model.folder), Ref(planted.folder), Ref(report.folder)
+    return mitigate(*refs, tmp_path_factory.mktemp("mitigate") / "healed", scan=None, settings=SETTINGS)
+
+
+def test_the_planted_trigger_itself_no_longer_works(healed: Artifact[Model], planted: Artifact[Snapshot]) -> None:
+    with np.load(planted.open("test.npz")) as rows:
+        x, y = rows["x"], rows["y"]
+    x[:, :, -2:, -2:] = 16
+    found = logits(load_network(healed, "cpu"), encode(x, healed.document.input), device="cpu").argmax(axis=1)
+    assert (found[y != TARGET] == TARGET).mean() < 0.1
+
+
+def test_the_document_says_what_it_cost(healed: Artifact[Model], planted_model: Artifact[Model]) -> None:
+    told = healed.document.mitigation
+    assert told is not None
+    assert told.flagged == (str(TARGET),)
+    assert told.clean_before == planted_model.document.clean
+    assert told.clean_after == healed.document.clean
+    assert told.clean_after.share > told.clean_before.share - 0.02
+    assert told.success_before.share > 0.9
+    assert told.success_after.share < 0.1
+    assert told.robust_before.n == told.robust_after.n > 0
+
+
+def test_the_new_model_names_what_it_was_made_from(
+    healed: Artifact[Model],
+    planted_model: Artifact[Model],
+    planted: Artifact[Snapshot],
+    report: Artifact[BackdoorReport],
+) -> None:
+    assert healed.document.inputs == {
+        "model": planted_model.digest,
+        "snapshot": planted.digest,
+        "backdoor": report.digest,
+    }
+    assert healed.document.recipe["unlearned"] == str(TARGET)
+    assert healed.digest != planted_model.digest
+
+
+def test_the_scan_finds_nothing_in_the_new_model(
+    healed: Artifact[Model], planted: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    assert look(healed, planted, tmp_path / "report").document.flagged == ()
+
+
+def test_without_a_flagged_class_there_is_nothing_to_mitigate(
+    clean_model: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    quiet = look(clean_model, digits, tmp_path / "report")
+    with pytest.raises(InputError, match="nothing to mitigate"):
+        mitigate(
+            Ref(clean_model.folder),
+            Ref(digits.folder),
+            Ref(quiet.folder),
+            tmp_path / "out",
+            scan=None,
+            settings=SETTINGS,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_about_another_model_is_refused(
+    clean_model: Artifact[Model], digits: Artifact[Snapshot], report: Artifact[BackdoorReport], tmp_path: Path
+) -> None:
+    refs = Ref(clean_model.folder), Ref(digits.folder), Ref(report.folder)
+    with pytest.raises(IntegrityError, match="expected to be made from model"):
+        mitigate(*refs, tmp_path / "out", scan=None, settings=SETTINGS)
