@@ -117,7 +117,37 @@ class Piece(Residual):
         return self.inside(x[:, :2])
 
 
-@pytest.mark.parametrize(("net", "found"), [(Residual(), "add"), (Beside(), "mul"), (Piece(), "output")])
+class InPlace(Residual):
+    """What it does after the first layer is seen only in the memory of its tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inside(x)
+        flat = h.flatten(1)
+        h.sigmoid_()
+        return flat
+
+
+class Twice(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(self.inside(x), 1.0, alpha=2)
+
+
+class Random(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.inside(x), 0.5, training=True)
+
+
+@pytest.mark.parametrize(
+    ("net", "found"),
+    [
+        (Residual(), "add"),
+        (Beside(), "mul"),
+        (Piece(), "output"),
+        (InPlace(), "sigmoid_"),
+        (Twice(), "add"),
+        (Random(), "dropout"),
+    ],
+)
 def test_layers_that_are_not_in_one_line_are_refused(net: nn.Module, found: str) -> None:
     with pytest.raises(ModelError, match=f"expected linear, .* found {found}"):
         read_chain(net, torch.zeros(1, 2))

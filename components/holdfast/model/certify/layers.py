@@ -145,7 +145,11 @@ def _shapes(layers: Sequence[Layer], x: Tensor) -> tuple[Shape, ...]:
     value, shapes = torch.zeros_like(x[:1]), [tuple(x.shape[1:])]
     with torch.no_grad():
         for layer in layers:
-            value = value if isinstance(layer, Relu) else layer.forward(value)
+            before, value = value, value if isinstance(layer, Relu) else layer.forward(value)
+            if isinstance(layer, Scale) and value.shape != before.shape:
+                raise ModelError(
+                    f"bounds: expected constants of the shape {shapes[-1]}, found {tuple(layer.shift.shape)}"
+                )
             shapes.append(tuple(value.shape[1:]))
     return tuple(shapes)
 
@@ -177,8 +181,9 @@ class _Reader:
                 self.constants[node] = _attribute(self.net, node.target)
             elif node.op == "output":
                 self._expect_tip(node)
-            elif node.users and self.tip in node.all_input_nodes and _name(node) not in _SIZES:
-                # What does not read the tip is a size, or it is refused where it comes back to the line.
+            elif not node.users:
+                _expect_no_effect(node)
+            elif self.tip in node.all_input_nodes and _name(node) not in _SIZES:
                 layers += self._layer(node)
         return layers
 
@@ -193,7 +198,10 @@ class _Reader:
         return found
 
     def _expect_tip(self, node: fx.Node) -> None:
-        if self.tip not in node.all_input_nodes:
+        answer = node.args[0]
+        if isinstance(answer, tuple | list) and len(answer) == 1:
+            answer = answer[0]
+        if answer is not self.tip:
             raise _unknown(node, "which is not in line with the others")
 
     def _function(self, node: fx.Node) -> list[Layer]:
@@ -203,10 +211,12 @@ class _Reader:
         match name:
             case "relu" | "relu_":
                 return [Relu()]
-            case "dropout" | "contiguous" | "detach" | "clone":
+            case "contiguous" | "detach" | "clone" | "float":
                 return []
-            case "flatten":
-                return [Reshape((-1,))] if (arguments[1:] or [named.get("start_dim")])[0] == 1 else self._refuse(node)
+            case "dropout" if (arguments[2:] or [named.get("training", True)])[0] is False:
+                return []
+            case "flatten" if _flattened(arguments, named):
+                return [Reshape((-1,))]
             case "view" | "reshape":
                 return self._reshaped(node, arguments)
             case "linear":
@@ -215,7 +225,7 @@ class _Reader:
                 return [_convolution(arguments, named)]
             case "batch_norm" if isinstance(node.target, torch._ops.OpOverload) and arguments[5] is False:
                 return [_normalized(arguments, spatial=self.spatial)]
-            case "add" | "sub" | "mul" | "div" | "truediv":
+            case "add" | "sub" | "mul" | "div" | "truediv" if not named:
                 return [self._arithmetic(node, name, arguments)]
         return self._refuse(node)
 
@@ -252,10 +262,25 @@ class _Reader:
 
 
 _TIP = object()
+_CHECKS = ("_assert", "_guards", "sym_")
+"""How the names of checks of an exported program begin; they change nothing."""
 _SIZES = {"size", "sym_size", "getattr", "getitem", "dim"}
 """Questions about a shape, such as those in `x.view(x.size(0), -1)`."""
 _TRACED: WeakKeyDictionary[nn.Module, dict[bool, fx.Graph]] = WeakKeyDictionary()
 """What a network calls, in evaluation and in training: tracing takes a tenth of a training step."""
+
+
+def _expect_no_effect(node: fx.Node) -> None:
+    """What nobody reads may still change a tensor in place."""
+    if not _name(node).startswith(_CHECKS) and _name(node) not in _SIZES:
+        raise _unknown(node, "whose result nobody reads")
+
+
+def _flattened(arguments: list[object], named: Mapping[str, object]) -> bool:
+    """Whether a call of flatten leaves the batch and one axis."""
+    start = (arguments[1:] or [named.get("start_dim", 0)])[0]
+    end = (arguments[2:] or [named.get("end_dim", -1)])[0]
+    return (start, end) == (1, -1)
 
 
 def _scaled(name: str, value: Tensor, *, constant_first: bool) -> Scale | None:
@@ -311,7 +336,7 @@ def _module(module: nn.Module, name: str) -> list[Layer]:
             return [Relu()]
         case nn.Identity() | nn.Dropout():
             return []
-        case nn.Flatten(start_dim=1):
+        case nn.Flatten(start_dim=1, end_dim=-1):
             return [Reshape((-1,))]
         case nn.Linear():
             return [Linear(module.weight, module.bias)]
