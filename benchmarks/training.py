@@ -1,5 +1,6 @@
 """Hardening: accuracy without attack and under the release tier, and what it costs."""
 
+import hashlib
 import time
 
 import numpy as np
@@ -20,7 +21,7 @@ COLLAPSE_ROWS, COLLAPSE_EPOCHS = 10_000, 10
 
 def hardened(images: Images) -> tuple[nn.Module, bool]:
     """The 167-thousand-parameter network after the full recipe, and whether it was trained in this call."""
-    return images.trained("pgd", lambda: _fit(images, FULL)[0], images.network())
+    return images.trained(_key(FULL), lambda: _fit(images, FULL)[0], images.network())
 
 
 def run(bench: Bench) -> list[Row]:
@@ -45,7 +46,7 @@ def _fast(images: Images) -> list[Row]:
     def make() -> nn.Module:
         return _fit(images, FAST)[0]
 
-    (net, fresh), seconds = _timed(lambda: images.trained("fast", make, images.network()))
+    (net, fresh), seconds = _timed(lambda: images.trained(_key(FAST), make, images.network()))
     clean, robust = judged(images, net)
     what = "fast training (fgsm-rs)"
     how = (
@@ -99,6 +100,11 @@ def _fit(images: Images, config: RecipeConfig) -> tuple[nn.Module, Training]:
         training.advance()
     training.net.load_state_dict(training.state.best)
     return training.net, training
+
+
+def _key(config: RecipeConfig) -> str:
+    """Another recipe is another network."""
+    return f"{config.recipe}-{hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]}"
 
 
 def _timed(work):  # type: ignore[no-untyped-def]
