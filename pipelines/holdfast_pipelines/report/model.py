@@ -85,16 +85,7 @@ def certificate(run: Run, place: Place) -> Section | None:
     report = run.document(Certificate)
     if report is None:
         return None
-    facts = Facts(
-        pairs(
-            method=report.method.replace("-", " "),
-            noise=report.noise,
-            samples=report.samples,
-            alpha_per_example=report.alpha,
-            norm=report.norm,
-            abstained=report.abstained,
-        )
-    )
+    facts = Facts(pairs(method=report.method.replace("-", " "), norm=report.norm, **_effort(report)))
     rows = tuple((number(at.radius), at.certified) for at in report.certified)
     table = Table((f"radius ({report.norm}, {report.unit})", "certified and correct"), rows, numeric=(0, 1))
     blocks: tuple[Block, ...] = (facts, table)
@@ -106,6 +97,16 @@ def certificate(run: Run, place: Place) -> Section | None:
         )
         blocks = (facts, Split(Figures((figure,)), table))
     return Section("certificate", "Certified accuracy", blocks)
+
+
+def _effort(report: Certificate) -> dict[str, Any]:
+    """What it took: bounds are deterministic, so noise, samples and alpha are those of smoothing and ablation only."""
+    if not report.samples:
+        return {"proves": "every input of the box, without chance"}
+    taken: dict[str, Any] = {"noise": report.noise, "samples": report.samples, "alpha_per_example": report.alpha}
+    if report.mode == "sequential":
+        taken |= {"mode": "sequential", "copies_asked_about": report.forwards}
+    return taken | {"abstained": report.abstained}
 
 
 def triggers(run: Run, place: Place) -> Section | None:
