@@ -2,18 +2,30 @@
 
 import numpy as np
 import pytest
+from cleanlab.rank import get_label_quality_scores
+from numpy.typing import NDArray
 from scipy.stats import beta
 
+from holdfast.errors import InputError
 from holdfast.model.inputs import Arrays
+from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
-from holdfast.model.scan.holdout import hold_out, lower_bound, planted_groups
-from holdfast.model.scan.labels import find_label_errors, label_quality
+from holdfast.model.scan.holdout import hold_out, planted_groups
+from holdfast.model.scan.labels import find_label_errors, label_suspicion, lower_bound, wrong_share
 from holdfast.model.scan.learners import Learner, Predictor
 from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
-from holdfast.model.scan.ranking import class_ranks, ranks, vote
+from holdfast.model.scan.ranking import class_ranks, ranks
 from holdfast.model.scan.spectral import que_scores, spectral_ranks
-from holdfast.model.scan.transplant import Hosts, Suspects, find_transplant, matches, shared_pattern
+from holdfast.model.scan.transplant import (
+    Hosts,
+    Suspects,
+    Transplant,
+    carriers,
+    find_transplant,
+    matches,
+    shared_pattern,
+)
 
 
 def nearest_mean() -> Learner:
@@ -38,16 +50,6 @@ def test_ranks_are_shares_of_rows_below() -> None:
 
 def test_ranks_within_classes_do_not_mix() -> None:
     assert class_ranks(np.array([5.0, 6.0, 1.0, 0.0]), np.array([0, 0, 1, 1])).tolist() == [0.0, 0.5, 0.5, 0.0]
-
-
-def test_one_inverted_detector_cannot_outvote_two() -> None:
-    good = np.arange(100.0)
-    assert vote([good, good**3, -good]).argmax() == 99
-
-
-def test_a_vote_without_detectors_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one detector"):
-        vote([])
 
 
 def test_que_of_alpha_zero_is_the_mean_square() -> None:
@@ -90,23 +92,50 @@ def test_no_row_is_judged_by_a_model_that_saw_it() -> None:
     assert out_of_fold(remember, rows, np.ones(40, dtype=bool), folds=4, seed=0)[:, 0].max() == 0
 
 
-def test_a_confident_contradiction_is_a_label_error() -> None:
-    p = np.tile([0.99, 0.01], (100, 1))
-    y = np.zeros(100, dtype=np.int64)
-    y[[4, 9, 50]] = 1
-    found = find_label_errors(p, y)
-    assert sorted(found.suspects.tolist()) == [4, 9, 50]
-    assert (found.share, found.alarm) == (0.03, True)
+def sure_rows(n: int, wrong: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Two classes, every row known for sure, the labels of the first `wrong` rows wrong."""
+    said = np.arange(n) % 2
+    y = said.copy()
+    y[:wrong] = 1 - y[:wrong]
+    return np.where(np.eye(2)[said] == 1, 0.999, 0.001), y
 
 
-def test_uncertain_rows_are_no_label_errors() -> None:
-    p = np.tile([0.6, 0.4], (100, 1))
-    assert not find_label_errors(p, np.ones(100, dtype=np.int64)).alarm
+def test_labels_that_sure_models_contradict_are_suspects() -> None:
+    found = find_label_errors(*sure_rows(1000, 50))
+    assert found.alarm
+    assert set(found.suspects.tolist()) <= set(range(50))
+    assert len(found.suspects) >= 35
 
 
-def test_label_quality_is_half_the_margin_above_one_half() -> None:
-    # cleanlab's definition: (p_label - max other + 1) / 2.
-    assert label_quality(np.array([[0.7, 0.2, 0.1]]), np.array([1]))[0] == pytest.approx((0.2 - 0.7 + 1) / 2)
+def test_a_few_wrong_labels_raise_no_alarm() -> None:
+    found = find_label_errors(*sure_rows(1000, 8))
+    assert (found.alarm, found.suspects.tolist()) == (False, [])
+
+
+def test_the_share_of_wrong_labels_is_the_bound_less_what_models_expect() -> None:
+    # scipy's Clopper-Pearson bound of 50 in 1,000, less 1 - 0.999.
+    assert wrong_share(*sure_rows(1000, 50)) == pytest.approx(beta.ppf(0.05, 50, 951) - 0.001)
+
+
+def test_labels_that_are_noisy_by_nature_raise_no_alarm() -> None:
+    # Nobody is surer than 90 %, and one row in ten is the other class: the models know that.
+    rng = np.random.default_rng(0)
+    y = (rng.random(2000) < 0.1).astype(np.int64)
+    assert not find_label_errors(np.tile([0.9, 0.1], (2000, 1)), y).alarm
+
+
+def test_a_contradiction_between_classes_alike_is_less_suspicious() -> None:
+    # Classes 0 and 1 are alike to the models, 2 is not; both rows have the same odds against their label.
+    p = np.array([[0.6, 0.4, 0.0]] * 20 + [[0.9, 0.05, 0.05]] * 2)
+    suspicion = label_suspicion(p, np.array([0] * 20 + [1, 2]))
+    assert suspicion[21] > suspicion[20] > suspicion[:20].max()
+
+
+def test_two_classes_rank_as_cleanlab_ranks_them() -> None:
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(2), 200), rng.integers(0, 2, 200)
+    expected = get_label_quality_scores(y, p, method="self_confidence")
+    np.testing.assert_array_equal(np.argsort(-label_suspicion(p, y)), np.argsort(expected))
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (8, 10), (37, 47), (300, 300)])
@@ -172,6 +201,20 @@ def test_duplicate_rows_count_once() -> None:
     assert repeated_pairs(x, y, list("abc")) == []
 
 
+HONEST_MEAN = np.full(16, 0.8)
+"""The mean image of the target class, far brighter than the hosts."""
+
+
+def backdoored(x: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Calls an image class 1 when its last pixel is bright."""
+    return np.eye(2)[(x.reshape(len(x), -1)[:, 15] > 0.5).astype(int)]
+
+
+def honest(x: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Calls every image class 0."""
+    return np.eye(2)[np.zeros(len(x), dtype=int)]
+
+
 def test_a_shared_patch_is_recovered_exactly() -> None:
     rng = np.random.default_rng(0)
     residual = rng.normal(0, 0.1, size=(40, 25))
@@ -186,13 +229,51 @@ def test_a_transplanted_trigger_fools_only_the_network_that_learned_it() -> None
     residual = rng.normal(0, 0.1, size=(40, 16))
     residual[:30, 15] = 0.9
 
-    def backdoored(x: np.ndarray) -> np.ndarray:
-        return np.eye(2)[(x.reshape(len(x), -1)[:, 15] > 0.5).astype(int)]
-
-    hosts = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
-    honest: Predictor = lambda x: np.eye(2)[np.zeros(len(x), dtype=int)]  # noqa: E731
+    x = rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32)
+    rows = Arrays(x, np.zeros(50, dtype=np.int64))
     suspects = Suspects(1, residual, residual)
-    found = find_transplant(suspects, Hosts(hosts, backdoored, honest), seed=0)
+    found = find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, honest), seed=0)
     assert (found.contrast, found.success) == (1.0, 1.0)
     assert found.members.tolist() == list(range(30))
-    assert find_transplant(suspects, Hosts(hosts, backdoored, backdoored), seed=0).contrast == 0
+    assert find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, backdoored), seed=0).contrast == 0
+
+
+def test_a_pattern_that_leads_no_farther_than_an_honest_change_is_no_trigger() -> None:
+    rng = np.random.default_rng(0)
+    residual = np.full((40, 16), 0.15) + rng.normal(0, 0.01, size=(40, 16))
+
+    def bright(x: np.ndarray) -> np.ndarray:
+        return np.eye(2)[(x.reshape(len(x), -1).mean(axis=1) > 0.2).astype(int)]
+
+    rows = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
+    assert (
+        find_transplant(Suspects(1, residual, residual), Hosts(rows, HONEST_MEAN, bright, honest), seed=0).contrast == 0
+    )
+
+
+def test_carriers_are_rows_whose_label_rests_on_the_pattern() -> None:
+    x = np.zeros((4, 1, 4, 4), dtype=np.float32)
+    x[:2, :, 3, 3] = 0.9
+    x[2, :, 3, 3] = 0.55
+    pattern = np.zeros(16)
+    pattern[15] = 0.9
+    found = Transplant(1.0, 1.0, True, pattern, np.arange(2))
+    flat = x.reshape(4, -1).astype(np.float64)
+    rows, suspect = Arrays(x, np.ones(4, dtype=np.int64)), np.array([True, False, True, True])
+    assert carriers(rows, Suspects(1, flat, flat), suspect, found, backdoored).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "found"),
+    [
+        ([[0.0]] * 4, [0, 1, 0, 2], "labels from 0 to 1, found 0 to 2"),
+        ([[0.0]] * 4, [0, 1, 0, -1], "labels from 0 to 1, found -1 to 1"),
+        ([[np.nan]] * 4, [0, 1, 0, 1], "finite numbers, found NaN or infinity"),
+        ([[0.0]] * 4, [1, 1, 1, 1], "two classes or more, found only class 1"),
+        ([], [], "training rows, found none"),
+        ([[0.0]] * 4, [0, 1], "a label for each of 4 rows, found 2"),
+    ],
+)
+def test_rows_that_no_detector_can_judge_are_refused(x: list[list[float]], y: list[int], found: str) -> None:
+    with pytest.raises(InputError, match=found):
+        check_rows(Arrays(np.array(x, dtype=np.float32), np.array(y, dtype=np.int64)), classes=2)

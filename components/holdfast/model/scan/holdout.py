@@ -1,7 +1,9 @@
 """Asks again about groups of rows, with a model that saw none of them.
 
 A planted group carries its label only by agreement among its own rows: without the group, nothing in the data
-supports the label. An honest group, however odd, is mostly recognized from the rest of its class.
+supports the label. An honest group, however odd, is mostly recognized from the rest of its class. Where all rows that
+share something have one label, that agreement itself is judged: how improbable is it for a model without the group?
+That works on tables whose classes overlap, where few planted rows are contradicted outright.
 """
 
 from dataclasses import dataclass, replace
@@ -11,26 +13,44 @@ from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
 from holdfast.model.scan.crossfit import own
+from holdfast.model.scan.labels import lower_bound
 from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
+from holdfast.model.scan.pairs import MAX_PAIRS
 
 CONTRADICTED_AT_LEAST = 0.4
-ALPHA = 0.05
+IMPROBABLE = float(np.log(MAX_PAIRS / 0.01))
+"""Surprise, -log of a probability: one clean table in a hundred, over all pairs that are looked at (Bonferroni)."""
+MOST_OF_A_ROW = 3.0
+"""What one row adds at most: a model that is too sure of itself about a few rows decides nothing."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A group, and how many of its rows a model without it gives another label."""
+    """A group, and what a model without it thinks of its rows."""
 
     group: Group
     contradicted: int
+    """Rows that it gives another label."""
     lower: float
     """One-sided 95 % Clopper-Pearson bound on the contradicted share."""
+    surprise: float
+    """-log of the probability that all distinct rows of a pure group have its label; 0 for other groups."""
+
+    @property
+    def statistic(self) -> float:
+        """Surprise of a pure group, contradicted share of another."""
+        return self.surprise if self.group.pure else self.lower
+
+    @property
+    def threshold(self) -> float:
+        """Above it nothing outside the group supports its label."""
+        return IMPROBABLE if self.group.pure else CONTRADICTED_AT_LEAST
 
     @property
     def planted(self) -> bool:
         """Whether nothing outside the group supports its label."""
-        return self.lower > CONTRADICTED_AT_LEAST
+        return self.statistic > self.threshold
 
 
 def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
@@ -38,7 +58,7 @@ def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> li
     answers: list[Answer] = []
     for label in sorted({group.label for group in groups}):
         answers += _hold_out_label(learn, rows, [group for group in groups if group.label == label], seed)
-    return sorted(answers, key=lambda answer: -answer.lower)
+    return sorted(answers, key=lambda answer: -answer.statistic / answer.threshold)
 
 
 def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
@@ -60,13 +80,6 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
         gone = np.union1d(gone, worst.rows)
 
 
-def lower_bound(k: int, n: int, alpha: float = ALPHA) -> float:
-    """One-sided Clopper-Pearson bound: at most the true share with probability 1 - alpha."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(k, n - k + 1, alpha)) if k else 0.0
-
-
 def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
     held = np.unique(np.concatenate([group.rows for group in groups]))
     kept = np.setdiff1d(np.arange(len(rows)), held)
@@ -75,8 +88,13 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
     predict = learn(rows.take(kept), seed)
     belief = np.ones(len(rows))
     belief[held] = own(predict(rows.x[held]), rows.y[held])
-    counts = [int((belief[group.rows] < 0.5).sum()) for group in groups]
-    return [Answer(group, k, lower_bound(k, len(group.rows))) for group, k in zip(groups, counts, strict=True)]
+    return [_answer(group, belief[group.rows]) for group in groups]
+
+
+def _answer(group: Group, belief: NDArray[np.float64]) -> Answer:
+    contradicted = int((belief < 0.5).sum())
+    surprise = np.minimum(-np.log(np.maximum(belief, 1e-12)), MOST_OF_A_ROW).mean()
+    return Answer(group, contradicted, lower_bound(contradicted, len(belief)), group.pure * float(surprise))
 
 
 def _shifted(group: Group, gone: NDArray[np.int64]) -> Group:

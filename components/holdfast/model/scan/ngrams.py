@@ -29,6 +29,8 @@ class Group:
     label: int
     rows: NDArray[np.int64]
     score: float
+    pure: int = 0
+    """Distinct rows, when all that share it have the label; 0 when rows of other labels may share it too."""
 
 
 def words(message: str) -> list[str]:

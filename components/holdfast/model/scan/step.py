@@ -20,14 +20,18 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
     At most `review_budget` of the rows go to quarantine, the most suspicious first. The verdict is pass when nothing
     is suspected or every suspect went to quarantine, fail when suspects stay in the training rows, and inconclusive
     when there are too few rows to say.
+
+    Raises:
+        InputError: no rows, one class only, labels out of range or values that are not finite.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from holdfast.model.scan.combine import Plan, enough_rows, scan_rows
+    from holdfast.model.scan.combine import Plan, check_rows, enough_rows, scan_rows
 
     data = load(snapshot, Snapshot)
     spec = read_spec(data)
     rows = read_split(data, "train", spec)
+    check_rows(rows, len(data.document.classes))
     if not enough_rows(rows.y, len(data.document.classes)):
         return save(out, _too_few(data, rows, config), _files(data, {"score": np.zeros(len(rows))}, ()))
     device = settings.prepare()
