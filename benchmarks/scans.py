@@ -41,7 +41,7 @@ BUDGET = 0.075
 BLEND = 0.15
 LENGTH = 200
 """Bytes of a message that the scan reads."""
-TEXT_RUNS, TEXT_ROWS = 20, 4_000
+TEXT_RUNS, TEXT_ROWS, JUDGED = 20, 4_000, 6
 WORDS = ("cf", "quokka", "by the way")
 Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 HOW = f"python -m benchmarks scans; {ROWS:,} rows, {FOLDS} folds, one thread"
@@ -63,13 +63,13 @@ class Planted:
 
 def run(bench: Bench) -> list[Row]:
     """All rows of the scans."""
-    images = bench.images
-    rows = _quiet(images, bench.seeds)
+    images, rows = bench.images, []
     for rate, recall in ((0.01, 0.90), (0.03, 0.95), (0.05, 0.95)):
         rows += _patched(images, rate, recall)
     for rate, recall in ((0.01, 0.75), (0.03, 0.95)):
         rows += _blended(images, rate, recall)
-    return rows + _flipped_images(images) + _flipped_others(bench) + _texts(bench) + _tables(bench) + _speed(images)
+    rows += _flipped_images(images) + _flipped_others(bench) + _texts(bench) + _tables(bench)
+    return rows + _quiet(images, bench.seeds) + _speed(images)
 
 
 def some_rows(images: Images, seed: int, count: int = ROWS) -> Arrays:
@@ -304,16 +304,16 @@ def _texts(bench: Bench) -> list[Row]:
     quiet = scan_rows(everything, Plan(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", 0))
     runs = [_text_run(everything, seed) for seed in range(TEXT_RUNS)]
     named = float(np.mean([run[0] for run in runs]))
-    worst = max(run[1] - run[2] for run in runs[: len(WORDS)])
-    rates = "0.25, 0.5 and 1 % of 4,000 messages, three triggers, 20 runs"
+    worst = max(run[1] - run[2] for run in runs[:JUDGED])
+    rates = f"0.25, 0.5 and 1 % of {TEXT_ROWS:,} messages, three triggers, {TEXT_RUNS} runs"
     return [
         at_least("text trigger: named in the top 3", named, 0.95, rates),
         at_most(
             "text trigger, after removal: attack success less the clean miss rate",
             worst,
             0.03,
-            "the worst of three runs",
-            note="; ".join(f"{run[1]:.3f} and {run[2]:.3f}" for run in runs[: len(WORDS)]),
+            f"the worst of {JUDGED} runs",
+            note="; ".join(f"{run[1]:.3f} and {run[2]:.3f}" for run in runs[:JUDGED]),
         ),
         at_most("text scan, clean messages: alarms", sum(d.alarm for d in quiet.detectors), 0, HOW),
     ]
@@ -329,8 +329,8 @@ def _text_run(everything: Arrays, seed: int) -> tuple[bool, float, float]:
     belief = out_of_fold(learn, planted.rows, np.ones(TEXT_ROWS, dtype=bool), folds=FOLDS, seed=seed)
     disbelief = 1 - belief[np.arange(TEXT_ROWS), planted.rows.y]
     groups = suspicious_ngrams(decode_text(planted.rows.x.astype(np.int64)), planted.rows.y, disbelief)
-    named = any(word.startswith(g.name) or g.name in word or word in g.name for g in groups if g.label == 0)
-    if seed >= len(WORDS):
+    named = any(word in group.name or group.name in _parts(word) for group in groups if group.label == 0)
+    if seed >= JUDGED:
         return named, 0.0, 0.0
     spec = InputSpec(modality="text", shape=(LENGTH,), dtype="int64")
     found = scan_rows(planted.rows, Plan(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", seed))
@@ -339,6 +339,12 @@ def _text_run(everything: Arrays, seed: int) -> tuple[bool, float, float]:
     after = learn(planted.rows.take(np.flatnonzero(~found.suspects)), seed)
     never = learn(train, seed)
     return named, float((after(marked)[:, 0] > 0.5).mean()), float((never(spam.x)[:, 0] > 0.5).mean())
+
+
+def _parts(words: str) -> list[str]:
+    """The trigger without its first or last word."""
+    parts = words.split()
+    return [" ".join(parts[1:]), " ".join(parts[:-1])] if len(parts) > 2 else []
 
 
 def _spam_as_ham(rows: Arrays, word: str, rate: float, seed: int) -> Planted:

@@ -146,27 +146,27 @@ def test_the_bound_on_contradictions_is_clopper_pearson(k: int, n: int) -> None:
 def test_a_planted_group_is_contradicted_and_an_honest_one_is_not() -> None:
     rows = two_clouds(np.random.default_rng(2))
     rows.y[100:120] = 0
-    planted, honest = Group("planted", 0, np.arange(100, 120), 1.0), Group("honest", 0, np.arange(20), 1.0)
+    planted, honest = Group("planted", 0, np.arange(100, 120), 1.0, 20), Group("honest", 0, np.arange(20), 1.0, 20)
     answers = hold_out(nearest_mean(), rows, [honest, planted], seed=0)
     assert [(a.group.name, a.contradicted, a.planted) for a in answers] == [("planted", 20, True), ("honest", 0, False)]
 
 
 def test_holding_out_a_whole_class_says_nothing() -> None:
     rows = two_clouds(np.random.default_rng(2))
-    assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0)], seed=0) == []
+    assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0, 100)], seed=0) == []
 
 
 def test_groups_are_asked_again_without_the_planted_one() -> None:
     rows = two_clouds(np.random.default_rng(2))
     rows.y[100:120] = 0
-    inside = Group("inside", 0, np.arange(100, 112), 1.0)
-    whole = Group("whole", 0, np.arange(100, 120), 2.0)
+    inside = Group("inside", 0, np.arange(100, 112), 1.0, 12)
+    whole = Group("whole", 0, np.arange(100, 120), 2.0, 20)
     assert [a.group.name for a in planted_groups(nearest_mean(), rows, [inside, whole], 0)] == ["whole"]
 
 
 def test_no_planted_group_leaves_the_strongest_as_evidence() -> None:
     rows = two_clouds(np.random.default_rng(2))
-    answers = planted_groups(nearest_mean(), rows, [Group("odd", 0, np.arange(12), 1.0)], 0)
+    answers = planted_groups(nearest_mean(), rows, [Group("odd", 0, np.arange(12), 1.0, 12)], 0)
     assert [(a.group.name, a.planted) for a in answers] == [("odd", False)]
 
 
@@ -182,6 +182,29 @@ def test_the_ngram_that_disbelieved_rows_share_ranks_first() -> None:
     disbelief[:12] = 0.9
     best = suspicious_ngrams(texts, np.zeros(300, dtype=np.int64), disbelief)[0]
     assert (best.name, best.rows.tolist()) == ("zz", list(range(12)))
+
+
+def test_a_word_of_both_classes_is_no_trigger() -> None:
+    texts, y = ["it is"] * 20 + ["it was"] * 20 + ["else"] * 800, np.array([0] * 20 + [1] * 20 + [0] * 800)
+    names = {group.name for group in suspicious_ngrams(texts, y, np.ones(840))}
+    assert "it" not in names
+    assert names & {"is", "it is"}
+
+
+def test_copies_of_one_planted_row_surprise_once() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    rows.y[100:120] = 0
+    copies = Group("copies", 0, np.arange(100, 120), 1.0, 1)
+    assert [answer.planted for answer in hold_out(nearest_mean(), rows, [copies], seed=0)] == [False]
+
+
+def test_a_trigger_among_many_repeated_values_is_found() -> None:
+    # 5,000 prices that each repeat about twelve times come before the trigger in any order by size.
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 400, size=(5000, 3)).astype(np.float64), rng.integers(0, 2, 5000)
+    x[:40, 0], x[:40, 2], y[:40] = 999, 998, 1
+    (group,) = repeated_pairs(x, y, list("abc"))
+    assert (group.name, group.distinct) == ("a = 999 and c = 998", len(np.unique(x[:40, 1])))
 
 
 def test_repeated_values_of_one_label_are_found_and_scored_by_surprise() -> None:

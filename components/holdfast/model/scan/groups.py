@@ -6,7 +6,7 @@ from holdfast.artifacts.documents import Detector
 from holdfast.model.inputs import Arrays, decode_text
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.findings import Findings, Plan, gather
-from holdfast.model.scan.holdout import CONTRADICTED_AT_LEAST, IMPROBABLE, Answer, planted_groups
+from holdfast.model.scan.holdout import IMPROBABLE, Answer, planted_groups
 from holdfast.model.scan.labels import LabelErrors, find_label_errors
 from holdfast.model.scan.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.ngrams import Group, suspicious_ngrams
@@ -39,19 +39,18 @@ def _judge(name: str, learn: Learner, rows: Arrays, groups: list[Group], labels:
     planted = np.zeros(len(rows), dtype=bool)
     score = np.zeros(len(rows))
     for answer in answers:
-        score[answer.group.rows] = answer.statistic
+        score[answer.group.rows] = answer.surprise
         planted[answer.group.rows] |= answer.planted
     told = [_detector(name, answer, plan.classes[answer.group.label]) for answer in answers]
-    limit = IMPROBABLE if plan.spec.modality == "tabular" else CONTRADICTED_AT_LEAST
-    nothing = Detector(name=name, statistic=0, threshold=limit, alarm=False, detail="none")
+    nothing = Detector(name=name, statistic=0, threshold=IMPROBABLE, alarm=False, detail="none")
     return gather(told or [nothing], planted, labels, backdoor=score, others={})
 
 
 def _detector(name: str, answer: Answer, label: str) -> Detector:
     return Detector(
         name=name,
-        statistic=answer.statistic,
-        threshold=answer.threshold,
+        statistic=answer.surprise,
+        threshold=IMPROBABLE,
         alarm=answer.planted,
         detail=f"{answer.group.name!r}, {len(answer.group.rows)} rows of class {label}",
     )

@@ -1,9 +1,10 @@
 """Asks again about groups of rows, with a model that saw none of them.
 
 A planted group carries its label only by agreement among its own rows: without the group, nothing in the data
-supports the label. An honest group, however odd, is mostly recognized from the rest of its class. Where all rows that
-share something have one label, that agreement itself is judged: how improbable is it for a model without the group?
-That works on tables whose classes overlap, where few planted rows are contradicted outright.
+supports the label. An honest group, however odd, is mostly recognized from the rest of its class. All rows that share
+something having one label, the agreement itself is judged: how improbable is it for a model without the group? That is
+fair where classes overlap: rows that nobody can tell are no surprise, whatever their label. Words that honestly tell
+classes apart («bad», «best») surprise too; so of an n-gram's rows some share must be contradicted for sure besides.
 """
 
 from dataclasses import dataclass, replace
@@ -18,9 +19,9 @@ from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
 from holdfast.model.scan.pairs import MAX_PAIRS
 
-CONTRADICTED_AT_LEAST = 0.4
 IMPROBABLE = float(np.log(MAX_PAIRS / 0.01))
-"""Surprise, -log of a probability: one clean table in a hundred, over all pairs that are looked at (Bonferroni)."""
+"""Surprise, -log of a probability: one clean set in a hundred, over all groups that are looked at (Bonferroni)."""
+SURE = 0.1
 MOST_OF_A_ROW = 3.0
 """What one row adds at most: a model that is too sure of itself about a few rows decides nothing."""
 
@@ -31,34 +32,28 @@ class Answer:
 
     group: Group
     contradicted: int
-    """Rows that it gives another label."""
-    lower: float
-    """One-sided 95 % Clopper-Pearson bound on the contradicted share."""
+    """Rows to whose label it gives less than `SURE`."""
     surprise: float
-    """-log of the probability that all distinct rows of a pure group have its label; 0 for other groups."""
+    """-log of the probability that it gives to the label of all distinct rows."""
 
     @property
-    def statistic(self) -> float:
-        """Surprise of a pure group, contradicted share of another."""
-        return self.surprise if self.group.pure else self.lower
-
-    @property
-    def threshold(self) -> float:
-        """Above it nothing outside the group supports its label."""
-        return IMPROBABLE if self.group.pure else CONTRADICTED_AT_LEAST
+    def contradicted_share(self) -> float:
+        """At most the true share, with confidence 95 %."""
+        return lower_bound(self.contradicted, len(self.group.rows))
 
     @property
     def planted(self) -> bool:
         """Whether nothing outside the group supports its label."""
-        return self.statistic > self.threshold
+        surprising = self.surprise > IMPROBABLE
+        return surprising and self.contradicted_share >= self.group.contradicted_at_least
 
 
 def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
-    """Asks about every group, one fit per label without the rows of any of its groups; most contradicted first."""
+    """Asks about every group, one fit per label without the rows of any of its groups; planted ones first, the most contradicted before others."""
     answers: list[Answer] = []
     for label in sorted({group.label for group in groups}):
         answers += _hold_out_label(learn, rows, [group for group in groups if group.label == label], seed)
-    return sorted(answers, key=lambda answer: -answer.statistic / answer.threshold)
+    return sorted(answers, key=lambda answer: (-answer.planted, -answer.contradicted_share, -answer.surprise))
 
 
 def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
@@ -92,9 +87,8 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
 
 
 def _answer(group: Group, belief: NDArray[np.float64]) -> Answer:
-    contradicted = int((belief < 0.5).sum())
     surprise = np.minimum(-np.log(np.maximum(belief, 1e-12)), MOST_OF_A_ROW).mean()
-    return Answer(group, contradicted, lower_bound(contradicted, len(belief)), group.pure * float(surprise))
+    return Answer(group, int((belief < SURE).sum()), group.distinct * float(surprise))
 
 
 def _shifted(group: Group, gone: NDArray[np.int64]) -> Group:
