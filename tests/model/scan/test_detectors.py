@@ -156,6 +156,22 @@ def test_holding_out_a_whole_class_says_nothing() -> None:
     assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0, 100)], seed=0) == []
 
 
+def test_words_that_honestly_tell_classes_apart_are_not_planted() -> None:
+    # Without them a model gives their label 0.4: forty agree against all odds, yet none is contradicted for sure.
+    rows = two_clouds(np.random.default_rng(2))
+    undecided: Learner = lambda rows, seed: lambda x: np.tile([0.4, 0.6], (len(x), 1))  # noqa: E731
+    words = Group("bad", 0, np.arange(40), 1.0, 40, contradicted_at_least=0.1)
+    (answer,) = hold_out(undecided, rows, [words], seed=0)
+    assert answer.surprise == pytest.approx(-40 * np.log(0.4))
+    assert (answer.contradicted, answer.planted) == (0, False)
+
+
+def test_a_pure_group_is_planted_where_classes_overlap() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    undecided: Learner = lambda rows, seed: lambda x: np.tile([0.4, 0.6], (len(x), 1))  # noqa: E731
+    assert hold_out(undecided, rows, [Group("a = 1 and b = 2", 0, np.arange(40), 1.0, 40)], seed=0)[0].planted
+
+
 def test_groups_are_asked_again_without_the_planted_one() -> None:
     rows = two_clouds(np.random.default_rng(2))
     rows.y[100:120] = 0

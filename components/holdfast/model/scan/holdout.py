@@ -49,7 +49,10 @@ class Answer:
 
 
 def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
-    """Asks about every group, one fit per label without the rows of any of its groups; planted ones first, the most contradicted before others."""
+    """Asks about every group, one fit per label without the rows of any of its groups.
+
+    Planted ones come first, then the most contradicted.
+    """
     answers: list[Answer] = []
     for label in sorted({group.label for group in groups}):
         answers += _hold_out_label(learn, rows, [group for group in groups if group.label == label], seed)
@@ -64,7 +67,7 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
     planted: list[Answer] = []
     gone = np.zeros(0, dtype=np.int64)
     while True:
-        left = [replace(group, rows=np.setdiff1d(group.rows, gone)) for group in groups]
+        left = [_left(group, gone) for group in groups]
         answers = hold_out(
             learn, without(rows, gone.tolist()), [_shifted(g, gone) for g in left if len(g.rows) >= MIN_ROWS], seed
         )
@@ -89,6 +92,12 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
 def _answer(group: Group, belief: NDArray[np.float64]) -> Answer:
     surprise = np.minimum(-np.log(np.maximum(belief, 1e-12)), MOST_OF_A_ROW).mean()
     return Answer(group, int((belief < SURE).sum()), group.distinct * float(surprise))
+
+
+def _left(group: Group, gone: NDArray[np.int64]) -> Group:
+    """The group without the rows that are gone."""
+    rows = np.setdiff1d(group.rows, gone)
+    return replace(group, rows=rows, distinct=min(group.distinct, len(rows)))
 
 
 def _shifted(group: Group, gone: NDArray[np.int64]) -> Group:

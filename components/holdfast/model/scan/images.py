@@ -46,7 +46,8 @@ class _Scene:
     """What the search for triggers works on."""
 
     rows: Arrays
-    flat: NDArray[np.float64]
+    ordinary: NDArray[np.float64]
+    """The mean image float64[classes, D] of each class without suspects."""
     features: NDArray[np.float64]
     with_all: Predictor
     without_suspects: Predictor
@@ -70,7 +71,7 @@ def scan_images(rows: Arrays, plan: Plan) -> Findings:
     without, suspects = _without_suspects(learn, rows, np.maximum(*spectral.values()), plan.seed)
     scene = _Scene(
         rows=rows,
-        flat=rows.x.reshape(len(rows), -1).astype(np.float64),
+        ordinary=_ordinary(rows, suspects, len(plan.classes)),
         features=features,
         with_all=lambda x: network_probabilities(net, x, plan.device),
         without_suspects=without,
@@ -123,21 +124,24 @@ def _detector(found: Transplant | None, name: str, rows: int) -> Detector:
 def _suspects(scene: _Scene, rows: NDArray[np.int64], target: int) -> Suspects:
     looks_like = scene.belief[rows].copy()
     looks_like[:, target] = -1
-    residual = residuals(scene.flat[rows], looks_like.argmax(axis=1), _ordinary(scene))
-    return Suspects(target, residual, scene.features[rows])
+    flat = np.asarray(scene.rows.x[rows], dtype=np.float64).reshape(len(rows), -1)
+    return Suspects(target, residuals(flat, looks_like.argmax(axis=1), scene.ordinary), scene.features[rows])
 
 
-def _ordinary(scene: _Scene) -> NDArray[np.float64]:
-    """The mean image float64[classes, D] of each class without suspects."""
-    y = np.where(scene.suspects, -1, scene.rows.y)
-    return np.stack([scene.flat[y == k].mean(axis=0) for k in range(scene.belief.shape[1])])
+def _ordinary(rows: Arrays, suspects: Mask, classes: int) -> NDArray[np.float64]:
+    flat = rows.x.reshape(len(rows), -1)
+    means = []
+    for label in range(classes):
+        mine = rows.y == label
+        honest = mine & ~suspects
+        means.append(flat[honest if honest.any() else mine].mean(axis=0, dtype=np.float64))
+    return np.stack(means)
 
 
 def _hosts(scene: _Scene, target: int, seed: int) -> Hosts:
     others = np.flatnonzero(~scene.suspects & (scene.rows.y != target))
     chosen = np.sort(np.random.default_rng(seed).permutation(others)[:HOSTS])
-    honest = _ordinary(scene)[target]
-    return Hosts(scene.rows.take(chosen), honest, scene.with_all, scene.without_suspects)
+    return Hosts(scene.rows.take(chosen), scene.ordinary[target], scene.with_all, scene.without_suspects)
 
 
 def _carriers(scene: _Scene, found: Transplant, target: int) -> NDArray[np.int64]:
