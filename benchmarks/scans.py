@@ -408,4 +408,4 @@ def _numeric(line: list[str]) -> bool:
 
 def _speed(images: Images) -> list[Row]:
     seconds = cpu_seconds(lambda: scan_rows(images.train, _plan(images, 0)))
-    return [shown(f"poison scan of {len(images.train):,} images, CPU-seconds", seconds, HOW)]
+    return [shown(f"poison scan of {len(images.train):,} images, CPU-seconds", seconds, "python -m benchmarks scans")]
