@@ -10,6 +10,7 @@ from holdfast.errors import InputError
 from holdfast.model.inputs import Arrays
 from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
+from holdfast.model.scan.findings import gather
 from holdfast.model.scan.holdout import hold_out, planted_groups
 from holdfast.model.scan.labels import find_label_errors, label_suspicion, lower_bound, wrong_share
 from holdfast.model.scan.learners import Learner, Predictor
@@ -316,3 +317,10 @@ def test_carriers_are_rows_whose_label_rests_on_the_pattern() -> None:
 def test_rows_that_no_detector_can_judge_are_refused(x: list[list[float]], y: list[int], found: str) -> None:
     with pytest.raises(InputError, match=found):
         check_rows(Arrays(np.array(x, dtype=np.float32), np.array(y, dtype=np.int64)), classes=2)
+
+
+def test_wrong_labels_go_before_backdoors_once_they_alarm() -> None:
+    backdoor, nobody = np.arange(1000.0), np.zeros(1000, dtype=bool)
+    for wrong, first in ((0, {999}), (50, set(range(50)))):
+        labels = find_label_errors(*sure_rows(1000, wrong))
+        assert gather([], nobody, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first

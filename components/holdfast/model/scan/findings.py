@@ -44,11 +44,13 @@ def gather(
 ) -> Findings:
     """Suspects of every detector in alarm, and the ranking that a review follows, whether there is an alarm or not.
 
-    A row ranks as high as its stronger case, wrong label or backdoor; planted rows go before all, then wrong labels.
+    A row ranks as high as its stronger case, wrong label or backdoor, where a wrong label weighs half until that
+    detector alarms; planted rows go before all, then wrong labels.
     """
     suspects = planted.copy()
     suspects[labels.suspects] = True
-    case = np.maximum(ranks(labels.suspicion), ranks(backdoor))
+    weight = 1.0 if labels.alarm else 0.5
+    case = np.maximum(weight * ranks(labels.suspicion), ranks(backdoor))
     score = (case + suspects + planted) / 3
     parts = {"label_error": labels.suspicion, "disbelief": labels.disbelief, "backdoor": backdoor}
     return Findings((label_detector(labels), *detectors), suspects, {"score": score} | parts | others)
