@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
 from holdfast.workload import ScanConfig
+
+if TYPE_CHECKING:
+    from holdfast.model.scan.combine import Findings
 
 
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
@@ -39,20 +43,25 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
     plan = Plan(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
     with threadpool_limits(settings.threads):
         found = scan_rows(rows, plan)
-    budget = int(config.review_budget * len(rows))
-    held = _quarantine(found.suspects, found.scores["score"], budget)
-    report = ScanReport(
+    held = _quarantine(found.suspects, found.scores["score"], int(config.review_budget * len(rows)))
+    return save(out, _report(data, rows, found, held, config), _files(data, found.scores, held))
+
+
+def _report(
+    data: Artifact[Snapshot], rows: Arrays, found: "Findings", held: tuple[int, ...], config: ScanConfig
+) -> ScanReport:
+    suspects, budget = int(found.suspects.sum()), int(config.review_budget * len(rows))
+    return ScanReport(
         detectors=found.detectors,
-        suspects=Count(k=int(found.suspects.sum()), n=len(rows)),
+        suspects=Count(k=suspects, n=len(rows)),
         budget=budget,
         quarantined=held,
         per_class=_per_class(rows, held, data),
         applied=config.apply,
         clean_rows=rows_digest(without(rows, held) if config.apply else rows),
-        verdict=_verdict(int(found.suspects.sum()), budget, applied=config.apply),
+        verdict=_verdict(suspects, budget, applied=config.apply),
         inputs={"snapshot": data.digest},
     )
-    return save(out, report, _files(data, found.scores, held))
 
 
 def _verdict(suspects: int, budget: int, *, applied: bool) -> Verdict:
