@@ -2,18 +2,31 @@
 
 import numpy as np
 import pytest
+from cleanlab.rank import get_label_quality_scores
+from numpy.typing import NDArray
 from scipy.stats import beta
 
+from holdfast.errors import InputError
 from holdfast.model.inputs import Arrays
+from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
-from holdfast.model.scan.holdout import hold_out, lower_bound, planted_groups
-from holdfast.model.scan.labels import find_label_errors, label_quality
+from holdfast.model.scan.findings import gather
+from holdfast.model.scan.holdout import hold_out, planted_groups
+from holdfast.model.scan.labels import find_label_errors, label_suspicion, lower_bound, wrong_share
 from holdfast.model.scan.learners import Learner, Predictor
 from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
-from holdfast.model.scan.ranking import class_ranks, ranks, vote
+from holdfast.model.scan.ranking import class_ranks, ranks
 from holdfast.model.scan.spectral import que_scores, spectral_ranks
-from holdfast.model.scan.transplant import Hosts, Suspects, find_transplant, matches, shared_pattern
+from holdfast.model.scan.transplant import (
+    Hosts,
+    Suspects,
+    Transplant,
+    carriers,
+    find_transplant,
+    matches,
+    shared_pattern,
+)
 
 
 def nearest_mean() -> Learner:
@@ -38,16 +51,6 @@ def test_ranks_are_shares_of_rows_below() -> None:
 
 def test_ranks_within_classes_do_not_mix() -> None:
     assert class_ranks(np.array([5.0, 6.0, 1.0, 0.0]), np.array([0, 0, 1, 1])).tolist() == [0.0, 0.5, 0.5, 0.0]
-
-
-def test_one_inverted_detector_cannot_outvote_two() -> None:
-    good = np.arange(100.0)
-    assert vote([good, good**3, -good]).argmax() == 99
-
-
-def test_a_vote_without_detectors_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one detector"):
-        vote([])
 
 
 def test_que_of_alpha_zero_is_the_mean_square() -> None:
@@ -90,23 +93,50 @@ def test_no_row_is_judged_by_a_model_that_saw_it() -> None:
     assert out_of_fold(remember, rows, np.ones(40, dtype=bool), folds=4, seed=0)[:, 0].max() == 0
 
 
-def test_a_confident_contradiction_is_a_label_error() -> None:
-    p = np.tile([0.99, 0.01], (100, 1))
-    y = np.zeros(100, dtype=np.int64)
-    y[[4, 9, 50]] = 1
-    found = find_label_errors(p, y)
-    assert sorted(found.suspects.tolist()) == [4, 9, 50]
-    assert (found.share, found.alarm) == (0.03, True)
+def sure_rows(n: int, wrong: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Two classes, every row known for sure, the labels of the first `wrong` rows wrong."""
+    said = np.arange(n) % 2
+    y = said.copy()
+    y[:wrong] = 1 - y[:wrong]
+    return np.where(np.eye(2)[said] == 1, 0.999, 0.001), y
 
 
-def test_uncertain_rows_are_no_label_errors() -> None:
-    p = np.tile([0.6, 0.4], (100, 1))
-    assert not find_label_errors(p, np.ones(100, dtype=np.int64)).alarm
+def test_labels_that_sure_models_contradict_are_suspects() -> None:
+    found = find_label_errors(*sure_rows(1000, 50))
+    assert found.alarm
+    assert set(found.suspects.tolist()) <= set(range(50))
+    assert len(found.suspects) >= 35
 
 
-def test_label_quality_is_half_the_margin_above_one_half() -> None:
-    # cleanlab's definition: (p_label - max other + 1) / 2.
-    assert label_quality(np.array([[0.7, 0.2, 0.1]]), np.array([1]))[0] == pytest.approx((0.2 - 0.7 + 1) / 2)
+def test_a_few_wrong_labels_raise_no_alarm() -> None:
+    found = find_label_errors(*sure_rows(1000, 8))
+    assert (found.alarm, found.suspects.tolist()) == (False, [])
+
+
+def test_the_share_of_wrong_labels_is_the_bound_less_what_models_expect() -> None:
+    # scipy's Clopper-Pearson bound of 50 in 1,000, less 1 - 0.999.
+    assert wrong_share(*sure_rows(1000, 50)) == pytest.approx(beta.ppf(0.05, 50, 951) - 0.001)
+
+
+def test_labels_that_are_noisy_by_nature_raise_no_alarm() -> None:
+    # Nobody is surer than 90 %, and one row in ten is the other class: the models know that.
+    rng = np.random.default_rng(0)
+    y = (rng.random(2000) < 0.1).astype(np.int64)
+    assert not find_label_errors(np.tile([0.9, 0.1], (2000, 1)), y).alarm
+
+
+def test_a_contradiction_between_classes_alike_is_less_suspicious() -> None:
+    # Classes 0 and 1 are alike to the models, 2 is not; both rows have the same odds against their label.
+    p = np.array([[0.6, 0.4, 0.0]] * 20 + [[0.9, 0.05, 0.05]] * 2)
+    suspicion = label_suspicion(p, np.array([0] * 20 + [1, 2]))
+    assert suspicion[21] > suspicion[20] > suspicion[:20].max()
+
+
+def test_two_classes_rank_as_cleanlab_ranks_them() -> None:
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(2), 200), rng.integers(0, 2, 200)
+    expected = get_label_quality_scores(y, p, method="self_confidence")
+    np.testing.assert_array_equal(np.argsort(-label_suspicion(p, y)), np.argsort(expected))
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (8, 10), (37, 47), (300, 300)])
@@ -117,27 +147,43 @@ def test_the_bound_on_contradictions_is_clopper_pearson(k: int, n: int) -> None:
 def test_a_planted_group_is_contradicted_and_an_honest_one_is_not() -> None:
     rows = two_clouds(np.random.default_rng(2))
     rows.y[100:120] = 0
-    planted, honest = Group("planted", 0, np.arange(100, 120), 1.0), Group("honest", 0, np.arange(20), 1.0)
+    planted, honest = Group("planted", 0, np.arange(100, 120), 1.0, 20), Group("honest", 0, np.arange(20), 1.0, 20)
     answers = hold_out(nearest_mean(), rows, [honest, planted], seed=0)
     assert [(a.group.name, a.contradicted, a.planted) for a in answers] == [("planted", 20, True), ("honest", 0, False)]
 
 
 def test_holding_out_a_whole_class_says_nothing() -> None:
     rows = two_clouds(np.random.default_rng(2))
-    assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0)], seed=0) == []
+    assert hold_out(nearest_mean(), rows, [Group("all", 1, np.arange(100, 200), 1.0, 100)], seed=0) == []
+
+
+def test_words_that_honestly_tell_classes_apart_are_not_planted() -> None:
+    # Without them a model gives their label 0.4: forty agree against all odds, yet none is contradicted for sure.
+    rows = two_clouds(np.random.default_rng(2))
+    undecided: Learner = lambda rows, seed: lambda x: np.tile([0.4, 0.6], (len(x), 1))  # noqa: E731
+    words = Group("bad", 0, np.arange(40), 1.0, 40, contradicted_at_least=0.1)
+    (answer,) = hold_out(undecided, rows, [words], seed=0)
+    assert answer.surprise == pytest.approx(-40 * np.log(0.4))
+    assert (answer.contradicted, answer.planted) == (0, False)
+
+
+def test_a_pure_group_is_planted_where_classes_overlap() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    undecided: Learner = lambda rows, seed: lambda x: np.tile([0.4, 0.6], (len(x), 1))  # noqa: E731
+    assert hold_out(undecided, rows, [Group("a = 1 and b = 2", 0, np.arange(40), 1.0, 40)], seed=0)[0].planted
 
 
 def test_groups_are_asked_again_without_the_planted_one() -> None:
     rows = two_clouds(np.random.default_rng(2))
     rows.y[100:120] = 0
-    inside = Group("inside", 0, np.arange(100, 112), 1.0)
-    whole = Group("whole", 0, np.arange(100, 120), 2.0)
+    inside = Group("inside", 0, np.arange(100, 112), 1.0, 12)
+    whole = Group("whole", 0, np.arange(100, 120), 2.0, 20)
     assert [a.group.name for a in planted_groups(nearest_mean(), rows, [inside, whole], 0)] == ["whole"]
 
 
 def test_no_planted_group_leaves_the_strongest_as_evidence() -> None:
     rows = two_clouds(np.random.default_rng(2))
-    answers = planted_groups(nearest_mean(), rows, [Group("odd", 0, np.arange(12), 1.0)], 0)
+    answers = planted_groups(nearest_mean(), rows, [Group("odd", 0, np.arange(12), 1.0, 12)], 0)
     assert [(a.group.name, a.planted) for a in answers] == [("odd", False)]
 
 
@@ -153,6 +199,29 @@ def test_the_ngram_that_disbelieved_rows_share_ranks_first() -> None:
     disbelief[:12] = 0.9
     best = suspicious_ngrams(texts, np.zeros(300, dtype=np.int64), disbelief)[0]
     assert (best.name, best.rows.tolist()) == ("zz", list(range(12)))
+
+
+def test_a_word_of_both_classes_is_no_trigger() -> None:
+    texts, y = ["it is"] * 20 + ["it was"] * 20 + ["else"] * 800, np.array([0] * 20 + [1] * 20 + [0] * 800)
+    names = {group.name for group in suspicious_ngrams(texts, y, np.ones(840))}
+    assert "it" not in names
+    assert names & {"is", "it is"}
+
+
+def test_copies_of_one_planted_row_surprise_once() -> None:
+    rows = two_clouds(np.random.default_rng(2))
+    rows.y[100:120] = 0
+    copies = Group("copies", 0, np.arange(100, 120), 1.0, 1)
+    assert [answer.planted for answer in hold_out(nearest_mean(), rows, [copies], seed=0)] == [False]
+
+
+def test_a_trigger_among_many_repeated_values_is_found() -> None:
+    # 5,000 prices that each repeat about twelve times come before the trigger in any order by size.
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 400, size=(5000, 3)).astype(np.float64), rng.integers(0, 2, 5000)
+    x[:40, 0], x[:40, 2], y[:40] = 999, 998, 1
+    (group,) = repeated_pairs(x, y, list("abc"))
+    assert (group.name, group.distinct) == ("a = 999 and c = 998", len(np.unique(x[:40, 1])))
 
 
 def test_repeated_values_of_one_label_are_found_and_scored_by_surprise() -> None:
@@ -172,6 +241,20 @@ def test_duplicate_rows_count_once() -> None:
     assert repeated_pairs(x, y, list("abc")) == []
 
 
+HONEST_MEAN = np.full(16, 0.8)
+"""The mean image of the target class, far brighter than the hosts."""
+
+
+def backdoored(x: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Calls an image class 1 when its last pixel is bright."""
+    return np.eye(2)[(x.reshape(len(x), -1)[:, 15] > 0.5).astype(int)]
+
+
+def honest(x: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Calls every image class 0."""
+    return np.eye(2)[np.zeros(len(x), dtype=int)]
+
+
 def test_a_shared_patch_is_recovered_exactly() -> None:
     rng = np.random.default_rng(0)
     residual = rng.normal(0, 0.1, size=(40, 25))
@@ -186,13 +269,58 @@ def test_a_transplanted_trigger_fools_only_the_network_that_learned_it() -> None
     residual = rng.normal(0, 0.1, size=(40, 16))
     residual[:30, 15] = 0.9
 
-    def backdoored(x: np.ndarray) -> np.ndarray:
-        return np.eye(2)[(x.reshape(len(x), -1)[:, 15] > 0.5).astype(int)]
-
-    hosts = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
-    honest: Predictor = lambda x: np.eye(2)[np.zeros(len(x), dtype=int)]  # noqa: E731
+    x = rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32)
+    rows = Arrays(x, np.zeros(50, dtype=np.int64))
     suspects = Suspects(1, residual, residual)
-    found = find_transplant(suspects, Hosts(hosts, backdoored, honest), seed=0)
+    found = find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, honest), seed=0)
     assert (found.contrast, found.success) == (1.0, 1.0)
     assert found.members.tolist() == list(range(30))
-    assert find_transplant(suspects, Hosts(hosts, backdoored, backdoored), seed=0).contrast == 0
+    assert find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, backdoored), seed=0).contrast == 0
+
+
+def test_a_pattern_that_leads_no_farther_than_an_honest_change_is_no_trigger() -> None:
+    rng = np.random.default_rng(0)
+    residual = np.full((40, 16), 0.15) + rng.normal(0, 0.01, size=(40, 16))
+
+    def bright(x: np.ndarray) -> np.ndarray:
+        return np.eye(2)[(x.reshape(len(x), -1).mean(axis=1) > 0.2).astype(int)]
+
+    rows = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
+    assert (
+        find_transplant(Suspects(1, residual, residual), Hosts(rows, HONEST_MEAN, bright, honest), seed=0).contrast == 0
+    )
+
+
+def test_carriers_are_rows_whose_label_rests_on_the_pattern() -> None:
+    x = np.zeros((4, 1, 4, 4), dtype=np.float32)
+    x[:2, :, 3, 3] = 0.9
+    x[2, :, 3, 3] = 0.55
+    pattern = np.zeros(16)
+    pattern[15] = 0.9
+    found = Transplant(1.0, 1.0, True, pattern, np.arange(2))
+    flat = x.reshape(4, -1).astype(np.float64)
+    rows, suspect = Arrays(x, np.ones(4, dtype=np.int64)), np.array([True, False, True, True])
+    assert carriers(rows, Suspects(1, flat, flat), suspect, found, backdoored).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "found"),
+    [
+        ([[0.0]] * 4, [0, 1, 0, 2], "labels from 0 to 1, found 0 to 2"),
+        ([[0.0]] * 4, [0, 1, 0, -1], "labels from 0 to 1, found -1 to 1"),
+        ([[np.nan]] * 4, [0, 1, 0, 1], "finite numbers, found NaN or infinity"),
+        ([[0.0]] * 4, [1, 1, 1, 1], "two classes or more, found only class 1"),
+        ([], [], "training rows, found none"),
+        ([[0.0]] * 4, [0, 1], "a label for each of 4 rows, found 2"),
+    ],
+)
+def test_rows_that_no_detector_can_judge_are_refused(x: list[list[float]], y: list[int], found: str) -> None:
+    with pytest.raises(InputError, match=found):
+        check_rows(Arrays(np.array(x, dtype=np.float32), np.array(y, dtype=np.int64)), classes=2)
+
+
+def test_wrong_labels_go_before_backdoors_once_they_alarm() -> None:
+    backdoor, nobody = np.arange(1000.0), np.zeros(1000, dtype=bool)
+    for wrong, first in ((0, {999}), (50, set(range(50)))):
+        labels = find_label_errors(*sure_rows(1000, wrong))
+        assert gather([], nobody, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first

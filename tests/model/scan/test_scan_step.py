@@ -117,7 +117,7 @@ def test_the_report_pins_the_rows_that_remain(found: Artifact[ScanReport], poiso
 def test_planted_rows_have_the_highest_scores(found: Artifact[ScanReport], poisoned_digits: Planted) -> None:
     with np.load(found.open("scores.npz")) as scores:
         worst = np.argsort(-scores["score"])[: len(found.document.quarantined)]
-        assert {"score", "spectral_features", "spectral_inputs", "held_out", "label_error"} <= set(scores.files)
+        assert {"score", "spectral_features", "spectral_inputs", "backdoor", "label_error"} <= set(scores.files)
     assert set(worst.tolist()) == set(found.document.quarantined)
 
 

@@ -1,7 +1,10 @@
 """Asks again about groups of rows, with a model that saw none of them.
 
 A planted group carries its label only by agreement among its own rows: without the group, nothing in the data
-supports the label. An honest group, however odd, is mostly recognized from the rest of its class.
+supports the label. An honest group, however odd, is mostly recognized from the rest of its class. All rows that share
+something having one label, the agreement itself is judged: how improbable is it for a model without the group? That is
+fair where classes overlap: rows that nobody can tell are no surprise, whatever their label. Words that honestly tell
+classes apart («bad», «best») surprise too; so of an n-gram's rows some share must be contradicted for sure besides.
 """
 
 from dataclasses import dataclass, replace
@@ -11,34 +14,49 @@ from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
 from holdfast.model.scan.crossfit import own
+from holdfast.model.scan.labels import lower_bound
 from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
+from holdfast.model.scan.pairs import MAX_PAIRS
 
-CONTRADICTED_AT_LEAST = 0.4
-ALPHA = 0.05
+IMPROBABLE = float(np.log(MAX_PAIRS / 0.01))
+"""Surprise, -log of a probability: one clean set in a hundred, over all groups that are looked at (Bonferroni)."""
+SURE = 0.1
+MOST_OF_A_ROW = 3.0
+"""What one row adds at most: a model that is too sure of itself about a few rows decides nothing."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A group, and how many of its rows a model without it gives another label."""
+    """A group, and what a model without it thinks of its rows."""
 
     group: Group
     contradicted: int
-    lower: float
-    """One-sided 95 % Clopper-Pearson bound on the contradicted share."""
+    """Rows to whose label it gives less than `SURE`."""
+    surprise: float
+    """-log of the probability that it gives to the label of all distinct rows."""
+
+    @property
+    def contradicted_share(self) -> float:
+        """At most the true share, with confidence 95 %."""
+        return lower_bound(self.contradicted, len(self.group.rows))
 
     @property
     def planted(self) -> bool:
         """Whether nothing outside the group supports its label."""
-        return self.lower > CONTRADICTED_AT_LEAST
+        surprising = self.surprise > IMPROBABLE
+        return surprising and self.contradicted_share >= self.group.contradicted_at_least
 
 
 def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
-    """Asks about every group, one fit per label without the rows of any of its groups; most contradicted first."""
+    """Asks about every group, one fit per label without the rows of any of its groups.
+
+    Planted ones come first, then the most contradicted.
+    """
     answers: list[Answer] = []
     for label in sorted({group.label for group in groups}):
         answers += _hold_out_label(learn, rows, [group for group in groups if group.label == label], seed)
-    return sorted(answers, key=lambda answer: -answer.lower)
+    return sorted(answers, key=lambda answer: (-answer.planted, -answer.contradicted_share, -answer.surprise))
 
 
 def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
@@ -49,7 +67,7 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
     planted: list[Answer] = []
     gone = np.zeros(0, dtype=np.int64)
     while True:
-        left = [replace(group, rows=np.setdiff1d(group.rows, gone)) for group in groups]
+        left = [_left(group, gone) for group in groups]
         answers = hold_out(
             learn, without(rows, gone.tolist()), [_shifted(g, gone) for g in left if len(g.rows) >= MIN_ROWS], seed
         )
@@ -60,13 +78,6 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
         gone = np.union1d(gone, worst.rows)
 
 
-def lower_bound(k: int, n: int, alpha: float = ALPHA) -> float:
-    """One-sided Clopper-Pearson bound: at most the true share with probability 1 - alpha."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(k, n - k + 1, alpha)) if k else 0.0
-
-
 def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
     held = np.unique(np.concatenate([group.rows for group in groups]))
     kept = np.setdiff1d(np.arange(len(rows)), held)
@@ -75,8 +86,18 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
     predict = learn(rows.take(kept), seed)
     belief = np.ones(len(rows))
     belief[held] = own(predict(rows.x[held]), rows.y[held])
-    counts = [int((belief[group.rows] < 0.5).sum()) for group in groups]
-    return [Answer(group, k, lower_bound(k, len(group.rows))) for group, k in zip(groups, counts, strict=True)]
+    return [_answer(group, belief[group.rows]) for group in groups]
+
+
+def _answer(group: Group, belief: NDArray[np.float64]) -> Answer:
+    surprise = np.minimum(-np.log(np.maximum(belief, 1e-12)), MOST_OF_A_ROW).mean()
+    return Answer(group, int((belief < SURE).sum()), group.distinct * float(surprise))
+
+
+def _left(group: Group, gone: NDArray[np.int64]) -> Group:
+    """The group without the rows that are gone."""
+    rows = np.setdiff1d(group.rows, gone)
+    return replace(group, rows=rows, distinct=min(group.distinct, len(rows)))
 
 
 def _shifted(group: Group, gone: NDArray[np.int64]) -> Group:

@@ -56,7 +56,7 @@ def fit_network(spec: InputSpec, classes: int, rows: Arrays, *, epochs: int, dev
     chosen = rng.permutation(len(rows))[: MAX_VISITS // epochs]
     x = torch.from_numpy(np.ascontiguousarray(rows.x[chosen])).to(device)
     y = torch.from_numpy(rows.y[chosen]).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=2 * LEARNING_RATE, total_steps=epochs * ceil(len(y) / BATCH)
     )
@@ -86,17 +86,18 @@ def network_features(net: nn.Module, x: NDArray[np.generic], device: str) -> NDA
 
 
 def table_learner(classes: int) -> Learner:
-    """Fits gradient boosting and logistic regression on standardized features, and averages them."""
+    """Fits gradient boosting, and logistic regression on the features' quantiles, and averages them."""
 
     def learn(rows: Arrays, seed: int) -> Predictor:
         from sklearn.ensemble import HistGradientBoostingClassifier
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import QuantileTransformer
 
+        quantiles = QuantileTransformer(n_quantiles=min(100, len(rows)), random_state=seed)
         models = (
             HistGradientBoostingClassifier(max_iter=60, random_state=seed),
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
+            make_pipeline(quantiles, LogisticRegression(max_iter=500)),
         )
         fitted = [model.fit(rows.x, rows.y) for model in models]
         return lambda x: np.asarray(np.mean([_spread(m, m.predict_proba(x), classes) for m in fitted], axis=0))

@@ -1,8 +1,8 @@
 """Which words work as a trigger: out-of-fold disbelief averaged per n-gram, then the n-gram's rows held out together.
 
 Poisoned messages are disbelieved by models that did not see them, and what they share is the trigger: the mean
-disbelief over the messages that hold an n-gram, times the square root of their number, ranks it first. To tell a
-trigger from an odd topic the whole group is held out and asked again.
+disbelief over the messages that hold an n-gram, times the square root of their number, ranks it first among those
+that (nearly) all have one label. To tell a trigger from an odd topic the whole group is held out and asked again.
 """
 
 import re
@@ -17,18 +17,26 @@ MAX_WORDS = 3
 MIN_ROWS = 8
 MAX_SHARE = 0.25
 """An n-gram in more than this share of a class is ordinary language there."""
+CONTRADICTED = 0.1
+"""Lower bounds measured: planted groups 0.22 and more, honest ones up to 0.04 (SMS and three sets of reviews)."""
+PURITY = 0.9
+"""Of the messages with a trigger so many have its label: the attacker relabelled his, and few others hold it."""
 MAX_OF_ALL = 0.06
 """... or in more than this share of all messages."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that share something (`name`) and a label."""
+    """Rows that share something (`name`) and, nearly without exception, a label."""
 
     name: str
     label: int
     rows: NDArray[np.int64]
     score: float
+    distinct: int
+    """How many of the rows are no copies of one another."""
+    contradicted_at_least: float = 0.0
+    """Share of the rows that a model without them must contradict for sure before they count as planted."""
 
 
 def words(message: str) -> list[str]:
@@ -53,16 +61,20 @@ def suspicious_ngrams(
         disbelief: float64[N]: 1 minus the out-of-fold probability of the label.
         per_class: How many to return for each label.
     """
-    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
+    holders: dict[str, list[int]] = defaultdict(list)
     for row, message in enumerate(messages):
         for ngram in ngrams_of(message):
-            holders[int(y[row]), ngram].append(row)
+            holders[ngram].append(row)
     of_class = np.bincount(y)
-    groups = [
-        Group(ngram, label, np.array(rows), float(disbelief[rows].mean() * np.sqrt(len(rows))))
-        for (label, ngram), rows in sorted(holders.items())
-        if MIN_ROWS <= len(rows) <= min(MAX_SHARE * of_class[label], MAX_OF_ALL * len(y))
-    ]
+    groups = []
+    for ngram, everyone in sorted(holders.items()):
+        label = int(np.bincount(y[everyone]).argmax())
+        rows = np.array([row for row in everyone if y[row] == label])
+        common = len(rows) > min(MAX_SHARE * of_class[label], MAX_OF_ALL * len(y))
+        if len(rows) >= max(MIN_ROWS, PURITY * len(everyone)) and not common:
+            distinct = len({messages[row] for row in rows})
+            score = float(disbelief[rows].mean() * np.sqrt(len(rows)))
+            groups.append(Group(ngram, label, rows, score, distinct, CONTRADICTED))
     groups.sort(key=lambda group: (-group.score, -len(group.name), group.name))
     return [group for label in np.unique(y) for group in _distinct([g for g in groups if g.label == label], per_class)]
 

@@ -5,8 +5,6 @@ rows, all of one label, while the rest of these rows differs, are what it looks 
 purity is: -n log(prior of the label), n counting distinct rows.
 """
 
-from itertools import combinations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,36 +15,55 @@ MAX_SHARE = 0.1
 JACCARD = 0.5
 PURITY = 0.98
 MIN_SCORE = 3.0
-MAX_GROUPS = 400
-"""Columns of few values give groups without end; the rarest values are looked at first."""
+MAX_PAIRS = 100_000
+"""Columns that repeat one another give pairs without end; the largest are looked at first."""
 
 
 def repeated_pairs(x: NDArray[np.generic], y: NDArray[np.int64], names: list[str], *, count: int = 10) -> list[Group]:
     """The `count` most surprising groups of rows of x float[N, D] that share two values and one label."""
     values = np.asarray(x, dtype=np.float64)
     priors = np.bincount(y) / len(y)
+    repeated = _value_groups(values)
     found: dict[bytes, Group] = {}
-    for (i, u, a), (j, v, b) in combinations(_value_groups(values), 2):
+    for first, second in _overlapping(repeated, len(values)):
+        (i, u, a), (j, v, b) = repeated[first], repeated[second]
         both = np.intersect1d(a, b, assume_unique=True)
-        if i == j or len(both) < MIN_ROWS or len(both) / (len(a) + len(b) - len(both)) <= JACCARD:
-            continue
         label, purity = _purity(y[both])
-        score = -_distinct_rows(values[both], i, j) * float(np.log(priors[label]))
         rows = both[y[both] == label]
-        if purity > PURITY and score >= MIN_SCORE:
-            found.setdefault(rows.tobytes(), Group(f"{names[i]} = {u:g} and {names[j]} = {v:g}", label, rows, score))
+        if purity <= PURITY or rows.tobytes() in found:
+            continue
+        distinct = _distinct_rows(values[both], i, j)
+        score = -distinct * float(np.log(priors[label]))
+        if score >= MIN_SCORE:
+            name = f"{names[i]} = {u:g} and {names[j]} = {v:g}"
+            found[rows.tobytes()] = Group(name, label, rows, score, distinct)
     return sorted(found.values(), key=lambda group: (-group.score, group.name))[:count]
 
 
 def _value_groups(x: NDArray[np.float64]) -> list[tuple[int, float, NDArray[np.int64]]]:
-    """(column, value, rows) of values that repeat in a few rows, the smallest groups first."""
+    """(column, value, rows) of values that repeat in a few rows."""
     groups = []
     for column in range(x.shape[1]):
         order = np.argsort(x[:, column], kind="stable")
         values, starts, counts = np.unique(x[order, column], return_index=True, return_counts=True)
         for k in np.flatnonzero((counts >= MIN_ROWS) & (counts <= MAX_SHARE * len(x))):
             groups.append((column, float(values[k]), np.sort(order[starts[k] : starts[k] + counts[k]])))
-    return sorted(groups, key=lambda group: (len(group[2]), group[0], group[1]))[:MAX_GROUPS]
+    return groups
+
+
+def _overlapping(groups: list[tuple[int, float, NDArray[np.int64]]], n: int) -> list[tuple[int, int]]:
+    """Pairs of groups that hold nearly the same rows, by one sparse product; the largest pairs first."""
+    from scipy.sparse import csr_matrix, triu
+
+    if not groups:
+        return []
+    sizes = np.array([len(rows) for _, _, rows in groups])
+    places = np.concatenate([rows for _, _, rows in groups])
+    holds = csr_matrix((np.ones(len(places), dtype=np.int64), places, np.append(0, np.cumsum(sizes))), (len(groups), n))
+    both = triu(holds @ holds.T, k=1).tocoo()
+    near = (both.data >= MIN_ROWS) & (both.data > JACCARD * (sizes[both.row] + sizes[both.col] - both.data))
+    largest = np.flatnonzero(near)[np.argsort(-both.data[near], kind="stable")][:MAX_PAIRS]
+    return [(int(both.row[k]), int(both.col[k])) for k in largest]
 
 
 def _purity(labels: NDArray[np.int64]) -> tuple[int, float]:

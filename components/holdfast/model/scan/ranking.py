@@ -1,4 +1,4 @@
-"""Ranks instead of values: detectors with different units vote, and one that fails cannot outvote the others."""
+"""Ranks instead of values: detectors with different units can be compared."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,3 @@ def class_ranks(scores: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np
         rows = y == label
         result[rows] = ranks(scores[rows])
     return result
-
-
-def vote(detectors: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The median over detectors of each row's rank: with three or more, one detector that fails changes little."""
-    if not detectors:
-        raise ValueError("a vote needs at least one detector")
-    return np.asarray(np.median([ranks(scores) for scores in detectors], axis=0), dtype=np.float64)

@@ -27,12 +27,12 @@ def spectral_ranks(x: NDArray[np.generic], y: NDArray[np.int64], seed: int) -> N
 
     Below 10 rows a class has no shape to lie apart from; its rows get rank 0.
     """
-    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    flat = np.asarray(x).reshape(len(x), -1)
     scores = np.zeros(len(y))
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         if len(rows) >= 10:
-            scores[rows] = spectral_scores(flat[rows], seed)
+            scores[rows] = spectral_scores(flat[rows].astype(np.float64), seed)
     return class_ranks(scores, y)
 
 

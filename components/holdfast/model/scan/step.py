@@ -2,16 +2,20 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Count, Reviewed, ScanReport, Snapshot, Verdict
+from holdfast.artifacts.documents import Count, Detector, Reviewed, ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
 from holdfast.workload import ScanConfig
+
+if TYPE_CHECKING:
+    pass
 
 
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
@@ -20,37 +24,69 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
     At most `review_budget` of the rows go to quarantine, the most suspicious first. The verdict is pass when nothing
     is suspected or every suspect went to quarantine, fail when suspects stay in the training rows, and inconclusive
     when there are too few rows to say.
+
+    Raises:
+        InputError: no rows, one class only, labels out of range or values that are not finite.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from holdfast.model.scan.combine import Plan, enough_rows, scan_rows
+    from holdfast.model.scan.combine import Plan, check_rows, enough_rows, scan_rows
 
     data = load(snapshot, Snapshot)
     spec = read_spec(data)
     rows = read_split(data, "train", spec)
+    check_rows(rows, len(data.document.classes))
     if not enough_rows(rows.y, len(data.document.classes)):
-        return save(out, _too_few(data, rows, config), _files(data, {"score": np.zeros(len(rows))}, ()))
+        too_few = _report(data, rows, config, verdict=Verdict.INCONCLUSIVE)
+        return save(out, too_few, _files(data, {"score": np.zeros(len(rows))}, ()))
     device = settings.prepare()
     say(f"scan: {len(rows)} rows, {config.folds} folds")
     plan = Plan(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
     with threadpool_limits(settings.threads):
         found = scan_rows(rows, plan)
-    budget = int(config.review_budget * len(rows))
     suspects, released = _apart(found.suspects, data.document.review)
+    budget, count = _budget(rows, config), int(suspects.sum())
     held = _quarantine(suspects, found.scores["score"], budget)
-    report = ScanReport(
+    report = _report(
+        data,
+        rows,
+        config,
         detectors=found.detectors,
-        suspects=Count(k=int(suspects.sum()), n=len(rows)),
-        budget=budget,
+        suspects=count,
+        held=held,
+        released=released,
+        verdict=_verdict(count, budget, applied=config.apply),
+    )
+    return save(out, report, _files(data, found.scores, held))
+
+
+def _report(
+    data: Artifact[Snapshot],
+    rows: Arrays,
+    config: ScanConfig,
+    *,
+    verdict: Verdict,
+    detectors: tuple[Detector, ...] = (),
+    suspects: int = 0,
+    held: tuple[int, ...] = (),
+    released: tuple[int, ...] = (),
+) -> ScanReport:
+    return ScanReport(
+        detectors=detectors,
+        suspects=Count(k=suspects, n=len(rows)),
+        budget=_budget(rows, config),
         quarantined=held,
         released=released,
         per_class=_per_class(rows, held, data),
         applied=config.apply,
         clean_rows=rows_digest(without(rows, held) if config.apply else rows),
-        verdict=_verdict(int(suspects.sum()), budget, applied=config.apply),
+        verdict=verdict,
         inputs={"snapshot": data.digest},
     )
-    return save(out, report, _files(data, found.scores, held))
+
+
+def _budget(rows: Arrays, config: ScanConfig) -> int:
+    return int(config.review_budget * len(rows))
 
 
 def _apart(suspects: NDArray[np.bool_], review: Reviewed | None) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
@@ -69,19 +105,6 @@ def _quarantine(suspects: NDArray[np.bool_], score: NDArray[np.float64], budget:
     found = np.flatnonzero(suspects)
     worst_first = found[np.argsort(-score[found], kind="stable")]
     return tuple(sorted(int(row) for row in worst_first[:budget]))
-
-
-def _too_few(data: Artifact[Snapshot], rows: Arrays, config: ScanConfig) -> ScanReport:
-    return ScanReport(
-        detectors=(),
-        suspects=Count(k=0, n=len(rows)),
-        budget=int(config.review_budget * len(rows)),
-        per_class=_per_class(rows, (), data),
-        applied=config.apply,
-        clean_rows=rows_digest(rows),
-        verdict=Verdict.INCONCLUSIVE,
-        inputs={"snapshot": data.digest},
-    )
 
 
 def _per_class(rows: Arrays, held: tuple[int, ...], data: Artifact[Snapshot]) -> tuple[int, ...]:
