@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
 from holdfast.workload import ScanConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
