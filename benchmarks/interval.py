@@ -27,21 +27,18 @@ ATTACKED, CROWNED = 500, 1000
 def run(bench: Bench) -> list[Row]:
     """Clean, certified and attacked accuracy of the full training; the peers' beside ours at equal rows and epochs."""
     images = bench.images
-    start = {"seconds": 0.0}
 
     def full() -> nn.Module:
-        nets: list[nn.Module] = []
-        start["seconds"] = cpu_seconds(lambda: nets.append(_train(images, images.train, EPOCHS)))
-        return nets[0]
+        return _train(images, images.train, EPOCHS)
 
-    net, fresh = images.trained(f"interval-{EPOCHS}x{BATCH}", full, images.network())
+    net, seconds = images.trained(f"interval-{EPOCHS}x{BATCH}", full, images.network())
     plain, _ = images.trained("interval-baseline", lambda: _baseline(images), images.network())
     ours, theirs = _certified(images, net), _certified(images, plain)
     name = f"IBP, eps {float(images.epsilon)}, full training set, {images.name}"
     how = f"{EPOCHS} epochs x {len(images.train):,} rows; {len(images.test):,} held-out images, IBP"
     return [
         at_least(f"{name}: certified accuracy, over the twenty-five-line baseline's {theirs:.4f}", ours, theirs, how),
-        *_training_time(images, name, start["seconds"] if fresh else None),
+        at_most(f"{name}: CPU-minutes of training", seconds / 60, 10.0, f"{EPOCHS} epochs, one thread"),
         *_quality(images, net, name),
         shown(f"{name}: clean accuracy", _clean(images, net), how),
         shown(f"{name}: baseline's clean accuracy", _clean(images, plain), "12 epochs x 20,000 rows"),
@@ -125,15 +122,6 @@ def _quality(images: Images, net: nn.Module, name: str) -> list[Row]:
         shown(f"{name}: clean", float(found.clean.float().mean()), f"first {ATTACKED}"),
         at_most(f"{name}: certified images that the nightly suite breaks", broken, 0, f"first {ATTACKED}"),
     ]
-
-
-def _training_time(images: Images, name: str, seconds: float | None) -> list[Row]:
-    how = f"{EPOCHS} epochs, one thread"
-    if seconds is None:
-        how += "; one epoch with the whole schedule, times epochs, as the network was kept from an earlier run"
-        _train(images, images.train.take(np.arange(BATCH)), 1)
-        seconds = cpu_seconds(lambda: _train(images, images.train, 1)) * EPOCHS
-    return [at_most(f"{name}: CPU-minutes of training", seconds / 60, 10.0, how)]
 
 
 def _beside_art(images: Images, name: str) -> list[Row]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks.table import ROOT
+from benchmarks.table import ROOT, cpu_seconds
 from holdfast.artifacts.documents import InputSpec, ThreatModel
 from holdfast.errors import InputError
 from holdfast.model.inputs import Arrays
@@ -75,26 +76,27 @@ class Images:
         config = NetworkConfig(architecture=architecture, arguments=dict(arguments))
         return build(config, self.spec, self.classes, seed)
 
-    def trained(self, name: str, make: Callable[[], nn.Module], empty: nn.Module) -> tuple[nn.Module, bool]:
+    def trained(self, name: str, make: Callable[[], nn.Module], empty: nn.Module) -> tuple[nn.Module, float]:
         """The network that `make` trains, or its weights from the last run that had the same code and data.
 
-        Returns the network in eval mode, frozen, and whether it was trained in this call (only then a time is true).
+        Returns the network in eval mode, frozen, and the CPU-seconds of its training, measured when it was trained.
         """
         source = inspect.getsource(make) + f"{self.epsilon} {_code()}"
         data = hashlib.sha256(self.train.x[:1000].tobytes() + self.train.y.tobytes()).hexdigest()
         key = hashlib.sha256(f"{name} {source} {data}".encode()).hexdigest()[:16]
         path = CACHE / f"{name}-{key}.safetensors"
-        fresh = not path.is_file()
-        if fresh:
-            net = make()
+        if not path.is_file():
+            made: list[nn.Module] = []
+            seconds = cpu_seconds(lambda: made.append(make()))
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.contiguous() for k, v in net.state_dict().items()}, path)
-        else:
-            net = empty
-            net.load_state_dict(load_file(path))
-        for parameter in net.parameters():
+            weights = {k: v.contiguous() for k, v in made[0].state_dict().items()}
+            save_file(weights, path, metadata={"cpu_seconds": f"{seconds:.1f}"})
+        with safe_open(path, "pt") as kept:
+            empty.load_state_dict({k: kept.get_tensor(k) for k in kept.keys()})  # noqa: SIM118
+            seconds = float(kept.metadata()["cpu_seconds"])
+        for parameter in empty.parameters():
             parameter.requires_grad_(False)
-        return net.eval(), fresh
+        return empty.eval(), seconds
 
 
 @dataclass(frozen=True)
