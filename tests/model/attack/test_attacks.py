@@ -8,7 +8,7 @@ from holdfast.artifacts.documents import Feature, InputSpec, Norm, ThreatModel
 from holdfast.model.attack.apgd import apgd, checkpoints
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
-from holdfast.model.attack.losses import cross_entropy, dlr, margin, targeted_dlr
+from holdfast.model.attack.losses import TargetedDlr, cross_entropy, dlr, margin
 from holdfast.model.attack.pgd import _out_of_reach, pgd
 from holdfast.model.attack.square import covered, square
 from holdfast.model.attack.suite import Plan, in_batches, measure, plans, survivors
@@ -186,7 +186,7 @@ def test_losses_are_positive_exactly_at_mistakes() -> None:
     assert margin(z, y).tolist() == [-2.0, 1.0]
     # By hand: (z_other - z_y) / (z_1 - z_3) and, targeted, (z_t - z_y) / (z_1 - (z_3 + z_4) / 2).
     assert dlr(z, y).tolist() == pytest.approx([-2 / 3, 1 / 2])
-    toward = targeted_dlr(torch.tensor([2, 3]))(z, torch.tensor([0, 1]))
+    toward = TargetedDlr(torch.tensor([2, 3]))(z, torch.tensor([0, 1]))
     assert toward.tolist() == pytest.approx([-3 / 3.5, -2 / 2])
     assert torch.allclose(cross_entropy(z, y), nn.functional.cross_entropy(z, y, reduction="none"))
 

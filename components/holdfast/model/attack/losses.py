@@ -5,6 +5,7 @@ https://arxiv.org/abs/2003.01690.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +36,22 @@ def dlr(z: Tensor, y: Tensor) -> Tensor:
     return margin(z, y) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)
 
 
-def targeted_dlr(target: Tensor) -> Loss:
+@dataclass(frozen=True)
+class TargetedDlr:
     """DLR towards given classes int64[N]; needs 4 classes."""
 
-    def loss(z: Tensor, y: Tensor) -> Tensor:
+    target: Tensor
+
+    def __call__(self, z: Tensor, y: Tensor) -> Tensor:
+        """float32[N] of logits[N, classes]."""
         ordered = z.sort(dim=1, descending=True).values
         scale = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
-        return (_true(z, target) - _true(z, y)) / scale.clamp_min(1e-12)
+        return (_true(z, self.target) - _true(z, y)) / scale.clamp_min(1e-12)
 
-    return loss
+
+def only(loss: Loss, flags: Tensor) -> Loss:
+    """The loss for those of the examples that bool[N] names."""
+    return TargetedDlr(loss.target[flags]) if isinstance(loss, TargetedDlr) else loss
 
 
 def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

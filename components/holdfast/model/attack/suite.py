@@ -26,7 +26,7 @@ from holdfast.model.attack.edits import search_edits
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.hotflip import Embedding, flip_at_once, hotflip
-from holdfast.model.attack.losses import Loss, correct, cross_entropy, dlr, margin, targeted_dlr
+from holdfast.model.attack.losses import Loss, TargetedDlr, correct, cross_entropy, dlr, margin
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.attack.square import square
 from holdfast.model.attack.typos import type_badly
@@ -276,7 +276,7 @@ def _towards(
     x, y, found = batch
     if len(alive) == 0:
         return alive
-    loss = targeted_dlr(target[alive])
+    loss = TargetedDlr(target[alive])
     point = apgd(net, x[alive], y[alive], ball, steps=steps, restarts=1, loss=loss, generator=generator)
     found[alive] = point
     standing: Tensor = alive[correct(net, point, y[alive])]
