@@ -53,11 +53,17 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Walk:
-    """Where each example stands; float32[N] but for the points `[N, ...]`."""
+    """Where each example stands; float32[N] but for the points and gradients `[N, ...]`."""
 
+    rows: Tensor
+    """int64[N]: positions in the batch."""
+    x: Tensor
+    y: Tensor
     point: Tensor
     before: Tensor
+    gradient: Tensor
     best: Tensor
+    best_gradient: Tensor
     best_loss: Tensor
     broken: Tensor
     """Points that fool the network; the start's where there is none yet."""
@@ -74,104 +80,102 @@ class _Walk:
         """Those of the flags bool[N]."""
         return _Walk(**{name: value[flags] for name, value in vars(self).items()})
 
+    def end(self, ball: Ball) -> Tensor:
+        """A point that fools the network where there is one, the best point elsewhere."""
+        return torch.where(_wide(self.fooled, self.x), self.broken, ball.settle(self.best, self.x))
+
 
 def _climb(
     net: nn.Module, batch: tuple[Tensor, Tensor], ball: Ball, *, steps: int, loss: Loss, generator: torch.Generator
 ) -> Tensor:
+    walk = _begin(net, batch, ball, loss, generator)
+    result = walk.broken.clone()
+    judged, since = checkpoints(steps), 0
+    for step in range(1, steps + 1):
+        _advance(walk, ball, first=step == 1)
+        _look(net, walk, ball, loss)
+        if step not in judged:
+            continue
+        done = walk.fooled | _out_of_reach(walk) if since and loss is not cross_entropy else walk.fooled
+        _judge(walk, step - since)
+        since = step
+        if bool(done.any()):
+            result[walk.rows[done]] = walk.only(done).end(ball)
+            walk, loss = walk.only(~done), only(loss, ~done)
+        if len(walk.rows) == 0:
+            return result
+    result[walk.rows] = walk.end(ball)
+    return result
+
+
+def _begin(net: nn.Module, batch: tuple[Tensor, Tensor], ball: Ball, loss: Loss, generator: torch.Generator) -> _Walk:
     x, y = batch
     start = ball.random_start(x, generator)
     settled = ball.settle(start, x)
     gradient, height, z = climb_direction(net, settled, y, loss)
-    walk = _begin(start, height, ball)
-    walk.broken, walk.fooled = settled, z.argmax(1) != y
-    result, rows = settled.clone(), torch.arange(len(x), device=x.device)
-    judged, since = checkpoints(steps), 0
-    best_gradient = gradient
-    for step in range(1, steps + 1):
-        _advance(walk, gradient, ball, x, first=step == 1)
-        settled = ball.settle(walk.point, x)
-        gradient, height, z = climb_direction(net, settled, y, loss)
-        wrong = z.argmax(1) != y
-        walk.broken = torch.where(_wide(wrong & ~walk.fooled, x), settled, walk.broken)
-        walk.fooled = walk.fooled | wrong
-        best_gradient = torch.where(_wide(height > walk.best_loss, x), gradient, best_gradient)
-        _remember(walk, height)
-        if step in judged:
-            gained = walk.best_loss - walk.last_best
-            halved = _judge(walk, step - since)
-            gradient = torch.where(_wide(halved, x), best_gradient, gradient)
-            done = walk.fooled | (
-                _out_of_reach(walk.best_loss, gained) if since and loss is not cross_entropy else False
-            )
-            since = step
-            if bool(done.any()):
-                result[rows[done]] = _end(walk, ball, x)[done]
-                rows, x, y, loss = rows[~done], x[~done], y[~done], only(loss, ~done)
-                gradient, best_gradient, walk = gradient[~done], best_gradient[~done], walk.only(~done)
-                if len(rows) == 0:
-                    return result
-    result[rows] = _end(walk, ball, x)
-    return result
-
-
-def _end(walk: "_Walk", ball: Ball, x: Tensor) -> Tensor:
-    """A point that fools the network where there is one, the best point elsewhere."""
-    return torch.where(_wide(walk.fooled, x), walk.broken, ball.settle(walk.best, x))
-
-
-def _out_of_reach(height: Tensor, gained: Tensor) -> Tensor:
-    """bool[N]: where a loss that is 0 at a mistake lies farther below 0 than `REACH` times the last period's gain.
-
-    Steps only shrink from period to period, so later periods gain less than the last one did.
-    """
-    return height < -REACH * gained.clamp_min(0) - 1e-6
-
-
-def _begin(start: Tensor, height: Tensor, ball: Ball) -> _Walk:
-    zeros = torch.zeros_like(height)
-    size = torch.full_like(height, 2 * ball.epsilon)
     return _Walk(
+        rows=torch.arange(len(x), device=x.device),
+        x=x,
+        y=y,
         point=start,
         before=start,
+        gradient=gradient,
         best=start,
+        best_gradient=gradient,
         best_loss=height,
-        broken=start,
-        fooled=torch.zeros_like(height, dtype=torch.bool),
-        size=size,
-        gains=zeros,
+        broken=settled,
+        fooled=z.argmax(1) != y,
+        size=torch.full_like(height, 2 * ball.epsilon),
+        gains=torch.zeros_like(height),
         last_loss=height,
         last_best=height,
         last_halved=torch.ones_like(height, dtype=torch.bool),
     )
 
 
-def _advance(walk: _Walk, gradient: Tensor, ball: Ball, x: Tensor, *, first: bool) -> None:
+def _advance(walk: _Walk, ball: Ball, *, first: bool) -> None:
     """Equation 1 of the paper: a projected step, mixed with the last move."""
-    stepped = ball.project(ball.ascend(walk.point, gradient, walk.size), x)
+    stepped = ball.project(ball.ascend(walk.point, walk.gradient, walk.size), walk.x)
     share = 1.0 if first else MOMENTUM
     mixed = walk.point + share * (stepped - walk.point) + (1 - share) * (walk.point - walk.before)
-    walk.before, walk.point = walk.point, ball.project(mixed, x)
+    walk.before, walk.point = walk.point, ball.project(mixed, walk.x)
 
 
-def _remember(walk: _Walk, height: Tensor) -> None:
+def _look(net: nn.Module, walk: _Walk, ball: Ball, loss: Loss) -> None:
+    """Asks the network about the point and remembers what is new."""
+    settled = ball.settle(walk.point, walk.x)
+    walk.gradient, height, z = climb_direction(net, settled, walk.y, loss)
+    wrong = z.argmax(1) != walk.y
+    walk.broken = torch.where(_wide(wrong & ~walk.fooled, settled), settled, walk.broken)
+    walk.fooled = walk.fooled | wrong
     walk.gains = walk.gains + (height > walk.last_loss)
     walk.last_loss = height
     better = height > walk.best_loss
-    walk.best = torch.where(_wide(better, walk.point), walk.point, walk.best)
-    walk.best_loss = torch.where(better, height, walk.best_loss)
+    wide = _wide(better, settled)
+    walk.best, walk.best_loss = torch.where(wide, walk.point, walk.best), torch.where(better, height, walk.best_loss)
+    walk.best_gradient = torch.where(wide, walk.gradient, walk.best_gradient)
 
 
-def _judge(walk: _Walk, taken: int) -> Tensor:
-    """bool[N]: whose step size was halved, going back to the best point."""
+def _out_of_reach(walk: _Walk) -> Tensor:
+    """bool[N]: where a loss that is 0 at a mistake lies farther below 0 than `REACH` times the last period's gain.
+
+    Steps only shrink from period to period, so later periods gain less than the last one did.
+    """
+    gained = (walk.best_loss - walk.last_best).clamp_min(0)
+    return walk.best_loss < -REACH * gained - 1e-6
+
+
+def _judge(walk: _Walk, taken: int) -> None:
+    """Halves the step size of those that go back to their best point."""
     few = walk.gains < RHO * taken
     stuck = ~walk.last_halved & (walk.last_best >= walk.best_loss)
     halved = few | stuck
     walk.size = torch.where(halved, walk.size / 2, walk.size)
     wide = _wide(halved, walk.point)
     walk.point, walk.before = torch.where(wide, walk.best, walk.point), torch.where(wide, walk.best, walk.before)
+    walk.gradient = torch.where(wide, walk.best_gradient, walk.gradient)
     walk.last_loss = torch.where(halved, walk.best_loss, walk.last_loss)
     walk.last_halved, walk.last_best, walk.gains = halved, walk.best_loss, torch.zeros_like(walk.gains)
-    return halved
 
 
 def _wide(flags: Tensor, like: Tensor) -> Tensor:
