@@ -13,7 +13,7 @@ from holdfast.model.train.adversarial import Training
 from holdfast.workload import RecipeConfig
 
 FULL = RecipeConfig(recipe="pgd", epochs=15, batch=128, learning_rate=0.004, attack_steps=7, average=0.999)
-FAST = RecipeConfig(recipe="fgsm-rs", epochs=24, batch=128, learning_rate=0.004, average=0.999)
+FAST = RecipeConfig(recipe="fgsm-rs", epochs=12, batch=128, learning_rate=0.004, average=0.999)
 EXAMPLES = 1000
 COLLAPSE_ROWS, COLLAPSE_EPOCHS = 10_000, 10
 
