@@ -79,8 +79,7 @@ def test_a_clean_table_is_quiet(breast_cancer: Artifact[Snapshot], tmp_path: Pat
 def test_a_constant_planted_in_a_table_is_found(breast_cancer: Artifact[Snapshot], tmp_path: Path) -> None:
     planted = plant_constant(breast_cancer, tmp_path / "planted")
     model = trained(planted, tmp_path / "model", "mlp", epochs=30, learning_rate=0.01)
-    # Only 44 held-out rows are malignant: the 90 % that are asked for otherwise are two rows more.
-    found = look(model, planted, tmp_path / "report", BackdoorConfig(attack_success=0.85)).document
+    found = look(model, planted, tmp_path / "report").document
     assert found.flagged == ("benign",)
 
 

@@ -42,6 +42,7 @@ BATCH = {"cpu": 256, "cuda": 4096}
 """Rows at a time: what fits a CPU's cache, what fills a GPU."""
 MOST_TARGETS = 9
 _PGD = {"pr": (20, 2), "nightly": (50, 5), "release": (20, 1)}
+_STRONGER = {"pr": 80, "nightly": 200, "release": 200}
 _QUERIES = {"pr": 200, "nightly": 1000, "release": 5000}
 _HOTFLIP = {"pr": (16, 4), "nightly": (32, 8), "release": (64, 16)}
 _FOCUS = {"pr": 3, "nightly": 6, "release": 12}
@@ -197,7 +198,7 @@ def cheap_plan(norm: Norm, *, embedding: bool) -> Plan:
 def stronger_plan(tier: Tier, norm: Norm, *, embedding: bool) -> Plan:
     """An attack with a multiple of the tier's budget: what it still gains shows how far the tier's falls short."""
     if norm != "edits":
-        return pgd_plan("stronger", 4 * _PGD[tier][0], 1, margin)
+        return pgd_plan("stronger", _STRONGER[tier], 1, margin)
     candidates, _ = _HOTFLIP[tier]
     return _hotflip_plan("stronger", 4 * candidates, 1) if embedding else _search_plan("stronger", 2 * _QUERIES[tier])
 

@@ -27,7 +27,7 @@ NEURAL_CLEANSE = "neural-cleanse"
 INSERTION = "n-gram-insertion"
 ROWS_PER_STEP = 160
 """Of all classes together: with few classes each sees more rows, and its success is measured better."""
-HEADROOM = 4
+HEADROOM: dict[str, int] = {"image": 4, "tabular": 5}
 """Inversion allows itself this fraction of the misses that the rule allows: held-out rows always cost some success."""
 
 
@@ -125,7 +125,7 @@ def _cleanse(scene: _Scene) -> _Found:
         (x, y),
         limits,
         targets=range(len(scene.classes)),
-        goal=1 - (1 - scene.config.attack_success) / HEADROOM,
+        goal=1 - (1 - scene.config.attack_success) / HEADROOM[scene.document.input.modality],
         steps=track(range(scene.config.steps), "backdoor"),
         seed=scene.seed,
         batch=max(BATCH, ROWS_PER_STEP // len(scene.classes)),
