@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.serving.rollout.envoy_config import ARM_HEADER, CANDIDATE, STABLE
+from holdfast.serving.rollout.drivers.envoy_config import ARM_HEADER, CANDIDATE, STABLE
 
 PROBE_SHARE = 0.1
 """Probe pairs per client request."""

@@ -20,14 +20,14 @@ from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import admit
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout import incident
-from holdfast.serving.rollout.analysis import Limits
-from holdfast.serving.rollout.conduct import Conductor
-from holdfast.serving.rollout.envoy_config import CANDIDATE
-from holdfast.serving.rollout.journal import Journal, open_journal
-from holdfast.serving.rollout.machine import Plan, Rollout, State
+from holdfast.serving.rollout.conduct.conductor import Conductor
+from holdfast.serving.rollout.conduct.journal import Journal, open_journal
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE
+from holdfast.serving.rollout.judge.analysis import Limits
+from holdfast.serving.rollout.judge.machine import Plan, Rollout, State
 from holdfast.serving.rollout.replay import Rows, Traffic
-from holdfast.serving.rollout.servers import Side, stage
+from holdfast.serving.rollout.site.servers import Side, stage
+from holdfast.serving.rollout.tell import incident
 from holdfast.workload import RolloutConfig
 
 _Outcome = Literal["promoted", "rolled-back", "inconclusive"]

@@ -12,9 +12,9 @@ import aiohttp
 from holdfast.artifacts.documents import Model
 from holdfast.artifacts.folder import Artifact
 from holdfast.serving.predictor.settings import LOOPBACK, Served, write_settings
-from holdfast.serving.rollout.envoy import Arms, Envoy, listener_address
-from holdfast.serving.rollout.envoy_config import CANDIDATE, STABLE
-from holdfast.serving.rollout.processes import Child, children, require_free, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
+from holdfast.serving.rollout.site.processes import Child, children, require_free, reserved_ports, start, wait_ready
 
 ENVOY_SECONDS = 20.0
 _PROBE_SECONDS = 2.0

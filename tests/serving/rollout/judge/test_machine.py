@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from holdfast.serving.rollout.analysis import Limits
-from holdfast.serving.rollout.counters import Arm, Snapshot
-from holdfast.serving.rollout.driver import Desired
-from holdfast.serving.rollout.machine import (
+from holdfast.serving.rollout.drivers.driver import Desired
+from holdfast.serving.rollout.judge.analysis import Limits
+from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.judge.machine import (
     TERMINAL,
     Plan,
     Rollout,

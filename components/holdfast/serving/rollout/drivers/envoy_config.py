@@ -2,8 +2,8 @@
 
 Three clusters: `stable`, `candidate`, and `candidate_then_stable`, a composite whose second attempt always goes to
 stable. The composite is what makes a fault of the candidate invisible to clients; the analysis must therefore look at
-the candidate's own counters (`holdfast.serving.rollout.envoy`). Weights live in the route file and nowhere else:
-runtime overrides would beat the file and vanish with the process.
+the candidate's own counters (`holdfast.serving.rollout.drivers.envoy`). Weights live in the route file and nowhere
+else: runtime overrides would beat the file and vanish with the process.
 
 Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/ (composite cluster, outlier detection, filesystem xDS).
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
 
 PYTHON = sys.executable
 WAITS = "import signal; signal.pause()"
@@ -34,7 +34,7 @@ def test_children_are_gone_after_the_block(tmp_path):
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("holdfast.serving.rollout.processes.STOP_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.serving.rollout.site.processes.STOP_SECONDS", 0.2)
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
     with children() as started:
         child = start("deaf", [PYTHON, "-c", deaf], tmp_path)
@@ -52,7 +52,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
         [
             PYTHON,
             "-c",
-            "import sys, signal; from pathlib import Path; from holdfast.serving.rollout.processes import start\n"
+            "import sys, signal; from pathlib import Path; from holdfast.serving.rollout.site.processes import start\n"
             f"child = start('waits', [sys.executable, '-c', {WAITS!r}], Path({str(tmp_path)!r}))\n"
             "print(child.process.pid, flush=True); signal.pause()",
         ],

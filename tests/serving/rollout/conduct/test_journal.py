@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.journal import open_journal, read_journal
+from holdfast.serving.rollout.conduct.journal import open_journal, read_journal
 
 
 def test_lines_are_readable_while_the_journal_is_open(tmp_path):

@@ -18,9 +18,8 @@ import aiohttp
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.counters import Arm, Snapshot
-from holdfast.serving.rollout.driver import Desired, Health
-from holdfast.serving.rollout.envoy_config import (
+from holdfast.serving.rollout.drivers.driver import Desired, Health
+from holdfast.serving.rollout.drivers.envoy_config import (
     CANDIDATE,
     COMPOSITE,
     LOOPBACK,
@@ -31,6 +30,7 @@ from holdfast.serving.rollout.envoy_config import (
     clusters,
     routes,
 )
+from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 
 APPLY_SECONDS = 2.0
 """A change of routes that is not in effect by then is an error; 4 to 30 ms are usual."""
@@ -55,7 +55,7 @@ class Arms:
 
 @dataclass
 class Envoy:
-    """Drives one Envoy; implements `holdfast.serving.rollout.driver.Driver`."""
+    """Drives one Envoy; implements `holdfast.serving.rollout.drivers.driver.Driver`."""
 
     layout: Layout
     arms: Arms

@@ -18,7 +18,7 @@ from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout.journal import read_journal
+from holdfast.serving.rollout.conduct.journal import read_journal
 from holdfast.serving.rollout.step import Contest, compete, rollout, side
 from holdfast.workload import RolloutConfig
 

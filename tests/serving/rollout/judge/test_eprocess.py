@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.serving.rollout.eprocess import (
+from holdfast.serving.rollout.judge.eprocess import (
     MULTIPLIERS,
     Floats,
     OneArm,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.serving.rollout.counters import Snapshot
+from holdfast.serving.rollout.judge.counters import Snapshot
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import TypedDict
 from holdfast.artifacts.documents import Count, Transition
 from holdfast.errors import RolloutError
 from holdfast.progress import say
-from holdfast.serving.rollout.analysis import evidence
-from holdfast.serving.rollout.counters import Arm, Snapshot
-from holdfast.serving.rollout.driver import Driver
-from holdfast.serving.rollout.journal import Journal
-from holdfast.serving.rollout.machine import (
+from holdfast.serving.rollout.conduct.journal import Journal
+from holdfast.serving.rollout.drivers.driver import Driver
+from holdfast.serving.rollout.judge.analysis import evidence
+from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.judge.machine import (
     TERMINAL,
     Plan,
     Rollout,

@@ -12,9 +12,9 @@ import pytest
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
-from holdfast.serving.rollout.processes import children, reserved_ports, wait_ready
 from holdfast.serving.rollout.replay import body, read_label
-from holdfast.serving.rollout.servers import server_ready, start_server
+from holdfast.serving.rollout.site.processes import children, reserved_ports, wait_ready
+from holdfast.serving.rollout.site.servers import server_ready, start_server
 from holdfast.serving.rollout.step import side
 
 

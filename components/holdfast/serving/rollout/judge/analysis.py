@@ -8,8 +8,8 @@ and failures that a retry absorbed are failures. No data is inconclusive, never 
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from holdfast.serving.rollout.counters import Arm, Snapshot
-from holdfast.serving.rollout.eprocess import OneArm, TwoArm
+from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
 
 ALPHA_SHARES = {"errors": 0.6, "slow": 0.2, "disagreement": 0.2}
 """How the false alarms allowed are divided over the tests; they add up to 1."""

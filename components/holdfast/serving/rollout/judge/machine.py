@@ -11,9 +11,9 @@ the candidate is out. Promoting is entered only by the last step's verdict "enou
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from holdfast.serving.rollout.analysis import Judgement, Limits, Outcome, Tests, judge
-from holdfast.serving.rollout.counters import Snapshot
-from holdfast.serving.rollout.driver import Desired
+from holdfast.serving.rollout.drivers.driver import Desired
+from holdfast.serving.rollout.judge.analysis import Judgement, Limits, Outcome, Tests, judge
+from holdfast.serving.rollout.judge.counters import Snapshot
 
 
 class State(StrEnum):

@@ -1,0 +1,1 @@
+"""Carries a rollout out: journal before act, resume after a crash."""

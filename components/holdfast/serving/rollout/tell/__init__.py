@@ -1,0 +1,1 @@
+"""What people see of a rollout: incident report, live table, history, metrics."""
