@@ -405,9 +405,9 @@ def rollout(
 ) -> None:
     """Roll out a registered version: shadow, canary, then promotion or rollback, by itself."""
     from holdfast.serving.rollout.step import rollout as step
-    from holdfast.workload import RolloutConfig
+    from holdfast.workload import RolloutPlan
 
-    section = _section(config, RolloutConfig, lambda workload: workload.rollout)
+    section = _section(config, RolloutPlan, lambda workload: workload.rollout)
     artifact = step(name, out, version=version, tracking=tracking, config=section, seed=seed, game_day=game_day or None)
     _finish(artifact, digest_file, verdict_file, as_json)
 

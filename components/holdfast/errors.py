@@ -10,6 +10,7 @@
   + RegistryError          MLflow cannot be reached or refuses
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
+    - FencedError          another driver has taken the rollout over; this one must not touch it any more
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
   + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
@@ -63,6 +64,10 @@ class RefusedError(HoldfastError):
 
 class RolloutError(HoldfastError):
     """A rollout cannot start or cannot go on."""
+
+
+class FencedError(RolloutError):
+    """Another driver has taken the rollout over; this one must not touch it any more."""
 
 
 class RunError(HoldfastError):

@@ -253,26 +253,62 @@ class GateConfig(Section):
     """Check -> thresholds that replace the policy's; recorded in the decision."""
 
 
-class RolloutConfig(Section):
-    """Shadow, canary, promotion."""
+class RolloutStep(Section):
+    """One canary step; what is left out is the plan's `step_requests`, `min_step_seconds`, `max_step_seconds`."""
+
+    weight: int = Field(ge=1, le=100)
+    """Percent of live traffic on the candidate."""
+    requests: int | None = Field(None, gt=0)
+    """Live answers that the candidate must give before the next step."""
+    min_seconds: float | None = Field(None, ge=0)
+    max_seconds: float | None = Field(None, gt=0)
+
+
+class RolloutPlan(Section):
+    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver."""
 
     shadow_requests: int = Field(200, ge=0)
     """Mirrored requests before the first live one."""
-    steps: tuple[int, ...] = (5, 25, 50, 100)
-    """Percent of live traffic on the candidate."""
-    step_requests: int = Field(60, gt=0)
-    """Answers that the candidate must give at each step before the next."""
+    steps: tuple[int | RolloutStep, ...] = Field((5, 25, 50, 100), min_length=1, max_length=20)
+    """Percent of live traffic on the candidate; or `{weight: 5, requests: 500, min_seconds: 60, max_seconds: 600}`."""
+    step_requests: int = Field(100, gt=0)
+    """Live answers that the candidate must give at each step before the next."""
+    min_step_seconds: float = Field(0.0, ge=0)
+    """A step takes at least so long."""
     max_step_seconds: float = Field(60.0, gt=0)
     """Deadline of a step; no verdict by then is inconclusive and rolls back."""
     alpha: float = Field(0.05, gt=0, lt=1)
     """False rollbacks over all metrics together."""
+    margin: float = Field(0.01, gt=0, lt=1)
+    """Promotion needs the Newcombe 95 % upper bound of (candidate's - champion's failure share) below it."""
+    max_errors: float | None = Field(None, gt=0, lt=1)
+    """Service level: the candidate's own failure share may not be proven above it, whatever the champion does."""
     max_disagreement: Share = 0.25
     """Largest share of paired answers in which candidate and champion may differ."""
+    max_drift: Share = 0.1
+    """Furthest that the share of any predicted class may move away from the champion's, on the same rows."""
+    max_attack_excess: Share = 0.05
+    """How far attack success on the served candidate may exceed what the gate measured."""
     latency_limit_ms: float = Field(250.0, gt=0)
     """An answer slower than this counts as slow."""
+    latency_floor_ms: float = Field(25.0, ge=0)
+    """An answer faster than this is never slow, however quick the champion's 95th percentile is."""
+    max_blind_seconds: float = Field(15.0, gt=0)
+    """No counters for longer than this is inconclusive and rolls back."""
+    approval: bool = False
+    """Whether a person must say `holdfast rollout promote` before the last act."""
+    approval_seconds: float = Field(3600.0, gt=0)
+    """Without an approval by then the rollout is inconclusive and rolls back."""
     rate: float = Field(200.0, gt=0)
-    """Replayed requests per second."""
+    """Replayed requests per second, where Holdfast itself sends the traffic."""
     clients: int = Field(8, gt=0)
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        weights = [step if isinstance(step, int) else step.weight for step in self.steps]
+        if weights != sorted(set(weights)) or weights[0] < 1 or weights[-1] > 100:
+            raise ValueError(f"steps: expected rising percentages between 1 and 100, found {weights}")
+        return self
 
 
 class Workload(Section):
@@ -292,7 +328,7 @@ class Workload(Section):
     attack: AttackConfig = AttackConfig()
     certify: CertifyConfig = CertifyConfig()
     gate: GateConfig = GateConfig()
-    rollout: RolloutConfig = RolloutConfig()
+    rollout: RolloutPlan = RolloutPlan()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -20,9 +20,9 @@ from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.conduct.journal import read_journal
 from holdfast.serving.rollout.step import Contest, compete, rollout, side
-from holdfast.workload import RolloutConfig
+from holdfast.workload import RolloutPlan
 
-CONFIG = RolloutConfig(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
+CONFIG = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
 WAIT_SECONDS = 120
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, and the same written as IPv6 (gRPC does that)."""
@@ -179,11 +179,11 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     program = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from holdfast.serving.rollout.step import Contest, compete, rollout, side\n"
-        "from holdfast.workload import RolloutConfig; from holdfast.errors import RolloutError\n"
+        "from holdfast.workload import RolloutPlan; from holdfast.errors import RolloutError\n"
         f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
         "rows = np.load(b / 'replay.npz')['x']\n"
         "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), rows), out,\n"
-        "    config=RolloutConfig(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"
+        "    config=RolloutPlan(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"
         "except RolloutError as error: sys.exit(str(error))\n"
     )
     running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)

@@ -28,7 +28,7 @@ from holdfast.serving.rollout.judge.machine import Plan, Rollout, State
 from holdfast.serving.rollout.replay import Rows, Traffic
 from holdfast.serving.rollout.site.servers import Side, stage
 from holdfast.serving.rollout.tell import incident
-from holdfast.workload import RolloutConfig
+from holdfast.workload import RolloutPlan
 
 _Outcome = Literal["promoted", "rolled-back", "inconclusive"]
 _OUTCOMES: dict[State, tuple[_Outcome, Verdict]] = {
@@ -71,7 +71,7 @@ def rollout(
     *,
     version: int,
     tracking: str,
-    config: RolloutConfig,
+    config: RolloutPlan,
     seed: int,
     game_day: str | None = None,
 ) -> Artifact[RolloutRecord]:
@@ -117,7 +117,7 @@ def side(name: str, version: int, bundle: Path, game_day: str | None = None) -> 
 
 
 def compete(
-    contest: Contest, out: Path, *, config: RolloutConfig, seed: int, promote: Callable[[], None]
+    contest: Contest, out: Path, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
 ) -> Artifact[RolloutRecord]:
     """Carries the rollout out and writes its record; `promote` is called once the last step has passed."""
     _require_same_contract(contest)
@@ -138,7 +138,7 @@ def compete(
 
 
 async def _carry_out(
-    contest: Contest, journal: Journal, *, config: RolloutConfig, seed: int, promote: Callable[[], None]
+    contest: Contest, journal: Journal, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
 ) -> Carried:
     async def promote_aside() -> None:
         await asyncio.to_thread(promote)
@@ -209,13 +209,13 @@ def _without_game_day(served: Served) -> Served:
     return replace(served, game_day=None)
 
 
-def _traffic(contest: Contest, url: str, config: RolloutConfig, seed: int) -> Traffic:
+def _traffic(contest: Contest, url: str, config: RolloutPlan, seed: int) -> Traffic:
     document = contest.candidate.model.document
     rows = Rows.of(contest.rows.astype(document.input.dtype), len(document.classes))
     return Traffic(url, rows, rate=config.rate, clients=config.clients, seed=seed)
 
 
-def _plan(contest: Contest, config: RolloutConfig) -> Plan:
+def _plan(contest: Contest, config: RolloutPlan) -> Plan:
     limits = Limits(config.alpha, config.max_disagreement, config.max_step_seconds, probation=contest.champion is None)
     return Plan(limits, config.shadow_requests, config.steps, config.step_requests)
 

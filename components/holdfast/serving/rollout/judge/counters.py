@@ -1,6 +1,9 @@
-"""What a driver counts, at one moment. All numbers grow from the start of the rollout; nothing here is a rate."""
+"""What is counted, at one moment. All numbers grow from the start of the counting; nothing here is a rate."""
 
 from dataclasses import dataclass
+
+EDGES_MS: tuple[float, ...] = tuple(round(1.25**k, 3) for k in range(-3, 42))
+"""Upper edges of the latency buckets where we choose them: 0.5 ms to 9.4 s, each a quarter above the last."""
 
 
 @dataclass(frozen=True)
@@ -11,12 +14,76 @@ class Arm:
     """Answers and failures together."""
     failed: int = 0
     """5xx, resets, connect failures and timeouts, also when a retry at the other arm hid them from the client."""
-    slow: int = 0
-    """Answers slower than the limit."""
+    timed: int = 0
+    """Answers whose time was taken."""
+    within: tuple[int, ...] = ()
+    """Of them, how many came within each of the snapshot's edges."""
 
     def since(self, earlier: "Arm") -> "Arm":
         """What was added after `earlier`."""
-        return Arm(self.answered - earlier.answered, self.failed - earlier.failed, self.slow - earlier.slow)
+        return Arm(
+            self.answered - earlier.answered,
+            self.failed - earlier.failed,
+            self.timed - earlier.timed,
+            minus(self.within, earlier.within),
+        )
+
+    def plus(self, more: "Arm") -> "Arm":
+        """Both together."""
+        return Arm(
+            self.answered + more.answered,
+            self.failed + more.failed,
+            self.timed + more.timed,
+            plus(self.within, more.within),
+        )
+
+    def over(self, edge: int) -> int:
+        """Answers that took longer than edge number `edge`."""
+        return self.timed - self.within[edge] if self.within else 0
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What probes found: the same row was sent to both arms, beside the clients' requests."""
+
+    pairs: int = 0
+    """Rows that both arms answered."""
+    disagreements: int = 0
+    """Of them, those with two labels."""
+    gained: tuple[int, ...] = ()
+    """Per class: pairs in which only the candidate said it."""
+    lost: tuple[int, ...] = ()
+    """Per class: pairs in which only the champion said it."""
+    broken: int = 0
+    """Rows that the champion answered and the candidate did not, or not in the promised shape, or with NaN."""
+    attacks: int = 0
+    """Adversarial rows that the candidate answered."""
+    fooled: int = 0
+    """Of them, those with a wrong label."""
+
+    def since(self, earlier: "Probes") -> "Probes":
+        """What was added after `earlier`."""
+        return Probes(
+            self.pairs - earlier.pairs,
+            self.disagreements - earlier.disagreements,
+            minus(self.gained, earlier.gained),
+            minus(self.lost, earlier.lost),
+            self.broken - earlier.broken,
+            self.attacks - earlier.attacks,
+            self.fooled - earlier.fooled,
+        )
+
+    def plus(self, more: "Probes") -> "Probes":
+        """Both together."""
+        return Probes(
+            self.pairs + more.pairs,
+            self.disagreements + more.disagreements,
+            plus(self.gained, more.gained),
+            plus(self.lost, more.lost),
+            self.broken + more.broken,
+            self.attacks + more.attacks,
+            self.fooled + more.fooled,
+        )
 
 
 @dataclass(frozen=True)
@@ -24,16 +91,52 @@ class Snapshot:
     """Everything that the analysis sees, at `at` seconds on a clock that only runs forward."""
 
     at: float = 0.0
+    edges_ms: tuple[float, ...] = ()
+    """Upper edges of the latency buckets of both arms."""
     candidate: Arm = Arm()
     champion: Arm = Arm()
     live: int = 0
     """Of the candidate's answers, those to live requests (neither mirrored nor probes)."""
     mirrored: int = 0
     """Of the candidate's answers, those to mirrored requests and probes."""
-    pairs: int = 0
-    """Probes that both arms answered."""
-    disagreements: int = 0
-    """Of them, those with two labels."""
+    routed: int = 0
+    """Live requests that the router sent to either arm."""
     ejections: int = 0
+    probes: Probes = Probes()
+    weight: int | None = None
+    """What the router itself says that the candidate's weight is; None when it cannot say."""
     candidate_alive: bool = True
     champion_alive: bool = True
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A look that saw nothing: no counters, stale ones, or some that cannot be true. Never a success."""
+
+    at: float
+    reason: str
+
+
+def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
+    """The first counter that is lower than before, as a counter is after its server was started anew."""
+    for role in ("candidate", "champion"):
+        before, after = getattr(earlier, role), getattr(now, role)
+        for name in ("answered", "failed", "timed"):
+            if getattr(after, name) < getattr(before, name):
+                return f"{role}.{name}"
+    return next((name for name in ("live", "mirrored", "routed", "ejections") if getattr(now, name) < getattr(earlier, name)), None)
+
+
+def plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """Sums of counts; the shorter one is filled up with 0."""
+    size = max(len(left), len(right))
+    return tuple(a + b for a, b in zip(_filled(left, size), _filled(right, size), strict=True))
+
+
+def minus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """Differences of counts; the shorter one is filled up with 0."""
+    return plus(left, tuple(-value for value in right))
+
+
+def _filled(values: tuple[int, ...], size: int) -> tuple[int, ...]:
+    return values + (0,) * (size - len(values))
