@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import HoldfastError
-from holdfast.serving.predictor.core import admit
+from holdfast.serving.predictor.admission import admit
 
 
 def main(folder: Path) -> int:

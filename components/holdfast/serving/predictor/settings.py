@@ -6,7 +6,6 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.artifacts.folder import Ref, replace_file
-from holdfast.serving.predictor.game_day import GameDay
 
 LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
@@ -31,6 +30,8 @@ def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, 
         WorkloadError: the game day's specification has no meaning.
     """
     if served.game_day:
+        from holdfast.serving.predictor.game_day import GameDay
+
         GameDay.parse(served.game_day)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, value in (
@@ -55,7 +56,7 @@ def server_settings(*, rest: int, grpc: int) -> dict[str, object]:
 
 def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, object]:
     """The model, its decision and (on a game day) the fault, with the shapes that clients see."""
-    extra = {"model": _text(served.model), "decision": _text(served.decision)}
+    extra = {"model": ref_text(served.model), "decision": ref_text(served.decision)}
     if served.game_day:
         extra["game_day"] = served.game_day
     return {
@@ -70,6 +71,7 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
     }
 
 
-def _text(ref: Ref) -> str:
+def ref_text(ref: Ref) -> str:
+    """As `Ref.parse` reads it, with an absolute path."""
     folder = ref.folder.absolute()
     return f"{folder}@{ref.digest}" if ref.digest else str(folder)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Model, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, seal, write_artifact
 from holdfast.errors import RolloutError
-from holdfast.serving.predictor.core import admit
+from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.conduct.conductor import Conductor
