@@ -295,6 +295,10 @@ class RolloutPlan(Section):
     """An answer faster than this is never slow, however quick the champion's 95th percentile is."""
     max_blind_seconds: float = Field(15.0, gt=0)
     """No counters for longer than this is inconclusive and rolls back."""
+    ttl_seconds: float = Field(3.0, gt=0)
+    """Dead-man's switch: a weight that no driver renewed for so long is taken back without it."""
+    hold_without_champion: bool = False
+    """Whether the candidate keeps its weight while the champion's server is gone; otherwise it goes out."""
     approval: bool = False
     """Whether a person must say `holdfast rollout promote` before the last act."""
     approval_seconds: float = Field(3600.0, gt=0)

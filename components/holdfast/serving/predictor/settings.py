@@ -1,8 +1,10 @@
 """MLServer's two settings files for one model, in a private folder."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.artifacts.folder import Ref, replace_file
@@ -21,6 +23,22 @@ class Served:
     model: Ref
     decision: Ref
     game_day: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON values, paths absolute."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "model": ref_text(self.model),
+            "decision": ref_text(self.decision),
+            "game_day": self.game_day,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Served":
+        """From `as_json`."""
+        refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
+        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"])
 
 
 def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:

@@ -1,41 +1,44 @@
-"""The rollout step: fetches candidate and champion, serves both, moves traffic, promotes or rolls back."""
+"""The rollout step: fetches candidate and champion, serves both, moves traffic, promotes or rolls back.
 
-import asyncio
+Everything that a rollout needs to go on after a crash lies in one folder beside its output; run it again and it goes
+on where it stood. This process stays small: MLflow, the servers and the traffic live in others.
+"""
+
 import json
-import signal
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from holdfast.artifacts.documents import Model, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, seal, write_artifact
+from holdfast.artifacts.folder import Artifact, seal, write_artifact
 from holdfast.errors import RolloutError
-from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
-from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout.conduct.conductor import Conductor
-from holdfast.serving.rollout.conduct.journal import Journal, open_journal
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE
-from holdfast.serving.rollout.judge.analysis import Limits
-from holdfast.serving.rollout.judge.machine import Plan, Rollout, State
-from holdfast.serving.rollout.replay import Rows, Traffic
-from holdfast.serving.rollout.site.servers import Side, stage
+from holdfast.serving.rollout.conduct import errands
+from holdfast.serving.rollout.conduct.controller import Controller
+from holdfast.serving.rollout.conduct.journal import Journal, checkpoint_of, open_journal
+from holdfast.serving.rollout.conduct.plan import plan_of
+from holdfast.serving.rollout.conduct.wishes import TOLD, Wishes, told_to_stop
+from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.serving.rollout.judge.machine import Rollout, State
+from holdfast.serving.rollout.site import launch
+from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, sending
+from holdfast.serving.rollout.site.side import Side, side
 from holdfast.serving.rollout.tell import incident
+from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
+JOURNAL, TIMELINE = "journal.jsonl", "timeline.jsonl"
 _Outcome = Literal["promoted", "rolled-back", "inconclusive"]
 _OUTCOMES: dict[State, tuple[_Outcome, Verdict]] = {
     State.PROMOTED: ("promoted", Verdict.PASS),
     State.ROLLED_BACK: ("rolled-back", Verdict.FAIL),
     State.INCONCLUSIVE: ("inconclusive", Verdict.INCONCLUSIVE),
 }
+LINGER_SECONDS = 15.0
+"""How long the servers of a rollout wait for another driver when theirs is gone."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,17 @@ class Contest:
 
     candidate: Side
     champion: Side | None
-    rows: NDArray[np.generic]
-    """Network inputs of held-out rows."""
+    rows: Path
+    """NPZ file: x are network inputs of held-out rows."""
+    attacks: Path | None = None
+    """NPZ file of adversarial rows for the candidate."""
+    expires_at: float | None = None
+    """Unix seconds until which the gate's decision holds."""
 
     @property
     def stable(self) -> Side:
         """The stable arm: the champion, or (first rollout) a second server of the candidate."""
-        return self.champion or Side(_without_game_day(self.candidate.served), self.candidate.model)
+        return self.champion or Side(replace(self.candidate.served, game_day=None), self.candidate.model)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,9 @@ class Carried:
     """A rollout that came to its end."""
 
     rollout: Rollout
-    conductor: Conductor
+    timeline: Timeline
+    sent: int
+    failed: int
     seconds_to_rollback: float | None
     """Game day: from the moment at which the fault set in until weight 0 was in effect."""
     log: str
@@ -78,42 +87,48 @@ def rollout(
     """Rolls version `version` of model `name` out against the champion; writes the record whatever the outcome.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
-    absolute limits beside the comparison.
+    absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes.
         RolloutError: the version does not exist, a server does not start, or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
-    from holdfast import registry
-
     if game_day:
         GameDay.parse(game_day)
-    with tempfile.TemporaryDirectory(prefix="holdfast-rollout-") as folder:
-        bundle = registry.fetch(tracking, name, version, Path(folder) / "candidate-bundle")
-        if bundle is None:
-            raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
-        current = registry.fetch(tracking, name, "champion", Path(folder) / "champion-bundle")
-        with np.load(bundle.path("replay.npz"), allow_pickle=False) as arrays:
-            rows = arrays["x"]
-        champion = (
-            None if current is None or current.version == version else side(name, current.version, current.folder)
-        )
-        contest = Contest(side(name, version, bundle.folder, game_day), champion, rows)
-        return compete(
-            contest, out, config=config, seed=seed, promote=lambda: registry.promote(tracking, name, version)
-        )
+    state = state_folder(out)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fetched = errands.fetch(tracking, name, version, state)
+    champion = (
+        side(name, fetched.champion_version, fetched.champion)
+        if fetched.champion is not None and fetched.champion_version is not None
+        else None
+    )
+    bundle = fetched.candidate
+    attacks = bundle / "attacks.npz"
+    contest = Contest(
+        side(name, version, bundle, game_day),
+        champion,
+        bundle / "replay.npz",
+        attacks if attacks.exists() else None,
+    )
+    return compete(contest, out, config=config, seed=seed, promote=partial(errands.promote, tracking, name, version))
 
 
-def side(name: str, version: int, bundle: Path, game_day: str | None = None) -> Side:
-    """An arm from a bundle's folder (`model/`, `decision/`), after the model was admitted.
+def state_folder(out: Path) -> Path:
+    """Where a rollout that writes its record to `out` keeps what it needs to go on after a crash."""
+    return out.absolute().parent / f".{out.name}.rollout"
 
-    Raises:
-        RefusedError: no passing verdict for its very bytes.
-    """
-    model = admit(Ref(bundle / "model"), Ref(bundle / "decision"))
-    served = Served(name, version, Ref(bundle / "model", model.digest), Ref(bundle / "decision"), game_day)
-    return Side(served, model)
+
+def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
+    """What the site is told (`holdfast.serving.rollout.site.site.Spec`)."""
+    return {
+        "stable": contest.stable.served.as_json(),
+        "candidate": contest.candidate.served.as_json(),
+        "slow_ms": config.latency_limit_ms,
+        "ttl_seconds": config.ttl_seconds,
+        "linger_seconds": LINGER_SECONDS,
+    }
 
 
 def compete(
@@ -121,71 +136,52 @@ def compete(
 ) -> Artifact[RolloutRecord]:
     """Carries the rollout out and writes its record; `promote` is called once the last step has passed."""
     _require_same_contract(contest)
-    journal_path = out.parent / f".{out.name}.journal.jsonl"
-    with open_journal(journal_path) as journal:
-        if journal.earlier:
-            journal.write("resume", earlier=len(journal.earlier), found="its servers died with it; from the start")
-        try:
-            carried = asyncio.run(_carry_out(contest, journal, config=config, seed=seed, promote=promote))
-        except asyncio.CancelledError:
-            raise RolloutError(f"{out}: told to stop before the rollout had begun") from None
-        journal.write("end", state=str(carried.rollout.state))
-        if carried.conductor.stop.is_set() and carried.rollout.state is not State.PROMOTED:
-            raise RolloutError(f"{out}: told to stop; the candidate is out, the champion was not moved")
-        artifact = _write(contest, carried, out, journal_path.read_bytes())
-        journal_path.unlink()
+    state = state_folder(out)
+    with told_to_stop() as stop, open_journal(state / JOURNAL) as journal:
+        _require_same_rollout(journal, contest)
+        wishes = Wishes(state, stop, contest.expires_at)
+        carried = _carry_out(contest, journal, wishes, config=config, seed=seed, promote=promote)
+        if wishes.stopped and carried.rollout.state is not State.PROMOTED:
+            _put_aside(state, journal)
+            raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
+        artifact = _write(contest, carried, out, (state / JOURNAL).read_bytes())
+        shutil.rmtree(state)
     return artifact
 
 
-async def _carry_out(
-    contest: Contest, journal: Journal, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
+def _carry_out(
+    contest: Contest,
+    journal: Journal,
+    wishes: Wishes,
+    *,
+    config: RolloutPlan,
+    seed: int,
+    promote: Callable[[], None],
 ) -> Carried:
-    async def promote_aside() -> None:
-        await asyncio.to_thread(promote)
-
-    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder, _told_to_stop() as stop:
-        arms = stage(Path(folder), stable=contest.stable, candidate=contest.candidate, slow_ms=config.latency_limit_ms)
-        async with arms as live:
-            journal.write("started", pids={name: child.process.pid for name, child in live.children.items()})
-            traffic = _traffic(contest, live.url, config, seed)
-            conductor = Conductor(live.driver, traffic, journal, promote_aside, stop.event)
-            stop.graceful = True
-            ended = await conductor.carry_out(_plan(contest, config))
-            seconds = _seconds_to_rollback(live.children[CANDIDATE].log, conductor.weight_zero_at)
-            return Carried(ended, conductor, seconds, live.children[CANDIDATE].tail())
-
-
-@dataclass
-class _Stop:
-    """What SIGTERM and SIGINT do: before the rollout they cancel it, then they ask it to go back, twice they cancel."""
-
-    task: "asyncio.Task[object]"
-    event: asyncio.Event
-    graceful: bool = False
-
-    def told(self) -> None:
-        """One signal came."""
-        if not self.graceful or self.event.is_set():
-            self.task.cancel()
-        self.event.set()
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[_Stop]:
-    """Handles SIGTERM and SIGINT inside; only the main thread can."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    stop = _Stop(task, asyncio.Event())
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.told)
+    state, stop = journal.path.parent, wishes.stop
+    spec = site_spec(contest, config)
+    site = launch.attach(state, spec, partial(stop.check, str(state)))
+    driver = LocalDriver(site.socket, journal.fence)
     try:
-        yield stop
+        journal.write("started", pids={**site.pids, "site": site.pid}, found=site.found)
+        with sending(state, site.url, _load(contest, config, seed)) as sender:
+            sender.wait(stop)
+            timeline = Timeline.at(state / TIMELINE, lambda: sender)
+            plan = plan_of(
+                config,
+                classes=len(contest.candidate.model.document.classes),
+                attacks=sender.offline(),
+                probation=contest.champion is None,
+            )
+            ended = Controller(
+                plan, driver, journal, stop, timeline, wishes=wishes, probes=sender.probes, mirror=promote
+            ).run()
+        sender.refresh()
+        tail = driver.ask("tail", arm="candidate")
+        seconds = _seconds_to_rollback(tail["begins"], timeline.weight_zero_at)
+        return Carried(ended, timeline, sender.sent, sender.failed, seconds, str(tail["tail"]))
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        launch.end(site, driver)
 
 
 def _require_same_contract(contest: Contest) -> None:
@@ -205,34 +201,44 @@ def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, 
     return document.input.dtype, document.input.shape, document.classes
 
 
-def _without_game_day(served: Served) -> Served:
-    return replace(served, game_day=None)
+def _require_same_rollout(journal: Journal, contest: Contest) -> None:
+    """A folder with another rollout's journal is not ours to go on with."""
+    digests = _digests(contest)
+    for entry in journal.earlier:
+        found = entry.get("digests")
+        if found is not None and found != digests:
+            raise RolloutError(
+                f"{journal.path}: expected a rollout of {digests}, found one of {found}; choose another --out"
+            )
+    if not journal.earlier:
+        journal.write("created", digests=digests, version=contest.candidate.served.version)
 
 
-def _traffic(contest: Contest, url: str, config: RolloutPlan, seed: int) -> Traffic:
-    document = contest.candidate.model.document
-    rows = Rows.of(contest.rows.astype(document.input.dtype), len(document.classes))
-    return Traffic(url, rows, rate=config.rate, clients=config.clients, seed=seed)
+def _put_aside(state: Path, journal: Journal) -> None:
+    """A rollout that was told to stop has no verdict: its journal is kept beside, and the next run begins anew."""
+    journal.write("end", state="Inconclusive", reason=TOLD)
+    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE):
+        path.unlink(missing_ok=True)
+    journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
 
 
-def _plan(contest: Contest, config: RolloutPlan) -> Plan:
-    limits = Limits(config.alpha, config.max_disagreement, config.max_step_seconds, probation=contest.champion is None)
-    return Plan(limits, config.shadow_requests, config.steps, config.step_requests)
+def _load(contest: Contest, config: RolloutPlan, seed: int) -> Load:
+    classes = len(contest.candidate.model.document.classes)
+    return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed)
 
 
-def _seconds_to_rollback(log: Path, weight_zero_at: float | None) -> float | None:
+def _seconds_to_rollback(begins: Sequence[str], weight_zero_at: float | None) -> float | None:
     """Both times are on the machine's monotonic clock."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(BEGINS)]
-    if not lines or weight_zero_at is None:
+    if not begins or weight_zero_at is None:
         return None
-    return round(weight_zero_at - float(lines[0].removeprefix(BEGINS)), 3)
+    return round(weight_zero_at - float(begins[0].removeprefix(BEGINS)), 3)
 
 
 def _write(contest: Contest, carried: Carried, out: Path, journal: bytes) -> Artifact[RolloutRecord]:
     record = _record(contest, carried)
     with write_artifact(out) as work:
         (work / "journal.jsonl").write_bytes(journal)
-        (work / "timeline.json").write_text(json.dumps(carried.conductor.timeline))
+        (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
         if record.outcome != "promoted":
             facts = _incident(contest, carried, record)
             (work / "incident.md").write_text(incident.markdown(facts))
@@ -243,7 +249,7 @@ def _write(contest: Contest, carried: Carried, out: Path, journal: bytes) -> Art
 
 def _record(contest: Contest, carried: Carried) -> RolloutRecord:
     outcome, verdict = _OUTCOMES[carried.rollout.state]
-    tally, day = carried.conductor.traffic.tally, contest.candidate.served.game_day
+    day = contest.candidate.served.game_day
     reason = _reason(carried)
     return RolloutRecord(
         inputs=_digests(contest),
@@ -251,8 +257,8 @@ def _record(contest: Contest, carried: Carried) -> RolloutRecord:
         candidate_version=contest.candidate.served.version,
         champion_version=contest.champion.served.version if contest.champion else None,
         transitions=_transitions(carried),
-        requests_sent=tally.sent,
-        requests_failed=tally.failed,
+        requests_sent=carried.sent,
+        requests_failed=carried.failed,
         outcome=outcome,
         reason=f"{reason} (game day: {day})" if day else reason,
         verdict=verdict,
@@ -267,7 +273,7 @@ def _reason(carried: Carried) -> str:
 
 def _transitions(carried: Carried) -> tuple[Transition, ...]:
     """Those of the rollout; the last one also says how long a game day's fault was in traffic."""
-    found = tuple(carried.conductor.transitions)
+    found = tuple(carried.timeline.transitions)
     if carried.seconds_to_rollback is None:
         return found
     more = {**found[-1].evidence, "seconds_to_rollback": carried.seconds_to_rollback}
@@ -289,7 +295,7 @@ def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> inci
         sent=record.requests_sent,
         failed=record.requests_failed,
         transitions=record.transitions,
-        timeline=tuple(carried.conductor.timeline),
+        timeline=tuple(carried.timeline.samples),
         game_day=contest.candidate.served.game_day,
         log=carried.log,
     )

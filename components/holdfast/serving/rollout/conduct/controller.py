@@ -171,12 +171,11 @@ class Controller:
         wish = machine.desired(rollout)
         try:
             self.driver.apply(wish.weight, wish.shadow)
-            seen = self.driver.observe()
+            return replace(self.driver.observe(), probes=self.probes())
         except FencedError:
             raise
         except RolloutError as error:
             return Blind(self.clock.now(), str(error))
-        return replace(seen, probes=self.probes())
 
     def _paused(self) -> bool:
         """Whether far more time passed since the last look than was asked for."""

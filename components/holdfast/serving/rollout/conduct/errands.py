@@ -1,7 +1,7 @@
 """What needs MLflow, done by short-lived child processes: the controller itself stays small and quick.
 
-    python -m holdfast.serving.rollout.conduct.errands fetch TRACKING NAME VERSION FOLDER
-    python -m holdfast.serving.rollout.conduct.errands promote TRACKING NAME VERSION
+python -m holdfast.serving.rollout.conduct.errands fetch TRACKING NAME VERSION FOLDER
+python -m holdfast.serving.rollout.conduct.errands promote TRACKING NAME VERSION
 """
 
 import json

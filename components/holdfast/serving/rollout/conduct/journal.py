@@ -40,7 +40,7 @@ class Journal:
     """Of the last line; it grows by one."""
     began: float = field(default_factory=time.monotonic)
 
-    def write(self, kind: str, state: Mapping[str, object] | None = None, **facts: object) -> None:
+    def write(self, kind: str, state: Mapping[str, object] | None = None, /, **facts: object) -> None:
         """Appends one line and returns when it is on disk; a checkpoint (`look`) replaces the one before.
 
         Raises:

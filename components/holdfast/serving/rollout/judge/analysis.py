@@ -6,15 +6,15 @@ process must be alive, and failures that a retry absorbed are failures. No data 
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 from holdfast.serving.rollout.judge.counts import Counts
-from holdfast.serving.rollout.judge.drift import Drift
+from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
-from holdfast.serving.rollout.judge.intervals import newcombe_upper, p95_edge
+from holdfast.serving.rollout.judge.intervals import newcombe_upper
+from holdfast.serving.rollout.judge.latency import p95_edge
 
 ALPHA_SHARES = {
     "errors": 0.5,
@@ -69,6 +69,7 @@ class Limits:
     max_errors: float | None = None
     max_disagreement: float = 0.25
     max_drift: float = 0.1
+    classes: int = 2
     max_attack: float | None = None
     """Largest attack success on the candidate: what the gate measured plus the excess allowed; None: not known."""
     slow_ms: float = 250.0
@@ -88,7 +89,7 @@ class Suite:
     service: OneArm = OneArm(0.0)
     disagreement: OneArm = OneArm(0.0)
     attack: OneArm = OneArm(0.0)
-    drift: Drift = Drift(0.0)
+    drift: PredictionDrift = PredictionDrift(1.0)
 
     @classmethod
     def fresh(cls, limits: Limits) -> "Suite":
@@ -97,7 +98,7 @@ class Suite:
             service=OneArm(limits.max_errors or 0.0),
             disagreement=OneArm(limits.max_disagreement),
             attack=OneArm(limits.max_attack or 0.0),
-            drift=Drift(limits.max_drift),
+            drift=PredictionDrift(limits.max_drift, limits.classes),
         )
 
     def add(self, more: Counts, slow_edge: int | None) -> "Suite":
@@ -113,23 +114,9 @@ class Suite:
             self.drift.add(probes.gained, probes.lost, probes.pairs),
         )
 
-    def anew(self) -> "Suite":
-        """Without evidence; what was learnt about the control stays."""
-        return replace(
-            self,
-            **{name: TwoArm(failed=arm.failed, answered=arm.answered) for name, arm in self._two_armed()},
-            service=OneArm(self.service.limit),
-            disagreement=OneArm(self.disagreement.limit),
-            attack=OneArm(self.attack.limit),
-            drift=Drift(self.drift.limit),
-        )
-
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
         return {name: getattr(self, name).value for name in ALPHA_SHARES}
-
-    def _two_armed(self) -> Iterator[tuple[str, TwoArm]]:
-        return ((name, getattr(self, name)) for name in ("errors", "broken", "slow"))
 
     def _slower(self, more: Counts, edge: int | None) -> TwoArm:
         """A stall makes all answers in flight slow at once, and the test wants independent ones: the candidate's slow
@@ -172,10 +159,10 @@ class Tests:
         suite = Suite.fresh(limits)
         return cls(suite, suite, dict.fromkeys(ALPHA_SHARES, 0.0), states - 1, states)
 
-    def next_state(self) -> "Tests":
+    def next_state(self, limits: Limits) -> "Tests":
         """When the next watched state is entered."""
         banked = {name: self.banked[name] + value for name, value in self.current.values().items()}
-        return replace(self, current=self.whole.anew(), banked=banked, waiting=self.waiting - 1)
+        return replace(self, current=Suite.fresh(limits), banked=banked, waiting=self.waiting - 1)
 
     def add(self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits) -> "Tests":
         """After what one look adds to `earlier`."""
@@ -358,7 +345,9 @@ def _unproven(look: Look, limits: Limits) -> str | None:
         return None
     upper = bound(look.total, excused=not limits.probation)
     if upper >= limits.margin:
-        return f"the candidate may fail {upper:.2%} more often than the champion; proof below {limits.margin:.2%} needed"
+        return (
+            f"the candidate may fail {upper:.2%} more often than the champion; proof below {limits.margin:.2%} needed"
+        )
     return None
 
 

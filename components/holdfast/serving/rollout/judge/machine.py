@@ -257,7 +257,7 @@ def _facts(rollout: Rollout) -> dict[str, float]:
 def _next_step(rollout: Rollout, step: int, verdict: Judgement) -> Rollout:
     if step == len(rollout.plan.steps):
         return _enter(rollout, State.PROMOTING, verdict)
-    tests = rollout.tests if rollout.state is State.PENDING else rollout.tests.next_state()
+    tests = rollout.tests if rollout.state is State.PENDING else rollout.tests.next_state(rollout.plan.limits)
     return replace(_enter(rollout, State.CANARY, verdict), step=step, tests=tests)
 
 

@@ -21,16 +21,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts.folder import Ref, replace_file
+from holdfast.artifacts.folder import replace_file
 from holdfast.errors import FencedError, HoldfastError, RolloutError
 from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.game_day import BEGINS
-from holdfast.serving.predictor.settings import Served, ref_text
+from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.drivers.envoy import Envoy
 from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
 from holdfast.serving.rollout.site.launch import ABOUT, SPEC
-from holdfast.serving.rollout.site.servers import Side, Stage, stage
-
+from holdfast.serving.rollout.site.servers import Stage, stage
+from holdfast.serving.rollout.site.side import Side
 
 SOCKET = "site.sock"
 _TICK_SECONDS = 0.05
@@ -51,15 +51,17 @@ class Spec:
 
     def to_json(self) -> dict[str, object]:
         """As JSON values."""
-        sides = {arm: _served_json(getattr(self, arm)) for arm in (STABLE, CANDIDATE)}
+        sides = {arm: getattr(self, arm).as_json() for arm in (STABLE, CANDIDATE)}
         return {**sides, **{k: getattr(self, k) for k in ("slow_ms", "ttl_seconds", "linger_seconds")}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Spec":
         """From `to_json`."""
-        return cls(_served(values[STABLE]), _served(values[CANDIDATE]), **{
-            k: float(values[k]) for k in ("slow_ms", "ttl_seconds", "linger_seconds")
-        })
+        return cls(
+            Served.from_json(values[STABLE]),
+            Served.from_json(values[CANDIDATE]),
+            **{k: float(values[k]) for k in ("slow_ms", "ttl_seconds", "linger_seconds")},
+        )
 
 
 @dataclass
@@ -233,26 +235,6 @@ def _talker(site: Site) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter]
 
 def _side(served: Served) -> Side:
     return Side(served, admit(served.model, served.decision))
-
-
-def _served_json(served: Served) -> dict[str, object]:
-    return {
-        "name": served.name,
-        "version": served.version,
-        "model": ref_text(served.model),
-        "decision": ref_text(served.decision),
-        "game_day": served.game_day,
-    }
-
-
-def _served(values: Mapping[str, Any]) -> Served:
-    return Served(
-        str(values["name"]),
-        int(values["version"]),
-        Ref.parse(values["model"]),
-        Ref.parse(values["decision"]),
-        values["game_day"],
-    )
 
 
 def _tell(state: Path, about: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.artifacts.documents import Transition
-from holdfast.serving.rollout.conduct.conductor import Sample
+from holdfast.serving.rollout.tell.timeline import Sample
 
 _WIDTH, _HEIGHT = 720, 180
 
