@@ -15,6 +15,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.errors import HoldfastError, WorkloadError
+from holdfast.progress import say
 from holdfast.quarantine.commands import app as quarantine
 
 if TYPE_CHECKING:
@@ -410,6 +411,45 @@ def rollout(
     section = _section(config, RolloutPlan, lambda workload: workload.rollout)
     artifact = step(name, out, version=version, tracking=tracking, config=section, seed=seed, game_day=game_day or None)
     _finish(artifact, digest_file, verdict_file, as_json)
+
+
+@app.command(rich_help_panel=SERVING)
+def replay(
+    url: Annotated[str, typer.Option(help="V2 address: http://HOST:PORT/v2/models/NAME/infer.")],
+    rows: Annotated[Path, typer.Option(help="NPZ file whose x are network inputs, for example a bundle's replay.npz.")],
+    classes: Annotated[int, typer.Option(help="Probabilities that an answer must have.", min=2)],
+    attacks: Annotated[
+        Path | None, typer.Option(help="NPZ file of adversarial rows (x, y, fooled) for the candidate's arm.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Client requests per second, all clients together.")] = 200.0,
+    clients: Annotated[int, typer.Option(help="Connections that send them.", min=1, max=1024)] = 8,
+    seconds: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
+    requests: Annotated[int | None, typer.Option(help="End after so many client requests.", min=1)] = None,
+    probe_share: Annotated[
+        float, typer.Option(help="Rows sent to both arms (header x-rollout) per client request; 0: none.", min=0)
+    ] = 0.1,
+    warm: Annotated[int, typer.Option(help="Rows sent to both arms before anything is counted.", min=0)] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds until an answer counts as lost.")] = 10.0,
+    tally: Annotated[Path | None, typer.Option(help="File that always holds the counts so far.")] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the last counts on standard output.")] = False,
+) -> None:
+    """Send held-out rows to a served model at a rate; check and count every answer. SIGTERM ends it well."""
+    from holdfast.serving.rollout import replay as traffic
+    from holdfast.serving.rollout.tally import as_json as written
+
+    if seconds is not None and requests is not None:
+        raise typer.BadParameter("expected --seconds or --requests, found both", param_hint="--seconds")
+    load = traffic.Load(
+        url, rate=rate, clients=clients, seed=seed, seconds=seconds, requests=requests, probe_share=probe_share,
+        warm=warm, timeout=timeout,
+    )  # fmt: skip
+    hostile = traffic.read_attacks(attacks, rows, classes) if attacks else traffic.Attacks()
+    found = traffic.replay(load, traffic.read_rows(rows, classes), hostile, tally)
+    if as_json:
+        typer.echo(written(found).decode().rstrip("\n"))
+    else:
+        say(traffic.line(found))
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------------
