@@ -1,5 +1,6 @@
 """Starts a site as a process of its own, or finds the one that an earlier driver started; light."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -50,10 +51,8 @@ def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
 
 def end(running: Running, driver: LocalDriver) -> None:
     """Ends the site and returns when it is gone."""
-    try:
+    with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now
         driver.ask("end")
-    except RolloutError:
-        pass  # it is gone, or another driver's by now
     driver.close()
     deadline = time.monotonic() + STOP_SECONDS
     while _alive(running.pid) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The traffic of a rollout as a child process (`holdfast replay`), and what it counted, over all drivers so far; light."""
+"""The traffic of a rollout as a child process (`holdfast replay`), and what it counted over all drivers; light."""
 
 import signal
 import subprocess

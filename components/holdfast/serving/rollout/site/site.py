@@ -78,6 +78,8 @@ class Site:
     kept: bool = False
     """The candidate was promoted: no dead-man's switch any more."""
     fired: int = 0
+    talking: int = 0
+    """Open connections: the kernel closes that of a driver that dies."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One change of routes at a time."""
@@ -169,7 +171,10 @@ class Site:
         """The watchdog; returns when the site should end."""
         while not self.ended.is_set():
             now = time.monotonic()
-            if now - self.heard > self.spec.linger_seconds:
+            if self.talking:
+                self.heard = now
+            elif now - self.heard > self.spec.linger_seconds:
+                _say(f"no driver for {self.spec.linger_seconds:g} s: this site ends")
                 return
             exposed = self.driver.desired.weight or self.driver.desired.shadow
             if exposed and not self.kept and now > self.expires:
@@ -224,11 +229,15 @@ async def _serve(state: Path, folder: Path, spec: Spec) -> int:
 
 def _talker(site: Site) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, ValueError, asyncio.IncompleteReadError):
-            while line := await reader.readline():
-                writer.write(json.dumps(await site.answer(line)).encode() + b"\n")
-                await writer.drain()
-        writer.close()
+        site.talking += 1
+        try:
+            with contextlib.suppress(ConnectionError, ValueError, asyncio.IncompleteReadError):
+                while line := await reader.readline():
+                    writer.write(json.dumps(await site.answer(line)).encode() + b"\n")
+                    await writer.drain()
+        finally:
+            site.talking -= 1
+            writer.close()
 
     return talk
 
