@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, WEIGHTS
+from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, WEIGHTS
 from holdfast.serving.rollout.judge.intervals import newcombe_upper
 
 Floats = NDArray[np.float64]
@@ -115,8 +115,13 @@ def counts(traffic: Traffic, *, runs: int, seed: int) -> Iterator[tuple[Ints, In
 
 def values(k_c: Ints, k_s: Ints, c: int, b: int) -> Floats:
     """The evidence of TwoArm after each look at k_c of c and k_s of b failures, float64[runs, looks]."""
-    logs = np.cumsum(log_factors(k_c, k_s, c, b), axis=1)
-    return np.asarray(np.exp(np.minimum(logs, 600)) @ np.array(WEIGHTS))
+    factors, found = log_factors(k_c, k_s, c, b), np.empty(k_c.shape)
+    logs: Floats = np.full((len(k_c), len(WEIGHTS)), np.log(1 - RESERVE))
+    kept = RESERVE * RESERVE_LASTS / (RESERVE_LASTS + c * np.arange(k_c.shape[1] + 1.0))
+    for i in range(k_c.shape[1]):
+        logs = np.logaddexp(logs + factors[:, i], np.log(kept[i] - kept[i + 1]))
+        found[:, i] = np.exp(np.minimum(logs, 600)) @ np.array(WEIGHTS) + kept[i + 1]
+    return found
 
 
 def log_factors(k_c: Ints, k_s: Ints, c: int, b: int) -> Floats:
