@@ -311,6 +311,7 @@ class Controller:
                 seen = replace(self.driver.observe(), probes=self.probes())
             except RolloutError:
                 continue
+            rollout = machine.count(rollout, seen)
             self.watcher.looked(rollout, seen)
 
     def _checkpoint(self, rollout: Rollout) -> None:
