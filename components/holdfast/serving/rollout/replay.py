@@ -220,7 +220,7 @@ def _read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
     return reply if arm is None else replace(reply, version=arm.decode(errors="replace"))
 
 
-class _Times:
+class Times:
     """A histogram of milliseconds whose edges lie 2 % apart, from 0.01 ms on."""
 
     _LOWEST, _GROWTH = 0.01, math.log(1.02)
@@ -230,11 +230,13 @@ class _Times:
         self._max = 0.0
 
     def add(self, milliseconds: float) -> None:
+        """One more."""
         bucket = math.ceil(math.log(max(milliseconds, self._LOWEST) / self._LOWEST) / self._GROWTH)
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
         self._max = max(self._max, milliseconds)
 
     def latency(self) -> Latency:
+        """Percentiles of all so far."""
         p50, p95, p99 = (self._percentile(share) for share in (0.5, 0.95, 0.99))
         return Latency(p50, p95, p99, round(self._max, 3))
 
@@ -260,7 +262,7 @@ class _Counts:
     failures: dict[str, int] = field(default_factory=dict)
     first_failure: str | None = None
     answers: dict[str, int] = field(default_factory=dict)
-    times: _Times = field(default_factory=_Times)
+    times: Times = field(default_factory=Times)
     pairs: int = 0
     gained: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
