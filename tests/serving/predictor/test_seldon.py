@@ -31,7 +31,8 @@ FACE = "holdfast.serving.predictor.seldon_face"
 OPTIONS = Options(temperature=2.0, max_rows=8)
 
 pytestmark = pytest.mark.skipif(
-    not (ENVIRONMENT / ".done").exists(), reason=f"{ENVIRONMENT}: expected Seldon's environment: make .venv-seldon/.done"
+    not (ENVIRONMENT / ".done").exists(),
+    reason=f"{ENVIRONMENT}: expected Seldon's environment: make .venv-seldon/.done",
 )
 
 

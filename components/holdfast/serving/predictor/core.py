@@ -182,7 +182,7 @@ def _is_finite(numbers: NDArray[np.generic]) -> bool:
 
 def _are_finite(low: np.generic, high: np.generic) -> bool:
     """Whether an array with this minimum and maximum is finite: NaN is the minimum of whatever holds it."""
-    return math.isfinite(low) and math.isfinite(high)  # type: ignore[arg-type]
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def _bounds(spec: InputSpec) -> tuple[float, float] | None:

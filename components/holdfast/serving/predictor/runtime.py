@@ -19,7 +19,6 @@ from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 from numpy.typing import NDArray
 
-from holdfast.artifacts.folder import Ref
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.serving.predictor.core import Answer, Predictor, admit, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
@@ -66,7 +65,7 @@ class HoldfastModel(MLModel):
 
         async def predict(payload: InferenceRequest) -> InferenceResponse:
             payload.inputs = [_tensor(_checked(self._predictor, payload))]
-            return await batched(payload)  # type: ignore[no-any-return]
+            return await batched(payload)
 
         self.predict = predict  # type: ignore[method-assign]
 

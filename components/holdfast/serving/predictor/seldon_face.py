@@ -32,7 +32,7 @@ THREADS = 4
 _GRACE_SECONDS = 3
 
 
-class RefusedRequestError(SeldonMicroserviceException):  # type: ignore[misc]
+class RefusedRequestError(SeldonMicroserviceException):
     """An answer that was not given; unlike its parent it also says why over gRPC."""
 
     def __str__(self) -> str:
