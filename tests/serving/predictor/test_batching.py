@@ -1,4 +1,4 @@
-"""MLServer's adaptive batching around the runtime: answers stay what they are, and nobody pays for another's mistake."""
+"""MLServer's adaptive batching: answers stay what they are, and nobody pays for another's mistake."""
 
 import asyncio
 import json

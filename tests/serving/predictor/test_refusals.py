@@ -1,4 +1,4 @@
-"""A server that must not serve does not start, however it is started: plain `mlserver start`, with a pool or without."""
+"""A server that must not serve does not start, also by plain `mlserver start`, with a pool of workers or without."""
 
 import asyncio
 import contextlib

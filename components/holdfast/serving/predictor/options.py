@@ -38,15 +38,16 @@ class Options:
         unknown = sorted(set(given) - known)
         if unknown:
             raise WorkloadError(f"option {unknown[0]!r}: expected one of {', '.join(sorted(known))}")
-        _refuse_unless(
-            _is_number(given, "temperature", *_TEMPERATURES), given, "temperature", "a number in [0.001, 1000]"
-        )
-        _refuse_unless(
-            _is_count(given, "decimals", 0, _LARGEST_DECIMALS), given, "decimals", "a whole number in [0, 9]"
-        )
-        rows = f"a whole number in [1, {_LARGEST_ROWS}]"
-        _refuse_unless(_is_count(given, "max_rows", 1, _LARGEST_ROWS), given, "max_rows", rows)
-        _refuse_unless(isinstance(given.get("label_only", False), bool), given, "label_only", "true or false")
+        low, high = _TEMPERATURES
+        good = {
+            "temperature": (_is_number(given, "temperature", low, high), f"a number in [{low:g}, {high:g}]"),
+            "decimals": (_is_count(given, "decimals", 0, _LARGEST_DECIMALS), "a whole number in [0, 9]"),
+            "max_rows": (_is_count(given, "max_rows", 1, _LARGEST_ROWS), f"a whole number in [1, {_LARGEST_ROWS}]"),
+            "label_only": (isinstance(given.get("label_only", False), bool), "true or false"),
+        }
+        for name, (is_good, expected) in good.items():
+            if not is_good:
+                raise WorkloadError(f"option {name!r}: expected {expected}, found {given[name]!r}")
         return cls(**given)  # type: ignore[arg-type]
 
     def told(self) -> dict[str, object]:
@@ -63,8 +64,3 @@ def _is_number(given: Mapping[str, object], name: str, least: float, most: float
 def _is_count(given: Mapping[str, object], name: str, least: int, most: int) -> bool:
     value = given.get(name, least)
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _refuse_unless(good: bool, given: Mapping[str, object], name: str, expected: str) -> None:
-    if not good:
-        raise WorkloadError(f"option {name!r}: expected {expected}, found {given[name]!r}")
