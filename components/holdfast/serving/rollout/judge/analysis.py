@@ -17,11 +17,11 @@ from holdfast.serving.rollout.judge.intervals import newcombe_upper
 from holdfast.serving.rollout.judge.latency import p95_edge
 
 ALPHA_SHARES = {
-    "errors": 0.5,
+    "errors": 0.6,
     "service": 0.05,
     "broken": 0.05,
-    "slow": 0.2,
-    "disagreement": 0.1,
+    "slow": 0.15,
+    "disagreement": 0.05,
     "drift": 0.05,
     "attack": 0.05,
 }
