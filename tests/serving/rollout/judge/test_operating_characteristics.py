@@ -6,11 +6,23 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks.operating import ALPHA, TABLE, Found, Traffic, simulate, values
+from benchmarks.operating import (
+    ALPHA,
+    FAMILY,
+    TABLE,
+    Found,
+    Traffic,
+    drift_values,
+    family,
+    one_arm_values,
+    simulate,
+    values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.serving.rollout.judge.eprocess import TwoArm
+from holdfast.serving.rollout.judge.drift import PredictionDrift
+from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
 
 RUNS = 20_000
 HEALTHY = Traffic(0.01, 0.01, 2000)
@@ -84,6 +96,27 @@ def test_the_simulation_computes_what_the_judge_computes(sizes, rates, seed):
         expected.append(test.value)
     found = values(k_c, k_s, *sizes)[0]
     assert np.minimum(found, 1e250) == pytest.approx(np.minimum(expected, 1e250), rel=1e-6)
+
+
+@given(seed=st.integers(0, 999), limit=st.floats(0.01, 0.6))
+def test_the_simulation_computes_what_the_judge_computes_on_pairs(seed, limit):
+    rng = np.random.default_rng(seed)
+    hits, gained, lost = rng.integers(0, 9, (1, 6)), rng.integers(0, 3, (1, 6, 4)), rng.integers(0, 3, (1, 6, 4))
+    share, drift, expected = OneArm(limit), PredictionDrift(limit, classes=4), []
+    for i in range(6):
+        share = share.add(int(hits[0, i]), 9)
+        drift = drift.add(tuple(gained[0, i].tolist()), tuple(lost[0, i].tolist()), 9)
+        expected.append((share.value, drift.value))
+    found = np.stack([one_arm_values(hits, 9, limit)[0], drift_values(gained, lost, 9, limit)[0]], axis=1)
+    assert found == pytest.approx(np.array(expected), rel=1e-9)
+
+
+def test_all_tests_together_rarely_end_a_healthy_rollout():
+    runs = 4000
+    found = family(runs=runs, seed=9)
+    assert found["any"] <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / runs)
+    for name, share in FAMILY.items():
+        assert found[name] <= ALPHA * share + 3 * np.sqrt(ALPHA * share / runs), name
 
 
 def test_a_recorded_stream_gives_the_same_decision_whenever_it_is_replayed():

@@ -36,7 +36,8 @@ RESERVE = 0.3
 """Share of the wealth that is not staked at the start."""
 RESERVE_LASTS = 100
 """After so many answers of the candidate half of the reserve is staked, after n times as many n / (n + 1) of it."""
-_SHARES: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+SHARES: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Alternatives of OneArm: so far between the limit and certainty, with equal stakes."""
 _LEAST = 1e-18
 """Terms below this share of a sum are not added to it."""
 _HIGHEST = 690.0
@@ -81,20 +82,20 @@ class OneArm:
     """Is a rate above `limit`?"""
 
     limit: float
-    logs: tuple[float, ...] = (0.0,) * len(_SHARES)
+    logs: tuple[float, ...] = (0.0,) * len(SHARES)
 
     def add(self, hits: int, trials: int) -> Self:
         """The test after `trials` more with `hits` of what should be rare."""
         if not 0 < self.limit < 1:
             return self
-        rates = (self.limit + (1 - self.limit) * share for share in _SHARES)
+        rates = (self.limit + (1 - self.limit) * share for share in SHARES)
         more = (_log_ratio(hits, trials, rate, self.limit) for rate in rates)
         return type(self)(self.limit, tuple(x + y for x, y in zip(self.logs, more, strict=True)))
 
     @property
     def value(self) -> float:
         """Evidence against "at most the limit"; at most 1e300."""
-        return mixed(self.logs, (1 / len(_SHARES),) * len(_SHARES))
+        return mixed(self.logs, (1 / len(SHARES),) * len(SHARES))
 
 
 def reserve(judged: int) -> float:
