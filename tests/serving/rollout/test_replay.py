@@ -18,7 +18,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -469,6 +469,7 @@ TALLIES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(tally=TALLIES)
 def test_a_tally_is_read_as_it_was_written(tally: Tally, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / f"tally-{os.getpid()}"
@@ -560,6 +561,7 @@ def test_another_address_than_http_is_refused(url: str) -> None:
 # --- what it is built of ----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(row=arrays(np.float32, (1, 6), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_a_row_arrives_as_the_very_same_float32(row: np.ndarray) -> None:
     sent = json.loads(body(row))["inputs"][0]
@@ -567,6 +569,7 @@ def test_a_row_arrives_as_the_very_same_float32(row: np.ndarray) -> None:
     assert (np.array(sent["data"], dtype=np.float32) == row.ravel()).all()
 
 
+@settings(deadline=None)
 @given(parts=st.lists(st.binary(min_size=1, max_size=40), max_size=6), cut=st.integers(0, 400))
 def test_an_answer_in_chunks_is_whole_or_waited_for(parts: list[bytes], cut: int) -> None:
     data = CHUNKED + b"".join(b"%X;x=y\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\nTrailer: 1\r\n\r\n"
@@ -579,6 +582,7 @@ def test_an_answer_in_chunks_is_whole_or_waited_for(parts: list[bytes], cut: int
             read_answer(data[:cut], ended=True)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.floats(0.02, 1e5), min_size=1, max_size=200))
 def test_percentiles_are_at_most_two_percent_too_high(values: list[float]) -> None:
     times = Times()
