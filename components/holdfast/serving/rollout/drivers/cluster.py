@@ -1,9 +1,7 @@
 """From a target file to a driver and a store that are ready to be used."""
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube, Resource, from_kubeconfig, in_cluster
@@ -30,7 +28,7 @@ def reach(target: Target) -> Kube:
     """
     if target.kubeconfig is None:
         return Kube(in_cluster())
-    return Kube(from_kubeconfig(Path(os.path.expanduser(target.kubeconfig)), target.context))
+    return Kube(from_kubeconfig(target.kubeconfig.expanduser(), target.context))
 
 
 def place(target: Target) -> tuple[Resource, str]:
