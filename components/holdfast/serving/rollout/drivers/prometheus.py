@@ -104,7 +104,9 @@ class Prometheus:
         answered, failed = _total(parts), _total(failures)
         if failed > answered:
             raise RolloutError(f"{self._where}: expected at most {answered} failures of the {role}, found {failed}")
-        return Arm(answered, failed, timed, within), edges, up
+        absorbed = _total(self._samples(item, labels, now, needed=True) for item in chosen.absorbed)
+        more = max(absorbed - failed, 0)
+        return Arm(answered + more, failed + more, timed, within), edges, up
 
     def _times(self, labels: Mapping[str, str], now: float) -> tuple[tuple[float, ...], int, tuple[int, ...]]:
         """Edges in ms, answers timed, and how many came within each edge."""

@@ -5,6 +5,7 @@ out whose pods are not. Therefore a rollback removes the candidate's predictor a
 nothing counts as done before the VirtualService says so.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -19,19 +20,22 @@ from holdfast.serving.rollout.drivers.kube import (
     Operation,
     Resource,
     annotate,
+    annotations,
     edit,
     holds,
     pointer,
     wait_until,
 )
 from holdfast.serving.rollout.drivers.split import MIRRORED, Split
-from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, PREFIX, Wall, renewed, require_fence
+from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, PREFIX, Wall, compact, renewed, require_fence
 from holdfast.serving.rollout.drivers.target import SeldonV1 as Names
 from holdfast.serving.rollout.judge.counters import Snapshot
 
 ARMS = f"{PREFIX}arms"
 """`STABLE/CANDIDATE`: what the watchdog needs to know."""
 AVAILABLE = "Available"
+CHAMPION = f"{PREFIX}champion"
+"""What stable was before it was given the candidate's model: the way back from a promotion."""
 _GRAPH_KEYS = ("graph", "componentSpecs", "svcOrchSpec")
 """What decides which model a predictor serves, and how."""
 
@@ -59,13 +63,15 @@ class SeldonV1:
         return deployments_in(self.namespace)
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """Adds the candidate without traffic and returns when its pods are ready.
+        """Adds the candidate without traffic, if it is not there, and returns when its pods are ready.
+
+        It begins a rollout: what an earlier one kept for its way back is forgotten.
 
         Raises:
             RolloutError: they were not within `seconds`.
             FencedError: a newer driver has taken over.
         """
-        self._edit(lambda found: self._change(found, 0, False))
+        self._edit(self._added)
         wait_until(lambda: self._not_ready(self._found()), seconds, self.names.deployment)
 
     def apply(self, weight: int, shadow: bool) -> None:
@@ -80,8 +86,10 @@ class SeldonV1:
         if weight and shadow:
             raise RolloutError("seldon-v1: a candidate gets live traffic or a mirror of it, found both asked for")
         self._split.note(self._found() if weight and self._split.mark is None else None, weight)
-        self._edit(lambda found: self._change(found, weight, shadow))
-        self._settle(weight, shadow)
+        after = self._edit(lambda found: self._change(found, weight, shadow))
+        self._settle(
+            *((weight, shadow) if _index(predictors(after), self.names.candidate.name) is not None else (0, False))
+        )
 
     def observe(self) -> Snapshot:
         """The provider's counters, with what the object and the routes say; without that when the API is away."""
@@ -102,19 +110,24 @@ class SeldonV1:
         )
 
     def remove_candidate(self) -> None:
-        """One patch: the candidate's predictor goes, stable gets 100. Then the routes must say so too."""
+        """One patch: the candidate's predictor goes, stable gets 100 and, if a promotion had begun, its own model back.
+
+        Then the routes must say so too.
+        """
         self._removed = True
-        self._edit(self._without_candidate)
+        self._edit(self._taken_out)
         self._settle(0, False)
 
     def promote(self) -> None:
         """Stable becomes what the candidate is, is waited for, and only then is the candidate's predictor removed.
 
-        Every step looks whether it is done already, so that it can be called again after any crash.
+        Every step looks whether it is done already, so that it can be called again after any crash. What stable was
+        is kept until the next rollout begins, so that `remove_candidate` can still bring it back.
         """
         self._edit(self._stable_as_candidate)
         wait_until(lambda: self._behind(self._found(), self.names.stable), self.settle, self.names.deployment)
-        self.remove_candidate()
+        self._edit(self._without_candidate)
+        self._settle(0, False)
 
     def health(self) -> Health:
         """Whether the API answers, and whose pods are ready by the object's status."""
@@ -135,6 +148,15 @@ class SeldonV1:
         require_fence(found, self.fence)
         return found
 
+    def _added(self, found: Json) -> list[Operation]:
+        require_fence(found, self.fence)
+        here = predictors(found)
+        candidate = _index(here, self.names.candidate.name)
+        template = self.names.candidate.model_dump(mode="json")
+        if candidate is not None and holds(here[candidate]["graph"], template["graph"]):
+            return []
+        return [*self._change(found, 0, False), *annotate(found, {CHAMPION: None})]
+
     def _change(self, found: Json, weight: int, shadow: bool) -> list[Operation]:
         """What makes the object say `weight` and `shadow`, and keeps the dead-man's switch from tripping."""
         require_fence(found, self.fence)
@@ -144,6 +166,8 @@ class SeldonV1:
             raise RolloutError(f"{self.names.deployment}: expected a predictor {self.names.stable!r}, found none")
         wanted = deepcopy(here)
         template = self.names.candidate.model_dump(mode="json")
+        if candidate is None and weight == 100 and holds(here[stable]["graph"], template["graph"]):
+            return []  # promoted already: stable is the candidate
         if candidate is None:
             candidate = len(wanted)
             wanted.append(template)
@@ -204,8 +228,16 @@ class SeldonV1:
 
     def _without_candidate(self, found: Json) -> list[Operation]:
         require_fence(found, self.fence)
-        notes = {FENCE: str(self.fence), EXPIRES: None, MIRRORED: None, ARMS: None}
-        return [*removal(found, self.names.stable, self.names.candidate.name), *annotate(found, notes)]
+        notes: dict[str, str | None] = {FENCE: str(self.fence), EXPIRES: None, MIRRORED: None, ARMS: None}
+        return [*removal(found, self.names.stable, self.names.candidate.name, {}), *annotate(found, notes)]
+
+    def _taken_out(self, found: Json) -> list[Operation]:
+        require_fence(found, self.fence)
+        notes = {FENCE: str(self.fence), **dict.fromkeys((EXPIRES, MIRRORED, ARMS, CHAMPION))}
+        return [
+            *removal(found, self.names.stable, self.names.candidate.name, champion_of(found)),
+            *annotate(found, notes),
+        ]
 
     def _stable_as_candidate(self, found: Json) -> list[Operation]:
         require_fence(found, self.fence)
@@ -223,6 +255,8 @@ class SeldonV1:
         wanted[stable] |= {key: here[candidate][key] for key in _GRAPH_KEYS if key in here[candidate]}
         expires = renewed(found, self.wall(), self.time_to_live) if _used(here[candidate]) else None
         notes = {FENCE: str(self.fence), EXPIRES: expires}
+        if CHAMPION not in annotations(found):
+            notes[CHAMPION] = compact({key: here[stable][key] for key in _GRAPH_KEYS if key in here[stable]})
         moves = [*_tests(here), *_moves(here, wanted)] if wanted != here else []
         return [*moves, *annotate(found, notes)]
 
@@ -295,18 +329,36 @@ def broken_rule(here: Sequence[Mapping[str, object]]) -> str | None:
     return None
 
 
-def removal(found: Json, stable: str, candidate: str) -> list[Operation]:
-    """One patch's worth: stable gets 100, the candidate's predictor goes; nothing when it is so already."""
+def removal(found: Json, stable: str, candidate: str, champion: Json) -> list[Operation]:
+    """One patch's worth: stable gets 100 and is `champion` again, where that is given; the candidate's predictor goes.
+
+    Nothing when it is so already.
+    """
     here = predictors(found)
     kept, gone = _index(here, stable), _index(here, candidate)
     if kept is None:
         raise RolloutError(f"{found['metadata']['name']}: expected a predictor {stable!r}, found none")
-    if gone is None and here[kept].get("traffic", 100) == 100:
+    wanted = {"traffic": 100, **champion}
+    if gone is None and all(here[kept].get(key, 100) == value for key, value in wanted.items()):
         return []
-    operations: list[Operation] = [*_tests(here), _set(kept, "traffic", 100)]
+    operations: list[Operation] = [*_tests(here), *(_set(kept, key, value) for key, value in wanted.items())]
     if gone is not None:
         operations.append({"op": "remove", "path": pointer("spec", "predictors", gone)})
     return operations
+
+
+def champion_of(found: Json) -> Json:
+    """What stable was before a promotion began, if one did."""
+    text = annotations(found).get(CHAMPION)
+    if text is None:
+        return {}
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise RolloutError(f"{found['metadata']['name']}: expected JSON in {CHAMPION}, found {text[:40]!r}")
+    return kept
 
 
 def deployments_of(found: Json) -> dict[str, str]:

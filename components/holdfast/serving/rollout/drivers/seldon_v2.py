@@ -21,19 +21,21 @@ from holdfast.serving.rollout.drivers.kube import (
     PassingError,
     Resource,
     annotate,
+    annotations,
     edit,
     holds,
     pointer,
     wait_until,
 )
+from holdfast.serving.rollout.drivers.seldon_v1 import CHAMPION, champion_of
 from holdfast.serving.rollout.drivers.split import MIRRORED, Split
-from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, Wall, renewed, require_fence
+from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, Wall, compact, renewed, require_fence
 from holdfast.serving.rollout.drivers.target import SeldonV2 as Names
 from holdfast.serving.rollout.judge.counters import Snapshot
 
 STEADY_SECONDS = 5.0
 """A Model that was changed counts as served when it has said Ready for so long: its status has no generation."""
-_SERVED = ("storageUri", "artifactVersion", "modelType", "requirements", "parameters", "schemaUri", "secretName")
+SERVED = ("storageUri", "artifactVersion", "modelType", "requirements", "parameters", "schemaUri", "secretName")
 """What decides which model is served, and how; not how often."""
 _API = "mlops.seldon.io/v1alpha1"
 
@@ -68,7 +70,9 @@ class SeldonV2:
             self._edit(lambda found: annotate(found, {FENCE: str(self.fence)}))
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """Adds the candidate's Model and returns when both Models are ready.
+        """Adds the candidate's Model, if it is not there, and returns when both Models are ready.
+
+        It begins a rollout: what an earlier one kept for its way back is forgotten.
 
         Raises:
             RolloutError: they were not within `seconds`, or the Model is there with another content: one is never
@@ -76,7 +80,7 @@ class SeldonV2:
             FencedError: a newer driver has taken over.
         """
         self.take_over()
-        self._require_model_fence()
+        edit(self.kube, self.models, self.names.stable, self._begun)
         body = {"apiVersion": _API, "kind": "Model", "metadata": {"name": self.names.candidate.name}}
         spec = self.names.candidate.model_dump(mode="json")["spec"]
 
@@ -105,6 +109,8 @@ class SeldonV2:
             self._split.note(None, 0)
             self._delete()
             return
+        if weight == 100 and self._promoted():
+            return
         self._split.note(self._ensure(), weight)
         self._edit(lambda found: self._change(found, weight, shadow))
         wait_until(lambda: self._differs(shadow), self.settle, self.names.experiment)
@@ -127,8 +133,13 @@ class SeldonV2:
         )
 
     def remove_candidate(self) -> None:
-        """Deletes the Experiment and returns when it is gone, its finalizer done."""
+        """Gives the stable Model its own content back, if a promotion had begun, and deletes the Experiment.
+
+        Returns when it is gone, its finalizer done.
+        """
         self._removed = True
+        with suppress(MissingError):
+            edit(self.kube, self.models, self.names.stable, self._as_before)
         self._delete()
 
     def promote(self) -> None:
@@ -141,7 +152,7 @@ class SeldonV2:
         with suppress(MissingError):
             self._edit(lambda found: annotate(found, self._notes(found, 0)))
         wait_until(self._not_steady, self.settle, self.names.stable)
-        self.remove_candidate()
+        self._delete()
 
     def health(self) -> Health:
         """Whether the API answers, and which Models are ready."""
@@ -168,6 +179,10 @@ class SeldonV2:
 
     def _require_model_fence(self) -> None:
         require_fence(self.kube.get(self.models, self.names.stable), self.fence)
+
+    def _begun(self, found: Json) -> list[Operation]:
+        require_fence(found, self.fence)
+        return annotate(found, {CHAMPION: None})
 
     def _ensure(self) -> Json:
         """The Experiment; a new one sends everything to stable, so that a driver that is overtaken between looking
@@ -260,15 +275,29 @@ class SeldonV2:
 
     def _as_candidate(self, found: Json, source: Json) -> list[Operation]:
         require_fence(found, self.fence)
-        here = found["spec"]
-        operations: list[Operation] = [
-            {"op": "add", "path": pointer("spec", key), "value": source[key]}
-            for key in _SERVED
-            if key in source and here.get(key) != source[key]
-        ]
-        gone = [key for key in _SERVED if key in here and key not in source]
-        operations += [{"op": "remove", "path": pointer("spec", key)} for key in gone]
-        return [*operations, *annotate(found, {FENCE: str(self.fence)})]
+        notes = {FENCE: str(self.fence)}
+        if CHAMPION not in annotations(found):
+            notes[CHAMPION] = compact({key: found["spec"][key] for key in SERVED if key in found["spec"]})
+        return [*served_as(found, source), *annotate(found, notes)]
+
+    def _as_before(self, found: Json) -> list[Operation]:
+        require_fence(found, self.fence)
+        champion = champion_of(found)
+        back = served_as(found, champion) if champion else []
+        return [*back, *annotate(found, {FENCE: str(self.fence), CHAMPION: None})]
+
+    def _promoted(self) -> bool:
+        """Whether the stable Model is the candidate's already, and the Experiment gone."""
+        here, there = (
+            self.kube.get(self.models, name)["spec"] for name in (self.names.stable, self.names.candidate.name)
+        )
+        if any(here.get(key) != there.get(key) for key in SERVED):
+            return False
+        try:
+            self.kube.get(self.experiments, self.names.experiment)
+        except MissingError:
+            return True
+        return False
 
     def _not_steady(self) -> str | None:
         found = self.kube.get(self.models, self.names.stable)
@@ -316,6 +345,18 @@ def models_in(namespace: str) -> Resource:
 def experiments_in(namespace: str) -> Resource:
     """Experiments of a namespace."""
     return Resource("mlops.seldon.io", "v1alpha1", "experiments", namespace)
+
+
+def served_as(found: Json, source: Json) -> list[Operation]:
+    """Operations that make a Model serve what `source` says."""
+    here = found["spec"]
+    operations: list[Operation] = [
+        {"op": "add", "path": pointer("spec", key), "value": source[key]}
+        for key in SERVED
+        if key in source and here.get(key) != source[key]
+    ]
+    gone = [key for key in SERVED if key in here and key not in source]
+    return [*operations, *({"op": "remove", "path": pointer("spec", key)} for key in gone)]
 
 
 def _is(found: Json, *conditions: str) -> bool:

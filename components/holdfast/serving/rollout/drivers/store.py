@@ -16,6 +16,8 @@ from typing import Any, Self
 from holdfast.errors import FencedError, RolloutError
 from holdfast.serving.rollout.drivers.driver import State
 from holdfast.serving.rollout.drivers.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
+from holdfast.serving.rollout.judge import machine
+from holdfast.serving.rollout.judge.machine import TERMINAL
 
 PREFIX = "holdfast.dev/"
 STATE = f"{PREFIX}state"
@@ -24,6 +26,8 @@ HOLDER = f"{PREFIX}holder"
 EXPIRES = f"{PREFIX}expires-at"
 HISTORY = f"{PREFIX}history"
 ROLLED_BACK = f"{PREFIX}rolled-back"
+"""Model -> the decision under which it was rolled back."""
+SUBJECT = f"{PREFIX}rollout"
 
 MAX_STATE_BYTES = 128 * 2**10
 """Kubernetes allows 256 KiB for all annotations of an object."""
@@ -34,6 +38,17 @@ Wall = Callable[[], float]
 """Seconds since 1970; only for what another process compares with its own clock."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is rolled out: a model, let in by a decision of the gate. With a new decision it is a new rollout."""
+
+    digest: str
+    decision: str
+
+    def __str__(self) -> str:
+        return f"{self.digest}@{self.decision}"
+
+
 @dataclass
 class AnnotationStore:
     """Implements `holdfast.serving.rollout.drivers.driver.Store` on one object."""
@@ -41,29 +56,37 @@ class AnnotationStore:
     kube: Kube
     resource: Resource
     name: str
+    what: Subject
     fence: int
     state: State | None
     """What the driver before this one wrote last."""
     wall: Wall = field(default=time.time, repr=False)
 
     @classmethod
-    def open(cls, kube: Kube, resource: Resource, name: str, wall: Wall = time.time) -> Self:
+    def open(cls, kube: Kube, resource: Resource, name: str, what: Subject, wall: Wall = time.time) -> Self:
         """Takes the next fence; every driver before is refused from now on.
 
+        The state of an earlier rollout that has ended is forgotten when this is another one.
+
         Raises:
-            RolloutError: the object is not there or cannot be written, or its annotations have no meaning.
+            RolloutError: the object is not there or cannot be written, its annotations have no meaning, another
+                rollout is under way, or this very model was rolled back under this very decision.
         """
         holder = secrets.token_hex(8)
 
         def take(found: Json) -> Sequence[Operation]:
             if annotations(found).get(HOLDER) == holder:
                 return ()
-            return annotate(found, {FENCE: str(fence_of(found) + 1), HOLDER: holder})
+            notes: dict[str, str | None] = {FENCE: str(fence_of(found) + 1), HOLDER: holder}
+            if annotations(found).get(SUBJECT) != str(what):
+                _require_free(found, what)
+                notes |= {SUBJECT: str(what), STATE: None}
+            return annotate(found, notes)
 
         found = edit(kube, resource, name, take)
-        return cls(kube, resource, name, fence_of(found), _read(found, STATE, dict), wall)
+        return cls(kube, resource, name, what, fence_of(found), _read(found, STATE, dict), wall)
 
-    def write(self, kind: str, state: State, **facts: object) -> None:
+    def write(self, kind: str, state: State, /, **facts: object) -> None:
         """Keeps `state`; what is not a `look` also becomes a line of the history.
 
         Raises:
@@ -80,6 +103,8 @@ class AnnotationStore:
             values: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
             if kind != "look":
                 values[HISTORY] = longer(found, line)
+            if state.get("state") == machine.State.ROLLED_BACK:
+                values[ROLLED_BACK] = _condemned(found, self.what)
             return annotate(found, values)
 
         edit(self.kube, self.resource, self.name, keep)
@@ -88,26 +113,27 @@ class AnnotationStore:
         """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and what was told with it."""
         return _read(self.kube.get(self.resource, self.name), HISTORY, list) or []
 
-    def condemn(self, digest: str, decision: str) -> None:
-        """Remembers that the model `digest`, let in by the gate's `decision`, was rolled back.
 
-        Raises:
-            RolloutError, FencedError: as `write`.
-        """
+def _require_free(found: Json, what: Subject) -> None:
+    """A new rollout begins after the one before has ended, and not with what was rolled back already."""
+    name = found["metadata"]["name"]
+    earlier = _read(found, STATE, dict)
+    if earlier is not None and earlier.get("state") not in TERMINAL:
+        other = annotations(found).get(SUBJECT)
+        raise RolloutError(
+            f"{name}: expected no other rollout, found {other} in {earlier.get('state')}: abort it first"
+        )
+    if (_read(found, ROLLED_BACK, dict) or {}).get(what.digest) == what.decision:
+        raise RolloutError(
+            f"{name}: expected a new decision of the gate, found {what.digest}, rolled back under {what.decision!r}"
+        )
 
-        def keep(found: Json) -> Sequence[Operation]:
-            require_fence(found, self.fence)
-            known = _read(found, ROLLED_BACK, dict) or {}
-            kept = {key: value for key, value in known.items() if key != digest}
-            last = list(kept.items())[-(MAX_ROLLED_BACK - 1) :]
-            return annotate(found, {ROLLED_BACK: compact(dict([*last, (digest, decision)]), keep_order=True)})
 
-        edit(self.kube, self.resource, self.name, keep)
-
-    def condemned(self, digest: str, decision: str) -> bool:
-        """Whether this very decision was rolled back already; a new decision gives the model a new chance."""
-        known = _read(self.kube.get(self.resource, self.name), ROLLED_BACK, dict) or {}
-        return bool(known.get(digest) == decision)
+def _condemned(found: Json, what: Subject) -> str:
+    """Those rolled back, with one more, newest last."""
+    known = {key: value for key, value in (_read(found, ROLLED_BACK, dict) or {}).items() if key != what.digest}
+    last = list(known.items())[-(MAX_ROLLED_BACK - 1) :]
+    return compact(dict([*last, (what.digest, what.decision)]), keep_order=True)
 
 
 def fence_of(found: Json) -> int:

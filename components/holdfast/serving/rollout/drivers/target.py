@@ -66,6 +66,8 @@ class SeriesSet(Section):
     """Added up: answers and failures together."""
     failed: tuple[Series, ...] = Field(min_length=1)
     """Added up; also counted in `answered`."""
+    absorbed: tuple[Series, ...] = ()
+    """Added up: what a retry at the other arm hid from clients. A failure in any case, also where `failed` has less."""
     buckets: Series | None = None
     """A histogram's `_bucket`."""
     bucket_ms: float = Field(1000.0, gt=0)
@@ -81,8 +83,13 @@ SETS: dict[SetName, SeriesSet] = {
     "envoy": SeriesSet(
         answered=(Series(metric="envoy_cluster_endpoint_rq_success"), Series(metric="envoy_cluster_endpoint_rq_error")),
         failed=(Series(metric="envoy_cluster_endpoint_rq_error"),),
+        absorbed=(Series(metric="envoy_cluster_upstream_rq_retry"),),
         buckets=Series(metric="envoy_cluster_upstream_rq_time_bucket"),
         bucket_ms=1.0,
+        routed=Series(
+            metric="envoy_cluster_upstream_rq_completed",
+            labels={"envoy_cluster_name": "stable|candidate_then_stable"},
+        ),
         mirrored=Series(metric="envoy_cluster_upstream_rq_completed", labels={"envoy_cluster_name": "candidate"}),
         ejections=Series(
             metric="envoy_cluster_outlier_detection_ejections_enforced_total",

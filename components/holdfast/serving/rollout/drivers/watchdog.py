@@ -19,8 +19,8 @@ from holdfast.serving.rollout.drivers.kube import (
     annotations,
     edit,
 )
-from holdfast.serving.rollout.drivers.seldon_v1 import ARMS, deployments_in, removal
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
+from holdfast.serving.rollout.drivers.seldon_v1 import ARMS, CHAMPION, champion_of, deployments_in, removal
+from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in, served_as
 from holdfast.serving.rollout.drivers.split import MIRRORED
 from holdfast.serving.rollout.drivers.store import (
     EXPIRES,
@@ -115,7 +115,7 @@ def _deployments(kube: Kube, namespace: str) -> list[tuple[Json, TakeOut]]:
                 return ()
             gone.append(name)
             stable, _, candidate = annotations(found).get(ARMS, "").partition("/")
-            return [*removal(found, stable, candidate), *annotate(found, _notes(found, at, wall()))]
+            return [*removal(found, stable, candidate, champion_of(found)), *annotate(found, _notes(found, at, wall()))]
 
         edit(kube, resource, name, change)
         return [Expired("SeldonDeployment", name, at)] if gone else []
@@ -141,7 +141,11 @@ def _experiments(kube: Kube, namespace: str) -> list[tuple[Json, TakeOut]]:
         fence = fence_of(item) + 1
 
         def change(found: Json) -> Sequence[Operation]:
-            return annotate(found, _notes(found, at, wall())) if fence_of(found) < fence else ()
+            if fence_of(found) >= fence:
+                return ()
+            champion = champion_of(found)
+            back = served_as(found, champion) if champion else []
+            return [*back, *annotate(found, _notes(found, at, wall()))]
 
         edit(kube, models_in(namespace), str(item["spec"]["default"]), change)
         return [Expired("Experiment", name, at)]
@@ -158,5 +162,5 @@ def _late(found: Json, now: float) -> bool:
 def _notes(found: Json, at: str, now: float) -> dict[str, str | None]:
     fence = fence_of(found) + 1
     line = entry("expired", fence, now, {"expires_at": at, "reason": "its driver is gone; the watchdog took it out"})
-    gone: dict[str, str | None] = dict.fromkeys((EXPIRES, MIRRORED, ARMS, HOLDER))
+    gone: dict[str, str | None] = dict.fromkeys((EXPIRES, MIRRORED, ARMS, HOLDER, CHAMPION))
     return {FENCE: str(fence), HISTORY: longer(found, line), **gone}
