@@ -8,6 +8,8 @@ import http.client
 import http.server
 import json
 import os
+import random
+import re
 import secrets
 import shutil
 import signal
@@ -16,6 +18,7 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +40,7 @@ from holdfast.serving.rollout.drivers.kube import (
     PassingError,
     Resource,
 )
+from holdfast.serving.rollout.drivers.prometheus import Prometheus
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.drivers.target import Target
@@ -153,10 +157,13 @@ def api(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]
 
         def ready():
             assert process.poll() is None, (folder / "api.log").read_text()[-2000:]
+            made = found.kube()
             try:
-                found.kube().get(NAMESPACES, "default")
+                made.get(NAMESPACES, "default")
             except (RolloutError, OSError):
                 return False
+            finally:
+                made.close()
             return True
 
         wait_for(ready, 90, "kube-apiserver")
@@ -185,12 +192,13 @@ def seldon(api: Api, crds: list[dict[str, object]]) -> Api:
         kube.create(CRDS, body)
 
     def established():
-        found = [item.get("status", {}).get("conditions", []) for item in kube.list(CRDS)]
+        found = [(item.get("status") or {}).get("conditions") or [] for item in kube.list(CRDS)]
         return all(any(c["type"] == "Established" and c["status"] == "True" for c in told) for told in found)
 
     wait_for(established, 30, "CRDs")
     for resource in (deployments_in("default"), experiments_in("default"), models_in("default")):
         wait_for(lambda resource=resource: served(kube, resource), 30, resource.plural)
+    kube.close()
     return api
 
 
@@ -220,6 +228,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
     """A model server: says who it is; `server.fail` makes it answer 500."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
     def do_GET(self):
         body = self.server.name.encode()
@@ -267,10 +277,10 @@ class Mesh:
         if self.version and self.route == (weight, shadow):
             return
         self.version += 1
-        self.route = (weight, shadow)
         content = routes(self.version, weight=weight, shadow=shadow, candidate=True)
         replace_file(self.layout.routes, json.dumps(content).encode())
         wait_for(self._taken, 5, "Envoy's routes")
+        self.route = (weight, shadow)
 
     def get(self, port: int, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -365,6 +375,7 @@ class Operator:
         self._poke.set()
         for thread in self._threads:
             thread.join(10)
+        self._kube.close()
         assert not self.errors, self.errors
 
     def look(self) -> None:
@@ -420,9 +431,8 @@ class Operator:
             self._route(item, here)
         status = {"state": "Available" if whole else "Creating", "deploymentStatus": statuses}
         if {key: item.get("status", {}).get(key) for key in status} != status:
-            body = [{"op": "add", "path": "/status", "value": status}]
-            path = deployments_in(self.namespace).path(name, "status")
-            self._kube._call("PATCH", path, body, "application/json-patch+json")
+            change = [{"op": "add", "path": "/status", "value": status}]
+            self._kube.patch(deployments_in(self.namespace), name, change, "status")
 
     def _deployment(self, name, predictor, ready):
         kind = Resource("apps", "v1", "deployments", self.namespace)
@@ -511,6 +521,108 @@ class Operator:
             self._kube.merge(kind, item["metadata"]["name"], {"status": {"conditions": wanted}}, "status")
 
 
+class Exposition(http.server.BaseHTTPRequestHandler):
+    """Answers like Prometheus, from a scrape of Envoy made for the question."""
+
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        query = urllib.parse.parse_qs(self.rfile.read(length).decode())["query"][0]
+        metric, inside = re.fullmatch(r"(\w+)\{(.*)\}\[\d+ms\]", query).groups()
+        wanted = {key: json.loads(f'"{value}"') for key, value in re.findall(r'(\w+)=~"([^"]*)"', inside)}
+        result = []
+        for line in self.server.scrape().splitlines():
+            name, labels, value = (
+                re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups() if line[:1] != "#" else [""] * 3
+            )
+            found = dict(re.findall(r'(\w+)="([^"]*)"', labels or ""))
+            if name == metric and all(re.fullmatch(p, found.get(key, "")) for key, p in wanted.items()):
+                result.append({"metric": found, "values": [[time.time(), value]]})
+        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def counters(mesh: Mesh, make_target: Callable[..., Target]) -> Iterator[Prometheus]:
+    """The counters of the mesh, as a rollout on a cluster gets them."""
+    with serving(Exposition, scrape=lambda: mesh.get(mesh.admin, "/stats/prometheus")[1]) as server:
+        metrics = make_target("seldon-v1").metrics
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        made = Prometheus(metrics.model_copy(update={"prometheus": url}))
+        yield made
+        made.close()
+
+
+class Faults(http.server.BaseHTTPRequestHandler):
+    """Stands before the API server and spoils a share of the answers, by a seeded draw."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def do_GET(self):
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kind = self.server.draw()
+        if kind in (409, 429, 500):
+            self.answer(kind, b'{"kind": "Status", "message": "injected"}')
+            return
+        connection = http.client.HTTPSConnection(*self.server.address, context=self.server.context, timeout=10)
+        passed = ("Authorization", "Content-Type", "Accept")
+        headers = {name: self.headers[name] for name in passed if name in self.headers}
+        connection.request(self.command, self.path, data or None, headers)
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        if kind == "lost":  # the change was made; nobody hears of it
+            self.close_connection = True
+            return
+        self.answer(response.status, body)
+
+    do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+class Spoiled:
+    """A client whose calls fail in a share of cases: 409, 429, 500, or made and not answered."""
+
+    def __init__(self, url: str, server: http.server.ThreadingHTTPServer) -> None:
+        self.kube = Kube(Access(url, token=ADMIN_TOKEN))
+        self.server = server
+        self.share = 0.0
+        self.count = 0
+        self.random = random.Random(4)
+
+    def draw(self) -> int | str | None:
+        if self.random.random() >= self.share:
+            return None
+        self.count += 1
+        return self.random.choice((409, 429, 500, "lost"))
+
+
+@pytest.fixture
+def spoiled(seldon: Api) -> Iterator[Spoiled]:
+    host, port = seldon.url.removeprefix("https://").split(":")
+    context = ssl.create_default_context(cafile=seldon.ca_file)
+    with serving(Faults, address=(host, int(port)), context=context) as server:
+        made = Spoiled(f"http://127.0.0.1:{server.server_address[1]}", server)
+        server.draw = made.draw
+        yield made
+        made.kube.close()
+
+
 @pytest.fixture
 def operator(seldon: Api, namespace: str, mesh: Mesh) -> Iterator[Operator]:
     made = Operator(seldon, namespace, mesh)
@@ -535,7 +647,11 @@ def make_target(namespace: str) -> Callable[..., Target]:
             "candidate": {"envoy_cluster_name": "candidate|candidate_then_stable"},
         }
         graph = {"name": "classifier", "implementation": "MLFLOW_SERVER", "modelUri": NEW}
-        v1 = {"deployment": "fraud", "stable": "main", "candidate": {"name": "candidate", "replicas": 1, "graph": graph}}
+        v1 = {
+            "deployment": "fraud",
+            "stable": "main",
+            "candidate": {"name": "candidate", "replicas": 1, "graph": graph},
+        }
         spec = {"storageUri": NEW, "requirements": ["sklearn"]}
         v2 = {"experiment": "fraud", "stable": "main", "candidate": {"name": "fraud-next", "spec": spec}}
         base = {"namespace": namespace, "metrics": metrics, "time_to_live_seconds": 60, "settle_seconds": 5}

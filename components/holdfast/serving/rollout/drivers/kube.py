@@ -121,9 +121,11 @@ class Kube:
         """A new object; a ConflictError when there is one of that name."""
         return self._call("POST", resource.path(), body)
 
-    def patch(self, resource: Resource, name: str, operations: Sequence[Operation]) -> Json:
+    def patch(
+        self, resource: Resource, name: str, operations: Sequence[Operation], subresource: str | None = None
+    ) -> Json:
         """Applies a JSON patch, all of it or nothing. A `test` that fails is a KubeError: the server answers 422."""
-        return self._call("PATCH", resource.path(name), list(operations), "application/json-patch+json")
+        return self._call("PATCH", resource.path(name, subresource), list(operations), "application/json-patch+json")
 
     def merge(self, resource: Resource, name: str, body: Json, subresource: str | None = None) -> Json:
         """Applies a merge patch (RFC 7386)."""

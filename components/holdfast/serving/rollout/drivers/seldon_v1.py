@@ -223,7 +223,7 @@ class SeldonV1:
         for name in (self.names.stable, self.names.candidate.name):
             if not ready.get(name, False):
                 return f"predictor {name!r} not ready"
-        state = found.get("status", {}).get("state")
+        state = (found.get("status") or {}).get("state")
         return None if state == AVAILABLE else f"state {state!r}"
 
     def _without_candidate(self, found: Json) -> list[Operation]:
@@ -276,7 +276,7 @@ class SeldonV1:
     def _differs(self, found: Json, weight: int, shadow: bool) -> str | None:
         """What keeps the weights from being in effect."""
         if self.names.routes == "status":
-            state = found.get("status", {}).get("state")
+            state = (found.get("status") or {}).get("state")
             return None if state == AVAILABLE else f"state {state!r}"
         live, mirror = self._routes(found)
         if (live, mirror) == (weight, shadow):
@@ -364,7 +364,7 @@ def champion_of(found: Json) -> Json:
 def deployments_of(found: Json) -> dict[str, str]:
     """Deployment -> predictor, by the names in the status: OBJECT-PREDICTOR-INDEX-CONTAINERS."""
     names = sorted((str(p["name"]) for p in predictors(found)), key=len, reverse=True)
-    listed = found.get("status", {}).get("deploymentStatus") or {}
+    listed = (found.get("status") or {}).get("deploymentStatus") or {}
     owner = found["metadata"]["name"]
     arms = {name: next((arm for arm in names if name.startswith(f"{owner}-{arm}-")), "") for name in listed}
     return {name: arm for name, arm in arms.items() if arm}
@@ -372,9 +372,9 @@ def deployments_of(found: Json) -> dict[str, str]:
 
 def readiness(found: Json) -> dict[str, bool]:
     """Predictor -> whether all its replicas are there, by the status; names too long to tell count by its state."""
-    listed = found.get("status", {}).get("deploymentStatus") or {}
+    listed = (found.get("status") or {}).get("deploymentStatus") or {}
     arms = deployments_of(found)
-    state = found.get("status", {}).get("state") == AVAILABLE
+    state = (found.get("status") or {}).get("state") == AVAILABLE
     ready = {}
     for predictor in predictors(found):
         mine = [listed[name] for name, arm in arms.items() if arm == predictor["name"]]
@@ -389,7 +389,7 @@ def _whole(status: Json) -> bool:
 
 def _rolling(deployment: Json) -> str | None:
     """What keeps a Deployment from being wholly what its specification says."""
-    status, wanted = deployment.get("status", {}), int(deployment["spec"].get("replicas", 1))
+    status, wanted = (deployment.get("status") or {}), int(deployment["spec"].get("replicas", 1))
     name = deployment["metadata"]["name"]
     if int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0)):
         return f"Deployment {name} not yet looked at"

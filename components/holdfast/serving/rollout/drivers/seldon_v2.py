@@ -96,7 +96,8 @@ class SeldonV2:
         wait_until(missing, seconds, self.names.candidate.name)
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As the protocol says; without weight and mirror there is no Experiment.
+        """As the protocol says, as far as an Experiment can tell: its conditions do not say which change they are
+        about, so that traffic has moved shows in the counts only. Without weight and mirror there is no Experiment.
 
         Raises:
             RolloutError: also: a Model is not ready (only a weight that does not rise is then taken).
@@ -193,7 +194,8 @@ class SeldonV2:
         def missing() -> str | None:
             try:
                 made.append(self.kube.get(self.experiments, self.names.experiment))
-                return None
+                leaving = made[-1]["metadata"].get("deletionTimestamp")
+                return "an Experiment that is being deleted" if leaving else None
             except MissingError:
                 self._require_model_fence()
             try:
@@ -266,7 +268,7 @@ class SeldonV2:
         """What keeps the Experiment from being in effect, as far as its conditions tell."""
         found = self.kube.get(self.experiments, self.names.experiment)
         require_fence(found, self.fence)
-        seen = found.get("status", {}).get("observedGeneration") or 0
+        seen = (found.get("status") or {}).get("observedGeneration") or 0
         if seen and seen < found["metadata"].get("generation", 0):
             return f"generation {seen}"
         conditions = ("ExperimentReady", "CandidatesReady", *(("MirrorReady",) if shadow else ()))
@@ -361,7 +363,7 @@ def served_as(found: Json, source: Json) -> list[Operation]:
 
 def _is(found: Json, *conditions: str) -> bool:
     """Whether the first of these conditions that the status has is true."""
-    told = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions") or []}
+    told = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or []}
     return next((told[name] == "True" for name in conditions if name in told), False)
 
 

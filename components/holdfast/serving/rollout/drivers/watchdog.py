@@ -131,8 +131,9 @@ def _experiments(kube: Kube, namespace: str) -> list[tuple[Json, TakeOut]]:
         name, at = item["metadata"]["name"], annotations(item)[EXPIRES]
         if not _late(item, wall()):
             return []
+        gone = [] if item["metadata"].get("deletionTimestamp") else [Expired("Experiment", name, at)]
         try:
-            if not item["metadata"].get("deletionTimestamp"):
+            if gone:
                 kube.delete(resource, name, only=item)
         except MissingError:
             pass
@@ -148,7 +149,7 @@ def _experiments(kube: Kube, namespace: str) -> list[tuple[Json, TakeOut]]:
             return [*back, *annotate(found, _notes(found, at, wall()))]
 
         edit(kube, models_in(namespace), str(item["spec"]["default"]), change)
-        return [Expired("Experiment", name, at)]
+        return gone
 
     return [(item, take_out) for item in kube.list(resource) if EXPIRES in annotations(item)]
 
