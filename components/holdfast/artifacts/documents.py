@@ -606,7 +606,10 @@ class Transition(Frozen):
 
 
 class RolloutRecord(Document):
-    """What happened in a rollout. Beside it: `journal.jsonl`, `timeline.json`, `incident.md`, `incident.html`."""
+    """What happened in a rollout.
+
+    Beside it: `journal.jsonl`, `log.jsonl`, `timeline.json`, `incident.md`, `incident.html`.
+    """
 
     kind: Literal["rollout-record"] = "rollout-record"
     name: str
