@@ -1,7 +1,6 @@
 """`holdfast rollout` on real rollouts: real Envoy, two real MLServers, real requests."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
