@@ -1,5 +1,6 @@
 """`holdfast rollout`: start one, look at it, step in, and ask what served when. Importing this loads nothing heavy."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,12 @@ def start(
         str | None,
         typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
     ] = None,
+    supersede: Annotated[
+        bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
+    ] = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
@@ -50,7 +57,12 @@ def start(
     if driver not in DRIVERS:
         raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
     plan = _plan(config)
-    artifact = rollout(name, out, version=version, tracking=tracking, config=plan, seed=seed, game_day=game_day or None)
+    if supersede:
+        _end_first(out, f"superseded by version {version}")
+    artifact = rollout(
+        name, out, version=version, tracking=tracking, config=plan, seed=seed,
+        game_day=game_day or None, metrics_port=metrics_port,
+    )  # fmt: skip
     finish(artifact, digest_file, verdict_file, as_json)
 
 
@@ -86,6 +98,35 @@ def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
     from holdfast.serving.rollout.conduct.controller import Ask
 
     _tell(_ask(out, Ask.APPROVE, reason), as_json)
+
+
+@app.command()
+def history(
+    name: Name,
+    tracking: Tracking = TRACKING,
+    out: Annotated[
+        Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which version served when, and how every rollout ended."""
+    from holdfast.serving.rollout.conduct import errands
+    from holdfast.serving.rollout.tell import history as told
+
+    errands.hand_in(out.absolute().parent if out is not None else Path.cwd())
+    found = errands.history(tracking, name)
+    if as_json:
+        typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
+    else:
+        typer.echo(told.text(name, found.notes, found.champion))
+
+
+def _end_first(out: Path, reason: str) -> None:
+    from holdfast.serving.rollout.conduct.supersede import supersede
+
+    kept = supersede(out, reason)
+    if kept is not None:
+        say(f"rollout: the one before was ended: {reason}; see {kept}")
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":

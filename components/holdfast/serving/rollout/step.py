@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from holdfast.artifacts.documents import Model, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import Artifact, seal, write_artifact
-from holdfast.errors import RolloutError
+from holdfast.artifacts.documents import GateDecision, Model, RolloutRecord, Transition, Verdict
+from holdfast.artifacts.folder import Artifact, load, seal, write_artifact
+from holdfast.errors import RefusedError, RegistryError, RolloutError
+from holdfast.ledger import Note, Outcome
+from holdfast.progress import say
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller
@@ -27,14 +29,14 @@ from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, sending
 from holdfast.serving.rollout.site.side import Side, side
-from holdfast.serving.rollout.tell import incident, log, status
-from holdfast.serving.rollout.tell.announce import Announced, Listener, Several
+from holdfast.serving.rollout.tell import incident, log, metrics, status
+from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
 JOURNAL, TIMELINE = "journal.jsonl", "timeline.jsonl"
-_Outcome = Literal["promoted", "rolled-back", "inconclusive"]
-_OUTCOMES: dict[State, tuple[_Outcome, Verdict]] = {
+_Ending = Literal["promoted", "rolled-back", "inconclusive"]
+_OUTCOMES: dict[State, tuple[_Ending, Verdict]] = {
     State.PROMOTED: ("promoted", Verdict.PASS),
     State.ROLLED_BACK: ("rolled-back", Verdict.FAIL),
     State.INCONCLUSIVE: ("inconclusive", Verdict.INCONCLUSIVE),
@@ -55,6 +57,8 @@ class Contest:
     """NPZ file of adversarial rows for the candidate."""
     expires_at: float | None = None
     """Unix seconds until which the gate's decision holds."""
+    metrics_port: int | None = None
+    """Where the controller's metrics are served, on loopback; None: only the file."""
 
     @property
     def stable(self) -> Side:
@@ -85,6 +89,7 @@ def rollout(
     config: RolloutPlan,
     seed: int,
     game_day: str | None = None,
+    metrics_port: int | None = None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record whatever the outcome.
 
@@ -92,7 +97,8 @@ def rollout(
     absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood.
 
     Raises:
-        RefusedError: a model without a passing verdict for its very bytes.
+        RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
+            under which it was rolled back.
         RolloutError: the version does not exist, a server does not start, or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
@@ -101,21 +107,63 @@ def rollout(
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     _say_starting(state, name, version)
-    fetched = errands.fetch(tracking, name, version, state)
+    fetched = _fetch(tracking, name, version, state)
+    contest = replace(_contest(fetched, name, version, game_day, config), metrics_port=metrics_port)
+    _require_fresh(contest, state, config)
+    artifact = compete(
+        contest,
+        out,
+        config=config,
+        seed=seed,
+        promote=partial(errands.promote, tracking, name, version),
+        note=partial(errands.leave_note, out, tracking, name),
+    )
+    try:
+        errands.hand_in(out.absolute().parent)
+    except RegistryError as error:
+        say(f"rollout: {error}; the note about this rollout waits beside {out} for the next start or history")
+    return artifact
+
+
+def _fetch(tracking: str, name: str, version: int, state: Path) -> errands.Fetched:
+    try:
+        return errands.fetch(tracking, name, version, state)
+    except RefusedError:
+        _forget(state)
+        raise
+
+
+def _contest(fetched: errands.Fetched, name: str, version: int, game_day: str | None, config: RolloutPlan) -> Contest:
+    attacks = fetched.candidate / "attacks.npz"
     champion = (
         side(name, fetched.champion_version, fetched.champion)
         if fetched.champion is not None and fetched.champion_version is not None
         else None
     )
-    bundle = fetched.candidate
-    attacks = bundle / "attacks.npz"
-    contest = Contest(
-        side(name, version, bundle, game_day),
+    return Contest(
+        side(name, version, fetched.candidate, game_day),
         champion,
-        bundle / "replay.npz",
+        fetched.candidate / "replay.npz",
         attacks if attacks.exists() else None,
+        fetched.decided + config.max_decision_days * 86400,
     )
-    return compete(contest, out, config=config, seed=seed, promote=partial(errands.promote, tracking, name, version))
+
+
+def _require_fresh(contest: Contest, state: Path, config: RolloutPlan) -> None:
+    """A rollout under way is not refused here but turned back by its controller, which can."""
+    if contest.expires_at is not None and time.time() > contest.expires_at and not (state / JOURNAL).exists():
+        _forget(state)
+        raise RefusedError(
+            f"{contest.candidate.served.name} version {contest.candidate.served.version}: expected a gate decision of "
+            f"the last {config.max_decision_days:g} days (max_decision_days), found an older one; let the gate judge "
+            "again and register what it passes"
+        )
+
+
+def _forget(state: Path) -> None:
+    """Nothing began that another run would have to know of."""
+    if not (state / JOURNAL).exists():
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
@@ -130,9 +178,24 @@ def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
 
 
 def compete(
-    contest: Contest, out: Path, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
+    contest: Contest,
+    out: Path,
+    *,
+    config: RolloutPlan,
+    seed: int,
+    promote: Callable[[], None],
+    note: Callable[[Note], None] = lambda note: None,
 ) -> Artifact[RolloutRecord]:
-    """Carries the rollout out and writes its record; `promote` is called once the last step has passed."""
+    """Carries the rollout out and writes its record.
+
+    Args:
+        contest: who meets whom.
+        out: of the record.
+        config: the plan.
+        seed: of the traffic.
+        promote: called once the last step has passed; idempotent.
+        note: called with the outcome before the rollout's folder is given up; idempotent.
+    """
     _require_same_contract(contest)
     state = state_folder(out)
     with told_to_stop() as stop, open_journal(state / JOURNAL) as journal:
@@ -142,8 +205,10 @@ def compete(
         wishes = Wishes(state, stop, contest.expires_at)
         carried = _carry_out(contest, journal, wishes, about, config=config, seed=seed, promote=promote)
         if wishes.stopped and carried.rollout.state is not State.PROMOTED:
+            note(_note(contest, about, "stopped", TOLD))
             _put_aside(state, journal)
             raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
+        note(_note(contest, about, _OUTCOMES[carried.rollout.state][0], _reason(carried)))
         artifact = _write(contest, carried, out, state)
         shutil.rmtree(state)
     return artifact
@@ -176,9 +241,10 @@ def _carry_out(
             )
             listeners = _listeners(state, sender, about)
             watcher, store = Several((timeline, *listeners)), Announced(journal, listeners)
-            ended = Controller(
-                plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
-            ).run()
+            with metrics.served(listeners[-1], contest.metrics_port):
+                ended = Controller(
+                    plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
+                ).run()
         sender.refresh()
         tail = driver.ask("tail", arm="candidate")
         seconds = _seconds_to_rollback(tail["begins"], timeline.weight_zero_at)
@@ -187,10 +253,27 @@ def _carry_out(
         launch.end(site, driver)
 
 
-def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[Listener, ...]:
+def _note(contest: Contest, about: status.Status, outcome: Outcome, reason: str) -> Note:
+    """What the ledger keeps."""
+    served = contest.candidate.served
+    return Note(
+        version=served.version,
+        outcome=outcome,
+        reason=reason,
+        began=about.began,
+        ended=round(time.time(), 3),
+        champion_before=about.champion,
+        model=contest.candidate.model.digest,
+        decision=load(served.decision, GateDecision).digest,
+        game_day=served.game_day,
+    )
+
+
+def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[status.StatusFile, log.Log, metrics.Metrics]:
     return (
         status.StatusFile(state / status.FILE, sender, about),
         log.Log(state / log.FILE, about.rollout, about.driver.fence),
+        metrics.Metrics(state / metrics.FILE, sender, {"name": about.name, "version": str(about.version)}),
     )
 
 
@@ -258,7 +341,9 @@ def _require_same_rollout(journal: Journal, contest: Contest) -> float:
 def _put_aside(state: Path, journal: Journal) -> None:
     """A rollout that was told to stop has no verdict: its journal is kept beside, and the next run begins anew."""
     journal.write("end", state="Inconclusive", reason=TOLD)
-    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE):
+    # The next run may meet another champion, and the ledger has another line.
+    fetched = state / errands.FETCHED
+    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE, fetched):
         path.unlink(missing_ok=True)
     shutil.rmtree(state / FOLDER, ignore_errors=True)
     journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
