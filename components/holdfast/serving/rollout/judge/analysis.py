@@ -28,6 +28,8 @@ ALPHA_SHARES = {
 """How the false alarms allowed are divided over the tests; they add up to 1."""
 STREAK = 5
 """So many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+FAILING = 0.05
+"""Share of the champion's answers of one look."""
 SLOW_LOOKS = 4
 """So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
 SLOW_MARGIN = 0.05
@@ -106,7 +108,8 @@ class Suite:
         candidate, champion, probes = more.candidate, more.champion, more.probes
         return Suite(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
-            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=(0, probes.pairs)),
+            # Probes that the champion broke are not counted, so its share of those is that of its own failures.
+            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
             self._slower(more, slow_edge),
             self.service.add(*_errors(candidate)),
             self.disagreement.add(probes.disagreements, probes.pairs),
@@ -152,6 +155,9 @@ class Tests:
     """Probes in a row that the candidate broke, as far as counters can tell."""
     slow_looks: int = 0
     """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
+    champion_failing: bool = False
+    """Whether so many of the champion's answers failed in the last look that three of the candidate's in a row may be
+    chance."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
@@ -174,6 +180,7 @@ class Tests:
             current=self.current.add(more, edge),
             streak=_streak(self.streak, more.candidate, more.champion),
             broken=0 if more.probes.pairs else self.broken + more.probes.broken,
+            champion_failing=more.champion.failed > FAILING * more.champion.answered,
             slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
 
@@ -210,6 +217,9 @@ class Look:
 def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
     """The outcome at one look; `tests` stand as after it."""
     facts = evidence(tests, look.total)
+    if look.total.ejections and tests.champion_failing and look.now.candidate_alive:
+        # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
+        return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
     bad = _hard_limit(tests, look) or _proven(tests, limits)
     if bad:
         return Judgement(Outcome.ROLL_BACK, bad, facts)
@@ -359,7 +369,7 @@ def _streak(before: int, candidate: Arm, champion: Arm) -> int:
 
 def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
     candidate, champion = more.candidate, more.champion
-    if edge is None or candidate.timed == 0:
+    if edge is None or candidate.timed == 0 or champion.timed == 0:
         return before
     mostly = candidate.over(edge) * 2 > candidate.timed
     return before + 1 if mostly and champion.over(edge) * 2 <= champion.timed else 0
