@@ -23,7 +23,7 @@ help: ## Print the targets
 demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
-test: setup lint ## Run all tests, linters and type checks
+test: setup .venv-seldon/.done lint ## Run all tests, linters and type checks
 	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data --ignore tests/serving --ignore tests/e2e
 	.venv-data/bin/python -m pytest -n 2 --dist loadscope tests/data
 	.venv/bin/python -m pytest tests/serving tests/e2e  # one at a time: they measure live traffic
@@ -33,7 +33,7 @@ lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup .venv/.peers ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
+bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
 	.venv/bin/python -m benchmarks $(BENCH)
 
 faults: setup ## Inject every fault of docs/reliability.md, in virtual time and into real processes
@@ -78,6 +78,14 @@ $(UV):
 	$(UV) pip install -q --python .venv-data --no-deps -e .
 	@touch $@
 
+# Only tests and benchmarks need it: seldon-core's pins (numpy 1, protobuf 3) fit no other environment.
+.venv-seldon/.done: $(LOCKS)/seldon.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) .venv-seldon
+	$(UV) pip install -q --python .venv-seldon --require-hashes --no-deps -r $(LOCKS)/seldon.txt
+	$(UV) pip install -q --python .venv-seldon $(TORCH)
+	$(UV) pip install -q --python .venv-seldon --no-deps -e .
+	@touch $@
+
 # torch stays out of the locks: its hash differs from build to build (CPU, CUDA); its own dependencies are locked.
 LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
 	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
@@ -88,4 +96,5 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
+	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt

@@ -192,7 +192,7 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     assert "told to stop; the candidate is out" in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     assert not out.exists()
-    assert read_journal(journal_of(out))[-1]["state"] == "Inconclusive"
+    assert read_journal(state_folder(out) / "stopped-1.jsonl")[-1]["state"] == "Inconclusive"
 
 
 def test_bytes_altered_after_the_check_are_refused_by_the_server(bundle, tmp_path, no_child_left):

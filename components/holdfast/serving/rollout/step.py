@@ -6,6 +6,7 @@ on where it stood. This process stays small: MLflow, the servers and the traffic
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,15 +19,16 @@ from holdfast.errors import RolloutError
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller
-from holdfast.serving.rollout.conduct.journal import Journal, checkpoint_of, open_journal
+from holdfast.serving.rollout.conduct.journal import Journal, checkpoint_of, open_journal, state_folder
 from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.conduct.wishes import TOLD, Wishes, told_to_stop
+from holdfast.serving.rollout.conduct.wishes import FOLDER, TOLD, Wishes, told_to_stop
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.site import launch
-from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, sending
+from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, sending
 from holdfast.serving.rollout.site.side import Side, side
-from holdfast.serving.rollout.tell import incident
+from holdfast.serving.rollout.tell import incident, log, status
+from holdfast.serving.rollout.tell.announce import Announced, Listener, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
@@ -98,6 +100,7 @@ def rollout(
         GameDay.parse(game_day)
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _say_starting(state, name, version)
     fetched = errands.fetch(tracking, name, version, state)
     champion = (
         side(name, fetched.champion_version, fetched.champion)
@@ -113,11 +116,6 @@ def rollout(
         attacks if attacks.exists() else None,
     )
     return compete(contest, out, config=config, seed=seed, promote=partial(errands.promote, tracking, name, version))
-
-
-def state_folder(out: Path) -> Path:
-    """Where a rollout that writes its record to `out` keeps what it needs to go on after a crash."""
-    return out.absolute().parent / f".{out.name}.rollout"
 
 
 def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
@@ -138,13 +136,15 @@ def compete(
     _require_same_contract(contest)
     state = state_folder(out)
     with told_to_stop() as stop, open_journal(state / JOURNAL) as journal:
-        _require_same_rollout(journal, contest)
+        began = _require_same_rollout(journal, contest)
+        about = _status(contest, config, journal.fence, began)
+        status.write(state / status.FILE, about)
         wishes = Wishes(state, stop, contest.expires_at)
-        carried = _carry_out(contest, journal, wishes, config=config, seed=seed, promote=promote)
+        carried = _carry_out(contest, journal, wishes, about, config=config, seed=seed, promote=promote)
         if wishes.stopped and carried.rollout.state is not State.PROMOTED:
             _put_aside(state, journal)
             raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
-        artifact = _write(contest, carried, out, (state / JOURNAL).read_bytes())
+        artifact = _write(contest, carried, out, state)
         shutil.rmtree(state)
     return artifact
 
@@ -153,6 +153,7 @@ def _carry_out(
     contest: Contest,
     journal: Journal,
     wishes: Wishes,
+    about: status.Status,
     *,
     config: RolloutPlan,
     seed: int,
@@ -173,8 +174,10 @@ def _carry_out(
                 attacks=sender.offline(),
                 probation=contest.champion is None,
             )
+            listeners = _listeners(state, sender, about)
+            watcher, store = Several((timeline, *listeners)), Announced(journal, listeners)
             ended = Controller(
-                plan, driver, journal, stop, timeline, wishes=wishes, probes=sender.probes, mirror=promote
+                plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
             ).run()
         sender.refresh()
         tail = driver.ask("tail", arm="candidate")
@@ -182,6 +185,41 @@ def _carry_out(
         return Carried(ended, timeline, sender.sent, sender.failed, seconds, str(tail["tail"]))
     finally:
         launch.end(site, driver)
+
+
+def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[Listener, ...]:
+    return (
+        status.StatusFile(state / status.FILE, sender, about),
+        log.Log(state / log.FILE, about.rollout, about.driver.fence),
+    )
+
+
+def _say_starting(state: Path, name: str, version: int) -> None:
+    """Before the journal is open; says nothing over a driver that runs."""
+    before = status.read(state / status.FILE)
+    if before is None or not before.driver.runs:
+        now = time.time()
+        status.write(
+            state / status.FILE,
+            status.Status(f"{name}-{version}", name, version, None, status.Driver.here(), now, now, now),
+        )
+
+
+def _status(contest: Contest, config: RolloutPlan, fence: int, began: float) -> status.Status:
+    """Where a rollout stands whose servers are about to be started."""
+    served, now = contest.candidate.served, time.time()
+    return status.Status(
+        rollout=f"{served.name}-{served.version}-{began * 1000:.0f}",
+        name=served.name,
+        version=served.version,
+        champion=contest.champion.served.version if contest.champion else None,
+        driver=status.Driver.here(fence),
+        began=began,
+        at=now,
+        since=now,
+        ttl_seconds=config.ttl_seconds,
+        asks_approval=config.approval,
+    )
 
 
 def _require_same_contract(contest: Contest) -> None:
@@ -201,8 +239,8 @@ def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, 
     return document.input.dtype, document.input.shape, document.classes
 
 
-def _require_same_rollout(journal: Journal, contest: Contest) -> None:
-    """A folder with another rollout's journal is not ours to go on with."""
+def _require_same_rollout(journal: Journal, contest: Contest) -> float:
+    """A folder with another rollout's journal is not ours to go on with; returns when this one began (Unix seconds)."""
     digests = _digests(contest)
     for entry in journal.earlier:
         found = entry.get("digests")
@@ -210,8 +248,11 @@ def _require_same_rollout(journal: Journal, contest: Contest) -> None:
             raise RolloutError(
                 f"{journal.path}: expected a rollout of {digests}, found one of {found}; choose another --out"
             )
-    if not journal.earlier:
-        journal.write("created", digests=digests, version=contest.candidate.served.version)
+    began = next((float(str(entry["began"])) for entry in journal.earlier if "began" in entry), None)
+    if began is None:
+        began = round(time.time(), 3)
+        journal.write("created", digests=digests, version=contest.candidate.served.version, began=began)
+    return began
 
 
 def _put_aside(state: Path, journal: Journal) -> None:
@@ -219,6 +260,7 @@ def _put_aside(state: Path, journal: Journal) -> None:
     journal.write("end", state="Inconclusive", reason=TOLD)
     for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE):
         path.unlink(missing_ok=True)
+    shutil.rmtree(state / FOLDER, ignore_errors=True)
     journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
 
 
@@ -234,10 +276,12 @@ def _seconds_to_rollback(begins: Sequence[str], weight_zero_at: float | None) ->
     return round(weight_zero_at - float(begins[0].removeprefix(BEGINS)), 3)
 
 
-def _write(contest: Contest, carried: Carried, out: Path, journal: bytes) -> Artifact[RolloutRecord]:
+def _write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
     record = _record(contest, carried)
     with write_artifact(out) as work:
-        (work / "journal.jsonl").write_bytes(journal)
+        for name in (JOURNAL, log.FILE):
+            if (state / name).exists():
+                shutil.copyfile(state / name, work / name)
         (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
         if record.outcome != "promoted":
             facts = _incident(contest, carried, record)

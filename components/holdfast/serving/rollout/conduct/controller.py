@@ -332,6 +332,7 @@ class Controller:
                 seen = self._count()
             except RolloutError:
                 continue
+            rollout = machine.count(rollout, seen)
             self.watcher.looked(rollout, seen)
 
     def _checkpoint(self, rollout: Rollout) -> None:

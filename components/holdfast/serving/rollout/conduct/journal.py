@@ -98,6 +98,11 @@ def open_journal(path: Path) -> Iterator[Journal]:
         yield Journal(path, stream, fence, entries, newest, sequence)
 
 
+def state_folder(out: Path) -> Path:
+    """Where a rollout that writes its record to `out` keeps what it needs to go on after a crash."""
+    return out.absolute().parent / f".{out.name}.rollout"
+
+
 def read_journal(path: Path) -> list[Entry]:
     """The whole lines of a journal.
 

@@ -1,0 +1,138 @@
+"""`holdfast rollout`: start one, look at it, step in, and ask what served when. Importing this loads nothing heavy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.errors import RolloutError
+from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish
+from holdfast.progress import say
+
+if TYPE_CHECKING:
+    from holdfast.serving.rollout.conduct.controller import Ask
+    from holdfast.serving.rollout.tell.view import View
+    from holdfast.workload import RolloutPlan
+
+app = typer.Typer(
+    help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
+)
+DRIVERS = ("envoy",)
+ACT_SECONDS = 120.0
+"""How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
+
+Name = Annotated[str, typer.Option(help="Registered model.")]
+Out = Annotated[Path, typer.Option(help="Folder that the record becomes; it names the rollout for all commands.")]
+Why = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def start(
+    name: Name,
+    version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
+    out: Out,
+    config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
+    driver: Annotated[str, typer.Option(help="What moves the traffic: envoy, on this machine.")] = "envoy",
+    tracking: Tracking = TRACKING,
+    seed: Seed = 0,
+    game_day: Annotated[
+        str | None,
+        typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
+    ] = None,
+    digest_file: DigestFile = None,
+    verdict_file: VerdictFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
+) -> None:
+    """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
+    from holdfast.serving.rollout.step import rollout
+
+    if driver not in DRIVERS:
+        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
+    plan = _plan(config)
+    artifact = rollout(name, out, version=version, tracking=tracking, config=plan, seed=seed, game_day=game_day or None)
+    finish(artifact, digest_file, verdict_file, as_json)
+
+
+@app.command()
+def status(out: Out, as_json: AsJson = False) -> None:
+    """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
+    from holdfast.serving.rollout.tell import view
+
+    seen = view.see(out, _state(out))
+    typer.echo(view.as_json(seen) if as_json else view.text(seen))
+
+
+@app.command()
+def watch(out: Out) -> None:
+    """The same as a live table; without a terminal, one line per change."""
+    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.tell.table import watch as look
+
+    typer.echo(view.text(look(out, _state(out))))
+
+
+@app.command()
+def abort(out: Out, reason: Why, as_json: AsJson = False) -> None:
+    """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
+    from holdfast.serving.rollout.conduct.controller import Ask
+
+    _tell(_ask(out, Ask.ABORT, reason), as_json)
+
+
+@app.command()
+def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
+    """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
+    from holdfast.serving.rollout.conduct.controller import Ask
+
+    _tell(_ask(out, Ask.APPROVE, reason), as_json)
+
+
+def _ask(out: Path, ask: "Ask", reason: str) -> "View":
+    """Leaves the wish and returns what came of it."""
+    from holdfast.serving.rollout.conduct.controller import Ask, Wish
+    from holdfast.serving.rollout.conduct.wishes import ask as leave
+    from holdfast.serving.rollout.tell import view
+
+    state = _state(out)
+    seen = view.see(out, state)
+    if seen.status is None or seen.standing is view.Standing.ENDED:
+        raise RolloutError(f"{out}: expected a rollout that runs, found one that has {view.line(seen)}")
+    if ask is Ask.APPROVE and not seen.status.asks_approval:
+        raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
+    leave(state, Wish(ask, reason))
+    if seen.standing is view.Standing.GONE:
+        raise RolloutError(
+            f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "
+            "the next start with this --out does first what you asked for"
+        )
+    if ask is Ask.ABORT:
+        return view.wait(out, state, lambda seen: False, ACT_SECONDS)
+    return view.wait(out, state, lambda seen: seen.status is not None and seen.status.approved, ACT_SECONDS)
+
+
+def _tell(seen: "View", as_json: bool) -> None:
+    from holdfast.serving.rollout.tell import view
+
+    if seen.standing is view.Standing.GONE:
+        raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
+    if as_json:
+        typer.echo(view.as_json(seen))
+    else:
+        say(f"rollout: {view.line(seen)}")
+
+
+def _plan(text: str) -> "RolloutPlan":
+    from holdfast.workload import RolloutPlan, read_plan
+    from holdfast.yamlfile import parse_yaml
+
+    if text.lstrip().startswith("{"):
+        return parse_yaml(text, RolloutPlan, name="--config")
+    return read_plan(Path(text))
+
+
+def _state(out: Path) -> Path:
+    """Where the rollout of `out` keeps what it needs."""
+    from holdfast.serving.rollout.conduct.journal import state_folder
+
+    return state_folder(out)
