@@ -33,6 +33,8 @@ STREAK_CHANCE = 1e-5
 """So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
 BROKEN = 5
 """So many probes in a row that only the champion answered end it too."""
+FAILING = 0.05
+"""Share of the champion's answers of one look that makes three failures of the candidate in a row likely."""
 SLOW_LOOKS = 4
 """So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
 SLOW_MARGIN = 0.05
@@ -97,7 +99,8 @@ class Compared:
         candidate, champion, probes = more.candidate, more.champion, more.probes
         return Compared(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
-            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=(0, probes.pairs)),
+            # Probes that the champion broke are not counted, so its share of those is that of its own failures.
+            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
             self.slow if slow_edge is None else self._slower(candidate, champion, slow_edge),
         )
 
@@ -167,6 +170,9 @@ class Tests:
     """Probes in a row that the candidate broke, as far as counters can tell."""
     slow_looks: int = 0
     """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
+    champion_failing: bool = False
+    """Whether so many of the champion's answers failed in the last look that three of the candidate's in a row may be
+    chance."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
@@ -191,6 +197,7 @@ class Tests:
             streak=_streak(self.streak, more.candidate, more.champion),
             streak_limit=_streak_limit(control),
             broken=0 if more.probes.pairs else self.broken + more.probes.broken,
+            champion_failing=more.champion.failed > FAILING * more.champion.answered,
             slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
 
@@ -228,6 +235,9 @@ class Look:
 def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
     """The outcome at one look; `tests` stand as after it."""
     facts = evidence(tests, look.total)
+    if look.total.ejections and tests.champion_failing and look.now.candidate_alive:
+        # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
+        return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
     bad = _hard_limit(tests, look) or _proven(tests, limits)
     if bad:
         return Judgement(Outcome.ROLL_BACK, bad, facts)
@@ -383,7 +393,7 @@ def _streak_limit(control: Arm) -> int:
 
 def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
     candidate, champion = more.candidate, more.champion
-    if edge is None or candidate.timed == 0:
+    if edge is None or candidate.timed == 0 or champion.timed == 0:
         return before
     mostly = candidate.over(edge) * 2 > candidate.timed
     return before + 1 if mostly and champion.over(edge) * 2 <= champion.timed else 0
