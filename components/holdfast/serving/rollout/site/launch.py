@@ -62,7 +62,7 @@ def find(state: Path) -> Running | None:
     """The site of `state` that answers, whatever it serves."""
     try:
         about = json.loads((state / ABOUT).read_bytes())
-        return _read(about, found=True) if _answers(Path(about["socket"])) else None
+        return _read(about) if _answers(Path(about["socket"])) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
