@@ -5,6 +5,7 @@ serving environment only happens to have.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,16 +117,15 @@ class Metrics:
 
 def of_rollout(rollout: Rollout) -> list[Family]:
     """What the state machine knows."""
-    arms = {"candidate": rollout.total.candidate, "champion": rollout.total.champion}
-    answered = [({"arm": name}, float(arm.answered)) for name, arm in arms.items()]
-    failed = [({"arm": name}, float(arm.failed)) for name, arm in arms.items()]
+    candidate, champion = rollout.total.candidate, rollout.total.champion
     tests: tuple[Measure, ...] = measures(rollout)
     return [
         Family("state", "gauge", "1 for the state it is in.", [({"state": s}, s is rollout.state) for s in State]),
         Family("weight", "gauge", "Percent of live traffic on the candidate.", [({}, desired(rollout).weight)]),
-        Family("candidate_requests_total", "counter", "Answers of the candidate.", [({}, answered[0][1])]),
-        Family("requests_total", "counter", "Answers of an arm.", answered),
-        Family("failures_total", "counter", "Failed answers of an arm.", failed),
+        Family("candidate_requests_total", "counter", "Answers of the candidate.", [({}, candidate.answered)]),
+        Family("candidate_failures_total", "counter", "Of them, failed.", [({}, candidate.failed)]),
+        Family("champion_requests_total", "counter", "Answers of the champion.", [({}, champion.answered)]),
+        Family("champion_failures_total", "counter", "Of them, failed.", [({}, champion.failed)]),
         Family("e_value", "gauge", "Evidence against the candidate.", [({"test": t.name}, t.value) for t in tests]),
         Family("e_value_needed", "gauge", "E-value that ends it.", [({"test": t.name}, t.needed) for t in tests]),
         Family("failure_bound", "gauge", "Upper bound of the excess failures.", [({}, bound(rollout.total))]),
@@ -160,9 +160,9 @@ def _escaped(text: str) -> str:
 
 
 def _number(value: float) -> str:
-    if value == float("inf"):
-        return "+Inf"
-    return str(int(value)) if value == int(value) else repr(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 @contextlib.contextmanager
