@@ -1,7 +1,7 @@
 """The rollout step on a cluster: the same plan, machine and controller; a target file says where.
 
 The traffic is the users' own, its counters come from the target's metrics, and the state lives in the object that is
-rolled out, so that any replica can go on. What stays on this machine (`state_folder`) is for people: status, log, record.
+rolled out, so that any replica can go on. What stays on this machine (`state_folder`) is for people.
 """
 
 import json
@@ -14,19 +14,19 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout import step
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller, Pace, Wish
-from holdfast.serving.rollout.conduct.journal import state_folder
+from holdfast.serving.rollout.conduct.journal import JOURNAL, TIMELINE, state_folder
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.conduct.wishes import TOLD, Wishes, told_to_stop
+from holdfast.serving.rollout.contest import Contest, contest_of, fetch, hand_in, note_of, require_fresh, status_of
 from holdfast.serving.rollout.drivers.cluster import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout
-from holdfast.serving.rollout.step import Carried, Contest
+from holdfast.serving.rollout.record import OUTCOMES, Carried, write
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
@@ -111,22 +111,23 @@ def rollout_on(
     """
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fetched = errands.fetch(tracking, name, version, state)
-    contest = replace(step.contest_of(fetched, name, version, None, config), metrics_port=metrics_port)
-    step.require_fresh(contest, state, config)
+    fetched = fetch(tracking, name, version, state)
+    contest = replace(contest_of(fetched, name, version, None, config), metrics_port=metrics_port)
+    require_fresh(contest, state, config)
     require_these_bytes(place.target, contest)
     promote = partial(errands.promote, tracking, name, version)
     with told_to_stop() as stop:
         decision = load(contest.candidate.served.decision, GateDecision).digest
         cluster = open_cluster(place.target, place.kube, decision, place.provider)
         prepare(cluster)
-        about = step.status_of(contest, config, cluster.store.fence, round(time.time(), 3))
+        about = status_of(contest, config, cluster.store.fence, round(time.time(), 3))
         wishes = Leaving(state, stop, contest.expires_at)
         carried = _conduct(contest, cluster, place.pace, wishes, about, config=config, promote=promote)
-        errands.leave_note(out, tracking, name, step.note_of(contest, about, carried))
-        artifact = step.write(contest, carried, out, state)
+        note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried))
+        errands.leave_note(out, tracking, name, note)
+        artifact = write(contest, carried, out, state)
         shutil.rmtree(state)
-    step.hand_in(out)
+    hand_in(out)
     return artifact
 
 
@@ -158,7 +159,7 @@ def _conduct(
     promote: "partial[None]",
 ) -> Carried:
     state, counted = wishes.state, Counted()
-    timeline = Timeline.at(state / step.TIMELINE, lambda: counted)
+    timeline = Timeline.at(state / TIMELINE, lambda: counted)
     listeners = (
         status.StatusFile(state / status.FILE, counted, about),
         log.Log(state / log.FILE, about.rollout, about.driver.fence),
@@ -172,5 +173,5 @@ def _conduct(
             plan, cluster.driver, store, wishes.stop, watcher, wishes=wishes, mirror=promote, pace=pace
         ).run()
     lines = "".join(f"{json.dumps(line)}\n" for line in cluster.store.history())
-    replace_file(state / step.JOURNAL, lines.encode())
+    replace_file(state / JOURNAL, lines.encode())
     return Carried(ended, timeline, counted.sent, counted.failed, None, "(on the cluster: kubectl logs)")

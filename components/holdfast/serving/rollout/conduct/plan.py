@@ -6,9 +6,7 @@ from holdfast.serving.rollout.judge.machine import Plan, Step
 from holdfast.workload import RolloutPlan, RolloutStep
 
 
-def plan_of(
-    config: RolloutPlan, *, classes: int, attacks: Count | None, probation: bool, probed: bool = True
-) -> Plan:
+def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probation: bool, probed: bool = True) -> Plan:
     """The plan of one rollout.
 
     Args:
