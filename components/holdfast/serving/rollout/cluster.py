@@ -26,7 +26,7 @@ from holdfast.serving.rollout.drivers.kube import Kube
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout
-from holdfast.serving.rollout.record import OUTCOMES, Carried, write
+from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
