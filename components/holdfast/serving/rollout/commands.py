@@ -143,7 +143,7 @@ def _end_first(out: Path, reason: str) -> None:
 
 @app.command()
 def watchdog(
-    namespace: Annotated[str, typer.Option(help="Where the rolled-out objects are.")],
+    namespace: Annotated[str | None, typer.Option(help="Where the rolled-out objects are; left out: our own.")] = None,
     kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
@@ -151,8 +151,8 @@ def watchdog(
     from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
     from holdfast.serving.rollout.drivers.watchdog import watch as look
 
-    kube = Kube(in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser()))
-    count = look(kube, namespace, seconds, lambda line: say(f"watchdog: {line}"))
+    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
+    count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
     say(f"watchdog: {count} candidates taken out")
 
 
