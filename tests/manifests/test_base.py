@@ -40,7 +40,19 @@ def test_the_pod_is_hardened(pod):
         "capabilities": {"drop": ["ALL"]},
     }
     assert set(container["resources"]["limits"]) == {"cpu", "memory"}
-    assert "env" not in container
+    assert [item["name"] for item in container["env"]] == ["NAMESPACE"]
+
+
+def test_the_watchdog_is_called_with_options_that_it_knows(pod):
+    import typer
+
+    from holdfast.cli import app
+
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", "-m", "holdfast", "rollout", "watchdog"]
+    command = typer.main.get_command(app).commands["rollout"].commands["watchdog"]
+    known = {flag for option in command.params for flag in option.opts}
+    assert {word for word in container["args"] if word.startswith("--")} <= known
 
 
 def test_the_token_is_short_lived_and_mounted_on_purpose(pod):
