@@ -101,7 +101,10 @@ def abort(out: Out, reason: Why, as_json: AsJson = False) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
     from holdfast.serving.rollout.conduct.controller import Ask
 
-    _tell(_ask(out, Ask.ABORT, reason), as_json)
+    seen = _ask(out, Ask.ABORT, reason)
+    if seen.record is not None and seen.record.document.outcome == "promoted":
+        raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
+    _tell(seen, as_json)
 
 
 @app.command()
@@ -109,7 +112,10 @@ def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
     """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
     from holdfast.serving.rollout.conduct.controller import Ask
 
-    _tell(_ask(out, Ask.APPROVE, reason), as_json)
+    seen = _ask(out, Ask.APPROVE, reason)
+    if seen.record is not None and seen.record.document.outcome != "promoted":
+        raise RolloutError(f"{out}: expected to be asked before the end, found a rollout that {_line(seen)}")
+    _tell(seen, as_json)
 
 
 @app.command()
@@ -184,7 +190,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     state = _state(out)
     seen = view.see(out, state)
     if seen.status is None or seen.standing is view.Standing.ENDED:
-        raise RolloutError(f"{out}: expected a rollout that runs, found one that has {view.line(seen)}")
+        raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
     leave(state, Wish(ask, reason))
@@ -207,6 +213,12 @@ def _tell(seen: "View", as_json: bool) -> None:
         typer.echo(view.as_json(seen))
     else:
         say(f"rollout: {view.line(seen)}")
+
+
+def _line(seen: "View") -> str:
+    from holdfast.serving.rollout.tell import view
+
+    return view.line(seen)
 
 
 def _plan(text: str) -> "RolloutPlan":
