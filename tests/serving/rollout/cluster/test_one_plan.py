@@ -9,8 +9,8 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RefusedError
-from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.cluster import Place, rollout_on
+from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.step import rollout
 from holdfast.workload import read_plan
