@@ -21,7 +21,7 @@ from holdfast.serving.rollout.drivers.store import FENCE, STATE, AnnotationStore
 
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
 SUBJECT = Subject("digest", "decision")
-ROUNDS = 25
+ROUNDS = 20
 
 
 def count_one(name):
@@ -91,7 +91,7 @@ def test_a_server_that_is_gone_is_an_error_in_one_line(spoiled, namespace):
         spoiled.kube.get(deployments_in(namespace), "fraud")
 
 
-@pytest.mark.parametrize(("share", "writes"), [(0.1, 12), (0.3, 12), (0.6, 4)])
+@pytest.mark.parametrize(("share", "writes"), [(0.1, 12), (0.3, 12), (0.5, 4)])
 def test_the_store_keeps_what_was_written_last_whatever_share_of_calls_fails(
     spoiled, kube, namespace, champion, share, writes
 ):
@@ -136,6 +136,7 @@ def test_the_way_back_is_quick_when_a_third_of_the_calls_fails(
         spoiled.share = 0.0
         cluster = open_cluster(target, spoiled.kube, f"decision-{number}", counters)
         prepare(cluster, 20)
+        cluster.driver.spread = 0.0  # v2: the way there is not measured
         cluster.driver.apply(25, False)
         spoiled.share = 0.3
         began = time.monotonic()
