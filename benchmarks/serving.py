@@ -85,8 +85,8 @@ def _costs(folder: Path) -> list[Row]:
 def _cost_rows(spent: dict[str, list[float]]) -> list[Row]:
     """Of microseconds per request, round by round."""
     how = (
-        f"{ROUNDS} rounds of {REQUESTS} requests with one row over {CONNECTIONS} connections, servers in turn, one torch "
-        f"thread; MLServer {version('mlserver')} with parallel_workers 0, seldon-core with one gunicorn worker"
+        f"{ROUNDS} rounds of {REQUESTS} requests with one row over {CONNECTIONS} connections, servers in turn, one "
+        f"torch thread; MLServer {version('mlserver')} with parallel_workers 0, seldon-core with one gunicorn worker"
     )
     ratios = [ours / bare for ours, bare in zip(spent["ours"], spent["bare"], strict=True)]
     rows = [
