@@ -8,13 +8,14 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 SEED ?= 0
 BENCH ?=
+FAULTS ?=
 UV := .uv/bin/uv
 LOCKS := components/locks
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test lint bench compile ui clean doctor lock setup
+.PHONY: help demo test lint bench faults compile ui clean doctor lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -34,6 +35,9 @@ lint: setup ## Run the linters and the type checker
 
 bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
 	.venv/bin/python -m benchmarks $(BENCH)
+
+faults: setup ## Inject every fault of docs/reliability.md, in virtual time and into real processes
+	.venv/bin/python -m benchmarks.faults $(FAULTS)
 
 compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile

@@ -9,21 +9,35 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast import __version__
 from holdfast.errors import HoldfastError, WorkloadError
+from holdfast.options import (
+    STATE,
+    TRACKING,
+    AsJson,
+    Config,
+    DigestFile,
+    Out,
+    Seed,
+    Tracking,
+    VerdictFile,
+)
+from holdfast.options import finish as _finish
+from holdfast.options import section as _section
+from holdfast.options import write as _write
+from holdfast.progress import say
 from holdfast.quarantine.commands import app as quarantine
+from holdfast.serving.rollout.commands import app as rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from holdfast.artifacts.documents import Document
-    from holdfast.artifacts.folder import Artifact, Ref
+    from holdfast.artifacts.folder import Ref
     from holdfast.model.compute import Compute
-    from holdfast.workload import Section, Workload
     from holdfast_pipelines.run import RunResult
 
 app = typer.Typer(
@@ -33,27 +47,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-STATE = ".holdfast"
 DEMO = Path(STATE) / "demo"
-TRACKING = f"sqlite:///{STATE}/mlflow.db"
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 PEOPLE, DATA, MODEL, GATE, SERVING, CLUSTER = "People", "Data", "Model", "Gate", "Serving", "Pipelines"
-C = TypeVar("C", bound="Section")
 app.add_typer(quarantine, name="quarantine", rich_help_panel=PEOPLE)
+app.add_typer(rollout, name="rollout", rich_help_panel=SERVING)
 
-Out = Annotated[Path, typer.Option(help="Folder that the artifact becomes.")]
-Config = Annotated[str, typer.Option(help="The step's section as JSON, or a workload file.")]
 SnapshotRef = Annotated[str, typer.Option(help="Snapshot artifact: FOLDER or FOLDER@DIGEST.")]
 BaselineRef = Annotated[str | None, typer.Option(help="Baseline artifact (the champion): FOLDER or FOLDER@DIGEST.")]
 ModelRef = Annotated[str, typer.Option(help="Model artifact: FOLDER or FOLDER@DIGEST.")]
 EvidenceRef = Annotated[str | None, typer.Option(help="Evidence artifact: FOLDER or FOLDER@DIGEST.")]
-Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random in this step.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, since sums depend on it.", min=1)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the document on standard output.")]
-DigestFile = Annotated[Path | None, typer.Option(help="Write the artifact's digest into this file.", hidden=True)]
-VerdictFile = Annotated[Path | None, typer.Option(help="Write the verdict into this file.", hidden=True)]
 
 
 def main() -> None:
@@ -388,28 +393,42 @@ def register(
 
 
 @app.command(rich_help_panel=SERVING)
-def rollout(
-    name: Annotated[str, typer.Option(help="Registered model.")],
-    version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
-    out: Out,
-    config: Config = "{}",
-    tracking: Tracking = TRACKING,
-    seed: Seed = 0,
-    game_day: Annotated[
-        str | None,
-        typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
+def replay(
+    url: Annotated[str, typer.Option(help="V2 address: http://HOST:PORT/v2/models/NAME/infer.")],
+    rows: Annotated[Path, typer.Option(help="NPZ file whose x are network inputs, for example a bundle's replay.npz.")],
+    classes: Annotated[int, typer.Option(help="Probabilities that an answer must have.", min=2)],
+    attacks: Annotated[
+        Path | None, typer.Option(help="NPZ file of adversarial rows (x, y, fooled) for the candidate's arm.")
     ] = None,
-    digest_file: DigestFile = None,
-    verdict_file: VerdictFile = None,
-    as_json: AsJson = False,
+    rate: Annotated[float, typer.Option(help="Client requests per second, all clients together.")] = 200.0,
+    clients: Annotated[int, typer.Option(help="Connections that send them.", min=1, max=1024)] = 8,
+    seconds: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
+    requests: Annotated[int | None, typer.Option(help="End after so many client requests.", min=1)] = None,
+    probe_share: Annotated[
+        float, typer.Option(help="Rows sent to both arms (header x-rollout) per client request; 0: none.", min=0)
+    ] = 0.1,
+    warm: Annotated[int, typer.Option(help="Rows sent to both arms before anything is counted.", min=0)] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds until an answer counts as lost.")] = 10.0,
+    tally: Annotated[Path | None, typer.Option(help="File that always holds the counts so far.")] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the last counts on standard output.")] = False,
 ) -> None:
-    """Roll out a registered version: shadow, canary, then promotion or rollback, by itself."""
-    from holdfast.serving.rollout.step import rollout as step
-    from holdfast.workload import RolloutPlan
+    """Send held-out rows to a served model at a rate; check and count every answer. SIGTERM ends it well."""
+    from holdfast.serving.rollout import replay as traffic
+    from holdfast.serving.rollout.tally import as_json as written
 
-    section = _section(config, RolloutPlan, lambda workload: workload.rollout)
-    artifact = step(name, out, version=version, tracking=tracking, config=section, seed=seed, game_day=game_day or None)
-    _finish(artifact, digest_file, verdict_file, as_json)
+    if seconds is not None and requests is not None:
+        raise typer.BadParameter("expected --seconds or --requests, found both", param_hint="--seconds")
+    load = traffic.Load(
+        url, rate=rate, clients=clients, seed=seed, seconds=seconds, requests=requests, probe_share=probe_share,
+        warm=warm, timeout=timeout,
+    )  # fmt: skip
+    hostile = traffic.read_attacks(attacks, rows, classes) if attacks else traffic.Attacks()
+    found = traffic.replay(load, traffic.read_rows(rows, classes), hostile, tally)
+    if as_json:
+        typer.echo(written(found).decode().rstrip("\n"))
+    else:
+        say(traffic.line(found))
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------------
@@ -429,7 +448,7 @@ def run(
     rollout: Annotated[bool, typer.Option(help="Roll the registered model out.")] = True,
     device: Device = "auto",
     threads: Threads = 1,
-    game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout --help`.")] = None,
+    game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout start --help`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
@@ -599,16 +618,6 @@ def doctor(as_json: AsJson = False) -> None:
 # --- shared ---------------------------------------------------------------------------------------------------------
 
 
-def _section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
-    """A step's section: from JSON, or picked from a workload file."""
-    from holdfast.workload import read_workload
-    from holdfast.yamlfile import parse_yaml
-
-    if text.lstrip().startswith("{"):
-        return parse_yaml(text, kind, name="--config")
-    return pick(read_workload(Path(text)))
-
-
 def _ref(text: str) -> "Ref":
     from holdfast.artifacts.folder import Ref
 
@@ -629,25 +638,6 @@ def _compute(seed: int, device: str, threads: int) -> "Compute":
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"expected auto, cpu or cuda, found {device!r}", param_hint="--device")
     return Compute(seed=seed, device=device, threads=threads)  # type: ignore[arg-type]
-
-
-def _finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: Path | None, as_json: bool) -> None:
-    """Hands the result on: digest and verdict to the pipeline, the document to standard output."""
-    from holdfast.artifacts.folder import canonical_json
-    from holdfast.artifacts.inspect import verdict_of
-
-    document: Document = artifact.document
-    if digest_file is not None:
-        _write(digest_file, artifact.digest)
-    if verdict_file is not None:
-        _write(verdict_file, verdict_of(document))
-    if as_json:
-        typer.echo(canonical_json(document).decode().rstrip("\n"))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def _tell_paths(paths: "Iterable[Path]", as_json: bool) -> None:

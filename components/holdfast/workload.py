@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
-from holdfast.yamlfile import read_yaml
+from holdfast.yamlfile import read_yaml, top_keys
 
 UNITS: dict[Modality, str] = {
     "image": "input units [0, 1]",
@@ -295,10 +295,16 @@ class RolloutPlan(Section):
     """An answer faster than this is never slow, however quick the champion's 95th percentile is."""
     max_blind_seconds: float = Field(15.0, gt=0)
     """No counters for longer than this is inconclusive and rolls back."""
+    ttl_seconds: float = Field(3.0, gt=0)
+    """Dead-man's switch: a weight that no driver renewed for so long is taken back without it."""
+    hold_without_champion: bool = False
+    """Whether the candidate keeps its weight while the champion's server is gone; otherwise it goes out."""
     approval: bool = False
     """Whether a person must say `holdfast rollout promote` before the last act."""
     approval_seconds: float = Field(3600.0, gt=0)
     """Without an approval by then the rollout is inconclusive and rolls back."""
+    max_decision_days: float = Field(7.0, gt=0)
+    """A version is not rolled out, and a rollout under way turns back, when its gate decision is older than this."""
     rate: float = Field(200.0, gt=0)
     """Replayed requests per second, where Holdfast itself sends the traffic."""
     clients: int = Field(8, gt=0)
@@ -367,6 +373,17 @@ class Workload(Section):
     def train_config(self) -> TrainConfig:
         """The section of the train step."""
         return TrainConfig(name=self.name, network=self.network, threat=self.threat_model, train=self.train)
+
+
+def read_plan(path: Path) -> RolloutPlan:
+    """Reads a rollout's plan from a file of its own, or from a workload file.
+
+    Raises:
+        WorkloadError: as `read_workload`.
+    """
+    keys = top_keys(path)
+    sections = {field.alias or name for name, field in Workload.model_fields.items()}
+    return read_workload(path).rollout if keys & sections else read_yaml(path, RolloutPlan)
 
 
 def read_workload(path: Path) -> Workload:

@@ -24,6 +24,20 @@ def read_yaml(path: Path, model: type[M]) -> M:
     return parse_yaml(_text(path), model, name=str(path))
 
 
+def top_keys(path: Path) -> frozenset[str]:
+    """The keys of a YAML file's first level; none when it is no YAML file.
+
+    Raises:
+        WorkloadError: unreadable.
+    """
+    try:
+        node = yaml.compose(_text(path), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        return frozenset()
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return frozenset(str(key.value) for key, _ in pairs)
+
+
 def parse_yaml(text: str, model: type[M], *, name: str) -> M:
     """As `read_yaml`, for text that came from elsewhere; `name` is what error messages call it."""
     try:

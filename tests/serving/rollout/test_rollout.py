@@ -11,15 +11,16 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout.conduct.journal import read_journal
-from holdfast.serving.rollout.step import Contest, compete, rollout, side
+from holdfast.serving.rollout.conduct.journal import read_journal, state_folder
+from holdfast.serving.rollout.contest import Contest
+from holdfast.serving.rollout.site.side import side
+from holdfast.serving.rollout.step import compete, rollout
 from holdfast.workload import RolloutPlan
 
 CONFIG = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
@@ -29,12 +30,12 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def contest(bundle: Path, game_day: str | None = None, champion: bool = True) -> Contest:
-    rows = np.load(bundle / "replay.npz")["x"]
-    return Contest(side("tiny", 2, bundle, game_day), side("tiny", 1, bundle) if champion else None, rows)
+    stable = side("tiny", 1, bundle) if champion else None
+    return Contest(side("tiny", 2, bundle, game_day), stable, bundle / "replay.npz")
 
 
 def journal_of(out: Path) -> Path:
-    return out.parent / f".{out.name}.journal.jsonl"
+    return state_folder(out) / "journal.jsonl"
 
 
 def wait_for_canary(journal: Path, ended) -> dict[str, int]:
@@ -94,7 +95,7 @@ def test_every_step_had_its_own_answers_from_the_candidate(promoted):
 def test_the_journal_announces_before_it_reports(promoted):
     journal = [json.loads(line) for line in promoted[0].open("journal.jsonl").read().splitlines()]
     kinds = [entry["kind"] for entry in journal]
-    assert kinds == ["started", *["intent", "done"] * 6, "end"]
+    assert kinds == ["created", "started", *["intent", "done"] * 5, "done", "mirrored"]
     assert {entry["fence"] for entry in journal} == {1}
 
 
@@ -177,12 +178,13 @@ def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_
 def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     out = tmp_path / "rollout"
     program = (
-        "import sys; from pathlib import Path; import numpy as np\n"
-        "from holdfast.serving.rollout.step import Contest, compete, rollout, side\n"
+        "import sys; from pathlib import Path\n"
+        "from holdfast.serving.rollout.step import compete\n"
+        "from holdfast.serving.rollout.contest import Contest\n"
+        "from holdfast.serving.rollout.site.side import side\n"
         "from holdfast.workload import RolloutPlan; from holdfast.errors import RolloutError\n"
         f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
-        "rows = np.load(b / 'replay.npz')['x']\n"
-        "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), rows), out,\n"
+        "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), b / 'replay.npz'), out,\n"
         "    config=RolloutPlan(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"
         "except RolloutError as error: sys.exit(str(error))\n"
     )
@@ -194,7 +196,7 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     assert "told to stop; the candidate is out" in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     assert not out.exists()
-    assert read_journal(journal_of(out))[-1]["state"] == "Inconclusive"
+    assert read_journal(state_folder(out) / "stopped-1.jsonl")[-1]["state"] == "Inconclusive"
 
 
 def test_bytes_altered_after_the_check_are_refused_by_the_server(bundle, tmp_path, no_child_left):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, WorkloadError
-from holdfast.serving.predictor.core import admit
+from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.settings import Extra
 
 _MAX_BYTES = 2**20

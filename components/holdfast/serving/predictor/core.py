@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import GateDecision, InputSpec, Model, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, load
-from holdfast.errors import ArtifactError, InputError, IntegrityError, ModelError, RefusedError
+from holdfast.artifacts.documents import InputSpec, Model
+from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.errors import InputError, IntegrityError, ModelError, RefusedError
+from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.options import MAX_ROWS, Options
 
 if TYPE_CHECKING:
@@ -31,30 +32,6 @@ class Answer:
     """int64[N], indices into the classes: where the logit is largest."""
     probabilities: NDArray[np.floating]
     """float32[N, classes], or float64 where they are rounded, so that 0.1 is written as 0.1."""
-
-
-def admit(model: Ref, decision: Ref) -> Artifact[Model]:
-    """The model artifact, after all its bytes were checked and the decision was found to be a pass for them.
-
-    Raises:
-        RefusedError: altered bytes, no decision, another model's decision, or a verdict other than pass.
-    """
-    try:
-        artifact = load(model, Model)
-        judged = load(decision, GateDecision)
-        for name in artifact.document.files:
-            artifact.path(name)
-    except ArtifactError as error:
-        raise RefusedError(f"{error}; the model is not served") from error
-    found = judged.document.inputs.get("model")
-    if found != artifact.digest:
-        raise RefusedError(
-            f"{decision.folder}: expected a decision on model {artifact.digest[:12]}…, "
-            f"found one on {(found or 'no model')[:12]}…; the model is not served"
-        )
-    if judged.document.verdict is not Verdict.PASS:
-        raise RefusedError(f"{decision.folder}: expected verdict pass, found {judged.document.verdict}; not served")
-    return artifact
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ the rollout's record. The fault lives in this one server process; the model's by
 """
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from holdfast.errors import WorkloadError
-from holdfast.serving.predictor.core import Answer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from holdfast.serving.predictor.core import Answer
 
 BEGINS = "game day: the fault begins at monotonic second"
 """What the server's log says, followed by the time, when the fault sets in."""
@@ -46,8 +49,12 @@ class GameDay:
             raise WorkloadError(f"game day {text!r}: expected shares in [0, 1] and numbers of at least 0")
         return day
 
-    def spoil(self, answer: Answer, chance: np.random.Generator) -> Answer:
+    def spoil(self, answer: "Answer", chance: "np.random.Generator") -> "Answer":
         """The answer with a share `wrong` of its labels, and their probabilities, moved on by one class."""
+        import numpy as np
+
+        from holdfast.serving.predictor.core import Answer
+
         hit = chance.random(len(answer.label)) < self.wrong
         shifted = np.roll(answer.probabilities, 1, axis=1)
         probabilities = np.where(hit[:, None], shifted, answer.probabilities)

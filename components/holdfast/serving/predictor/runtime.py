@@ -20,7 +20,8 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Requ
 from numpy.typing import NDArray
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
-from holdfast.serving.predictor.core import Answer, Predictor, admit, load_admitted
+from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.settings import Extra
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.artifacts.folder import Ref, replace_file
@@ -27,6 +27,24 @@ class Served:
     decision: Ref
     game_day: str | None = None
     options: Options = Options()
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON values, paths absolute."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "model": ref_text(self.model),
+            "decision": ref_text(self.decision),
+            "game_day": self.game_day,
+            "options": self.options.told(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Served":
+        """From `as_json`."""
+        refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
+        options = Options.parse(values["options"])
+        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options)
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ def server_settings(*, rest: int, grpc: int) -> dict[str, object]:
 
 def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, object]:
     """The model, its decision and (on a game day) the fault, with the shapes that clients see."""
-    extra = {"model": _text(served.model), "decision": _text(served.decision), **served.options.told()}
+    extra = {"model": ref_text(served.model), "decision": ref_text(served.decision), **served.options.told()}
     if served.game_day:
         extra["game_day"] = served.game_day
     return {
@@ -105,6 +123,7 @@ def _named(given: dict[str, object], name: str) -> str:
     return value
 
 
-def _text(ref: Ref) -> str:
+def ref_text(ref: Ref) -> str:
+    """As `Ref.parse` reads it, with an absolute path."""
     folder = ref.folder.absolute()
     return f"{folder}@{ref.digest}" if ref.digest else str(folder)

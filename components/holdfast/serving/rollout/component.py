@@ -22,7 +22,7 @@ def rollout(
     """Rolls a registered version out; an empty `game_day` breaks nothing on purpose."""
     return dsl.ContainerSpec(
         image=images.SERVING,
-        command=["python", "-m", "holdfast", "rollout"],
+        command=["python", "-m", "holdfast", "rollout", "start"],
         args=[
             f"--name={name}",
             f"--version={version}",

@@ -1,68 +1,57 @@
-"""The rollout step: fetches candidate and champion, serves both, moves traffic, promotes or rolls back."""
+"""The rollout step: fetches candidate and champion, serves both, moves traffic, promotes or rolls back.
 
-import asyncio
-import json
-import signal
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+Everything that a rollout needs to go on after a crash lies in one folder beside its output; run it again and it goes
+on where it stood. This process stays small: MLflow, the servers and the traffic live in others.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from holdfast.artifacts.documents import Model, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, seal, write_artifact
+from holdfast.artifacts.documents import RolloutRecord
+from holdfast.artifacts.folder import Artifact
 from holdfast.errors import RolloutError
-from holdfast.serving.predictor.core import admit
+from holdfast.ledger import Note
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
-from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout.conduct.conductor import Conductor
-from holdfast.serving.rollout.conduct.journal import Journal, open_journal
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE
-from holdfast.serving.rollout.judge.analysis import Limits
-from holdfast.serving.rollout.judge.machine import Plan, Rollout, State
-from holdfast.serving.rollout.replay import Rows, Traffic
-from holdfast.serving.rollout.site.servers import Side, stage
-from holdfast.serving.rollout.tell import incident
+from holdfast.serving.rollout.conduct import errands
+from holdfast.serving.rollout.conduct.controller import Controller
+from holdfast.serving.rollout.conduct.journal import (
+    JOURNAL,
+    TIMELINE,
+    Journal,
+    checkpoint_of,
+    open_journal,
+    state_folder,
+)
+from holdfast.serving.rollout.conduct.plan import plan_of
+from holdfast.serving.rollout.conduct.wishes import FOLDER, TOLD, Wishes, told_to_stop
+from holdfast.serving.rollout.contest import (
+    Contest,
+    contest_of,
+    digests_of,
+    fetch,
+    hand_in,
+    note_of,
+    require_fresh,
+    require_same_contract,
+    say_starting,
+    status_of,
+)
+from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.serving.rollout.judge.machine import State
+from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
+from holdfast.serving.rollout.site import launch
+from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, sending
+from holdfast.serving.rollout.tell import log, metrics, status
+from holdfast.serving.rollout.tell.announce import Announced, Several
+from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
-_Outcome = Literal["promoted", "rolled-back", "inconclusive"]
-_OUTCOMES: dict[State, tuple[_Outcome, Verdict]] = {
-    State.PROMOTED: ("promoted", Verdict.PASS),
-    State.ROLLED_BACK: ("rolled-back", Verdict.FAIL),
-    State.INCONCLUSIVE: ("inconclusive", Verdict.INCONCLUSIVE),
-}
-
-
-@dataclass(frozen=True)
-class Contest:
-    """Who meets whom, on which rows."""
-
-    candidate: Side
-    champion: Side | None
-    rows: NDArray[np.generic]
-    """Network inputs of held-out rows."""
-
-    @property
-    def stable(self) -> Side:
-        """The stable arm: the champion, or (first rollout) a second server of the candidate."""
-        return self.champion or Side(_without_game_day(self.candidate.served), self.candidate.model)
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A rollout that came to its end."""
-
-    rollout: Rollout
-    conductor: Conductor
-    seconds_to_rollback: float | None
-    """Game day: from the moment at which the fault set in until weight 0 was in effect."""
-    log: str
-    """The end of the candidate's log."""
+LINGER_SECONDS = 15.0
+"""How long the servers of a rollout wait for another driver when theirs is gone."""
 
 
 def rollout(
@@ -74,222 +63,168 @@ def rollout(
     config: RolloutPlan,
     seed: int,
     game_day: str | None = None,
+    metrics_port: int | None = None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record whatever the outcome.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
-    absolute limits beside the comparison.
+    absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood.
 
     Raises:
-        RefusedError: a model without a passing verdict for its very bytes.
+        RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
+            under which it was rolled back.
         RolloutError: the version does not exist, a server does not start, or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
-    from holdfast import registry
-
     if game_day:
         GameDay.parse(game_day)
-    with tempfile.TemporaryDirectory(prefix="holdfast-rollout-") as folder:
-        bundle = registry.fetch(tracking, name, version, Path(folder) / "candidate-bundle")
-        if bundle is None:
-            raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
-        current = registry.fetch(tracking, name, "champion", Path(folder) / "champion-bundle")
-        with np.load(bundle.path("replay.npz"), allow_pickle=False) as arrays:
-            rows = arrays["x"]
-        champion = (
-            None if current is None or current.version == version else side(name, current.version, current.folder)
-        )
-        contest = Contest(side(name, version, bundle.folder, game_day), champion, rows)
-        return compete(
-            contest, out, config=config, seed=seed, promote=lambda: registry.promote(tracking, name, version)
-        )
-
-
-def side(name: str, version: int, bundle: Path, game_day: str | None = None) -> Side:
-    """An arm from a bundle's folder (`model/`, `decision/`), after the model was admitted.
-
-    Raises:
-        RefusedError: no passing verdict for its very bytes.
-    """
-    model = admit(Ref(bundle / "model"), Ref(bundle / "decision"))
-    served = Served(name, version, Ref(bundle / "model", model.digest), Ref(bundle / "decision"), game_day)
-    return Side(served, model)
-
-
-def compete(
-    contest: Contest, out: Path, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
-) -> Artifact[RolloutRecord]:
-    """Carries the rollout out and writes its record; `promote` is called once the last step has passed."""
-    _require_same_contract(contest)
-    journal_path = out.parent / f".{out.name}.journal.jsonl"
-    with open_journal(journal_path) as journal:
-        if journal.earlier:
-            journal.write("resume", earlier=len(journal.earlier), found="its servers died with it; from the start")
-        try:
-            carried = asyncio.run(_carry_out(contest, journal, config=config, seed=seed, promote=promote))
-        except asyncio.CancelledError:
-            raise RolloutError(f"{out}: told to stop before the rollout had begun") from None
-        journal.write("end", state=str(carried.rollout.state))
-        if carried.conductor.stop.is_set() and carried.rollout.state is not State.PROMOTED:
-            raise RolloutError(f"{out}: told to stop; the candidate is out, the champion was not moved")
-        artifact = _write(contest, carried, out, journal_path.read_bytes())
-        journal_path.unlink()
+    state = state_folder(out)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    say_starting(state, name, version)
+    fetched = fetch(tracking, name, version, state)
+    contest = replace(contest_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
+    require_fresh(contest, state, config)
+    artifact = compete(
+        contest,
+        out,
+        config=config,
+        seed=seed,
+        promote=partial(errands.promote, tracking, name, version),
+        note=partial(errands.leave_note, out, tracking, name),
+    )
+    hand_in(out)
     return artifact
 
 
-async def _carry_out(
-    contest: Contest, journal: Journal, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
+def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
+    """What the site is told (`holdfast.serving.rollout.site.site.Spec`)."""
+    return {
+        "stable": contest.stable.served.as_json(),
+        "candidate": contest.candidate.served.as_json(),
+        "slow_ms": config.latency_limit_ms,
+        "ttl_seconds": config.ttl_seconds,
+        "linger_seconds": LINGER_SECONDS,
+    }
+
+
+def compete(
+    contest: Contest,
+    out: Path,
+    *,
+    config: RolloutPlan,
+    seed: int,
+    promote: Callable[[], None],
+    note: Callable[[Note], None] = lambda note: None,
+) -> Artifact[RolloutRecord]:
+    """Carries the rollout out and writes its record.
+
+    Args:
+        contest: who meets whom.
+        out: of the record.
+        config: the plan.
+        seed: of the traffic.
+        promote: called once the last step has passed; idempotent.
+        note: called with the outcome before the rollout's folder is given up; idempotent.
+    """
+    require_same_contract(contest)
+    state = state_folder(out)
+    with told_to_stop() as stop, open_journal(state / JOURNAL) as journal:
+        began = _require_same_rollout(journal, contest)
+        about = status_of(contest, config, journal.fence, began)
+        status.write(state / status.FILE, about)
+        wishes = Wishes(state, stop, contest.expires_at)
+        carried = _carry_out(contest, journal, wishes, about, config=config, seed=seed, promote=promote)
+        if wishes.stopped and carried.rollout.state is not State.PROMOTED:
+            note(note_of(contest, about, "stopped", TOLD))
+            _put_aside(state, journal)
+            raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
+        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried)))
+        artifact = write(contest, carried, out, state)
+        shutil.rmtree(state)
+    return artifact
+
+
+def _carry_out(
+    contest: Contest,
+    journal: Journal,
+    wishes: Wishes,
+    about: status.Status,
+    *,
+    config: RolloutPlan,
+    seed: int,
+    promote: Callable[[], None],
 ) -> Carried:
-    async def promote_aside() -> None:
-        await asyncio.to_thread(promote)
-
-    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder, _told_to_stop() as stop:
-        arms = stage(Path(folder), stable=contest.stable, candidate=contest.candidate, slow_ms=config.latency_limit_ms)
-        async with arms as live:
-            journal.write("started", pids={name: child.process.pid for name, child in live.children.items()})
-            traffic = _traffic(contest, live.url, config, seed)
-            conductor = Conductor(live.driver, traffic, journal, promote_aside, stop.event)
-            stop.graceful = True
-            ended = await conductor.carry_out(_plan(contest, config))
-            seconds = _seconds_to_rollback(live.children[CANDIDATE].log, conductor.weight_zero_at)
-            return Carried(ended, conductor, seconds, live.children[CANDIDATE].tail())
-
-
-@dataclass
-class _Stop:
-    """What SIGTERM and SIGINT do: before the rollout they cancel it, then they ask it to go back, twice they cancel."""
-
-    task: "asyncio.Task[object]"
-    event: asyncio.Event
-    graceful: bool = False
-
-    def told(self) -> None:
-        """One signal came."""
-        if not self.graceful or self.event.is_set():
-            self.task.cancel()
-        self.event.set()
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[_Stop]:
-    """Handles SIGTERM and SIGINT inside; only the main thread can."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    stop = _Stop(task, asyncio.Event())
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.told)
+    state, stop = journal.path.parent, wishes.stop
+    spec = site_spec(contest, config)
+    site = launch.attach(state, spec, partial(stop.check, str(state)))
+    driver = LocalDriver(site.socket, journal.fence)
     try:
-        yield stop
+        journal.write("started", pids={**site.pids, "site": site.pid}, found=site.found)
+        with sending(state, site.url, _load(contest, config, seed)) as sender:
+            sender.wait(stop)
+            timeline = Timeline.at(state / TIMELINE, lambda: sender)
+            plan = plan_of(
+                config,
+                classes=len(contest.candidate.model.document.classes),
+                attacks=sender.offline(),
+                probation=contest.champion is None,
+            )
+            listeners = _listeners(state, sender, about)
+            watcher, store = Several((timeline, *listeners)), Announced(journal, listeners)
+            with metrics.served(listeners[-1], contest.metrics_port):
+                ended = Controller(
+                    plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
+                ).run()
+        sender.refresh()
+        tail = driver.ask("tail", arm="candidate")
+        seconds = _seconds_to_rollback(tail["begins"], timeline.weight_zero_at)
+        return Carried(ended, timeline, sender.sent, sender.failed, seconds, str(tail["tail"]))
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        launch.end(site, driver)
 
 
-def _require_same_contract(contest: Contest) -> None:
-    """Clients must be able to send the same rows to both arms and read the same answers."""
-    if contest.champion is None:
-        return
-    found, expected = (_contract(arm.model) for arm in (contest.candidate, contest.champion))
-    if found != expected:
-        raise RolloutError(
-            f"{contest.candidate.served.name} version {contest.candidate.served.version}: expected the champion's "
-            f"contract {expected}, found {found}; clients could not read both, serve it under a new name"
-        )
+def _require_same_rollout(journal: Journal, contest: Contest) -> float:
+    """A folder with another rollout's journal is not ours to go on with; returns when this one began (Unix seconds)."""
+    digests = digests_of(contest)
+    for entry in journal.earlier:
+        found = entry.get("digests")
+        if found is not None and found != digests:
+            raise RolloutError(
+                f"{journal.path}: expected a rollout of {digests}, found one of {found}; choose another --out"
+            )
+    began = next((float(str(entry["began"])) for entry in journal.earlier if "began" in entry), None)
+    if began is None:
+        began = round(time.time(), 3)
+        journal.write("created", digests=digests, version=contest.candidate.served.version, began=began)
+    return began
 
 
-def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    document = model.document
-    return document.input.dtype, document.input.shape, document.classes
+def _put_aside(state: Path, journal: Journal) -> None:
+    """A rollout that was told to stop has no verdict: its journal is kept beside, and the next run begins anew."""
+    journal.write("end", state="Inconclusive", reason=TOLD)
+    # The next run may meet another champion, and the ledger has another line.
+    fetched = state / errands.FETCHED
+    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE, fetched):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(state / FOLDER, ignore_errors=True)
+    journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
 
 
-def _without_game_day(served: Served) -> Served:
-    return replace(served, game_day=None)
+def _load(contest: Contest, config: RolloutPlan, seed: int) -> Load:
+    classes = len(contest.candidate.model.document.classes)
+    return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed)
 
 
-def _traffic(contest: Contest, url: str, config: RolloutPlan, seed: int) -> Traffic:
-    document = contest.candidate.model.document
-    rows = Rows.of(contest.rows.astype(document.input.dtype), len(document.classes))
-    return Traffic(url, rows, rate=config.rate, clients=config.clients, seed=seed)
-
-
-def _plan(contest: Contest, config: RolloutPlan) -> Plan:
-    limits = Limits(config.alpha, config.max_disagreement, config.max_step_seconds, probation=contest.champion is None)
-    return Plan(limits, config.shadow_requests, config.steps, config.step_requests)
-
-
-def _seconds_to_rollback(log: Path, weight_zero_at: float | None) -> float | None:
+def _seconds_to_rollback(begins: Sequence[str], weight_zero_at: float | None) -> float | None:
     """Both times are on the machine's monotonic clock."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(BEGINS)]
-    if not lines or weight_zero_at is None:
+    if not begins or weight_zero_at is None:
         return None
-    return round(weight_zero_at - float(lines[0].removeprefix(BEGINS)), 3)
+    return round(weight_zero_at - float(begins[0].removeprefix(BEGINS)), 3)
 
 
-def _write(contest: Contest, carried: Carried, out: Path, journal: bytes) -> Artifact[RolloutRecord]:
-    record = _record(contest, carried)
-    with write_artifact(out) as work:
-        (work / "journal.jsonl").write_bytes(journal)
-        (work / "timeline.json").write_text(json.dumps(carried.conductor.timeline))
-        if record.outcome != "promoted":
-            facts = _incident(contest, carried, record)
-            (work / "incident.md").write_text(incident.markdown(facts))
-            (work / "incident.html").write_text(incident.page(facts))
-        sealed = seal(work, record)
-    return Artifact(out, sealed.document, sealed.digest)
-
-
-def _record(contest: Contest, carried: Carried) -> RolloutRecord:
-    outcome, verdict = _OUTCOMES[carried.rollout.state]
-    tally, day = carried.conductor.traffic.tally, contest.candidate.served.game_day
-    reason = _reason(carried)
-    return RolloutRecord(
-        inputs=_digests(contest),
-        name=contest.candidate.served.name,
-        candidate_version=contest.candidate.served.version,
-        champion_version=contest.champion.served.version if contest.champion else None,
-        transitions=_transitions(carried),
-        requests_sent=tally.sent,
-        requests_failed=tally.failed,
-        outcome=outcome,
-        reason=f"{reason} (game day: {day})" if day else reason,
-        verdict=verdict,
-    )
-
-
-def _reason(carried: Carried) -> str:
-    if carried.rollout.state is State.PROMOTED:
-        return "every step had its answers and no test objected"
-    return carried.rollout.judgement.reason
-
-
-def _transitions(carried: Carried) -> tuple[Transition, ...]:
-    """Those of the rollout; the last one also says how long a game day's fault was in traffic."""
-    found = tuple(carried.conductor.transitions)
-    if carried.seconds_to_rollback is None:
-        return found
-    more = {**found[-1].evidence, "seconds_to_rollback": carried.seconds_to_rollback}
-    return (*found[:-1], found[-1].model_copy(update={"evidence": more}))
-
-
-def _digests(contest: Contest) -> dict[str, str]:
-    sides = {"candidate": contest.candidate, "champion": contest.champion}
-    return {role: arm.model.digest for role, arm in sides.items() if arm is not None}
-
-
-def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> incident.Incident:
-    return incident.Incident(
-        name=record.name,
-        candidate_version=record.candidate_version,
-        champion_version=record.champion_version,
-        reason=record.reason,
-        digests=_digests(contest),
-        sent=record.requests_sent,
-        failed=record.requests_failed,
-        transitions=record.transitions,
-        timeline=tuple(carried.conductor.timeline),
-        game_day=contest.candidate.served.game_day,
-        log=carried.log,
+def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[status.StatusFile, log.Log, metrics.Metrics]:
+    return (
+        status.StatusFile(state / status.FILE, sender, about),
+        log.Log(state / log.FILE, about.rollout, about.driver.fence),
+        metrics.Metrics(state / metrics.FILE, sender, {"name": about.name, "version": str(about.version)}),
     )

@@ -1,54 +1,64 @@
-"""The e-processes: false alarms stay below alpha at any time, real faults are found."""
+"""The e-processes: nothing to expect when nothing is wrong, little needed when something is."""
 
-import numpy as np
+import json
+import math
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom, hypergeom, nchypergeom_fisher
 
-from holdfast.serving.rollout.judge.eprocess import (
-    MULTIPLIERS,
-    Floats,
-    OneArm,
-    TwoArm,
-    control_rate,
-    log_factors,
-    log_mean_exp,
+from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, WEIGHTS, OneArm, TwoArm, log_factors
+
+RATES = (0.01, 0.2, 0.7)
+
+
+@given(c=st.integers(1, 30), b=st.integers(1, 80), share=st.floats(0, 1), k=st.integers(1, 109))
+def test_a_factor_is_the_ratio_of_fishers_distributions(c, b, share, k):
+    # By another library: scipy's central and noncentral hypergeometric distributions.
+    k = min(k, c + b - 1)
+    low, high = max(0, k - b), min(c, k)
+    k_c = low + round(share * (high - low))
+    expected = [
+        nchypergeom_fisher.logpmf(k_c, c + b, c, k, m) - hypergeom.logpmf(k_c, c + b, c, k) for m in MULTIPLIERS
+    ]
+    assert log_factors(k_c, c, k - k_c, b) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(
+    past=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=4),
+    sizes=st.tuples(st.integers(0, 6), st.integers(0, 12)),
 )
+def test_one_look_has_expectation_one_when_nothing_is_wrong(past, sizes):
+    # Definition of an e-value, by direct summation over all answers of the next look with a common rate.
+    before = TwoArm()
+    for k_c, k_s in past:
+        before = before.add(candidate=(k_c, 3), control=(k_s, 9))
+    for rate in RATES:
+        assert expectation(before, sizes, rate, rate) == pytest.approx(before.value)
 
 
-def alarm_share(candidate: float, control: float, *, requests: int, block: int, runs: int, seed: int) -> float:
-    """Share of simulated rollouts in which E >= 20 at any look; nine control answers per candidate answer."""
-    rng = np.random.default_rng(seed)
-    logs, failed, answered = np.zeros((runs, len(MULTIPLIERS))), np.zeros(runs), 0
-    alarmed = np.zeros(runs, dtype=bool)
-    ones: Floats = np.ones(runs)
-    for _ in range(requests // block):
-        k_c, k_s = rng.binomial(block, candidate, runs) * ones, rng.binomial(9 * block, control, runs) * ones
-        logs += log_factors((k_c, block * ones), (k_s, 9 * block * ones), control_rate(failed, answered))
-        failed, answered = failed + k_s, answered + 9 * block
-        alarmed |= log_mean_exp(logs) >= np.log(20)
-    return float(alarmed.mean())
+@given(sizes=st.tuples(st.integers(1, 6), st.integers(1, 12)), rate=st.floats(0.001, 0.999), part=st.floats(0.01, 1))
+def test_a_better_candidate_gives_no_evidence_on_average(sizes, rate, part):
+    assert expectation(TwoArm(), sizes, part * rate, rate) <= 1 + 1e-9
 
 
-@pytest.mark.parametrize("rate", [0.001, 0.01, 0.03])
-def test_false_alarms_at_any_look_stay_below_alpha(rate):
-    # Ville's inequality: at most alpha = 1/20, here with three standard errors of 3,000 runs.
-    found = alarm_share(rate, rate, requests=1000, block=5, runs=3000, seed=1)
-    assert found <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 3000)
-
-
-@pytest.mark.parametrize(
-    ("rate", "requests", "expected"),
-    # The project's own study of this rule (two arms 90:10, E >= 20, control at 1 %), rollback in percent.
-    [(0.01, 500, 1.6), (0.02, 500, 30.0), (0.05, 500, 99.6), (0.02, 2000, 84.0)],
-)
-def test_detection_is_that_of_the_published_table(rate, requests, expected):
-    found = 100 * alarm_share(rate, 0.01, requests=requests, block=5, runs=3000, seed=2)
-    assert found == pytest.approx(expected, abs=5)
+@given(sizes=st.tuples(st.integers(1, 5), st.integers(1, 9)), rate=st.floats(0.01, 0.9))
+def test_a_look_that_waited_for_the_other_arm_has_expectation_one(sizes, rate):
+    # Two looks, the first without control: both are one block.
+    c, b = sizes
+    found = sum(
+        binom.pmf(early, c, rate) * expectation(TwoArm().add(candidate=(early, c), control=(0, 0)), (2, b), rate, rate)
+        for early in range(c + 1)
+    )
+    assert found == pytest.approx(1)
 
 
 def test_a_candidate_that_only_fails_is_found_within_three_requests():
-    test = TwoArm().add(candidate=(3, 3), control=(0, 27))
+    test = TwoArm()
+    for _ in range(3):
+        test = test.add(candidate=(1, 1), control=(0, 9))
     assert test.value >= 20
 
 
@@ -59,32 +69,56 @@ def test_an_incident_that_hits_both_arms_is_not_the_candidates_fault():
     assert test.value < 20
 
 
-def test_a_block_of_nothing_changes_nothing():
+def test_when_everything_fails_at_both_arms_nothing_is_learnt():
+    assert TwoArm().add(candidate=(10, 10), control=(90, 90)).value == pytest.approx(1)
+
+
+def test_a_look_at_nothing_changes_nothing():
     test = TwoArm().add(candidate=(1, 10), control=(2, 90))
-    assert test.add(candidate=(0, 0), control=(0, 0)).value == pytest.approx(test.value)
+    assert test.add(candidate=(0, 0), control=(0, 0)) == test
 
 
-def test_without_control_there_is_no_evidence():
-    assert TwoArm().add(candidate=(9, 10), control=(0, 0)).value == pytest.approx(1)
+def test_without_control_there_is_no_evidence_until_there_is_one():
+    early = TwoArm().add(candidate=(9, 10), control=(0, 0))
+    assert early.value == pytest.approx(1)
+    assert early.add(candidate=(0, 0), control=(0, 90)) == TwoArm().add(candidate=(9, 10), control=(0, 90))
 
 
-@given(st.integers(0, 5), st.integers(5, 40), st.integers(0, 20), st.integers(20, 300))
-def test_one_step_has_expectation_one_when_nothing_is_wrong(k_before, n_before, k_control, n_control):
-    # Definition of an e-value by direct summation over one candidate and one control answer with a common rate.
-    before = TwoArm().add(candidate=(k_before, n_before), control=(k_control, n_control))
-    for rate in (0.01, 0.2, 0.7):
-        after = sum(
-            before.add(candidate=(c, 1), control=(s, 1)).value * _chance(c, rate) * _chance(s, rate)
-            for c in (0, 1)
-            for s in (0, 1)
-        )
-        assert after <= before.value * (1 + 1e-9)
+def test_failures_that_begin_after_thousands_of_good_answers_are_found():
+    test = TwoArm()
+    for _ in range(400):
+        test = test.add(candidate=(0, 10), control=(1, 90))
+    assert test.value < 1
+    for _ in range(4):
+        test = test.add(candidate=(5, 10), control=(1, 90))
+    assert test.value >= 20
+
+
+def test_a_look_at_millions_is_quick_and_finite():
+    test = TwoArm().add(candidate=(500_000, 1_000_000), control=(100_000, 9_000_000))
+    assert 1e299 < test.value <= 1e300
+    better = TwoArm().add(candidate=(100, 1_000_000), control=(500_000, 9_000_000))
+    assert better.value == pytest.approx(RESERVE)
+    assert math.isfinite(TwoArm(judged=10**18).add(candidate=(0, 1), control=(0, 9)).value)
+
+
+def test_a_test_survives_json():
+    test = TwoArm().add(candidate=(1, 10), control=(2, 90)).add(candidate=(1, 2), control=(0, 0))
+    fields = json.loads(json.dumps(asdict(test)))
+    assert (
+        TwoArm(**{name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()}) == test
+    )
+
+
+def test_the_stakes_add_up_to_one():
+    assert math.fsum(WEIGHTS) == pytest.approx(1)
+    assert len(WEIGHTS) == len(MULTIPLIERS)
 
 
 @given(st.floats(0.05, 0.6))
 def test_one_arm_has_expectation_one_at_its_limit(limit):
     test = OneArm(limit)
-    after = sum(test.add(hit, 1).value * _chance(hit, limit) for hit in (0, 1))
+    after = sum(test.add(hit, 1).value * (limit if hit else 1 - limit) for hit in (0, 1))
     assert after == pytest.approx(1)
 
 
@@ -97,5 +131,10 @@ def test_a_limit_of_everything_allows_everything():
     assert OneArm(1.0).add(10, 10).value == pytest.approx(1)
 
 
-def _chance(hit: int, rate: float) -> float:
-    return rate if hit else 1 - rate
+def expectation(before: TwoArm, sizes: tuple[int, int], theta_c: float, theta_s: float) -> float:
+    c, b = sizes
+    return sum(
+        before.add(candidate=(k_c, c), control=(k_s, b)).value * binom.pmf(k_c, c, theta_c) * binom.pmf(k_s, b, theta_s)
+        for k_c in range(c + 1)
+        for k_s in range(b + 1)
+    )

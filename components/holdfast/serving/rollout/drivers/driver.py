@@ -1,4 +1,4 @@
-"""What moves traffic, and where the state of a rollout is kept. The controller knows nothing else about Envoy or Seldon.
+"""What moves traffic, and where a rollout's state is kept. The controller knows nothing else about Envoy or Seldon.
 
 Every call is synchronous and bounded in time. Errors: `RolloutError` may pass, the controller tries again;
 `FencedError` does not: another driver has taken over, and this one must not touch anything any more.
@@ -74,6 +74,17 @@ class Driver(Protocol):
         """Who answers. Never raises."""
 
 
+class Provider(Protocol):
+    """Where a driver that moves traffic elsewhere takes its counters from: Prometheus, or an Envoy of our own."""
+
+    def read(self) -> Snapshot:
+        """Counters as of now; `weight` and `probes` are not the provider's and stay empty.
+
+        Raises:
+            RolloutError: there are none, they are stale, or they cannot be true. Never a number then.
+        """
+
+
 class Store(Protocol):
     """Where the state of one rollout is kept, so that a driver that dies can be followed by another."""
 
@@ -85,7 +96,7 @@ class Store(Protocol):
     def state(self) -> State | None:
         """What the driver before this one wrote last; None when there was none."""
 
-    def write(self, kind: str, state: State, **facts: object) -> None:
+    def write(self, kind: str, state: State, /, **facts: object) -> None:
         """Keeps `state`; returns when it would survive a crash.
 
         Args:

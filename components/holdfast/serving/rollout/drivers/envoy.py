@@ -24,10 +24,12 @@ from holdfast.serving.rollout.drivers.envoy_config import (
     COMPOSITE,
     LOOPBACK,
     STABLE,
+    STABLE_PROBE,
     Json,
     Layout,
     bootstrap,
     clusters,
+    edges_ms,
     routes,
 )
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
@@ -37,7 +39,7 @@ APPLY_SECONDS = 2.0
 ADMIN_SECONDS = 2.0
 _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
-_NAMES = f"({CANDIDATE}|{STABLE}|{COMPOSITE})"
+_NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
 _STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
 _QUERY = (
     f"/stats?format=json&histogram_buckets=cumulative&filter=^cluster\\.{_NAMES}\\.(outlier_detection\\.)?({_STATS})"
@@ -55,7 +57,7 @@ class Arms:
 
 @dataclass
 class Envoy:
-    """Drives one Envoy; implements `holdfast.serving.rollout.drivers.driver.Driver`."""
+    """One Envoy on this machine, moved by files and read through its admin socket."""
 
     layout: Layout
     arms: Arms
@@ -117,11 +119,14 @@ class Envoy:
         """
         if not self.desired.candidate and (weight or shadow):
             raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
-        await self._write_routes(Desired(weight, shadow, self.desired.candidate))
+        wanted = Desired(weight, shadow, self.desired.candidate)
+        if wanted != self.desired or not self.version:
+            await self._write_routes(wanted)
 
     async def remove_candidate(self) -> None:
         """No route leads to the candidate any more, then its clusters go."""
-        await self._write_routes(Desired(candidate=False))
+        if self.desired.candidate:
+            await self._write_routes(Desired(candidate=False))
         _write(self.layout.clusters, clusters({STABLE: self.arms.ports[STABLE]}, self.version))
 
     async def observe(self) -> Snapshot:
@@ -134,17 +139,23 @@ class Envoy:
         endpoints = _endpoints(json.loads(await self._get("/clusters?format=json")))
         alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
         if CANDIDATE not in endpoints:
-            self.last = _stable_only(self.last, self._arm(STABLE, (STABLE,), stats, endpoints), alive)
+            champion = self._champion(stats, endpoints)
+            self.last = replace(
+                self.last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE], weight=0
+            )
             return self.last
-        candidate = self._arm(CANDIDATE, (CANDIDATE, COMPOSITE), stats, endpoints)
+        candidate = self._arm((CANDIDATE,), (CANDIDATE, COMPOSITE), stats, endpoints)
         mirrored = stats.get(f"{CANDIDATE}.upstream_rq_completed", 0)
         self.last = Snapshot(
             at=time.monotonic(),
+            edges_ms=edges_ms(self.slow_ms),
             candidate=candidate,
-            champion=self._arm(STABLE, (STABLE,), stats, endpoints),
+            champion=self._champion(stats, endpoints),
             live=max(candidate.answered - mirrored, self.last.live),
             mirrored=mirrored,
+            routed=_routed(stats),
             ejections=stats.get(f"{CANDIDATE}.outlier_detection.ejections_enforced_total", 0),
+            weight=self.desired.weight,
             candidate_alive=alive[CANDIDATE],
             champion_alive=alive[STABLE],
         )
@@ -154,25 +165,35 @@ class Envoy:
         """Who runs, and whether Envoy answers."""
         return Health(await self.live(), self.arms.alive(STABLE), self.arms.alive(CANDIDATE))
 
+    def _champion(self, stats: Mapping[str, int], endpoints: Mapping[str, Mapping[str, int]]) -> Arm:
+        return self._arm((STABLE, STABLE_PROBE), (STABLE, STABLE_PROBE), stats, endpoints)
+
     def _arm(
-        self, arm: str, timed: tuple[str, ...], stats: Mapping[str, int], endpoints: Mapping[str, Mapping[str, int]]
+        self,
+        served: tuple[str, ...],
+        timed: tuple[str, ...],
+        stats: Mapping[str, int],
+        endpoints: Mapping[str, Mapping[str, int]],
     ) -> Arm:
         """One arm's counters; a retry that the composite made is a failure of the candidate, in any case."""
-        endpoint = endpoints[arm]
-        failed = max(endpoint["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
-        slow = sum(stats.get(f"{name}.time", 0) - stats.get(f"{name}.time<={_edge(self.slow_ms)}", 0) for name in timed)
-        return Arm(endpoint["rq_success"] + failed, failed, slow)
+        count = {kind: sum(endpoints[name][kind] for name in served) for kind in ("rq_success", "rq_error")}
+        failed = max(count["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
+        within = tuple(
+            sum(stats.get(f"{name}.time<={_edge(edge)}", 0) for name in timed) for edge in edges_ms(self.slow_ms)
+        )
+        timed_answers = sum(stats.get(f"{name}.time", 0) for name in timed)
+        return Arm(count["rq_success"] + failed, failed, timed_answers, within)
 
     async def _write_routes(self, desired: Desired) -> None:
         self.version += 1
         content = routes(self.version, weight=desired.weight, shadow=desired.shadow, candidate=desired.candidate)
         _write(self.layout.routes, content)
-        self.desired = desired
         deadline = time.monotonic() + APPLY_SECONDS
         while await self._version() != str(self.version):
             if time.monotonic() > deadline:
                 raise RolloutError(f"{self.layout.routes}: expected Envoy to take it within {APPLY_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
+        self.desired = desired
 
     async def _version(self) -> str | None:
         dump = json.loads(await self._get("/config_dump?resource=dynamic_route_configs"))
@@ -209,8 +230,9 @@ def _write(path: Path, content: Json) -> None:
     replace_file(path, json.dumps(content, indent=1).encode())
 
 
-def _stable_only(last: Snapshot, champion: Arm, alive: Mapping[str, bool]) -> Snapshot:
-    return replace(last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE])
+def _routed(stats: Mapping[str, int]) -> int:
+    """Live requests that got their answer, from either arm."""
+    return sum(stats.get(f"{name}.upstream_rq_completed", 0) for name in (STABLE, COMPOSITE))
 
 
 def _stats(answer: dict[str, Any]) -> dict[str, int]:
@@ -241,5 +263,5 @@ def _endpoints(answer: dict[str, Any]) -> dict[str, dict[str, int]]:
     return {
         cluster["name"]: {stat["name"]: int(stat.get("value", 0)) for stat in cluster["host_statuses"][0]["stats"]}
         for cluster in answer["cluster_statuses"]
-        if cluster.get("host_statuses") and cluster["name"] in (STABLE, CANDIDATE)
+        if cluster.get("host_statuses") and cluster["name"] in (STABLE, STABLE_PROBE, CANDIDATE)
     }

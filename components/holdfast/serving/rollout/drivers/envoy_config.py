@@ -11,16 +11,21 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/ (composite cluster, out
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.serving.rollout.judge.counters import EDGES_MS
+
 Json = dict[str, object]
 
 LOOPBACK = "127.0.0.1"
 ARM_HEADER = "x-rollout"
 """A request with this header set to `candidate` or `stable` goes to that arm whatever the weights: probes, A/B."""
 CANDIDATE, STABLE, COMPOSITE = "candidate", "stable", "candidate_then_stable"
+STABLE_PROBE = "stable_probe"
+"""The stable server as probes reach it, so that `stable` counts live requests and nothing else."""
 ROUTES = "routes"
 
 _TYPE = "type.googleapis.com/"
-_MS_EDGES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
+STICKY = "x-rollout-key"
+"""Requests with the same value of this header stay at the same arm while the weights stand."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def bootstrap(layout: Layout, port: int, slow_ms: float) -> Json:
 
     Response times get a bucket edge at `slow_ms`, so that slow answers are counted and not estimated.
     """
-    edges = sorted({*_MS_EDGES, slow_ms})
+    edges = list(edges_ms(slow_ms))
     return {
         "node": {"id": "holdfast-rollout", "cluster": "holdfast"},
         "admin": {"address": {"pipe": {"path": str(layout.admin), "mode": 0o600}}},
@@ -75,9 +80,14 @@ def bootstrap(layout: Layout, port: int, slow_ms: float) -> Json:
     }
 
 
+def edges_ms(slow_ms: float) -> tuple[float, ...]:
+    """Upper edges of the latency buckets: with one at the limit, slow answers are counted and not estimated."""
+    return tuple(sorted({*EDGES_MS, slow_ms}))
+
+
 def clusters(ports: dict[str, int], version: int) -> Json:
     """The cluster file: `ports` maps arm to loopback port; without a candidate only `stable` remains."""
-    resources = [_stable(ports[STABLE])]
+    resources = [_stable(STABLE, ports[STABLE]), _stable(STABLE_PROBE, ports[STABLE])]
     if CANDIDATE in ports:
         resources += [_candidate(ports[CANDIDATE]), _composite()]
     return {"version_info": str(version), "resources": resources}
@@ -91,7 +101,7 @@ def routes(version: int, *, weight: int, shadow: bool, candidate: bool, timeouts
         "name": f"version-{version}",
         "domains": ["*"],
         "include_attempt_count_in_response": True,
-        "routes": [*(_arm_route(arm, timeouts) for arm in arms), _traffic_route(weight, shadow, timeouts)],
+        "routes": [*(_arm_route(arm, timeouts) for arm in arms), *_traffic_routes(weight, shadow, timeouts)],
     }
     resource: Json = {
         "@type": f"{_TYPE}envoy.config.route.v3.RouteConfiguration",
@@ -106,8 +116,22 @@ def _arm_route(arm: str, timeouts: Timeouts) -> Json:
     header: Json = {"name": ARM_HEADER, "string_match": {"exact": arm}}
     return {
         "match": {"prefix": "/", "headers": [header]},
-        "route": {"cluster": arm, "timeout": _seconds(timeouts.request)},
+        "route": {"cluster": STABLE_PROBE if arm == STABLE else arm, "timeout": _seconds(timeouts.request)},
     }
+
+
+def _traffic_routes(weight: int, shadow: bool, timeouts: Timeouts) -> list[Json]:
+    """Sticky requests first (each key hashes to an arm; who was on the candidate stays there as its weight grows)."""
+    any_request = _traffic_route(weight, shadow, timeouts)
+    if weight in (0, 100):
+        return [any_request]
+    sticky = _traffic_route(weight, shadow, timeouts)
+    route = sticky["route"]
+    assert isinstance(route, dict)
+    route["weighted_clusters"] = {**route["weighted_clusters"], "use_hash_policy": True}
+    route["hash_policy"] = [{"header": {"header_name": STICKY}}]
+    sticky["match"] = {"prefix": "/", "headers": [{"name": STICKY, "present_match": True}]}
+    return [sticky, any_request]
 
 
 def _traffic_route(weight: int, shadow: bool, timeouts: Timeouts) -> Json:
@@ -130,16 +154,16 @@ def _traffic_route(weight: int, shadow: bool, timeouts: Timeouts) -> Json:
     return {"match": {"prefix": "/"}, "route": route}
 
 
-def _stable(port: int) -> Json:
-    return _cluster(STABLE, port, {"thresholds": [{"max_requests": 1024, "max_retries": 1024}]})
+def _stable(name: str, port: int) -> Json:
+    return _cluster(name, port, {"thresholds": [{"max_requests": 1024, "max_retries": 1024}]})
 
 
 def _candidate(port: int) -> Json:
-    """Ejected after three failures in a row; threshold 0 so that an ejected one gets no first attempts."""
+    """Ejected after five failures in a row; threshold 0 so that an ejected one gets no first attempts."""
     cluster = _cluster(CANDIDATE, port, {"thresholds": [{"max_requests": 64, "max_retries": 1024}]})
     cluster["outlier_detection"] = {
-        "consecutive_5xx": 3,
-        "consecutive_gateway_failure": 3,
+        "consecutive_5xx": 5,
+        "consecutive_gateway_failure": 5,
         "enforcing_consecutive_5xx": 100,
         "enforcing_consecutive_gateway_failure": 100,
         "enforcing_success_rate": 0,

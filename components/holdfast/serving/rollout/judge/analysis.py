@@ -1,28 +1,52 @@
 """Judges a candidate from counters: hard limits, then masking, then the sequential tests, then the deadline.
 
 Retries to the stable arm make clients see no failure at all, so a dead candidate looks perfect to whoever asks clients.
-Here only the candidate's own counters speak: they must grow, nothing may have been ejected, the process must be alive,
-and failures that a retry absorbed are failures. No data is inconclusive, never success.
+Here only the candidate's own counters speak: they must grow as its weight says, nothing may have been ejected, the
+process must be alive, and failures that a retry absorbed are failures. No data is inconclusive, never success.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.judge.counts import Counts
+from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
+from holdfast.serving.rollout.judge.intervals import newcombe_upper
+from holdfast.serving.rollout.judge.latency import p95_edge
 
-ALPHA_SHARES = {"errors": 0.6, "slow": 0.2, "disagreement": 0.2}
+ALPHA_SHARES = {
+    "errors": 0.6,
+    "service": 0.05,
+    "broken": 0.05,
+    "slow": 0.15,
+    "disagreement": 0.05,
+    "drift": 0.05,
+    "attack": 0.05,
+}
 """How the false alarms allowed are divided over the tests; they add up to 1."""
-STREAK = 5
-"""So many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+_HELD = ("service", "disagreement", "attack", "drift")
+STREAK = 3
+"""At least so many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+STREAK_CHANCE = 1e-5
+"""So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
+BROKEN = 5
+"""So many probes in a row that only the champion answered end it too."""
+FAILING = 0.05
+"""Share of the champion's answers of one look that makes three failures of the candidate in a row likely."""
 SLOW_LOOKS = 4
 """So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
-MARGIN = 0.01
-"""Most that the candidate's observed failure share may exceed the control's when a step ends."""
 SLOW_MARGIN = 0.05
 """Most that the candidate's share of slow answers may exceed the control's when a step ends."""
 MIN_PAIRS = 20
 """Probes answered by both arms before the first step may end."""
+SPLIT_ROUTED = 200
+"""Live requests of a step before its split is compared with its weight."""
+SPLIT_SIGMAS = 6.0
+"""Standard deviations; the comparison is made at every look, so the usual 3 would cry wolf."""
+SPLIT_SLACK = 16
+"""Requests under way at a look stand in one counter and not yet in the other."""
 
 
 class Outcome(Enum):
@@ -45,56 +69,96 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the rollout's plan allows."""
+    """What the rollout's plan allows (`holdfast.workload.RolloutPlan` says what each means)."""
 
-    alpha: float
-    max_disagreement: float
-    max_step_seconds: float
+    alpha: float = 0.05
+    margin: float = 0.01
+    max_errors: float | None = None
+    max_disagreement: float = 0.25
+    max_drift: float = 0.1
+    classes: int = 2
+    max_attack: float | None = None
+    """Largest attack success on the candidate: what the gate measured plus the excess allowed; None: not known."""
+    slow_ms: float = 250.0
+    floor_ms: float = 25.0
+    min_pairs: int = MIN_PAIRS
+    hold_without_champion: bool = False
     probation: bool = False
     """There is no champion: the control is the same model, so the candidate is held to absolute limits as well."""
 
 
 @dataclass(frozen=True)
-class Suite:
-    """The three tests over one stretch of the rollout."""
+class Compared:
+    """Tests of the candidate against the champion; each keeps a reserve for a candidate that turns bad late."""
 
-    errors: TwoArm
-    slow: TwoArm
-    disagreement: OneArm
+    errors: TwoArm = TwoArm()
+    broken: TwoArm = TwoArm()
+    slow: TwoArm = TwoArm()
 
-    def add(self, before: Snapshot, now: Snapshot) -> "Suite":
-        """After a look at what happened between two snapshots."""
-        candidate, champion = now.candidate.since(before.candidate), now.champion.since(before.champion)
-        return Suite(
+    def add(self, more: Counts, slow_edge: int | None) -> "Compared":
+        """After what one look adds; slow is what took longer than the edge, which earlier looks chose."""
+        candidate, champion, probes = more.candidate, more.champion, more.probes
+        return Compared(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
-            self.slow.add(candidate=_slow(candidate, at_most=1), control=_slow(champion, at_most=champion.answered)),
-            self.disagreement.add(now.disagreements - before.disagreements, now.pairs - before.pairs),
+            # Probes that the champion broke are not counted, so its share of those is that of its own failures.
+            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
+            self.slow if slow_edge is None else self._slower(candidate, champion, slow_edge),
         )
 
-    def anew(self) -> "Suite":
-        """Without evidence; what was learnt about the control stays."""
-        return Suite(
-            TwoArm(failed=self.errors.failed, answered=self.errors.answered),
-            TwoArm(failed=self.slow.failed, answered=self.slow.answered),
-            OneArm(self.disagreement.limit),
+    def _slower(self, candidate: Arm, champion: Arm, edge: int) -> TwoArm:
+        """A stall makes all answers in flight slow at once, and the test wants independent ones: the candidate's slow
+        answers of one look count as one, which can only make the test more careful.
+        """
+        one = min(candidate.over(edge), 1)
+        return self.slow.add(candidate=(one, candidate.timed), control=(champion.over(edge), champion.timed))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tests of the candidate against limits known beforehand, over one stretch of the rollout."""
+
+    service: OneArm
+    disagreement: OneArm
+    attack: OneArm
+    drift: PredictionDrift
+
+    @classmethod
+    def fresh(cls, limits: Limits) -> "Held":
+        """Without evidence."""
+        return cls(
+            OneArm(limits.max_errors or 0.0),
+            OneArm(limits.max_disagreement),
+            OneArm(limits.max_attack or 0.0),
+            PredictionDrift(limits.max_drift, limits.classes),
+        )
+
+    def add(self, more: Counts) -> "Held":
+        """After what one look adds."""
+        probes = more.probes
+        return Held(
+            self.service.add(*_errors(more.candidate)),
+            self.disagreement.add(probes.disagreements, probes.pairs),
+            self.attack.add(probes.fooled, probes.attacks),
+            self.drift.add(probes.gained, probes.lost, probes.pairs),
         )
 
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
-        return {"errors": self.errors.value, "slow": self.slow.value, "disagreement": self.disagreement.value}
+        return {name: getattr(self, name).value for name in _HELD}
 
 
 @dataclass(frozen=True)
 class Tests:
     """The tests' state after some looks.
 
-    Each runs twice: over the whole rollout, which finds small effects, and over each state alone, which finds a
-    candidate that turns bad after it was good. Half of the stake is on the first, the other half is divided over the
-    states; the sum is an e-process again, because a state's share waits at 1 until that state begins.
+    Those against limits run twice: over the whole rollout, which finds small effects, and over each state alone, which
+    finds a candidate that turns bad after it was good. Half of the stake is on the first, the other half is divided
+    over the states; the sum is an e-process again, because a state's share waits at 1 until that state begins.
     """
 
-    whole: Suite
-    current: Suite
+    compared: Compared
+    whole: Held
+    current: Held
     banked: dict[str, float]
     """Sum of the final e-values of the states that ended."""
     waiting: int
@@ -102,103 +166,162 @@ class Tests:
     states: int
     streak: int = 0
     """Candidate failures in a row, as far as counters can tell."""
+    streak_limit: int = STREAK
+    broken: int = 0
+    """Probes in a row that the candidate broke, as far as counters can tell."""
     slow_looks: int = 0
     """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
+    champion_failing: bool = False
+    """Whether so many of the champion's answers failed in the last look that three of the candidate's in a row may be
+    chance."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
         """Before the first look of a rollout with so many states that are watched."""
-        suite = Suite(TwoArm(), TwoArm(), OneArm(limits.max_disagreement))
-        return cls(suite, suite, dict.fromkeys(ALPHA_SHARES, 0.0), states - 1, states)
+        held = Held.fresh(limits)
+        return cls(Compared(), held, held, dict.fromkeys(_HELD, 0.0), states - 1, states)
 
-    def next_state(self) -> "Tests":
+    def next_state(self, limits: Limits) -> "Tests":
         """When the next watched state is entered."""
         banked = {name: self.banked[name] + value for name, value in self.current.values().items()}
-        return replace(self, current=self.whole.anew(), banked=banked, waiting=self.waiting - 1)
+        return replace(self, current=Held.fresh(limits), banked=banked, waiting=self.waiting - 1)
 
-    def add(self, before: Snapshot, now: Snapshot) -> "Tests":
-        """After a look at what happened between two snapshots."""
-        candidate, champion = now.candidate.since(before.candidate), now.champion.since(before.champion)
+    def add(self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits) -> "Tests":
+        """After what one look adds to `earlier`."""
+        control = earlier.champion
+        edge = p95_edge(control.within, control.timed, edges_ms, limits.floor_ms)
         return replace(
             self,
-            whole=self.whole.add(before, now),
-            current=self.current.add(before, now),
-            streak=_streak(self.streak, candidate, champion),
-            slow_looks=_slow_looks(self.slow_looks, candidate, champion),
+            compared=self.compared.add(more, edge),
+            whole=self.whole.add(more),
+            current=self.current.add(more),
+            streak=_streak(self.streak, more.candidate, more.champion),
+            streak_limit=_streak_limit(control),
+            broken=0 if more.probes.pairs else self.broken + more.probes.broken,
+            champion_failing=more.champion.failed > FAILING * more.champion.answered,
+            slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
 
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
+        compared = {name: getattr(self.compared, name).value for name in ("errors", "broken", "slow")}
         whole, current = self.whole.values(), self.current.values()
-        return {
+        return compared | {
             name: 0.5 * whole[name] + 0.5 * (self.banked[name] + current[name] + self.waiting) / self.states
-            for name in whole
+            for name in _HELD
         }
 
 
-def judge(tests: Tests, *, start: Snapshot, entry: Snapshot, now: Snapshot, limits: Limits, missing: int) -> Judgement:
-    """The outcome at one look.
+@dataclass(frozen=True)
+class Look:
+    """What one judgement is about."""
 
-    Args:
-        tests: after this look.
-        start: when the rollout started.
-        entry: when the current state was entered.
-        now: this look.
-        limits: of the plan.
-        missing: how many of the candidate's own answers this state still wants; 0 or less is enough.
-    """
-    facts = evidence(tests, start, now)
-    hard = _hard_limit(tests, start, now) or _proven(tests, limits)
-    if hard:
-        return Judgement(Outcome.ROLL_BACK, hard, facts)
-    if not now.champion_alive:
-        return Judgement(Outcome.INCONCLUSIVE, "the champion's server is gone: nothing to compare with", facts)
-    wanting = _wanting(start, entry, now, limits=limits, missing=missing)
+    total: Counts
+    """Since the rollout began."""
+    here: Counts
+    """Since the current state was entered."""
+    now: Snapshot
+    weight: int
+    """Percent, as wanted."""
+    missing: int
+    """How many of the candidate's own answers this state still wants; 0 or less is enough."""
+    seconds: float
+    """In this state, looks that saw nothing included."""
+    min_seconds: float
+    max_seconds: float
+    last_step: bool
+    """Whether enough here means promotion."""
+
+
+def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
+    """The outcome at one look; `tests` stand as after it."""
+    facts = evidence(tests, look.total)
+    if look.total.ejections and tests.champion_failing and look.now.candidate_alive:
+        # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
+        return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
+    bad = _hard_limit(tests, look) or _proven(tests, limits)
+    if bad:
+        return Judgement(Outcome.ROLL_BACK, bad, facts)
+    if not look.now.champion_alive:
+        return _without_champion(limits, facts)
+    wanting = _wanting(look, limits)
     if wanting is None:
-        return Judgement(
-            Outcome.ENOUGH,
-            f"the candidate gave {now.candidate.answered - start.candidate.answered} answers, no test objects",
-            facts,
-        )
-    if now.at - entry.at >= limits.max_step_seconds:
-        reason = f"no verdict within {limits.max_step_seconds:g} s: {wanting}"
-        return Judgement(Outcome.INCONCLUSIVE, reason, facts)
+        answers = look.total.candidate.answered
+        return Judgement(Outcome.ENOUGH, f"the candidate gave {answers} answers, no test objects", facts)
+    if look.seconds >= look.max_seconds:
+        return Judgement(Outcome.INCONCLUSIVE, f"no verdict within {look.max_seconds:g} s: {wanting}", facts)
     return Judgement(Outcome.CONTINUE, wanting, facts)
 
 
-def evidence(tests: Tests, start: Snapshot, now: Snapshot) -> dict[str, float]:
+def evidence(tests: Tests, total: Counts) -> dict[str, float]:
     """The numbers that a judgement rests on."""
-    candidate, champion = now.candidate.since(start.candidate), now.champion.since(start.champion)
+    candidate, champion, probes = total.candidate, total.champion, total.probes
     return {
         **{f"e_{name}": round(value, 4) for name, value in tests.values().items()},
-        "candidate_slow": candidate.slow,
-        "champion_slow": champion.slow,
-        "pairs": now.pairs - start.pairs,
-        "disagreements": now.disagreements - start.disagreements,
-        "ejections": now.ejections - start.ejections,
+        "error_bound": round(bound(total), 5),
+        "pairs": probes.pairs,
+        "disagreements": probes.disagreements,
+        "broken": probes.broken,
+        "attacks": probes.attacks,
+        "fooled": probes.fooled,
+        "ejections": total.ejections,
+        "candidate_failed": candidate.failed,
+        "candidate_answered": candidate.answered,
+        "champion_failed": champion.failed,
+        "champion_answered": champion.answered,
     }
 
 
-def _hard_limit(tests: Tests, start: Snapshot, now: Snapshot) -> str | None:
-    if not now.candidate_alive:
+def bound(total: Counts, *, excused: bool = True) -> float:
+    """Newcombe's 95 % upper bound of the candidate's failure share minus the champion's; 1 without answers."""
+    candidate, champion = total.candidate, total.champion if excused else Arm(answered=10**9)
+    if candidate.answered == 0 or champion.answered == 0:
+        return 1.0
+    return newcombe_upper(candidate.failed, candidate.answered, champion.failed, champion.answered)
+
+
+def slow_answers(arm: Arm, edges_ms: tuple[float, ...], slow_ms: float) -> int:
+    """Answers slower than the plan's limit (its next bucket edge)."""
+    edge = _edge_at(edges_ms, slow_ms)
+    return 0 if edge is None else arm.over(edge)
+
+
+def _hard_limit(tests: Tests, look: Look) -> str | None:
+    if not look.now.candidate_alive:
         return "the candidate's server is gone"
-    if now.ejections > start.ejections:
-        return f"the candidate was ejected after failures in a row ({now.ejections - start.ejections} times)"
-    if tests.streak >= STREAK:
+    if look.total.ejections:
+        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)"
+    if tests.streak >= tests.streak_limit:
         return f"{tests.streak} candidate failures in a row, none at the champion"
+    if tests.broken >= BROKEN:
+        return f"{tests.broken} probes in a row without a whole answer from the candidate, the champion gave one"
     if tests.slow_looks >= SLOW_LOOKS:
         return (
             f"most of the candidate's answers were slow in {tests.slow_looks} looks in a row, the champion's were not"
         )
-    return None
+    return _wrong_split(look)
+
+
+def _wrong_split(look: Look) -> str | None:
+    """The masking check: a candidate that is routed to and does not answer has a counter that does not grow."""
+    n, share = look.here.routed, look.weight / 100
+    if not look.weight or n < SPLIT_ROUTED:
+        return None
+    off = look.here.live - n * share
+    if abs(off) <= SPLIT_SIGMAS * math.sqrt(n * share * (1 - share)) + SPLIT_SLACK:
+        return None
+    return f"the candidate answered {look.here.live} of {n} live requests at weight {look.weight} %"
 
 
 def _proven(tests: Tests, limits: Limits) -> str | None:
-    most = f"{limits.max_disagreement:.0%}"
     says = {
         "errors": "the candidate fails more often than the champion",
-        "slow": "the candidate is slow more often than the champion",
-        "disagreement": f"candidate and champion differ in more than {most} of paired answers at this step",
+        "service": f"the candidate fails more than {limits.max_errors or 0:.1%} of its answers",
+        "broken": "the candidate breaks more probes than the champion",
+        "slow": "the candidate is slower than the champion's 95th percentile more often than the champion",
+        "disagreement": f"candidate and champion differ in more than {limits.max_disagreement:.0%} of paired answers",
+        "drift": f"a class is predicted more than {limits.max_drift:.0%} more or less often than by the champion",
+        "attack": f"attacks succeed on the candidate in more than {limits.max_attack or 0:.1%} of the probes",
     }
     for name, value in tests.values().items():
         needed = 1 / (limits.alpha * ALPHA_SHARES[name])
@@ -207,32 +330,53 @@ def _proven(tests: Tests, limits: Limits) -> str | None:
     return None
 
 
-def _wanting(start: Snapshot, entry: Snapshot, now: Snapshot, *, limits: Limits, missing: int) -> str | None:
+def _without_champion(limits: Limits, facts: dict[str, float]) -> Judgement:
+    if limits.hold_without_champion:
+        return Judgement(Outcome.CONTINUE, "the champion's server is gone; the plan says to hold the weight", facts)
+    return Judgement(Outcome.INCONCLUSIVE, "the champion's server is gone: nothing to compare with", facts)
+
+
+def _wanting(look: Look, limits: Limits) -> str | None:
     """What the current state still lacks before the next one; None when nothing."""
-    if missing > 0:
-        return f"{missing} of the candidate's own answers are missing"
-    if now.pairs - start.pairs < MIN_PAIRS:
-        return f"{MIN_PAIRS - (now.pairs - start.pairs)} paired answers are missing"
-    return _disagrees(entry, now, limits) or _over_margin(entry, now, limits)
+    if look.missing > 0:
+        return f"{look.missing} of the candidate's own answers are missing"
+    if look.total.probes.pairs < limits.min_pairs:
+        return f"{limits.min_pairs - look.total.probes.pairs} paired answers are missing"
+    if look.seconds < look.min_seconds:
+        return f"{look.min_seconds - look.seconds:.0f} s of the step's least time are left"
+    return _disagrees(look, limits) or _over_margin(look, limits) or _unproven(look, limits)
 
 
-def _disagrees(entry: Snapshot, now: Snapshot, limits: Limits) -> str | None:
-    pairs, disagreements = now.pairs - entry.pairs, now.disagreements - entry.disagreements
-    if disagreements > limits.max_disagreement * pairs:
-        return f"{disagreements} of {pairs} paired answers disagree"
+def _disagrees(look: Look, limits: Limits) -> str | None:
+    probes = look.here.probes
+    if probes.disagreements > limits.max_disagreement * probes.pairs:
+        return f"{probes.disagreements} of {probes.pairs} paired answers disagree"
     return None
 
 
-def _over_margin(entry: Snapshot, now: Snapshot, limits: Limits) -> str | None:
+def _over_margin(look: Look, limits: Limits) -> str | None:
     """On probation the control is the same model, so it excuses nothing."""
-    candidate, champion = now.candidate.since(entry.candidate), now.champion.since(entry.champion)
-    excused = Arm() if limits.probation else champion
-    failed = MARGIN + excused.failed / max(excused.answered, 1)
-    slow = SLOW_MARGIN + excused.slow / max(excused.answered, 1)
+    candidate, edges = look.here.candidate, look.now.edges_ms
+    excused = Arm() if limits.probation else look.here.champion
+    failed = limits.margin + excused.failed / max(excused.answered, 1)
     if candidate.failed > failed * candidate.answered:
         return f"the candidate failed {candidate.failed} of {candidate.answered}, more than {failed:.1%}"
-    if candidate.slow > slow * candidate.answered:
-        return f"{candidate.slow} of {candidate.answered} answers were slow, more than {slow:.1%}"
+    slow = SLOW_MARGIN + slow_answers(excused, edges, limits.slow_ms) / max(excused.timed, 1)
+    found = slow_answers(candidate, edges, limits.slow_ms)
+    if found > slow * candidate.timed:
+        return f"{found} of {candidate.timed} answers were slow, more than {slow:.1%}"
+    return None
+
+
+def _unproven(look: Look, limits: Limits) -> str | None:
+    """The last step ends only with a proof that the candidate is not worse by the margin."""
+    if not look.last_step:
+        return None
+    upper = bound(look.total, excused=not limits.probation)
+    if upper >= limits.margin:
+        return (
+            f"the candidate may fail {upper:.2%} more often than the champion; proof below {limits.margin:.2%} needed"
+        )
     return None
 
 
@@ -242,19 +386,25 @@ def _streak(before: int, candidate: Arm, champion: Arm) -> int:
     return before + candidate.failed
 
 
-def _slow_looks(before: int, candidate: Arm, champion: Arm) -> int:
-    if candidate.answered == 0:
+def _streak_limit(control: Arm) -> int:
+    """From the champion's failure rate so far, with a prior of 1 % worth 50 answers."""
+    rate = min((0.5 + control.failed) / (50 + control.answered), 0.5)
+    return max(STREAK, math.ceil(math.log(STREAK_CHANCE) / math.log(rate)))
+
+
+def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
+    candidate, champion = more.candidate, more.champion
+    if edge is None or candidate.timed == 0 or champion.timed == 0:
         return before
-    mostly = candidate.slow * 2 > candidate.answered
-    return before + 1 if mostly and champion.slow * 2 <= champion.answered else 0
+    mostly = candidate.over(edge) * 2 > candidate.timed
+    return before + 1 if mostly and champion.over(edge) * 2 <= champion.timed else 0
 
 
 def _errors(arm: Arm) -> tuple[int, int]:
-    return arm.failed, arm.answered
+    """Counters of two sources may be read a moment apart; no more failures than answers."""
+    return min(arm.failed, arm.answered), arm.answered
 
 
-def _slow(arm: Arm, at_most: int) -> tuple[int, int]:
-    """Slow answers of one look. A stall makes all answers in flight slow at once, and the test wants independent ones:
-    the candidate's count as one, which can only make the test more careful.
-    """
-    return min(arm.slow, at_most, arm.answered), arm.answered
+def _edge_at(edges_ms: tuple[float, ...], limit_ms: float) -> int | None:
+    """The first edge that is not below the limit."""
+    return next((i for i, edge in enumerate(edges_ms) if edge >= limit_ms - 1e-9), None)

@@ -124,7 +124,10 @@ def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
         for name in ("answered", "failed", "timed"):
             if getattr(after, name) < getattr(before, name):
                 return f"{role}.{name}"
-    return next((name for name in ("live", "mirrored", "routed", "ejections") if getattr(now, name) < getattr(earlier, name)), None)
+    return next(
+        (name for name in ("live", "mirrored", "routed", "ejections") if getattr(now, name) < getattr(earlier, name)),
+        None,
+    )
 
 
 def plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

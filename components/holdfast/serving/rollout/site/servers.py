@@ -9,23 +9,14 @@ from sys import executable
 
 import aiohttp
 
-from holdfast.artifacts.documents import Model
-from holdfast.artifacts.folder import Artifact
-from holdfast.serving.predictor.settings import LOOPBACK, Served, write_settings
+from holdfast.serving.predictor.settings import LOOPBACK, write_settings
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
 from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
 from holdfast.serving.rollout.site.processes import Child, children, require_free, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.site.side import Side
 
 ENVOY_SECONDS = 20.0
 _PROBE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Side:
-    """One arm: what it serves, and the model artifact (admitted)."""
-
-    served: Served
-    model: Artifact[Model]
 
 
 @dataclass(frozen=True)

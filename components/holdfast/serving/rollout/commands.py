@@ -1,0 +1,237 @@
+"""`holdfast rollout`: start one, look at it, step in, and ask what served when. Importing this loads nothing heavy."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.errors import RolloutError
+from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish
+from holdfast.progress import say
+
+if TYPE_CHECKING:
+    from holdfast.serving.rollout.cluster import Place
+    from holdfast.serving.rollout.conduct.controller import Ask
+    from holdfast.serving.rollout.tell.view import View
+    from holdfast.workload import RolloutPlan
+
+app = typer.Typer(
+    help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
+)
+DRIVERS = ("envoy", "seldon-v1", "seldon-v2")
+ACT_SECONDS = 120.0
+"""How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
+
+Name = Annotated[str, typer.Option(help="Registered model.")]
+Out = Annotated[Path, typer.Option(help="Folder that the record becomes; it names the rollout for all commands.")]
+Why = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def start(
+    name: Name,
+    version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
+    out: Out,
+    config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
+    driver: Annotated[
+        str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}; envoy is on this machine.")
+    ] = "envoy",
+    target: Annotated[
+        Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
+    ] = None,
+    tracking: Tracking = TRACKING,
+    seed: Seed = 0,
+    game_day: Annotated[
+        str | None,
+        typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
+    ] = None,
+    supersede: Annotated[
+        bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
+    ] = None,
+    digest_file: DigestFile = None,
+    verdict_file: VerdictFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
+) -> None:
+    """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
+    plan = _plan(config)
+    place = _place(driver, target, game_day)
+    if supersede:
+        _end_first(out, f"superseded by version {version}")
+    if place is None:
+        from holdfast.serving.rollout.step import rollout
+
+        artifact = rollout(
+            name, out, version=version, tracking=tracking, config=plan, seed=seed,
+            game_day=game_day or None, metrics_port=metrics_port,
+        )  # fmt: skip
+    else:
+        from holdfast.serving.rollout.cluster import rollout_on
+
+        artifact = rollout_on(
+            place, out, name=name, version=version, tracking=tracking, config=plan, metrics_port=metrics_port
+        )
+    finish(artifact, digest_file, verdict_file, as_json)
+
+
+@app.command()
+def status(out: Out, as_json: AsJson = False) -> None:
+    """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
+    from holdfast.serving.rollout.tell import view
+
+    seen = view.see(out, _state(out))
+    typer.echo(view.as_json(seen) if as_json else view.text(seen))
+
+
+@app.command()
+def watch(out: Out) -> None:
+    """The same as a live table; without a terminal, one line per change."""
+    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.tell.table import watch as look
+
+    typer.echo(view.text(look(out, _state(out))))
+
+
+@app.command()
+def abort(out: Out, reason: Why, as_json: AsJson = False) -> None:
+    """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
+    from holdfast.serving.rollout.conduct.controller import Ask
+
+    seen = _ask(out, Ask.ABORT, reason)
+    if seen.record is not None and seen.record.document.outcome == "promoted":
+        raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
+    _tell(seen, as_json)
+
+
+@app.command()
+def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
+    """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
+    from holdfast.serving.rollout.conduct.controller import Ask
+
+    seen = _ask(out, Ask.APPROVE, reason)
+    if seen.record is not None and seen.record.document.outcome != "promoted":
+        raise RolloutError(f"{out}: expected to be asked before the end, found a rollout that {_line(seen)}")
+    _tell(seen, as_json)
+
+
+@app.command()
+def history(
+    name: Name,
+    tracking: Tracking = TRACKING,
+    out: Annotated[
+        Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which version served when, and how every rollout ended."""
+    from holdfast.serving.rollout.conduct import errands
+    from holdfast.serving.rollout.tell import history as told
+
+    errands.hand_in(out.absolute().parent if out is not None else Path.cwd())
+    found = errands.history(tracking, name)
+    if as_json:
+        typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
+    else:
+        typer.echo(told.text(name, found.notes, found.champion))
+
+
+def _end_first(out: Path, reason: str) -> None:
+    from holdfast.serving.rollout.conduct.supersede import supersede
+
+    kept = supersede(out, reason)
+    if kept is not None:
+        say(f"rollout: the one before was ended: {reason}; see {kept}")
+
+
+@app.command()
+def watchdog(
+    namespace: Annotated[str | None, typer.Option(help="Where the rolled-out objects are; left out: our own.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
+    seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
+) -> None:
+    """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
+    from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.serving.rollout.drivers.watchdog import watch as look
+
+    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
+    count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
+    say(f"watchdog: {count} candidates taken out")
+
+
+def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
+    """Where on a cluster; None: on this machine."""
+    if driver not in DRIVERS:
+        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
+    if (driver == "envoy") != (target is None):
+        raise typer.BadParameter("expected with seldon-v1 and seldon-v2, and only there", param_hint="--target")
+    if target is None:
+        return None
+    if game_day:
+        raise typer.BadParameter("expected only with envoy, on this machine", param_hint="--game-day")
+    from holdfast.serving.rollout.cluster import Place
+    from holdfast.serving.rollout.drivers.target import read_target
+
+    read = read_target(target)
+    if (read.seldon_v1 is None) == (driver == "seldon-v1"):
+        raise typer.BadParameter(f"{target}: expected a section {driver}, found none", param_hint="--driver")
+    return Place.of(read)
+
+
+def _ask(out: Path, ask: "Ask", reason: str) -> "View":
+    """Leaves the wish and returns what came of it."""
+    from holdfast.serving.rollout.conduct.controller import Ask, Wish
+    from holdfast.serving.rollout.conduct.wishes import ask as leave
+    from holdfast.serving.rollout.tell import view
+
+    state = _state(out)
+    seen = view.see(out, state)
+    if seen.status is None or seen.standing is view.Standing.ENDED:
+        raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
+    if ask is Ask.APPROVE and not seen.status.asks_approval:
+        raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
+    leave(state, Wish(ask, reason))
+    if seen.standing is view.Standing.GONE:
+        raise RolloutError(
+            f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "
+            "the next start with this --out does first what you asked for"
+        )
+    if ask is Ask.ABORT:
+        return view.wait(out, state, lambda seen: False, ACT_SECONDS)
+    return view.wait(out, state, lambda seen: seen.status is not None and seen.status.approved, ACT_SECONDS)
+
+
+def _tell(seen: "View", as_json: bool) -> None:
+    from holdfast.serving.rollout.tell import view
+
+    if seen.standing is view.Standing.GONE:
+        raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
+    if as_json:
+        typer.echo(view.as_json(seen))
+    else:
+        say(f"rollout: {view.line(seen)}")
+
+
+def _line(seen: "View") -> str:
+    from holdfast.serving.rollout.tell import view
+
+    return view.line(seen)
+
+
+def _plan(text: str) -> "RolloutPlan":
+    from holdfast.workload import RolloutPlan, read_plan
+    from holdfast.yamlfile import parse_yaml
+
+    if text.lstrip().startswith("{"):
+        return parse_yaml(text, RolloutPlan, name="--config")
+    return read_plan(Path(text))
+
+
+def _state(out: Path) -> Path:
+    """Where the rollout of `out` keeps what it needs."""
+    from holdfast.serving.rollout.conduct.journal import state_folder
+
+    return state_folder(out)

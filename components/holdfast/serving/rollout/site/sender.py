@@ -1,0 +1,155 @@
+"""The traffic of a rollout as a child process (`holdfast replay`), and what it counted over all drivers; light."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.artifacts.documents import Count
+from holdfast.artifacts.folder import replace_file
+from holdfast.errors import RolloutError
+from holdfast.processes import dying_with_us
+from holdfast.serving.rollout.conduct.wishes import Stop
+from holdfast.serving.rollout.judge.counters import Probes
+from holdfast.serving.rollout.tally import Tally, read_tally
+
+TALLY, BEFORE, LOG = "tally.json", "tally-before.jsonl", "replay.log"
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+STALE_SECONDS = 2.0
+"""A replay that wrote no counts for so long counts nothing any more."""
+WARM = 20
+"""Rows that both arms answer before anything is counted."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send."""
+
+    rows: Path
+    attacks: Path | None
+    classes: int
+    rate: float
+    clients: int
+    seed: int
+
+
+@dataclass
+class Sender:
+    """Traffic that runs."""
+
+    state: Path
+    process: "subprocess.Popen[bytes]"
+    before: tuple[int, int]
+    """Client requests sent and failed under drivers before this one."""
+    last: Tally | None = None
+
+    @property
+    def sent(self) -> int:
+        """Client requests that ended, well or not."""
+        return self.before[0] + self._known().sent
+
+    @property
+    def failed(self) -> int:
+        """Of them, those without a whole answer."""
+        return self.before[1] + self._known().failed
+
+    def probes(self) -> Probes:
+        """What its probes found until now; they begin anew with every driver.
+
+        Raises:
+            RolloutError: it counts nothing (any more).
+        """
+        self.refresh()
+        known = self._known()
+        if time.monotonic() - known.at > STALE_SECONDS:
+            raise RolloutError(f"{self.state / TALLY}: expected fresh counts, found some of {STALE_SECONDS:g} s ago")
+        return known.probes
+
+    def unpair(self) -> None:
+        """No probes any more: without the candidate's route they would reach the champion twice."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+
+    def offline(self) -> Count | None:
+        """How many of the adversarial rows fooled the judged model; None when none are sent."""
+        known = self._known()
+        return Count(k=known.attack_rows_fooling, n=known.attack_rows) if known.attack_rows else None
+
+    def refresh(self) -> None:
+        """Reads the counts again."""
+        self.last = read_tally(self.state / TALLY)
+
+    def wait(self, clock: Stop) -> None:
+        """Returns when both arms are warm and the first counts are there.
+
+        Raises:
+            RolloutError: it ended, or did not begin in time, or this process was told to stop.
+        """
+        deadline = clock.now() + START_SECONDS
+        while not (self.state / TALLY).exists():
+            clock.check("replay")
+            if self.process.poll() is not None or clock.now() > deadline:
+                said = (self.state / LOG).read_text(errors="replace").strip()[-500:]
+                raise RolloutError(f"replay: expected to begin within {START_SECONDS:g} s, found: {said}")
+            clock.sleep(0.02)
+        self.refresh()
+
+    def _known(self) -> Tally:
+        return self.last or Tally()
+
+
+@contextmanager
+def sending(state: Path, url: str, load: Load) -> Iterator[Sender]:
+    """Sends until the end of the block; requests under way are waited for and counted."""
+    before = _put_by(state)
+    with (state / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            _command(state, url, load),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=dying_with_us(signal.SIGTERM),
+        )
+    try:
+        yield Sender(state, process, before)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _command(state: Path, url: str, load: Load) -> list[str]:
+    given = {
+        "url": url,
+        "rows": load.rows,
+        "classes": load.classes,
+        "rate": load.rate,
+        "clients": load.clients,
+        "seed": load.seed,
+        "tally": state / TALLY,
+        "warm": WARM,
+        **({"attacks": load.attacks} if load.attacks else {}),
+    }
+    words = [f"--{name}={value}" for name, value in given.items()]
+    return [sys.executable, "-m", "holdfast", "replay", *words]
+
+
+def _put_by(state: Path) -> tuple[int, int]:
+    """Adds the tally of the driver before this one to those before it; returns (sent, failed) of all of them."""
+    kept = state / BEFORE
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    if (state / TALLY).exists():
+        found = read_tally(state / TALLY)
+        lines.append(f"{found.sent} {found.failed}")
+        replace_file(kept, "".join(f"{line}\n" for line in lines).encode())
+        (state / TALLY).unlink()
+    pairs = [tuple(int(number) for number in line.split()) for line in lines]
+    return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
