@@ -8,13 +8,14 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 SEED ?= 0
 BENCH ?=
+FAULTS ?=
 UV := .uv/bin/uv
 LOCKS := components/locks
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test lint bench compile ui clean doctor lock setup
+.PHONY: help demo test lint bench faults compile ui clean doctor lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -22,7 +23,7 @@ help: ## Print the targets
 demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
-test: setup lint ## Run all tests, linters and type checks
+test: setup .venv-seldon/.done lint ## Run all tests, linters and type checks
 	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data --ignore tests/serving --ignore tests/e2e
 	.venv-data/bin/python -m pytest -n 2 --dist loadscope tests/data
 	.venv/bin/python -m pytest tests/serving tests/e2e  # one at a time: they measure live traffic
@@ -32,8 +33,11 @@ lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup .venv/.peers ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
+bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
 	.venv/bin/python -m benchmarks $(BENCH)
+
+faults: setup ## Inject every fault of docs/reliability.md, in virtual time and into real processes
+	.venv/bin/python -m benchmarks.faults $(FAULTS)
 
 compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
@@ -74,6 +78,14 @@ $(UV):
 	$(UV) pip install -q --python .venv-data --no-deps -e .
 	@touch $@
 
+# Only tests and benchmarks need it: seldon-core's pins (numpy 1, protobuf 3) fit no other environment.
+.venv-seldon/.done: $(LOCKS)/seldon.txt pyproject.toml | $(UV)
+	$(UV) venv -q --clear --python $(PYTHON) .venv-seldon
+	$(UV) pip install -q --python .venv-seldon --require-hashes --no-deps -r $(LOCKS)/seldon.txt
+	$(UV) pip install -q --python .venv-seldon $(TORCH)
+	$(UV) pip install -q --python .venv-seldon --no-deps -e .
+	@touch $@
+
 # torch stays out of the locks: its hash differs from build to build (CPU, CUDA); its own dependencies are locked.
 LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
 	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
@@ -84,4 +96,5 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
+	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt

@@ -64,7 +64,7 @@ def cpu_seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
 
 def keep(benchmark: str, rows: Sequence[Row]) -> None:
     """Prints the table, writes `results/BENCHMARK.json` and lays docs/benchmarks.md anew."""
-    _print(benchmark, rows)
+    show(benchmark, rows)
     RESULTS.mkdir(parents=True, exist_ok=True)
     facts = {"benchmark": benchmark, "machine": machine(), "rows": [asdict(row) for row in rows]}
     (RESULTS / f"{benchmark}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -90,22 +90,22 @@ def page() -> str:
         facts = json.loads(path.read_text(encoding="utf-8"))
         lines += ["", f"## {facts['benchmark']}", "", facts["machine"], ""]
         lines += ["| what | required | measured | met | how |", "|---|---|---|---|---|"]
-        lines += [_cells(row) for row in facts["rows"]]
+        lines += [cells(Row(**row)) for row in facts["rows"]]
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: dict[str, object]) -> str:
-    met = {True: "yes", False: "**no**", None: ""}[row["met"]]  # type: ignore[index]
-    how = f"{row['how']}. {row['note']}" if row.get("note") else str(row["how"])
-    required = "" if row["required"] is None else row["required"]
+def cells(row: Row) -> str:
+    """One line of a Markdown table."""
+    met = {True: "yes", False: "**no**", None: ""}[row.met]
+    how = f"{row.how}. {row.note}" if row.note else row.how
+    required = "" if row.required is None else row.required
     return (
-        "| "
-        + " | ".join(str(cell).replace("|", "/") for cell in (row["target"], required, row["measured"], met, how))
-        + " |"
+        "| " + " | ".join(str(cell).replace("|", "/") for cell in (row.target, required, row.measured, met, how)) + " |"
     )
 
 
-def _print(benchmark: str, rows: Sequence[Row]) -> None:
+def show(benchmark: str, rows: Sequence[Row]) -> None:
+    """Prints the table."""
     from rich.console import Console
     from rich.table import Table
 

@@ -4,7 +4,8 @@ MLflow is an index, never an authority: whoever may write to it can change bytes
 was hashed after the download, and belongs to a gate decision with the verdict pass about those very bytes.
 
 A registered version holds a *bundle* in its pyfunc folder (`data/bundle`): `model/` and `decision/` (artifacts),
-`replay.npz`, `reference.parquet`, `confidence.npz`, `schema.pbtxt`, `evidence/`, and `bundle.json`, which pins them.
+`replay.npz`, `attacks.npz` (where the attack step kept adversarial rows), `reference.parquet`, `confidence.npz`,
+`schema.pbtxt`, `evidence/`, and `bundle.json`, which pins them.
 """
 
 import hashlib

@@ -490,7 +490,10 @@ class Paired(Frozen):
 
 
 class RobustnessReport(Document):
-    """Accuracy under attack. Beside it: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack)."""
+    """Accuracy under attack. Beside it: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
+
+    And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.
+    """
 
     kind: Literal["robustness-report"] = "robustness-report"
     tier: Literal["pr", "nightly", "release"]

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from holdfast.artifacts.documents import Baseline, Model, RobustnessReport, Snapshot, ThreatModel, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
 from holdfast.errors import IntegrityError, ModelError
 from holdfast.model.attack.step import attack
 from holdfast.model.compute import Compute
+from holdfast.model.inputs import read_split
+from holdfast.model.networks import load_network, logits
 from holdfast.model.train.step import train
 from holdfast.workload import AttackConfig, NetworkConfig, RecipeConfig, TrainConfig
 
@@ -115,18 +118,84 @@ def test_the_release_tier_runs_the_members_of_autoattack_on_what_stands(
     assert made.worst_case.k == standing[-1]
 
 
-def test_messages_meet_character_flips(messages: Artifact[Snapshot], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reader(messages: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Artifact[Model]:
+    """A network that reads messages."""
     config = TrainConfig(
         name="messages",
         network=NetworkConfig(architecture="text"),
         threat=ThreatModel(norm="edits", epsilon="2", unit="characters"),
         train=RecipeConfig(epochs=10, batch=32, learning_rate=0.01),
     )
-    model = train(Ref(messages.folder), tmp_path / "m", scan=None, config=config, settings=SETTINGS, checkpoint=None)
-    made = report(model, messages, tmp_path / "r", AttackConfig(examples=60)).document
+    out = tmp_path_factory.mktemp("models") / "reader"
+    return train(Ref(messages.folder), out, scan=None, config=config, settings=SETTINGS, checkpoint=None)
+
+
+def test_messages_meet_character_flips(reader: Artifact[Model], messages: Artifact[Snapshot], tmp_path: Path) -> None:
+    made = report(reader, messages, tmp_path / "r", AttackConfig(examples=60)).document
     assert [a.name for a in made.attacks] == ["hotflip-at-once", "hotflip", "random-edits"]
     assert [str(p.epsilon) for p in made.curve] == ["0", "1", "2", "3", "4"]
     assert made.worst_case.share > 0.8
+
+
+def kept(made: Artifact[RobustnessReport]) -> dict[str, np.ndarray]:
+    with np.load(made.open("attacks.npz"), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def fooled(model: Artifact[Model], rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Which of the rows a model answers wrongly, asked one by one on one CPU thread, as a server is."""
+    net = load_network(model, "cpu")
+    labels = [int(logits(net, rows["x"][i : i + 1], device="cpu").argmax()) for i in range(len(rows["x"]))]
+    return np.asarray(labels) != rows["y"]
+
+
+def test_the_same_model_falls_for_exactly_the_kept_examples_that_are_marked(
+    robust: Artifact[Model], plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    for name, model, other in (("plain", plain, robust), ("robust", robust, plain)):
+        rows = kept(report(model, digits, tmp_path / name))
+        assert (fooled(model, rows) == rows["fooled"]).all()
+        assert fooled(other, rows).sum() != rows["fooled"].sum()
+
+
+def test_an_altered_model_does_not_reproduce_what_was_kept(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    rows, net = kept(report(robust, digits, tmp_path / "r")), load_network(robust, "cpu")
+    with torch.no_grad():
+        for weights in net.parameters():
+            weights += 0.05 * weights.std() * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0))
+    found = logits(net, rows["x"], device="cpu").argmax(axis=1) != rows["y"]
+    assert (found != rows["fooled"]).any()
+
+
+def test_the_kept_examples_are_the_first_of_the_report_inside_the_ball(
+    plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    made = report(plain, digits, tmp_path / "r", AttackConfig(examples=200, second_opinion=False))
+    rows = kept(made)
+    with np.load(made.open("flags.npz"), allow_pickle=False) as flags:
+        index, worst = flags["index"][:128], flags["worst"][:128]
+    original = read_split(digits, "test", plain.document.input).take(index)
+    assert (rows["x"].dtype, rows["y"].dtype, rows["fooled"].dtype) == (np.float32, np.int64, np.bool_)
+    assert 120 <= len(rows["x"]) <= 128
+    # Each is one of the first examples of its class, moved by at most 1/10 in every pixel.
+    away = np.abs(rows["x"][:, None] - original.x[None]).max(axis=(2, 3, 4))
+    away[rows["y"][:, None] != original.y[None]] = np.inf
+    assert away.min(axis=1).max() <= 0.1 + 1e-6
+    assert (away.min(axis=1) > 0.05).mean() > 0.9
+    # Nearly all are in the set; those between two classes are not, and the others count as in the report.
+    assert abs(int(rows["fooled"].sum()) - int((~worst).sum())) <= 128 - len(rows["x"])
+
+
+def test_messages_are_kept_as_character_ids(
+    reader: Artifact[Model], messages: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    rows = kept(report(reader, messages, tmp_path / "r"))
+    assert rows["x"].dtype == np.int64
+    assert rows["x"].shape[1:] == reader.document.input.shape
+    assert (fooled(reader, rows) == rows["fooled"]).all()
 
 
 def test_a_model_of_other_classes_is_refused(

@@ -78,7 +78,7 @@ def chain(tmp_path) -> Callable[..., Chain]:
         scan = _scan(folder / "scan", snapshot)
         model = _model(folder / "model", snapshot, scan, seed)
         about = {"model": model.digest, "snapshot": snapshot.digest}
-        attack = _attack(folder / "attack", about)
+        attack = _attack(folder / "attack", about, kept=modality == "image")
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
         decision = save(
@@ -188,7 +188,7 @@ def _scan(out: Path, snapshot: Artifact[Snapshot]) -> Artifact[ScanReport]:
     )
 
 
-def _attack(out: Path, about: dict[str, str]) -> Artifact[RobustnessReport]:
+def _attack(out: Path, about: dict[str, str], *, kept: bool) -> Artifact[RobustnessReport]:
     threat = ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]")
     pgd = AttackResult(
         name="pgd", library="holdfast 0.1.0", threat=threat, steps=9, restarts=1, survived=Count(k=16, n=20)
@@ -205,7 +205,7 @@ def _attack(out: Path, about: dict[str, str]) -> Artifact[RobustnessReport]:
             worst_case=Count(k=15, n=20),
             masking=(),
         ),
-        {"curve.html": b"<p>accuracy</p>"},
+        {"curve.html": b"<p>accuracy</p>", **({"attacks.npz": b"adversarial rows"} if kept else {})},
     )
 
 

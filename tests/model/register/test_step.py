@@ -7,7 +7,7 @@ import pytest
 from holdfast import registry
 from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Ref, load
-from holdfast.errors import IntegrityError, RefusedError
+from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 from holdfast.model.inputs import encode, read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.register.page import description
@@ -148,6 +148,14 @@ def test_the_bundle_holds_what_serving_and_the_next_run_need(chain, tracking, tm
     assert len(pd.read_parquet(bundle.path("reference.parquet"))) == 40 - 2  # two rows are in quarantine
     assert bundle.path("schema.pbtxt").read_bytes() == b"feature {}\n"
     assert bundle.path("evidence/attack/curve.html").is_file()
+    assert bundle.path("attacks.npz").read_bytes() == b"adversarial rows"
+
+
+def test_a_model_whose_attack_step_kept_no_rows_is_registered_without(chain, tracking, tmp_path):
+    call(chain("tabular"), tmp_path, tracking)
+    bundle = registry.fetch(tracking, "demo-tabular", 1, tmp_path / "bundle")
+    with pytest.raises(ArtifactError, match="expected a file attacks.npz, found none"):
+        bundle.path("attacks.npz")
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])

@@ -10,9 +10,10 @@ import pytest
 from holdfast.artifacts.documents import Verdict
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, ModelError, RefusedError, WorkloadError
-from holdfast.serving.predictor.core import Answer, admit, check_rows, load_predictor
+from holdfast.serving.predictor.core import Answer, admit, check_rows, from_doubles, load_admitted, load_predictor
 from holdfast.serving.predictor.game_day import GameDay
-from holdfast.serving.predictor.settings import Served, server_settings, write_settings
+from holdfast.serving.predictor.options import Options
+from holdfast.serving.predictor.settings import Extra, Served, model_settings, server_settings, write_settings
 
 
 @pytest.fixture
@@ -84,6 +85,13 @@ def test_another_models_decision_is_refused(make_bundle):
         admit(*refs(make_bundle(seed=1, judged="a" * 64)))
 
 
+def test_weights_altered_between_admission_and_loading_are_refused(own_bundle):
+    admitted = admit(*refs(own_bundle))
+    flip_a_bit(own_bundle / "model" / "weights.safetensors")
+    with pytest.raises(RefusedError, match=r"weights\.safetensors: expected sha256 .* the model is not served"):
+        load_admitted(admitted, Options())
+
+
 def test_a_server_refuses_an_altered_model_with_exit_code_3(own_bundle, tmp_path, spec):
     flip_a_bit(own_bundle / "model" / "weights.safetensors")
     model, decision = refs(own_bundle)
@@ -101,6 +109,8 @@ def test_a_server_refuses_an_altered_model_with_exit_code_3(own_bundle, tmp_path
         (np.zeros((0, 1, 8, 8), np.float32), r"found \[0, 1, 8, 8\]"),
         (np.zeros((1025, 1, 8, 8), np.float32), r"found \[1025, 1, 8, 8\]"),
         (np.full((1, 1, 8, 8), np.nan, np.float32), "expected finite numbers"),
+        (np.full((1, 1, 8, 8), -np.inf, np.float32), "expected finite numbers"),
+        (np.full((1, 1, 8, 8), 1e300), "expected finite numbers"),
         (np.full((1, 1, 8, 8), 16, np.float32), r"expected values in \[0, 1\], found \[16, 16\]"),
         (np.zeros((1, 1, 8, 8), np.int64), "expected float32, found int64"),
     ],
@@ -108,6 +118,100 @@ def test_a_server_refuses_an_altered_model_with_exit_code_3(own_bundle, tmp_path
 def test_rows_that_the_model_was_not_made_for_are_refused(x, message, spec):
     with pytest.raises(InputError, match=message):
         check_rows(x, spec)
+
+
+def test_one_nan_among_a_thousand_rows_is_found(spec):
+    x = np.full((1000, 1, 8, 8), 0.5, np.float32)
+    x[777, 0, 3, 5] = np.nan
+    with pytest.raises(InputError, match="found NaN or infinity"):
+        check_rows(x, spec)
+
+
+def test_a_request_may_hold_as_many_rows_as_the_option_says(bundle):
+    predictor = load_predictor(*refs(bundle), Options(max_rows=2))
+    assert len(predictor.answer(predictor.check(np.zeros((2, 1, 8, 8), np.float32))).label) == 2
+    with pytest.raises(InputError, match=r"expected shape \[1..2, 1, 8, 8\], found \[3, 1, 8, 8\]"):
+        predictor.check(np.zeros((3, 1, 8, 8), np.float32))
+
+
+def test_temperature_divides_the_logits_and_leaves_labels_alone(bundle):
+    x = np.load(bundle / "replay.npz")["x"]
+    plain = load_predictor(*refs(bundle)).answer(x)
+    cooled = load_predictor(*refs(bundle), Options(temperature=2.0)).answer(x)
+    # softmax(z / T) is softmax(z) to the power 1 / T, scaled to sum to 1.
+    power = plain.probabilities.astype(np.float64) ** 0.5
+    np.testing.assert_allclose(cooled.probabilities, power / power.sum(axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(cooled.label, plain.label)
+
+
+def test_rounded_probabilities_have_the_digits_asked_for_and_labels_stay(bundle):
+    x = np.load(bundle / "replay.npz")["x"]
+    plain = load_predictor(*refs(bundle)).answer(x)
+    rounded = load_predictor(*refs(bundle), Options(decimals=2)).answer(x)
+    assert all(len(repr(p)) <= len("0.12") for p in rounded.probabilities.ravel().tolist())
+    np.testing.assert_allclose(rounded.probabilities, plain.probabilities, atol=0.005001)
+    np.testing.assert_array_equal(rounded.label, plain.label)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temprature": 2.0}, "option 'temprature': expected one of decimals, label_only, max_rows, temperature"),
+        ({"temperature": 0}, r"option 'temperature': expected a number in \[0.001, 1000\], found 0"),
+        ({"temperature": -1.0}, "found -1.0"),
+        ({"temperature": float("nan")}, "found nan"),
+        ({"temperature": "2"}, "found '2'"),
+        ({"temperature": True}, "found True"),
+        ({"temperature": None}, "found None"),
+        ({"decimals": 10}, r"option 'decimals': expected a whole number in \[0, 9\], found 10"),
+        ({"decimals": 2.0}, "found 2.0"),
+        ({"decimals": None}, "found None"),
+        ({"max_rows": 0}, r"option 'max_rows': expected a whole number in \[1, 65536\], found 0"),
+        ({"max_rows": 65537}, "found 65537"),
+        ({"label_only": "yes"}, "option 'label_only': expected true or false, found 'yes'"),
+    ],
+)
+def test_an_option_without_meaning_is_refused(given, message):
+    with pytest.raises(WorkloadError, match=message):
+        Options.parse(given)
+
+
+def test_options_come_back_from_the_settings_that_were_written(spec, bundle):
+    options = Options(temperature=1.5, decimals=3, max_rows=8, label_only=True)
+    settings = model_settings(Served("tiny", 1, *refs(bundle), "wrong=1", options), spec, 10)
+    found = Extra.parse(settings["parameters"]["extra"])
+    assert (found.options, found.game_day) == (options, GameDay(wrong=1))
+    assert [output["name"] for output in settings["outputs"]] == ["label"]
+
+
+@pytest.mark.parametrize("extra", [{"model": "m"}, {"model": "m", "decision": ""}, {"model": 3, "decision": "d"}])
+def test_settings_without_model_or_decision_are_refused(extra):
+    with pytest.raises(WorkloadError, match="(model|decision): expected a text, found"):
+        Extra.parse(extra)
+
+
+def test_whole_numbers_that_travelled_as_doubles_arrive_as_character_ids(spec):
+    text = spec.model_copy(update={"modality": "text", "dtype": "int64", "shape": (3,)})
+    rows = from_doubles(np.array([[0.0, 5.0, 257.0]]), text)
+    assert (rows.dtype, rows.tolist()) == (np.int64, [[0, 5, 257]])
+    for wrong in (0.5, np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match="expected whole numbers"):
+            from_doubles(np.array([[0.0, 5.0, wrong]]), text)
+
+
+@pytest.mark.parametrize("x", [np.array([["a"]]), np.array([[None]]), np.array([[True]]), "text", b"", {"a": 1}])
+def test_what_is_no_array_of_numbers_is_refused(x, spec):
+    with pytest.raises(InputError, match="expected an array of numbers, found"):
+        from_doubles(x, spec)
+
+
+def test_the_core_needs_neither_server():
+    code = (
+        "import sys, holdfast.model.networks; from holdfast.serving.predictor import core, settings\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'mlserver', 'seldon_core', 'grpc', 'aiohttp'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_listens_beyond_loopback():

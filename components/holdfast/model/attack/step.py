@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 """Epsilons of the curve, in multiples of the threat model's."""
+TIE = 1e-4
+"""Closer than this share of its logit, the second class might win where sums are taken in another order."""
 SEEN = 64
 """On so many examples it is looked whether the network has gradients at all."""
 
@@ -68,7 +70,7 @@ def attack(
         champion_worst_case=None if champion is None else _paired(measured.worst, champion.worst),
         inputs=inputs if baseline is None else inputs | {"baseline": load(baseline, Baseline).digest},
     )
-    return save(out, report, {"flags.npz": _flags(scene, measured)})
+    return save(out, report, {"flags.npz": _flags(scene, measured), **_attacks(scene, judged, measured)})
 
 
 @dataclass(frozen=True)
@@ -275,9 +277,33 @@ def _count(flags: "Tensor") -> Count:
 
 
 def _flags(scene: _Scene, measured: "Measured") -> bytes:
-    """`index`, `clean`, `worst` and one array per attack; numpy's zip members carry no clock."""
-    arrays = {"index": scene.index, "clean": measured.clean.cpu().numpy(), "worst": measured.worst.cpu().numpy()}
-    arrays |= {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes}
+    """`index`, `clean`, `worst` and one array per attack."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "index": scene.index,
+        "clean": measured.clean.cpu().numpy(),
+        "worst": measured.worst.cpu().numpy(),
+    }
+    return _npz(arrays | {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes})
+
+
+def _attacks(scene: _Scene, judged: Artifact[Model], measured: "Measured") -> dict[str, bytes]:
+    """`attacks.npz`: adversarial examples `x`, their classes `y`, and which `fooled` the model as it will be served.
+
+    Examples between two classes are left out: their label hangs on the last bit, which depends on batch and device.
+    """
+    from holdfast.model.networks import load_network, logits
+
+    x = measured.adversarial.cpu().numpy()
+    y = scene.y[: len(x)].cpu().numpy()
+    values = logits(load_network(judged, "cpu"), x, device="cpu")
+    second, top = np.sort(values, axis=1)[:, -2:].T
+    sure = top - second > TIE * (1 + np.abs(top))
+    fooled = values.argmax(axis=1) != y
+    return {"attacks.npz": _npz({"x": x[sure], "y": y[sure], "fooled": fooled[sure]})} if sure.any() else {}
+
+
+def _npz(arrays: "dict[str, np.ndarray[Any, Any]]") -> bytes:
+    """numpy's zip members carry no clock."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

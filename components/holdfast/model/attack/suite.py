@@ -41,6 +41,8 @@ OURS = f"holdfast {__version__}"
 BATCH = {"cpu": 256, "cuda": 4096}
 """Rows at a time: what fits a CPU's cache, what fills a GPU."""
 MOST_TARGETS = 9
+KEPT = 128
+"""So many of the first examples are kept as the attacks left them."""
 _PGD = {"pr": (20, 2), "nightly": (50, 5), "release": (20, 1)}
 _STRONGER = {"pr": 80, "nightly": 200, "release": 200}
 _QUERIES = {"pr": 200, "nightly": 1000, "release": 5000}
@@ -84,6 +86,11 @@ class Measured:
 
     clean: Tensor
     outcomes: tuple[Outcome, ...]
+    adversarial: Tensor
+    """The first `KEPT` examples: as the first attack that broke them left them, else as the last one did.
+
+    An example that is answered wrongly without any attack is not perturbed.
+    """
 
     @property
     def worst(self) -> Tensor:
@@ -135,15 +142,19 @@ def typo_plan(tier: Tier, words: frozenset[str]) -> Plan:
 def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[Plan], *, seed: int) -> Measured:
     """Runs every attack on the examples `[N, ...]` that it takes on, each with its own stream of the seed."""
     clean = correct_in_batches(net, x, y)
-    standing, outcomes = clean, []
+    standing, outcomes, kept = clean, [], x[:KEPT].clone()
     for plan in attacks:
         taken = clean if plan.takes_all else standing
         survived = taken.clone()
         if bool(taken.any()):
-            survived[taken] = survivors(net, x[taken], y[taken], ball, plan, seed=seed)
+            attempt = attempted(net, x[taken], y[taken], ball, plan, seed=seed)
+            survived[taken] = attempt.survived
+            first = taken[:KEPT]
+            still = standing[:KEPT][first]
+            kept[first & standing[:KEPT]] = attempt.moved[: len(still)][still]
         outcomes.append(Outcome(plan, survived, cumulative=not plan.takes_all))
         standing = standing & survived
-    return Measured(clean, tuple(outcomes))
+    return Measured(clean, tuple(outcomes), kept)
 
 
 def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Tensor:
@@ -152,16 +163,41 @@ def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, s
     Raises:
         RuntimeError: the attack left the ball, which is a mistake of ours.
     """
+    return attempted(net, x, y, ball, plan, seed=seed).survived
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attack did to N examples."""
+
+    survived: Tensor
+    """bool[N]: which of them are answered correctly after it."""
+    moved: Tensor
+    """The first `KEPT` of them, or fewer when there are fewer, as it left them."""
+
+
+def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Attempt:
+    """One attack on all examples, with its own stream of the seed.
+
+    Raises:
+        RuntimeError: the attack left the ball, which is a mistake of ours.
+    """
+    first = x[:KEPT].clone()
     stream = np.random.SeedSequence([seed, *plan.name.encode()])
     generator = torch.Generator(x.device).manual_seed(int(stream.generate_state(1)[0]))
+    done = 0
 
     def stand(rows: Tensor, labels: Tensor) -> Tensor:
+        nonlocal done
         moved = plan.run(net, rows, labels, ball, generator)
         if not bool(ball.contains(moved, rows).all()):
             raise RuntimeError(f"{plan.name} left the ball of {ball.norm} {ball.epsilon}")
-        return correct(net, moved, labels)
+        standing = correct(net, moved, labels)
+        first[done : done + len(moved)] = moved[: max(len(first) - done, 0)]
+        done += len(moved)
+        return standing
 
-    return in_batches(stand, x, y)
+    return Attempt(in_batches(stand, x, y), first)
 
 
 def correct_in_batches(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

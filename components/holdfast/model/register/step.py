@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REPLAY_ROWS = 500
 REFERENCE_ROWS = 20_000
 EXAMPLE_ROWS = 3
+ATTACKS = "attacks.npz"
 MAX_EVIDENCE_FILE_BYTES = 8 * 2**20
 """Larger files of the evidence stay with the run that made them."""
 
@@ -141,7 +142,11 @@ def _copy(artifact: Artifact[Any], into: Path, *, limit: int | None) -> None:
 
 
 def _write_held_out(bundle: Path, admitted: Admitted) -> None:
-    """`replay.npz`: rows for replayed traffic; `confidence.npz`: the model's confidence on all held-out rows."""
+    """Rows for a rollout, and the model's confidence.
+
+    `replay.npz`: rows for replayed traffic; `attacks.npz`: adversarial rows, where the attack step kept some;
+    `confidence.npz`: the confidence on all held-out rows.
+    """
     from holdfast.model.inputs import read_split
     from holdfast.model.networks import load_network, logits
 
@@ -153,6 +158,9 @@ def _write_held_out(bundle: Path, admitted: Admitted) -> None:
     chosen = rng.permutation(len(held_out))[:REPLAY_ROWS]
     np.savez(bundle / "replay.npz", x=held_out.x[chosen], y=held_out.y[chosen])
     np.savez(bundle / "confidence.npz", reference_confidence=confidence)
+    attack = admitted.evidence.get("attack")
+    if attack is not None and ATTACKS in attack.document.files:
+        (bundle / ATTACKS).write_bytes(attack.open(ATTACKS).read())
 
 
 def _reference(admitted: Admitted) -> "pd.DataFrame":

@@ -1,6 +1,6 @@
 """`python -m holdfast.serving.predictor FOLDER`: serves the model that the settings in FOLDER name.
 
-As `mlserver start FOLDER`, but a refused model ends the process with exit code 3 and one line before a port is opened.
+As `mlserver start FOLDER`, but a refused model ends the process before anything heavy is imported or a port is opened.
 """
 
 import asyncio
@@ -8,20 +8,33 @@ import json
 import sys
 from pathlib import Path
 
-from holdfast.artifacts.folder import Ref
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, WorkloadError
 from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.settings import Extra
+
+_MAX_BYTES = 2**20
 
 
 def main(folder: Path) -> int:
     """Checks, then serves until SIGTERM; returns the exit code."""
     try:
-        extra = json.loads((folder / "model-settings.json").read_bytes())["parameters"]["extra"]
-        admit(Ref.parse(extra["model"]), Ref.parse(extra["decision"]))
+        extra = _read_extra(folder / "model-settings.json")
+        admit(extra.model, extra.decision)
     except HoldfastError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return _serve(folder)
+
+
+def _read_extra(path: Path) -> Extra:
+    try:
+        with path.open("rb") as stream:
+            extra = json.loads(stream.read(_MAX_BYTES))["parameters"]["extra"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorkloadError(f"{path}: expected JSON with parameters.extra, found {error!r}") from None
+    if not isinstance(extra, dict):
+        raise WorkloadError(f"{path}: expected parameters.extra to be an object, found {extra!r}")
+    return Extra.parse(extra)
 
 
 def _serve(folder: Path) -> int:
@@ -44,4 +57,6 @@ def _serve(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m holdfast.serving.predictor FOLDER")
     sys.exit(main(Path(sys.argv[1])))

@@ -1,10 +1,11 @@
 """What serving a model means, without any server: admit, load, check, answer.
 
 A model is admitted only with the gate decision that judged its very bytes and passed them. Everything here works on
-folders and arrays; `runtime` puts MLServer's protocol around it.
+folders and arrays; `runtime` puts MLServer's protocol around it, `seldon_face` that of Seldon's wrapper.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,32 +13,34 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import InputSpec, Model
 from holdfast.artifacts.folder import Artifact, Ref
-from holdfast.errors import InputError, ModelError
+from holdfast.errors import InputError, IntegrityError, ModelError, RefusedError
 from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.options import MAX_ROWS, Options
 
 if TYPE_CHECKING:
     from torch import nn
 
-MAX_ROWS = 1024
-"""Most rows in one request."""
 SYMBOLS = 258
 """Character ids lie below it (`holdfast.model.inputs`)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: label int64[N] (index into the classes), probabilities float32[N, classes]."""
+    """One answer to N rows."""
 
     label: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    """int64[N], indices into the classes: where the logit is largest."""
+    probabilities: NDArray[np.floating]
+    """float32[N, classes], or float64 where they are rounded, so that 0.1 is written as 0.1."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """One loaded model."""
+    """One loaded model, and how its answers are given."""
 
     model: Artifact[Model]
     network: "nn.Module"
+    options: Options = field(default_factory=Options)
 
     @property
     def spec(self) -> InputSpec:
@@ -49,8 +52,16 @@ class Predictor:
         """Class names; a label is an index into them."""
         return self.model.document.classes
 
+    def check(self, x: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The rows of one request, found right by `check_rows`.
+
+        Raises:
+            InputError: says what was expected and what came.
+        """
+        return check_rows(x, self.spec, self.options.max_rows)
+
     def answer(self, x: NDArray[np.generic]) -> Answer:
-        """Labels and probabilities of rows that `check_rows` let through.
+        """Labels and probabilities of rows that `check` let through.
 
         Raises:
             ModelError: the network gave another shape, NaN or infinity.
@@ -58,34 +69,51 @@ class Predictor:
         import torch
 
         with torch.inference_mode():
-            logits = self.network(torch.from_numpy(x))
-            probabilities = torch.softmax(logits.float(), dim=1).numpy()
-        if probabilities.shape != (len(x), len(self.classes)) or not np.isfinite(probabilities).all():
+            logits = self.network(torch.from_numpy(x)).float()
+            cooled = logits if self.options.temperature == 1 else logits / self.options.temperature
+            probabilities = torch.softmax(cooled, dim=1).numpy()
+        if probabilities.shape != (len(x), len(self.classes)) or not _is_finite(probabilities):
             expected = (len(x), len(self.classes))
             raise ModelError(f"{self.model.folder}: expected finite logits {expected}, found {probabilities.shape}")
-        return Answer(probabilities.argmax(axis=1), probabilities)
+        label = logits.numpy().argmax(axis=1)
+        if self.options.decimals is not None:
+            probabilities = probabilities.astype(np.float64).round(self.options.decimals)
+        return Answer(label, probabilities)
 
 
-def load_predictor(model: Ref, decision: Ref) -> Predictor:
+def load_predictor(model: Ref, decision: Ref, options: Options | None = None) -> Predictor:
     """Admits the model, then loads it on the CPU with one thread, and answers once to see that it can.
 
     Raises:
         RefusedError: as `admit`.
         ModelError: the network does not behave as its document says.
     """
+    return load_admitted(admit(model, decision), options or Options())
+
+
+def load_admitted(artifact: Artifact[Model], options: Options) -> Predictor:
+    """As `load_predictor`, for a model that `admit` let through; its bytes are hashed once more as they are read.
+
+    Raises:
+        RefusedError: a file was altered since.
+        ModelError: the network does not behave as its document says.
+    """
     import torch
 
     from holdfast.model.networks import load_network
 
-    artifact = admit(model, decision)
     torch.set_num_threads(1)
-    predictor = Predictor(artifact, load_network(artifact, "cpu"))
+    try:
+        network = load_network(artifact, "cpu")
+    except IntegrityError as error:
+        raise RefusedError(f"{error}; the model is not served") from error
+    predictor = Predictor(artifact, network, options)
     spec = artifact.document.input
     predictor.answer(np.zeros((1, *spec.shape), dtype=spec.dtype))
     return predictor
 
 
-def check_rows(x: NDArray[np.generic], spec: InputSpec) -> NDArray[np.generic]:
+def check_rows(x: NDArray[np.generic], spec: InputSpec, max_rows: int = MAX_ROWS) -> NDArray[np.generic]:
     """The rows as `dtype[N, *shape]`, after shape, kind, finiteness and bounds were found right.
 
     Images keep to the spec's limits, character ids to the alphabet. Table values are only required to be finite:
@@ -94,19 +122,44 @@ def check_rows(x: NDArray[np.generic], spec: InputSpec) -> NDArray[np.generic]:
     Raises:
         InputError: says what was expected and what came.
     """
-    if x.ndim != len(spec.shape) + 1 or x.shape[1:] != spec.shape or not 1 <= len(x) <= MAX_ROWS:
-        raise InputError(f"input: expected shape [1..{MAX_ROWS}, {_join(spec.shape)}], found [{_join(x.shape)}]")
+    if x.ndim != len(spec.shape) + 1 or x.shape[1:] != spec.shape or not 1 <= len(x) <= max_rows:
+        raise InputError(f"input: expected shape [1..{max_rows}, {_join(spec.shape)}], found [{_join(x.shape)}]")
     if x.dtype.kind != np.dtype(spec.dtype).kind:
         raise InputError(f"input: expected {spec.dtype}, found {x.dtype}")
-    rows = np.ascontiguousarray(x, dtype=spec.dtype)
-    if not np.isfinite(rows).all():
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity and is refused below
+        rows = np.ascontiguousarray(x, dtype=spec.dtype)
+    low, high = rows.min(), rows.max()
+    if not _are_finite(low, high):
         raise InputError("input: expected finite numbers, found NaN or infinity")
     bounds = _bounds(spec)
-    if bounds and (rows.min() < bounds[0] or rows.max() > bounds[1]):
-        raise InputError(
-            f"input: expected values in [{bounds[0]:g}, {bounds[1]:g}], found [{rows.min():g}, {rows.max():g}]"
-        )
+    if bounds and (low < bounds[0] or high > bounds[1]):
+        raise InputError(f"input: expected values in [{bounds[0]:g}, {bounds[1]:g}], found [{low:g}, {high:g}]")
     return rows
+
+
+def from_doubles(x: object, spec: InputSpec) -> NDArray[np.generic]:
+    """Rows from a protocol that knows one kind of number, in the kind that the spec asks for; not checked further.
+
+    Raises:
+        InputError: no array of numbers, or fractions where whole numbers are expected.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf":
+        found = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"input: expected an array of numbers, found {found}")
+    if spec.dtype != "int64" or x.dtype.kind != "f":
+        return x.astype(np.float64 if spec.dtype != "int64" else np.int64, copy=False)
+    if not ((np.abs(x) < 2**53) & (x == np.trunc(x))).all():
+        raise InputError("input: expected whole numbers, found others")
+    return x.astype(np.int64)
+
+
+def _is_finite(numbers: NDArray[np.generic]) -> bool:
+    return _are_finite(numbers.min(), numbers.max())
+
+
+def _are_finite(low: np.generic, high: np.generic) -> bool:
+    """Whether an array with this minimum and maximum is finite: NaN is the minimum of whatever holds it."""
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def _bounds(spec: InputSpec) -> tuple[float, float] | None:

@@ -1,11 +1,16 @@
 """The MLServer face: Open Inference Protocol (V2), REST and gRPC.
 
 One input tensor `input` (FP32, or INT64 for text), two output tensors: `label` INT64[N], `probabilities` FP32[N, C].
+A model that is not served ends the process, also under plain `mlserver start`, which would swallow the failure.
 """
 
 import asyncio
+import multiprocessing
+import os
 import sys
 import time
+from collections.abc import Mapping
+from typing import NoReturn
 
 import numpy as np
 from mlserver import MLModel
@@ -14,10 +19,11 @@ from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 from numpy.typing import NDArray
 
-from holdfast.artifacts.folder import Ref
-from holdfast.errors import InputError, ModelError
-from holdfast.serving.predictor.core import Answer, Predictor, check_rows, load_predictor
+from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
+from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
+from holdfast.serving.predictor.settings import Extra
 
 INPUT = "input"
 _DTYPES = {"FP32": "float32", "INT64": "int64"}
@@ -28,70 +34,91 @@ class HoldfastModel(MLModel):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
-        extra = _extra(settings)
-        self._model, self._decision = Ref.parse(extra["model"]), Ref.parse(extra["decision"])
-        self._game_day = GameDay.parse(extra["game_day"]) if extra.get("game_day") else None
         self._live = 0
         self._chance = np.random.default_rng(0)
+        # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
+        try:
+            self._extra = Extra.parse(_extra(settings))
+            self._batched = _is_batched(settings, self._extra)
+            self._admitted = admit(self._extra.model, self._extra.decision)
+        except HoldfastError as error:
+            _give_up(error)
 
     async def load(self) -> bool:
-        """Verifies, loads, answers once."""
-        self._predictor = load_predictor(self._model, self._decision)
+        """Loads the admitted model and answers once."""
+        try:
+            self._predictor = load_admitted(self._admitted, self._extra.options)
+        except HoldfastError as error:
+            _give_up(error)
+        if self._batched:
+            self._check_before_batching()
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""
         if self._fault_is_on(payload):
             return await self._bad_answer(payload)
-        return self._respond(payload, _answer(self._predictor, payload))
+        return self._respond(payload, self._answer(payload))
+
+    def _check_before_batching(self) -> None:
+        """MLServer strings the rows of concurrent requests together: a wrong one must not get among them."""
+        batched = self.predict
+
+        async def predict(payload: InferenceRequest) -> InferenceResponse:
+            payload.inputs = [_tensor(_checked(self._predictor, payload))]
+            return await batched(payload)
+
+        self.predict = predict  # type: ignore[method-assign]
+
+    def _answer(self, payload: InferenceRequest) -> Answer:
+        try:
+            rows = _rows(payload) if self._batched else _checked(self._predictor, payload)
+            return self._predictor.answer(rows)
+        except ModelError as error:
+            raise MLServerError(str(error), 500) from error
 
     def _respond(
         self, payload: InferenceRequest, answer: Answer, parameters: Parameters | None = None
     ) -> InferenceResponse:
         n, classes = answer.probabilities.shape
+        outputs = [ResponseOutput(name="label", shape=[n], datatype="INT64", data=answer.label.tolist())]
+        if not self._extra.options.label_only:
+            flat = answer.probabilities.ravel().tolist()
+            outputs.append(ResponseOutput(name="probabilities", shape=[n, classes], datatype="FP32", data=flat))
         return InferenceResponse(
             id=payload.id,
             model_name=self.name,
             model_version=self.version,
             parameters=parameters,
-            outputs=[
-                ResponseOutput(name="label", shape=[n], datatype="INT64", data=answer.label.tolist()),
-                ResponseOutput(
-                    name="probabilities",
-                    shape=[n, classes],
-                    datatype="FP32",
-                    data=answer.probabilities.ravel().tolist(),
-                ),
-            ],
+            outputs=outputs,
         )
 
     def _fault_is_on(self, payload: InferenceRequest) -> bool:
         """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
-        if self._game_day is None:
+        day = self._extra.game_day
+        if day is None:
             return False
         if _is_live(payload):
             self._live += 1
-            if self._live == self._game_day.after + 1:
+            if self._live == day.after + 1:
                 sys.stderr.write(f"{BEGINS} {time.monotonic():.3f}\n")
                 sys.stderr.flush()
-        return self._live > self._game_day.after
+        return self._live > day.after
 
     async def _bad_answer(self, payload: InferenceRequest) -> InferenceResponse:
-        day = self._game_day or GameDay()
+        day = self._extra.game_day or GameDay()
         await asyncio.sleep(day.delay_ms / 1000)
         if self._chance.random() < day.error:
             raise MLServerError("game day: this answer fails on purpose", 500)
-        answer = day.spoil(_answer(self._predictor, payload), self._chance)
+        answer = day.spoil(self._answer(payload), self._chance)
         return self._respond(payload, answer, Parameters(game_day=True))
 
 
-def _answer(predictor: Predictor, payload: InferenceRequest) -> Answer:
+def _checked(predictor: Predictor, payload: InferenceRequest) -> NDArray[np.generic]:
     try:
-        return predictor.answer(check_rows(_rows(payload), predictor.spec))
+        return predictor.check(_rows(payload))
     except InputError as error:
         raise MLServerError(str(error), 400) from error
-    except ModelError as error:
-        raise MLServerError(str(error), 500) from error
 
 
 def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
@@ -113,12 +140,56 @@ def _the_input(payload: InferenceRequest) -> RequestInput:
     return named[0]
 
 
+def _tensor(rows: NDArray[np.generic]) -> RequestInput:
+    """Checked rows as a flat tensor."""
+    datatype = next(name for name, dtype in _DTYPES.items() if dtype == rows.dtype)
+    return RequestInput(name=INPUT, shape=list(rows.shape), datatype=datatype, data=rows.ravel().tolist())
+
+
 def _is_live(payload: InferenceRequest) -> bool:
     headers = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
     host = str(headers.get("host", headers.get("Host", "")))
     return "-shadow" not in host and "x-rollout" not in {name.lower() for name in headers}
 
 
-def _extra(settings: ModelSettings) -> dict[str, str]:
-    extra = (settings.parameters.extra if settings.parameters else None) or {}
-    return {key: str(value) for key, value in extra.items()}
+def _extra(settings: ModelSettings) -> Mapping[str, object]:
+    return (settings.parameters.extra if settings.parameters else None) or {}
+
+
+def _is_batched(settings: ModelSettings, extra: Extra) -> bool:
+    """Whether MLServer joins concurrent requests.
+
+    Raises:
+        WorkloadError: it would join them where nobody can look at each one first.
+    """
+    if settings.max_batch_size <= 1 or settings.max_batch_time <= 0:
+        return False
+    if multiprocessing.parent_process() is not None:
+        raise WorkloadError("max_batch_size: expected parallel_workers 0 beside it, found a pool of workers")
+    if extra.game_day:
+        raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
+    return True
+
+
+def _give_up(error: HoldfastError) -> NoReturn:
+    """Says why, and ends a server that is starting; one that runs goes on without the model that it was asked to load.
+
+    Raises:
+        HoldfastError: the server runs.
+    """
+    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+    if not _is_starting():
+        raise error
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(error.exit_code)
+
+
+def _is_starting() -> bool:
+    """MLServer gives each model a task of its own at the start; later it loads in the task of who asked for it."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and getattr(task.get_coro(), "__qualname__", "") == "MultiModelRegistry.load"

@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.artifacts.folder import Ref, replace_file
+from holdfast.errors import WorkloadError
+from holdfast.serving.predictor.game_day import GameDay
+from holdfast.serving.predictor.options import Options
 
 LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
@@ -23,6 +26,7 @@ class Served:
     model: Ref
     decision: Ref
     game_day: str | None = None
+    options: Options = Options()
 
     def as_json(self) -> dict[str, object]:
         """As JSON values, paths absolute."""
@@ -32,13 +36,38 @@ class Served:
             "model": ref_text(self.model),
             "decision": ref_text(self.decision),
             "game_day": self.game_day,
+            "options": self.options.told(),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Served":
         """From `as_json`."""
         refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
-        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"])
+        options = Options.parse(values["options"])
+        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a server is told about its model: `parameters.extra` in `model-settings.json`, Seldon's parameters."""
+
+    model: Ref
+    decision: Ref
+    options: Options
+    game_day: GameDay | None = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, object]) -> Self:
+        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, and `game_day`.
+
+        Raises:
+            WorkloadError: one is missing, unknown or has no meaning.
+        """
+        rest = dict(given)
+        model, decision = (_named(rest, name) for name in ("model", "decision"))
+        day = _named(rest, "game_day") if rest.get("game_day") else ""
+        rest.pop("game_day", None)
+        return cls(Ref.parse(model), Ref.parse(decision), Options.parse(rest), GameDay.parse(day) if day else None)
 
 
 def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:
@@ -48,8 +77,6 @@ def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, 
         WorkloadError: the game day's specification has no meaning.
     """
     if served.game_day:
-        from holdfast.serving.predictor.game_day import GameDay
-
         GameDay.parse(served.game_day)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, value in (
@@ -74,7 +101,7 @@ def server_settings(*, rest: int, grpc: int) -> dict[str, object]:
 
 def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, object]:
     """The model, its decision and (on a game day) the fault, with the shapes that clients see."""
-    extra = {"model": ref_text(served.model), "decision": ref_text(served.decision)}
+    extra = {"model": ref_text(served.model), "decision": ref_text(served.decision), **served.options.told()}
     if served.game_day:
         extra["game_day"] = served.game_day
     return {
@@ -84,9 +111,16 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
         "outputs": [
             {"name": "label", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-        ],
+        ][: 1 if served.options.label_only else 2],
         "parameters": {"version": str(served.version), "extra": extra},
     }
+
+
+def _named(given: dict[str, object], name: str) -> str:
+    value = given.pop(name, None)
+    if not isinstance(value, str) or not value:
+        raise WorkloadError(f"{name}: expected a text, found {value!r}")
+    return value
 
 
 def ref_text(ref: Ref) -> str:

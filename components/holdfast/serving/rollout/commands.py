@@ -11,6 +11,7 @@ from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, 
 from holdfast.progress import say
 
 if TYPE_CHECKING:
+    from holdfast.serving.rollout.cluster import Place
     from holdfast.serving.rollout.conduct.controller import Ask
     from holdfast.serving.rollout.tell.view import View
     from holdfast.workload import RolloutPlan
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
 )
-DRIVERS = ("envoy",)
+DRIVERS = ("envoy", "seldon-v1", "seldon-v2")
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
@@ -34,7 +35,12 @@ def start(
     version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
     out: Out,
     config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
-    driver: Annotated[str, typer.Option(help="What moves the traffic: envoy, on this machine.")] = "envoy",
+    driver: Annotated[
+        str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}; envoy is on this machine.")
+    ] = "envoy",
+    target: Annotated[
+        Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
+    ] = None,
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
     game_day: Annotated[
@@ -52,17 +58,23 @@ def start(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
-    from holdfast.serving.rollout.step import rollout
-
-    if driver not in DRIVERS:
-        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
     plan = _plan(config)
+    place = _place(driver, target, game_day)
     if supersede:
         _end_first(out, f"superseded by version {version}")
-    artifact = rollout(
-        name, out, version=version, tracking=tracking, config=plan, seed=seed,
-        game_day=game_day or None, metrics_port=metrics_port,
-    )  # fmt: skip
+    if place is None:
+        from holdfast.serving.rollout.step import rollout
+
+        artifact = rollout(
+            name, out, version=version, tracking=tracking, config=plan, seed=seed,
+            game_day=game_day or None, metrics_port=metrics_port,
+        )  # fmt: skip
+    else:
+        from holdfast.serving.rollout.cluster import rollout_on
+
+        artifact = rollout_on(
+            place, out, name=name, version=version, tracking=tracking, config=plan, metrics_port=metrics_port
+        )
     finish(artifact, digest_file, verdict_file, as_json)
 
 
@@ -133,6 +145,40 @@ def _end_first(out: Path, reason: str) -> None:
     kept = supersede(out, reason)
     if kept is not None:
         say(f"rollout: the one before was ended: {reason}; see {kept}")
+
+
+@app.command()
+def watchdog(
+    namespace: Annotated[str | None, typer.Option(help="Where the rolled-out objects are; left out: our own.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
+    seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
+) -> None:
+    """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
+    from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.serving.rollout.drivers.watchdog import watch as look
+
+    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
+    count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
+    say(f"watchdog: {count} candidates taken out")
+
+
+def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
+    """Where on a cluster; None: on this machine."""
+    if driver not in DRIVERS:
+        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
+    if (driver == "envoy") != (target is None):
+        raise typer.BadParameter("expected with seldon-v1 and seldon-v2, and only there", param_hint="--target")
+    if target is None:
+        return None
+    if game_day:
+        raise typer.BadParameter("expected only with envoy, on this machine", param_hint="--game-day")
+    from holdfast.serving.rollout.cluster import Place
+    from holdfast.serving.rollout.drivers.target import read_target
+
+    read = read_target(target)
+    if (read.seldon_v1 is None) == (driver == "seldon-v1"):
+        raise typer.BadParameter(f"{target}: expected a section {driver}, found none", param_hint="--driver")
+    return Place.of(read)
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":

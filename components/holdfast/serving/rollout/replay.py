@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ from holdfast.serving.rollout.drivers.envoy_config import ARM_HEADER, CANDIDATE,
 from holdfast.serving.rollout.judge.counters import Probes
 from holdfast.serving.rollout.tally import Latency, Tally, write_tally
 from holdfast.serving.rollout.wire import Address, Answer, Caller, Failed, header
-
-if TYPE_CHECKING:
-    import aiohttp
 
 PROBE_SHARE = 0.1
 """Probe pairs per client request."""
@@ -220,7 +217,7 @@ def _read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
     return reply if arm is None else replace(reply, version=arm.decode(errors="replace"))
 
 
-class _Times:
+class Times:
     """A histogram of milliseconds whose edges lie 2 % apart, from 0.01 ms on."""
 
     _LOWEST, _GROWTH = 0.01, math.log(1.02)
@@ -230,11 +227,13 @@ class _Times:
         self._max = 0.0
 
     def add(self, milliseconds: float) -> None:
+        """One more."""
         bucket = math.ceil(math.log(max(milliseconds, self._LOWEST) / self._LOWEST) / self._GROWTH)
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
         self._max = max(self._max, milliseconds)
 
     def latency(self) -> Latency:
+        """Percentiles of all so far."""
         p50, p95, p99 = (self._percentile(share) for share in (0.5, 0.95, 0.99))
         return Latency(p50, p95, p99, round(self._max, 3))
 
@@ -260,7 +259,7 @@ class _Counts:
     failures: dict[str, int] = field(default_factory=dict)
     first_failure: str | None = None
     answers: dict[str, int] = field(default_factory=dict)
-    times: _Times = field(default_factory=_Times)
+    times: Times = field(default_factory=Times)
     pairs: int = 0
     gained: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
@@ -534,113 +533,3 @@ def _signals(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[Non
     finally:
         for number in known:
             loop.remove_signal_handler(number)
-
-
-# --- traffic inside the controller's process --------------------------------------------------------------------------
-
-
-@dataclass
-class Counted:
-    """Answers so far."""
-
-    sent: int = 0
-    """Client requests that ended, well or not."""
-    failed: int = 0
-    """Of them, those without a whole answer: another status than 200, a wrong shape, a broken connection."""
-    pairs: int = 0
-    disagreements: int = 0
-    first_failure: str | None = None
-
-
-@dataclass
-class Traffic:
-    """Clients and probes on one address."""
-
-    url: str
-    rows: Rows
-    rate: float
-    clients: int
-    seed: int
-    tally: Counted = field(default_factory=Counted)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    unpaired: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when probes should stop."""
-
-    async def run(self) -> None:
-        """Sends until `ended` is set; requests under way are waited for."""
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        limit = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(timeout=timeout, connector=limit) as session:
-            workers = [self._client(session, number) for number in range(self.clients)]
-            await asyncio.gather(*workers, self._probe(session))
-
-    async def warm(self, rounds: int) -> None:
-        """Lets both arms answer some requests that nobody counts, one after the other."""
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            for number in range(rounds):
-                row = self.rows.bodies[number % len(self.rows.bodies)]
-                await asyncio.gather(*(self._ask(session, row, arm) for arm in (STABLE, CANDIDATE)))
-
-    async def _client(self, session: "aiohttp.ClientSession", number: int) -> None:
-        chance = np.random.default_rng([self.seed, number])
-        interval = self.clients / self.rate
-        due = time.monotonic() + interval * number / self.clients
-        while not await _set_by(self.ended, due):
-            row = self.rows.bodies[int(chance.integers(len(self.rows.bodies)))]
-            label, why = await self._ask(session, row, None)
-            self.tally.sent += 1
-            if label is None:
-                self.tally.failed += 1
-                self.tally.first_failure = self.tally.first_failure or why
-            # A late client does not catch up: a burst would be traffic that nobody sent.
-            due = max(due + interval, time.monotonic())
-
-    async def _probe(self, session: "aiohttp.ClientSession") -> None:
-        chance = np.random.default_rng([self.seed, self.clients])
-        interval = 1 / (self.rate * PROBE_SHARE)
-        due = time.monotonic()
-        running: set[asyncio.Task[None]] = set()
-        while not (await _set_by(self.ended, due) or self.unpaired.is_set()):
-            row = self.rows.bodies[int(chance.integers(len(self.rows.bodies)))]
-            # Open loop: slow answers do not slow down the probing.
-            task = asyncio.create_task(self._pair(session, row))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            due = max(due + interval, time.monotonic() - interval)
-        await asyncio.gather(*running)
-
-    async def _pair(self, session: "aiohttp.ClientSession", row: bytes) -> None:
-        (stable, _), (candidate, _) = await asyncio.gather(
-            self._ask(session, row, STABLE), self._ask(session, row, CANDIDATE)
-        )
-        if stable is not None and candidate is not None and not self.unpaired.is_set():
-            self.tally.pairs += 1
-            self.tally.disagreements += stable != candidate
-
-    async def _ask(self, session: "aiohttp.ClientSession", row: bytes, arm: str | None) -> tuple[int | None, str]:
-        """The label, or None with what was wrong."""
-        import aiohttp
-
-        headers = {"content-type": "application/json", **({ARM_HEADER: arm} if arm else {})}
-        try:
-            async with session.post(self.url, data=row, headers=headers) as response:
-                data = await response.read()
-                if response.status != 200:
-                    return None, f"status {response.status}: {data[:200].decode(errors='replace')}"
-            return read_label(data, self.rows.classes), ""
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, IndexError) as error:
-            return None, repr(error)
-
-
-async def _set_by(event: asyncio.Event, due: float) -> bool:
-    """Waits until `due` (monotonic seconds) or until the event is set; whether it is set."""
-    try:
-        await asyncio.wait_for(event.wait(), max(due - time.monotonic(), 0))
-    except TimeoutError:
-        return event.is_set()
-    return True

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, hypergeom, nchypergeom_fisher
 
-from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, WEIGHTS, OneArm, TwoArm, log_factors
+from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, WEIGHTS, OneArm, TwoArm, log_factors
 
 RATES = (0.01, 0.2, 0.7)
 
@@ -84,17 +84,30 @@ def test_without_control_there_is_no_evidence_until_there_is_one():
     assert early.add(candidate=(0, 0), control=(0, 90)) == TwoArm().add(candidate=(9, 10), control=(0, 90))
 
 
+def test_failures_that_begin_after_thousands_of_good_answers_are_found():
+    test = TwoArm()
+    for _ in range(400):
+        test = test.add(candidate=(0, 10), control=(1, 90))
+    assert test.value < 1
+    for _ in range(4):
+        test = test.add(candidate=(5, 10), control=(1, 90))
+    assert test.value >= 20
+
+
 def test_a_look_at_millions_is_quick_and_finite():
     test = TwoArm().add(candidate=(500_000, 1_000_000), control=(100_000, 9_000_000))
     assert 1e299 < test.value <= 1e300
-    assert TwoArm().add(candidate=(100, 1_000_000), control=(500_000, 9_000_000)).value < 1e-9
+    better = TwoArm().add(candidate=(100, 1_000_000), control=(500_000, 9_000_000))
+    assert better.value == pytest.approx(RESERVE)
+    assert math.isfinite(TwoArm(judged=10**18).add(candidate=(0, 1), control=(0, 9)).value)
 
 
 def test_a_test_survives_json():
     test = TwoArm().add(candidate=(1, 10), control=(2, 90)).add(candidate=(1, 2), control=(0, 0))
     fields = json.loads(json.dumps(asdict(test)))
-    back = TwoArm(tuple(fields["logs"]), fields["failed"], fields["answered"], tuple(fields["waiting"]))
-    assert back == test
+    assert (
+        TwoArm(**{name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()}) == test
+    )
 
 
 def test_the_stakes_add_up_to_one():

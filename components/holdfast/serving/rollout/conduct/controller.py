@@ -61,7 +61,8 @@ class Pace:
     look: float = 0.25
     checkpoint: float = 1.0
     gap: float = 3.0
-    """A look so much later than due means that this process was paused: missing data."""
+    """A look so much later than due means that this process was paused, and a weight that was applied so long ago may
+    have been taken back meanwhile: missing data."""
     pending: float = 120.0
     """How long both servers may take to be ready."""
     promoting: float = 60.0
@@ -87,7 +88,12 @@ class Controller:
     pace: Pace = Pace()
     mirrored: bool = field(default=False, init=False)
     _written: float = field(default=float("-inf"), init=False)
-    _due: float | None = field(default=None, init=False)
+    _applied: float | None = field(default=None, init=False)
+    """When the driver was last known to have what is wanted."""
+    _counted: float = field(default=float("-inf"), init=False)
+    """The moment of the newest counters, on the driver's clock."""
+    _ahead: float = field(default=float("inf"), init=False)
+    """At most so far the driver's clock is ahead of this one."""
     _paged: set[str] = field(default_factory=set, init=False)
 
     def run(self) -> Rollout:
@@ -111,7 +117,7 @@ class Controller:
         if earlier is None:
             return machine.begin(self.plan)
         rollout = machine.resume(restore(earlier, self.plan))
-        self._keep("resume", rollout, reason="another driver goes on from here")
+        self._try_keep("resume", rollout, reason="another driver goes on from here")
         return rollout
 
     def _round(self, rollout: Rollout) -> Rollout:
@@ -153,10 +159,11 @@ class Controller:
         return replace(rollout, at=now, seconds=waited)
 
     def _watched(self, rollout: Rollout) -> Rollout:
+        due = self.clock.now() + self.pace.look
         self.clock.sleep(self.pace.look)
-        if self._paused():
+        if self.clock.now() > due + self.pace.gap:
             rollout = machine.resume(rollout)
-        seen = self._see(rollout)
+        rollout, seen = self._see(rollout)
         if isinstance(seen, Snapshot) and not seen.champion_alive:
             self._page(rollout, "the champion's server is gone")
         after = machine.look(rollout, seen)
@@ -166,22 +173,35 @@ class Controller:
         self._checkpoint(after)
         return after
 
-    def _see(self, rollout: Rollout) -> Snapshot | Blind:
+    def _see(self, rollout: Rollout) -> tuple[Rollout, Snapshot | Blind]:
         """Applies what is wanted (which renews the dead-man's switch), then looks."""
         wish = machine.desired(rollout)
         try:
             self.driver.apply(wish.weight, wish.shadow)
-            return replace(self.driver.observe(), probes=self.probes())
+            rollout = self._renewed(rollout)
+            return rollout, self._count()
         except FencedError:
             raise
         except RolloutError as error:
-            return Blind(self.clock.now(), str(error))
+            return rollout, Blind(self.clock.now(), str(error))
 
-    def _paused(self) -> bool:
-        """Whether far more time passed since the last look than was asked for."""
-        now, due = self.clock.now(), self._due
-        self._due = now + self.pace.look
-        return due is not None and now > due + self.pace.gap
+    def _renewed(self, rollout: Rollout) -> Rollout:
+        """Without what the counters were before, where the weight may have been another one since."""
+        before, self._applied = self._applied, self.clock.now()
+        late = before is None or self._applied > before + self.pace.gap
+        return replace(rollout, last=None) if late else rollout
+
+    def _count(self) -> Snapshot:
+        """The counters as of now, on this driver's clock; those of an earlier moment, or of one to come, are none."""
+        asked = self.clock.now()
+        seen = self.driver.observe()
+        now = self.clock.now()
+        if seen.at <= self._counted:
+            raise RolloutError(f"expected newer counters than those of second {self._counted:.3f}, found no newer ones")
+        if seen.at - now > self._ahead + self.pace.gap:
+            raise RolloutError(f"expected counters as of now, found some {seen.at - now - self._ahead:.0f} s ahead")
+        self._counted, self._ahead = seen.at, min(self._ahead, seen.at - asked)
+        return replace(seen, at=now, probes=self.probes())
 
     def _move(self, before: Rollout, after: Rollout) -> Rollout:
         """Announces a transition, carries it out, and notes that it is in effect."""
@@ -205,17 +225,18 @@ class Controller:
         except FencedError:
             raise
         except RolloutError as error:
+            self._applied = None
             self.watcher.looked(after, Blind(self.clock.now(), str(error)))
         else:
+            self._applied = self.clock.now()
             self._try_keep("done", after, state=after.name)
         self.watcher.moved(before, after)
-        self._due = None
         return self._from_here(after)
 
     def _from_here(self, rollout: Rollout) -> Rollout:
         """Counts from now on: what is under way was sent by the step before."""
         try:
-            seen = replace(self.driver.observe(), probes=self.probes())
+            seen = self._count()
         except FencedError:
             raise
         except RolloutError:
@@ -308,9 +329,10 @@ class Controller:
         while self.clock.now() < until:
             self.clock.sleep(self.pace.look)
             try:
-                seen = replace(self.driver.observe(), probes=self.probes())
+                seen = self._count()
             except RolloutError:
                 continue
+            rollout = machine.count(rollout, seen)
             self.watcher.looked(rollout, seen)
 
     def _checkpoint(self, rollout: Rollout) -> None:

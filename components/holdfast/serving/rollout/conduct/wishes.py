@@ -1,6 +1,7 @@
 """What people ask of a rollout that runs: files in its folder, signals, and the clock on the wall.
 
-A wish is one file, put there whole by rename, and taken away when it was read. Signals ask for an abort.
+A wish is one file, put there whole by rename. It is taken away when the next one is asked for, because by then the
+rollout's journal shows it: a driver that dies in between must not take an abort with it. Signals ask for an abort.
 """
 
 import json
@@ -78,16 +79,25 @@ class Wishes:
     stopped: bool = False
     """Whether a signal ended the rollout, which is no verdict: the next run begins anew."""
     expired: bool = False
+    given: Path | None = None
+    """The file of the wish that was given last."""
 
     def __call__(self) -> Wish | None:
-        """The next wish, each once."""
+        """The next wish, each once; what a driver before this one was given and did not live to note comes again."""
+        if self.given is not None:
+            self.given.unlink(missing_ok=True)
+            self.given = None
         if self.stop.event.is_set() and not self.stopped:
             self.stopped = True
             return Wish(Ask.ABORT, TOLD)
         if self.expires_at is not None and not self.expired and time.time() > self.expires_at + SKEW_SECONDS:
             self.expired = True
             return Wish(Ask.REFUSE, "the gate's decision has expired")
-        return _next(self.state / FOLDER)
+        found = _next(self.state / FOLDER)
+        if found is None:
+            return None
+        self.given, wish = found
+        return wish
 
 
 def ask(state: Path, wish: Wish) -> None:
@@ -104,13 +114,12 @@ def ask(state: Path, wish: Wish) -> None:
     replace_file(folder / name, json.dumps({"ask": wish.ask.name, "reason": wish.reason}).encode())
 
 
-def _next(folder: Path) -> Wish | None:
+def _next(folder: Path) -> tuple[Path, Wish] | None:
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
-            data = path.read_bytes()[:_MAX_BYTES]
-            path.unlink(missing_ok=True)
-            found = json.loads(data)
-            return Wish(Ask[found["ask"]], str(found["reason"])[:500])
+            with path.open("rb") as stream:
+                found = json.loads(stream.read(_MAX_BYTES))
+            return path, Wish(Ask[found["ask"]], str(found["reason"])[:500])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # not one of ours
+            path.unlink(missing_ok=True)  # not one of ours
     return None

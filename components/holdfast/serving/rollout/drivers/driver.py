@@ -74,6 +74,17 @@ class Driver(Protocol):
         """Who answers. Never raises."""
 
 
+class Provider(Protocol):
+    """Where a driver that moves traffic elsewhere takes its counters from: Prometheus, or an Envoy of our own."""
+
+    def read(self) -> Snapshot:
+        """Counters as of now; `weight` and `probes` are not the provider's and stay empty.
+
+        Raises:
+            RolloutError: there are none, they are stale, or they cannot be true. Never a number then.
+        """
+
+
 class Store(Protocol):
     """Where the state of one rollout is kept, so that a driver that dies can be followed by another."""
 

@@ -159,11 +159,11 @@ def _stable(name: str, port: int) -> Json:
 
 
 def _candidate(port: int) -> Json:
-    """Ejected after three failures in a row; threshold 0 so that an ejected one gets no first attempts."""
+    """Ejected after five failures in a row; threshold 0 so that an ejected one gets no first attempts."""
     cluster = _cluster(CANDIDATE, port, {"thresholds": [{"max_requests": 64, "max_retries": 1024}]})
     cluster["outlier_detection"] = {
-        "consecutive_5xx": 3,
-        "consecutive_gateway_failure": 3,
+        "consecutive_5xx": 5,
+        "consecutive_gateway_failure": 5,
         "enforcing_consecutive_5xx": 100,
         "enforcing_consecutive_gateway_failure": 100,
         "enforcing_success_rate": 0,

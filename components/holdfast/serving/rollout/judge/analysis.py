@@ -17,17 +17,24 @@ from holdfast.serving.rollout.judge.intervals import newcombe_upper
 from holdfast.serving.rollout.judge.latency import p95_edge
 
 ALPHA_SHARES = {
-    "errors": 0.5,
+    "errors": 0.6,
     "service": 0.05,
     "broken": 0.05,
-    "slow": 0.2,
-    "disagreement": 0.1,
+    "slow": 0.15,
+    "disagreement": 0.05,
     "drift": 0.05,
     "attack": 0.05,
 }
 """How the false alarms allowed are divided over the tests; they add up to 1."""
-STREAK = 5
-"""So many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+_HELD = ("service", "disagreement", "attack", "drift")
+STREAK = 3
+"""At least so many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+STREAK_CHANCE = 1e-5
+"""So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
+BROKEN = 5
+"""So many probes in a row that only the champion answered end it too."""
+FAILING = 0.05
+"""Share of the champion's answers of one look that makes three failures of the candidate in a row likely."""
 SLOW_LOOKS = 4
 """So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
 SLOW_MARGIN = 0.05
@@ -74,41 +81,62 @@ class Limits:
     """Largest attack success on the candidate: what the gate measured plus the excess allowed; None: not known."""
     slow_ms: float = 250.0
     floor_ms: float = 25.0
+    min_pairs: int = MIN_PAIRS
     hold_without_champion: bool = False
     probation: bool = False
     """There is no champion: the control is the same model, so the candidate is held to absolute limits as well."""
 
 
 @dataclass(frozen=True)
-class Suite:
-    """The tests over one stretch of the rollout."""
+class Compared:
+    """Tests of the candidate against the champion; each keeps a reserve for a candidate that turns bad late."""
 
     errors: TwoArm = TwoArm()
     broken: TwoArm = TwoArm()
     slow: TwoArm = TwoArm()
-    service: OneArm = OneArm(0.0)
-    disagreement: OneArm = OneArm(0.0)
-    attack: OneArm = OneArm(0.0)
-    drift: PredictionDrift = PredictionDrift(1.0)
 
-    @classmethod
-    def fresh(cls, limits: Limits) -> "Suite":
-        """Without evidence."""
-        return cls(
-            service=OneArm(limits.max_errors or 0.0),
-            disagreement=OneArm(limits.max_disagreement),
-            attack=OneArm(limits.max_attack or 0.0),
-            drift=PredictionDrift(limits.max_drift, limits.classes),
-        )
-
-    def add(self, more: Counts, slow_edge: int | None) -> "Suite":
+    def add(self, more: Counts, slow_edge: int | None) -> "Compared":
         """After what one look adds; slow is what took longer than the edge, which earlier looks chose."""
         candidate, champion, probes = more.candidate, more.champion, more.probes
-        return Suite(
+        return Compared(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
-            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=(0, probes.pairs)),
-            self._slower(more, slow_edge),
-            self.service.add(*_errors(candidate)),
+            # Probes that the champion broke are not counted, so its share of those is that of its own failures.
+            self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
+            self.slow if slow_edge is None else self._slower(candidate, champion, slow_edge),
+        )
+
+    def _slower(self, candidate: Arm, champion: Arm, edge: int) -> TwoArm:
+        """A stall makes all answers in flight slow at once, and the test wants independent ones: the candidate's slow
+        answers of one look count as one, which can only make the test more careful.
+        """
+        one = min(candidate.over(edge), 1)
+        return self.slow.add(candidate=(one, candidate.timed), control=(champion.over(edge), champion.timed))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tests of the candidate against limits known beforehand, over one stretch of the rollout."""
+
+    service: OneArm
+    disagreement: OneArm
+    attack: OneArm
+    drift: PredictionDrift
+
+    @classmethod
+    def fresh(cls, limits: Limits) -> "Held":
+        """Without evidence."""
+        return cls(
+            OneArm(limits.max_errors or 0.0),
+            OneArm(limits.max_disagreement),
+            OneArm(limits.max_attack or 0.0),
+            PredictionDrift(limits.max_drift, limits.classes),
+        )
+
+    def add(self, more: Counts) -> "Held":
+        """After what one look adds."""
+        probes = more.probes
+        return Held(
+            self.service.add(*_errors(more.candidate)),
             self.disagreement.add(probes.disagreements, probes.pairs),
             self.attack.add(probes.fooled, probes.attacks),
             self.drift.add(probes.gained, probes.lost, probes.pairs),
@@ -116,31 +144,21 @@ class Suite:
 
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
-        return {name: getattr(self, name).value for name in ALPHA_SHARES}
-
-    def _slower(self, more: Counts, edge: int | None) -> TwoArm:
-        """A stall makes all answers in flight slow at once, and the test wants independent ones: the candidate's slow
-        answers of one look count as one, which can only make the test more careful.
-        """
-        if edge is None:
-            return self.slow
-        candidate, champion = more.candidate, more.champion
-        return self.slow.add(
-            candidate=(min(candidate.over(edge), 1), candidate.timed), control=(champion.over(edge), champion.timed)
-        )
+        return {name: getattr(self, name).value for name in _HELD}
 
 
 @dataclass(frozen=True)
 class Tests:
     """The tests' state after some looks.
 
-    Each runs twice: over the whole rollout, which finds small effects, and over each state alone, which finds a
-    candidate that turns bad after it was good. Half of the stake is on the first, the other half is divided over the
-    states; the sum is an e-process again, because a state's share waits at 1 until that state begins.
+    Those against limits run twice: over the whole rollout, which finds small effects, and over each state alone, which
+    finds a candidate that turns bad after it was good. Half of the stake is on the first, the other half is divided
+    over the states; the sum is an e-process again, because a state's share waits at 1 until that state begins.
     """
 
-    whole: Suite
-    current: Suite
+    compared: Compared
+    whole: Held
+    current: Held
     banked: dict[str, float]
     """Sum of the final e-values of the states that ended."""
     waiting: int
@@ -148,21 +166,25 @@ class Tests:
     states: int
     streak: int = 0
     """Candidate failures in a row, as far as counters can tell."""
+    streak_limit: int = STREAK
     broken: int = 0
     """Probes in a row that the candidate broke, as far as counters can tell."""
     slow_looks: int = 0
     """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
+    champion_failing: bool = False
+    """Whether so many of the champion's answers failed in the last look that three of the candidate's in a row may be
+    chance."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
         """Before the first look of a rollout with so many states that are watched."""
-        suite = Suite.fresh(limits)
-        return cls(suite, suite, dict.fromkeys(ALPHA_SHARES, 0.0), states - 1, states)
+        held = Held.fresh(limits)
+        return cls(Compared(), held, held, dict.fromkeys(_HELD, 0.0), states - 1, states)
 
     def next_state(self, limits: Limits) -> "Tests":
         """When the next watched state is entered."""
         banked = {name: self.banked[name] + value for name, value in self.current.values().items()}
-        return replace(self, current=Suite.fresh(limits), banked=banked, waiting=self.waiting - 1)
+        return replace(self, current=Held.fresh(limits), banked=banked, waiting=self.waiting - 1)
 
     def add(self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits) -> "Tests":
         """After what one look adds to `earlier`."""
@@ -170,19 +192,23 @@ class Tests:
         edge = p95_edge(control.within, control.timed, edges_ms, limits.floor_ms)
         return replace(
             self,
-            whole=self.whole.add(more, edge),
-            current=self.current.add(more, edge),
+            compared=self.compared.add(more, edge),
+            whole=self.whole.add(more),
+            current=self.current.add(more),
             streak=_streak(self.streak, more.candidate, more.champion),
+            streak_limit=_streak_limit(control),
             broken=0 if more.probes.pairs else self.broken + more.probes.broken,
+            champion_failing=more.champion.failed > FAILING * more.champion.answered,
             slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
 
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
+        compared = {name: getattr(self.compared, name).value for name in ("errors", "broken", "slow")}
         whole, current = self.whole.values(), self.current.values()
-        return {
+        return compared | {
             name: 0.5 * whole[name] + 0.5 * (self.banked[name] + current[name] + self.waiting) / self.states
-            for name in whole
+            for name in _HELD
         }
 
 
@@ -210,6 +236,9 @@ class Look:
 def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
     """The outcome at one look; `tests` stand as after it."""
     facts = evidence(tests, look.total)
+    if look.total.ejections and tests.champion_failing and look.now.candidate_alive:
+        # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
+        return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
     bad = _hard_limit(tests, look) or _proven(tests, limits)
     if bad:
         return Judgement(Outcome.ROLL_BACK, bad, facts)
@@ -262,9 +291,9 @@ def _hard_limit(tests: Tests, look: Look) -> str | None:
         return "the candidate's server is gone"
     if look.total.ejections:
         return f"the candidate was ejected after failures in a row ({look.total.ejections} times)"
-    if tests.streak >= STREAK:
+    if tests.streak >= tests.streak_limit:
         return f"{tests.streak} candidate failures in a row, none at the champion"
-    if tests.broken >= STREAK:
+    if tests.broken >= BROKEN:
         return f"{tests.broken} probes in a row without a whole answer from the candidate, the champion gave one"
     if tests.slow_looks >= SLOW_LOOKS:
         return (
@@ -311,8 +340,8 @@ def _wanting(look: Look, limits: Limits) -> str | None:
     """What the current state still lacks before the next one; None when nothing."""
     if look.missing > 0:
         return f"{look.missing} of the candidate's own answers are missing"
-    if look.total.probes.pairs < MIN_PAIRS:
-        return f"{MIN_PAIRS - look.total.probes.pairs} paired answers are missing"
+    if look.total.probes.pairs < limits.min_pairs:
+        return f"{limits.min_pairs - look.total.probes.pairs} paired answers are missing"
     if look.seconds < look.min_seconds:
         return f"{look.min_seconds - look.seconds:.0f} s of the step's least time are left"
     return _disagrees(look, limits) or _over_margin(look, limits) or _unproven(look, limits)
@@ -357,16 +386,23 @@ def _streak(before: int, candidate: Arm, champion: Arm) -> int:
     return before + candidate.failed
 
 
+def _streak_limit(control: Arm) -> int:
+    """From the champion's failure rate so far, with a prior of 1 % worth 50 answers."""
+    rate = min((0.5 + control.failed) / (50 + control.answered), 0.5)
+    return max(STREAK, math.ceil(math.log(STREAK_CHANCE) / math.log(rate)))
+
+
 def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
     candidate, champion = more.candidate, more.champion
-    if edge is None or candidate.timed == 0:
+    if edge is None or candidate.timed == 0 or champion.timed == 0:
         return before
     mostly = candidate.over(edge) * 2 > candidate.timed
     return before + 1 if mostly and champion.over(edge) * 2 <= champion.timed else 0
 
 
 def _errors(arm: Arm) -> tuple[int, int]:
-    return arm.failed, arm.answered
+    """Counters of two sources may be read a moment apart; no more failures than answers."""
+    return min(arm.failed, arm.answered), arm.answered
 
 
 def _edge_at(edges_ms: tuple[float, ...], limit_ms: float) -> int | None:

@@ -17,6 +17,10 @@ failure rate may wander from block to block, and is never estimated. Only counts
 nothing. A look is one block, however large: to condition on its k alone loses the least. Compare Turner, Ly and
 Gruenwald (2024, arXiv:2106.02693), whose e-variable needs an estimate of theta_s and is this one's limit for rare
 failures.
+
+**A candidate that turns bad late.** Stakes shrink while the candidate is good. So a part of the wealth is kept back and
+added to the stakes little by little, by a schedule of the candidate's answers alone: what is kept has a factor of 1, so
+the sum stays a supermartingale, and the test needs no fresh start when the rollout goes a step further.
 """
 
 import math
@@ -26,9 +30,14 @@ from typing import Self
 
 MULTIPLIERS: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)
 """Odds ratios of the alternatives."""
-WEIGHTS: tuple[float, ...] = tuple(share / 24 for share in (4, 6, 4, 6, 2, 1, 1))
+WEIGHTS: tuple[float, ...] = tuple(share / 25 for share in (4, 5, 4, 8, 2, 1, 1))
 """Their stakes: most on the small effects that are hard to find; a gross failure pays a small stake back at once."""
-_SHARES: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+RESERVE = 0.3
+"""Share of the wealth that is not staked at the start."""
+RESERVE_LASTS = 100
+"""After so many answers of the candidate half of the reserve is staked, after n times as many n / (n + 1) of it."""
+SHARES: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Alternatives of OneArm: so far between the limit and certainty, with equal stakes."""
 _LEAST = 1e-18
 """Terms below this share of a sum are not added to it."""
 _HIGHEST = 690.0
@@ -38,7 +47,10 @@ _HIGHEST = 690.0
 class TwoArm:
     """Are the candidate's odds of failure above the control's?"""
 
-    logs: tuple[float, ...] = (0.0,) * len(MULTIPLIERS)
+    logs: tuple[float, ...] = (math.log(1 - RESERVE),) * len(MULTIPLIERS)
+    """Of what each stake has become, for a weight of 1."""
+    judged: int = 0
+    """Answers of the candidate in closed blocks."""
     failed: int = 0
     """Of the control so far; for the reader, the test does not use it."""
     answered: int = 0
@@ -51,17 +63,18 @@ class TwoArm:
         A look without answers of one arm says nothing by itself; it joins the next.
         """
         failed, answered = self.failed + control[0], self.answered + control[1]
-        block = tuple(a + b for a, b in zip(self.waiting, (*candidate, *control), strict=True))
-        k_c, c, k_s, b = block
+        k_c, c, k_s, b = (a + b for a, b in zip(self.waiting, (*candidate, *control), strict=True))
         if c == 0 or b == 0:
-            return type(self)(self.logs, failed, answered, (k_c, c, k_s, b))
-        more = log_factors(k_c, c, k_s, b)
-        return type(self)(tuple(x + y for x, y in zip(self.logs, more, strict=True)), failed, answered)
+            return type(self)(self.logs, self.judged, failed, answered, (k_c, c, k_s, b))
+        more = math.log(reserve(self.judged) * c / (RESERVE_LASTS + self.judged + c))
+        factors = log_factors(k_c, c, k_s, b)
+        logs = tuple(log_sum(log + factor, more) for log, factor in zip(self.logs, factors, strict=True))
+        return type(self)(logs, self.judged + c, failed, answered)
 
     @property
     def value(self) -> float:
         """Evidence against "not worse than the control"; at most 1e300."""
-        return mixed(self.logs, WEIGHTS)
+        return min(mixed(self.logs, WEIGHTS) + reserve(self.judged), 1e300)
 
 
 @dataclass(frozen=True)
@@ -69,20 +82,25 @@ class OneArm:
     """Is a rate above `limit`?"""
 
     limit: float
-    logs: tuple[float, ...] = (0.0,) * len(_SHARES)
+    logs: tuple[float, ...] = (0.0,) * len(SHARES)
 
     def add(self, hits: int, trials: int) -> Self:
         """The test after `trials` more with `hits` of what should be rare."""
         if not 0 < self.limit < 1:
             return self
-        rates = (self.limit + (1 - self.limit) * share for share in _SHARES)
+        rates = (self.limit + (1 - self.limit) * share for share in SHARES)
         more = (_log_ratio(hits, trials, rate, self.limit) for rate in rates)
         return type(self)(self.limit, tuple(x + y for x, y in zip(self.logs, more, strict=True)))
 
     @property
     def value(self) -> float:
         """Evidence against "at most the limit"; at most 1e300."""
-        return mixed(self.logs, (1 / len(_SHARES),) * len(_SHARES))
+        return mixed(self.logs, (1 / len(SHARES),) * len(SHARES))
+
+
+def reserve(judged: int) -> float:
+    """The wealth that is not yet staked after so many answers of the candidate."""
+    return RESERVE * RESERVE_LASTS / (RESERVE_LASTS + judged)
 
 
 def log_factors(k_c: int, c: int, k_s: int, b: int) -> tuple[float, ...]:
@@ -92,6 +110,11 @@ def log_factors(k_c: int, c: int, k_s: int, b: int) -> tuple[float, ...]:
         return (0.0,) * len(MULTIPLIERS)
     plain = _log_choose(c + b, k)
     return tuple(k_c * math.log(m) - _log_normalizer(c, b, k, m) + plain for m in MULTIPLIERS)
+
+
+def log_sum(left: float, right: float) -> float:
+    """log(exp(left) + exp(right))."""
+    return max(left, right) + math.log1p(math.exp(-abs(left - right)))
 
 
 def mixed(logs: Sequence[float], weights: Sequence[float]) -> float:

@@ -127,6 +127,13 @@ def look(rollout: Rollout, seen: Snapshot | Blind) -> Rollout:
     return _judged(replace(rollout, blind=0.0), between(before, seen), seen)
 
 
+def count(rollout: Rollout, seen: Snapshot) -> Rollout:
+    """Takes a look into the counts and judges nothing: after the end, for the record."""
+    if rollout.last is None or went_back(rollout.last, seen) is not None:
+        return replace(rollout, last=seen)
+    return replace(rollout, total=rollout.total.plus(between(rollout.last, seen)), last=seen)
+
+
 def resume(rollout: Rollout) -> Rollout:
     """After a gap (a crash, a paused process): what happened unseen is missing data, neither good nor bad."""
     return replace(rollout, last=None, at=None)

@@ -29,8 +29,17 @@ class Running:
     url: str
     pid: int
     pids: Mapping[str, int]
-    found: bool
-    """It was running already."""
+    process: "subprocess.Popen[bytes] | None" = None
+    """When this process started it."""
+
+    @property
+    def found(self) -> bool:
+        """It was running already."""
+        return self.process is None
+
+    def gone(self) -> bool:
+        """Whether its process has ended; one that is ours is waited for, so that nothing is left of it."""
+        return self.process.poll() is not None if self.process is not None else not _alive(self.pid)
 
 
 def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -> Running:
@@ -53,7 +62,7 @@ def find(state: Path) -> Running | None:
     """The site of `state` that answers, whatever it serves."""
     try:
         about = json.loads((state / ABOUT).read_bytes())
-        return _read(about, found=True) if _answers(Path(about["socket"])) else None
+        return _read(about) if _answers(Path(about["socket"])) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -64,7 +73,7 @@ def end(running: Running, driver: LocalDriver) -> None:
         driver.ask("end")
     driver.close()
     deadline = time.monotonic() + STOP_SECONDS
-    while _alive(running.pid) and time.monotonic() < deadline:
+    while not running.gone() and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
 
 
@@ -76,7 +85,7 @@ def _running(state: Path, spec: Mapping[str, object]) -> Running | None:
         return None
     if not same or not _answers(Path(about["socket"])):
         return None
-    return _read(about, found=True)
+    return _read(about)
 
 
 def _answers(path: Path) -> bool:
@@ -106,7 +115,7 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
         while True:
             about = _about(state)
             if about is not None:
-                return _read(about, found=False)
+                return _read(about, process)
             check()
             if process.poll() is not None:
                 raise RolloutError(f"site: expected to start, found exit code {process.returncode}: {_tail(state)}")
@@ -130,8 +139,8 @@ def _about(state: Path) -> Mapping[str, Any] | None:
     return about
 
 
-def _read(about: Mapping[str, Any], *, found: bool) -> Running:
-    return Running(Path(about["socket"]), str(about["url"]), int(about["pid"]), dict(about["pids"]), found)
+def _read(about: Mapping[str, Any], process: "subprocess.Popen[bytes] | None" = None) -> Running:
+    return Running(Path(about["socket"]), str(about["url"]), int(about["pid"]), dict(about["pids"]), process)
 
 
 def _alive(pid: int) -> bool:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from holdfast.serving.rollout.tally import Tally, read_tally
 TALLY, BEFORE, LOG = "tally.json", "tally-before.jsonl", "replay.log"
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+STALE_SECONDS = 2.0
+"""A replay that wrote no counts for so long counts nothing any more."""
 WARM = 20
 """Rows that both arms answer before anything is counted."""
 
@@ -61,8 +64,16 @@ class Sender:
         Raises:
             RolloutError: it counts nothing (any more).
         """
-        self.last = read_tally(self.state / TALLY)
-        return self.last.probes
+        self.refresh()
+        known = self._known()
+        if time.monotonic() - known.at > STALE_SECONDS:
+            raise RolloutError(f"{self.state / TALLY}: expected fresh counts, found some of {STALE_SECONDS:g} s ago")
+        return known.probes
+
+    def unpair(self) -> None:
+        """No probes any more: without the candidate's route they would reach the champion twice."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
 
     def offline(self) -> Count | None:
         """How many of the adversarial rows fooled the judged model; None when none are sent."""

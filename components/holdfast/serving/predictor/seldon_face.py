@@ -1,0 +1,194 @@
+"""The face for Seldon Core v1: the Python wrapper of `seldon-core` 1.18, REST and gRPC, in its own environment.
+
+`seldon-core-microservice holdfast.serving.predictor.seldon_face.HoldfastModel` serves as Seldon's images do, on all
+interfaces; for a container. `python -m holdfast.serving.predictor.seldon_face` serves the same on loopback alone, and
+leaves no process behind. Rows come as `data.ndarray` or `data.tensor`; probabilities go back with the names of the
+classes, and `meta.tags` holds the model's digest and the labels (indices into the names).
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gunicorn.arbiter import Arbiter
+from numpy.typing import NDArray
+from seldon_core import wrapper
+from seldon_core.flask_utils import SeldonMicroserviceException
+from seldon_core.gunicorn_utils import StandaloneApplication
+from seldon_core.microservice import parse_parameters
+from seldon_core.user_model import SeldonResponse
+
+from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
+from holdfast.processes import die_with_parent
+from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
+from holdfast.serving.predictor.settings import LOOPBACK, Extra
+
+THREADS = 4
+_GRACE_SECONDS = 3
+
+
+class RefusedRequestError(SeldonMicroserviceException):
+    """An answer that was not given; unlike its parent it also says why over gRPC."""
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class HoldfastModel:
+    """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
+
+    Parameters of the predictive unit: `model` and `decision` (FOLDER or FOLDER@DIGEST), and the options of
+    `holdfast.serving.predictor.options`. A refusal ends the process with exit code 3, other failures with 1 or 2.
+    """
+
+    def __init__(self, **parameters: object) -> None:
+        # Before Seldon forks its servers: all of them share the one network whose bytes were checked.
+        try:
+            extra = Extra.parse(parameters)
+            if extra.game_day:
+                raise WorkloadError("game_day: expected none, game days are for the MLServer face")
+            self._predictor = load_predictor(extra.model, extra.decision, extra.options)
+        except HoldfastError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
+
+    def predict(self, X: object, names: Sequence[str], meta: Mapping[str, object] | None = None) -> SeldonResponse:
+        """Probabilities float[N, classes] (labels int64[N] when only those are told) of the rows X."""
+        answer = self._answer(X)
+        data: NDArray[Any] = answer.label if self._predictor.options.label_only else answer.probabilities
+        return SeldonResponse(data, tags={"labels": answer.label.tolist()})
+
+    def tags(self) -> dict[str, str]:
+        """What every answer says about its origin."""
+        return {"model": self._predictor.model.digest}
+
+    def class_names(self) -> list[str]:
+        """The names of the columns of an answer."""
+        return list(self._predictor.classes)
+
+    def health_status(self) -> NDArray[np.floating[Any]]:
+        """The answer to a neutral row; an error when the model cannot give one."""
+        spec = self._predictor.spec
+        zeros = np.zeros((1, *spec.shape), dtype=spec.dtype)
+        return self._predictor.answer(zeros).probabilities
+
+    def init_metadata(self) -> dict[str, object]:
+        """Seldon's metadata: name, digest as version, and the shapes of a row and of its answer."""
+        document = self._predictor.model.document
+        names = [] if self._predictor.options.label_only else list(document.classes)
+        return {
+            "name": document.name,
+            "versions": [self._predictor.model.digest],
+            "platform": "holdfast",
+            "inputs": [{"messagetype": "tensor", "schema": {"shape": list(document.input.shape)}}],
+            "outputs": [{"messagetype": "tensor", "schema": {"names": names, "shape": [len(names)] if names else []}}],
+        }
+
+    def _answer(self, x: object) -> Answer:
+        try:
+            rows = self._predictor.check(from_doubles(x, self._predictor.spec))
+            return self._predictor.answer(rows)
+        except InputError as error:
+            raise RefusedRequestError(str(error), status_code=400) from error
+        except ModelError as error:
+            raise RefusedRequestError(str(error), status_code=500, reason="MICROSERVICE_INTERNAL_ERROR") from error
+
+
+class NoMetrics:
+    """In place of Seldon's metrics, which take a process of their own; here nothing is measured."""
+
+    def update(self, metrics: Sequence[object], method: str) -> None:
+        """Takes no notice."""
+
+    def clear(self) -> None:
+        """Has nothing to clear."""
+
+
+def serve(model: HoldfastModel, *, rest: int, grpc: int) -> None:
+    """Serves REST and gRPC on loopback until SIGTERM: one gunicorn worker, which does not outlive this process.
+
+    Raises:
+        WorkloadError: a port is taken.
+        ModelError: the worker did not start.
+    """
+    for port in (rest, grpc):
+        _require_free(port)
+
+    def start_grpc(worker: Any) -> None:
+        die_with_parent()
+        if os.getppid() != worker.ppid:
+            sys.exit(1)
+        server = wrapper.get_grpc_server(model, NoMetrics(), num_threads=THREADS)
+        server.add_insecure_port(f"{LOOPBACK}:{grpc}")
+        server.start()
+        worker.holdfast_grpc = server  # kept from the garbage collector
+
+    options = {
+        "bind": f"{LOOPBACK}:{rest}",
+        "workers": 1,
+        "worker_class": "gthread",
+        "threads": THREADS,
+        "loglevel": "warning",
+        "graceful_timeout": _GRACE_SECONDS,
+        "post_worker_init": start_grpc,
+        "worker_exit": _end,
+    }
+    application = StandaloneApplication(wrapper.get_rest_microservice(model, NoMetrics()), options)
+    try:
+        application.run()
+    except SystemExit as ended:
+        if ended.code != Arbiter.WORKER_BOOT_ERROR:
+            raise
+        # gunicorn says 3, which is what a refused model says here.
+        raise ModelError("gunicorn: expected a worker that starts, found that it did not; see above") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """As `seldon-core-microservice`, on loopback; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m holdfast.serving.predictor.seldon_face", description=__doc__)
+    parser.add_argument("--http-port", type=int, default=9000, help="port of REST on 127.0.0.1")
+    parser.add_argument("--grpc-port", type=int, default=5000, help="port of gRPC on 127.0.0.1")
+    default = os.environ.get("PREDICTIVE_UNIT_PARAMETERS", "[]")
+    parser.add_argument("--parameters", default=default, help="as Seldon gives them: [{name, value, type}]")
+    given = parser.parse_args(arguments)
+    try:
+        model = HoldfastModel(**_parameters(given.parameters))
+        serve(model, rest=given.http_port, grpc=given.grpc_port)
+    except HoldfastError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _end(_: Any, worker: Any) -> None:
+    """Answers what is under way over gRPC, then leaves; taking torch down in order takes seconds."""
+    worker.holdfast_grpc.stop(_GRACE_SECONDS / 2).wait()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _parameters(text: str) -> dict[str, object]:
+    try:
+        return dict(parse_parameters(json.loads(text)))
+    except SeldonMicroserviceException as error:
+        raise WorkloadError(f"parameters: {error.message}") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise WorkloadError(f"parameters: expected a JSON list of name, value, type, found {error}") from None
+
+
+def _require_free(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((LOOPBACK, port))
+        except OSError as error:
+            raise WorkloadError(f"{LOOPBACK}:{port}: expected a free port, found it taken ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Where a rollout happens on a cluster: one YAML file beside the plan. The plan is the same for every driver.
+
+```yaml
+namespace: models
+kubeconfig: /etc/holdfast/kubeconfig    # left out: the pod's own service account
+seldon-v1:
+  deployment: fraud                     # the SeldonDeployment
+  stable: main                          # the predictor that serves now
+  candidate:                            # added when it is not there; without traffic and shadow, which the driver sets
+    name: candidate
+    replicas: 1
+    graph: {name: classifier, implementation: MLFLOW_SERVER, modelUri: "s3://models/sha256/<digest>"}
+metrics:
+  prometheus: http://prometheus.monitoring:9090
+  series: seldon-v1                     # a name of `SETS`, or series of one's own
+  scrape_seconds: 15
+  champion: {deployment_name: fraud, predictor_name: main}
+  candidate: {deployment_name: fraud, predictor_name: candidate}
+```
+
+For Seldon Core 2 the middle part is
+
+```yaml
+seldon-v2:
+  experiment: fraud                     # made and deleted by the driver
+  stable: fraud-main                    # the Model that clients address
+  candidate:                            # added when it is not there
+    name: fraud-candidate
+    spec: {storageUri: "s3://models/sha256/<digest>", requirements: [sklearn]}
+```
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from holdfast.workload import Section
+from holdfast.yamlfile import read_yaml
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""Of an object or of a predictor: a DNS label."""
+Label = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+Metric = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
+Labels = dict[Label, str]
+"""Label -> regular expression that the whole value must match."""
+SetName = Literal["envoy", "mlserver", "seldon-v1", "seldon-v2", "istio"]
+
+
+class Series(Section):
+    """Counters of one name, added up."""
+
+    metric: Metric
+    labels: Labels = {}
+    """Beside those of the arm."""
+    absent_is_zero: bool = False
+    """Whether a counter that has never counted does not exist yet, where the arm's answers do. A typing error in
+    the name then reads as 0: leave it out for a name of your own."""
+
+
+class SeriesSet(Section):
+    """Which series hold what is counted; every selector gets the arm's labels too, but for the last three."""
+
+    answered: tuple[Series, ...] = Field(min_length=1)
+    """Added up: answers and failures together."""
+    failed: tuple[Series, ...] = Field(min_length=1)
+    """Added up; also counted in `answered`."""
+    absorbed: tuple[Series, ...] = ()
+    """Added up: what a retry at the other arm hid from clients. A failure in any case, also where `failed` has less."""
+    buckets: Series | None = None
+    """A histogram's `_bucket`."""
+    bucket_ms: float = Field(1000.0, gt=0)
+    """What 1 in its label `le` means."""
+    mirrored: Series | None = None
+    """Answers of the candidate that no client saw; left out: told apart by when they came."""
+    routed: Series | None = None
+    """Live requests that the router sent to either arm, counted by the server that counts `answered` too. Left out:
+    the split of traffic is not checked; servers that are scraped at different moments would seem to disagree."""
+    ejections: Series | None = None
+
+
+SETS: dict[SetName, SeriesSet] = {
+    "envoy": SeriesSet(
+        answered=(Series(metric="envoy_cluster_endpoint_rq_success"), Series(metric="envoy_cluster_endpoint_rq_error")),
+        failed=(Series(metric="envoy_cluster_endpoint_rq_error"),),
+        absorbed=(Series(metric="envoy_cluster_upstream_rq_retry"),),
+        buckets=Series(metric="envoy_cluster_upstream_rq_time_bucket"),
+        bucket_ms=1.0,
+        routed=Series(
+            metric="envoy_cluster_upstream_rq_completed",
+            labels={"envoy_cluster_name": "stable|candidate_then_stable"},
+        ),
+        mirrored=Series(metric="envoy_cluster_upstream_rq_completed", labels={"envoy_cluster_name": "candidate"}),
+        ejections=Series(
+            metric="envoy_cluster_outlier_detection_ejections_enforced_total",
+            labels={"envoy_cluster_name": "candidate"},
+        ),
+    ),
+    "mlserver": SeriesSet(
+        answered=(
+            Series(metric="model_infer_request_success_total"),
+            Series(metric="model_infer_request_failure_total", absent_is_zero=True),
+        ),
+        failed=(Series(metric="model_infer_request_failure_total", absent_is_zero=True),),
+        buckets=Series(metric="rest_server_request_duration_seconds_bucket"),
+    ),
+    "seldon-v1": SeriesSet(
+        answered=(Series(metric="seldon_api_executor_server_requests_seconds_count"),),
+        failed=(
+            Series(
+                metric="seldon_api_executor_server_requests_seconds_count",
+                labels={"code": "[^2].*"},
+                absent_is_zero=True,
+            ),
+        ),
+        buckets=Series(metric="seldon_api_executor_server_requests_seconds_bucket"),
+    ),
+    "seldon-v2": SeriesSet(
+        answered=(Series(metric="seldon_model_infer_total"),),
+        failed=(Series(metric="seldon_model_infer_total", labels={"code": "[^2O].*"}, absent_is_zero=True),),
+    ),
+    "istio": SeriesSet(
+        answered=(Series(metric="istio_requests_total", labels={"reporter": "source"}),),
+        failed=(
+            Series(
+                metric="istio_requests_total",
+                labels={"reporter": "source", "response_code": "5..|0"},
+                absent_is_zero=True,
+            ),
+        ),
+        buckets=Series(metric="istio_request_duration_milliseconds_bucket", labels={"reporter": "source"}),
+        bucket_ms=1.0,
+    ),
+}
+"""Names as the sources say them (docs/rollout-on-seldon.md); only `envoy` was scraped from a real server here."""
+
+
+class Metrics(Section):
+    """Where the counters come from."""
+
+    prometheus: str = Field(pattern=r"^https?://")
+    series: SetName | SeriesSet = "seldon-v1"
+    scrape_seconds: float = Field(15.0, gt=0, le=120)
+    """How often Prometheus looks; a sample older than two of them is stale."""
+    champion: Labels
+    """What tells the champion's series from all others: label -> regular expression."""
+    candidate: Labels
+    up: bool = False
+    """Whether `up` with the arm's labels says that its server is scraped: then an arm that has never answered counts
+    as 0 answers, and one that is not up as dead. The scrape must put the arm's labels on the target."""
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+    @property
+    def set(self) -> SeriesSet:
+        """The series, with a built-in name resolved."""
+        return SETS[self.series] if isinstance(self.series, str) else self.series
+
+    @model_validator(mode="after")
+    def _arms_differ(self) -> Self:
+        for role, labels in (("champion", self.champion), ("candidate", self.candidate)):
+            for label, pattern in labels.items():
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"{role}.{label}: expected a regular expression, found {error}") from None
+        if self.champion == self.candidate or not self.champion or not self.candidate:
+            raise ValueError("champion and candidate must be told apart by labels")
+        return self
+
+
+class Predictor(Section):
+    """The candidate of a SeldonDeployment: a predictor without `traffic` and `shadow`."""
+
+    model_config = {**Section.model_config, "extra": "allow"}
+    __pydantic_extra__: dict[str, JsonValue]
+    name: Name
+    graph: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _driver_sets_traffic(self) -> Self:
+        for key in ("traffic", "shadow"):
+            if key in (self.__pydantic_extra__ or {}):
+                raise ValueError(f"{key} is the driver's; leave it out")
+        if not isinstance(self.graph.get("name"), str):
+            raise ValueError("graph.name is missing")
+        return self
+
+
+class SeldonV1(Section):
+    """A SeldonDeployment, routed by Istio."""
+
+    deployment: Name
+    stable: Name
+    candidate: Predictor
+    routes: Literal["virtualservice", "status"] = "virtualservice"
+    """What tells that weights are in effect: the VirtualServices that the operator made of them, or, where they must
+    not be read, the object's status, which can be older than the change."""
+
+    @model_validator(mode="after")
+    def _two_predictors(self) -> Self:
+        if self.stable == self.candidate.name:
+            raise ValueError("stable and candidate.name must differ")
+        return self
+
+
+class Model(Section):
+    """The candidate of an Experiment."""
+
+    name: Name
+    spec: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Self:
+        if not isinstance(self.spec.get("storageUri"), str):
+            raise ValueError("spec.storageUri is missing")
+        return self
+
+
+class SeldonV2(Section):
+    """Two Models and one Experiment of Seldon Core 2."""
+
+    experiment: Name
+    stable: Name
+    candidate: Model
+
+    @model_validator(mode="after")
+    def _two_models(self) -> Self:
+        if self.stable == self.candidate.name:
+            raise ValueError("stable and candidate.name must differ")
+        return self
+
+
+class Target(Section):
+    """The whole file."""
+
+    namespace: Name
+    kubeconfig: Path | None = None
+    context: str | None = None
+    """Of the kubeconfig; left out: its current one."""
+    seldon_v1: SeldonV1 | None = Field(None, alias="seldon-v1")
+    seldon_v2: SeldonV2 | None = Field(None, alias="seldon-v2")
+    metrics: Metrics
+    time_to_live_seconds: float = Field(120.0, ge=10, le=86400)
+    """A weight or a mirror that no driver renews for so long is taken back by the watchdog."""
+    settle_seconds: float = Field(10.0, gt=0, le=300)
+    """So long one call waits for a change to be in effect before it says that it is not."""
+
+    @model_validator(mode="after")
+    def _one_driver(self) -> Self:
+        if (self.seldon_v1 is None) == (self.seldon_v2 is None):
+            raise ValueError("expected one of seldon-v1 and seldon-v2")
+        return self
+
+
+def read_target(path: Path) -> Target:
+    """Reads a target file.
+
+    Raises:
+        WorkloadError: with the line and, for a typing error, the key meant.
+    """
+    return read_yaml(path, Target)

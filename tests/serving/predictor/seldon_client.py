@@ -1,0 +1,125 @@
+"""Asks a Seldon wrapper as its clients do; run by the Python of the environment `seldon`.
+
+`ask REST GRPC ROWS.npy`: prints what REST and gRPC on loopback answered.
+`alone REST GRPC ROWS.npy COMMAND...`: in a network namespace of its own, starts COMMAND, asks it, tells it to end.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+from seldon_core.proto import prediction_pb2, prediction_pb2_grpc
+
+SECONDS = 60
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+
+def rest(port, body):
+    """Status and JSON answer."""
+    url, headers = f"http://127.0.0.1:{port}/api/v1.0/predictions", {"content-type": "application/json"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def over_grpc(port, x):
+    """Answers as plain values, or what was wrong."""
+    tensor = prediction_pb2.Tensor(shape=x.shape, values=x.ravel().tolist())
+    request = prediction_pb2.SeldonMessage(data=prediction_pb2.DefaultData(tensor=tensor))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            found = prediction_pb2_grpc.SeldonStub(channel).Predict(request, timeout=20, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return {"error": error.details()}
+    return {
+        "names": list(found.data.names),
+        "values": list(found.data.tensor.values),
+        "shape": list(found.data.tensor.shape),
+        "labels": [int(label) for label in found.meta.tags["labels"].list_value],
+        "model": found.meta.tags["model"].string_value,
+    }
+
+
+def ask(rest_port, grpc_port, x):
+    """Everything that a test wants to know."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/api/v1.0/health/status") as response:
+        health = response.status
+    return {
+        "ndarray": rest(rest_port, {"data": {"ndarray": x.tolist()}}),
+        "tensor": rest(rest_port, {"data": {"tensor": {"shape": x.shape, "values": x.ravel().tolist()}}}),
+        "wrong": rest(rest_port, {"data": {"ndarray": [[9.0]]}}),
+        "text": rest(rest_port, {"strData": "hello"}),
+        "grpc": over_grpc(grpc_port, x),
+        "grpc_wrong": over_grpc(grpc_port, x + 9),
+        "health": health,
+    }
+
+
+def wait(rest_port, process):
+    """Returns when REST answers or the process has ended."""
+    deadline = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/health/ping"):
+            return
+        time.sleep(0.1)
+
+
+def alone(rest_port, grpc_port, x, command):
+    """Starts, asks, ends; SIGTERM goes to the whole process group, because the wrapper alone would wait for ever."""
+    assert sorted(name for _, name in socket.if_nameindex()) == ["lo"], "expected a network namespace of its own"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    answers = {}
+    try:
+        wait(rest_port, process)
+        if process.poll() is None:
+            answers = ask(rest_port, grpc_port, x)
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(SECONDS)
+        left = gone(process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        said = process.stderr.read()
+    return {**answers, "code": process.returncode, "said": said.decode(), "left": left}
+
+
+def gone(leader):
+    """Processes of the session that are still there when its leader has been gone for five seconds: none."""
+    deadline = time.monotonic() + 5
+    while (left := session(leader)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def session(leader):
+    """Living processes of the session that `leader` began."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, sid = path.read_text().rpartition(")")[2].split()[:4]
+            if int(sid) == leader and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
+if __name__ == "__main__":
+    mode, *ports = sys.argv[1:4]
+    rows = np.load(sys.argv[4], allow_pickle=False)
+    numbers = [int(port) for port in ports]
+    sys.stdout.write(json.dumps(ask(*numbers, rows) if mode == "ask" else alone(*numbers, rows, sys.argv[5:])))
