@@ -111,7 +111,7 @@ def test_a_dead_driver_is_seen_and_superseded(start, tmp_path):
     kept = supersede(out, "superseded by version 4")
     assert read_journal(kept / "journal.jsonl")[-1]["reason"] == "superseded by version 4"
     assert not state_folder(out).exists()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in (site.pid, *site.pids.values()))
+    assert [told.started(pid) for pid in (site.pid, *site.pids.values())] == [None] * 4
     (left,) = tmp_path.glob(".rollout.rollout-note-*.json")
     assert parse(json.loads(left.read_text())["note"]).version == 3
 

@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from holdfast.errors import RolloutError
+from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.tell import metrics
 
 parser = pytest.importorskip("prometheus_client.parser", reason="comes with mlserver in the serving environment")
@@ -44,7 +45,8 @@ def test_the_file_says_where_the_rollout_stands(text, in_canary):
     assert (value(text, "looks_total"), value(text, "blind_looks_total")) == (4, 1)
     assert (value(text, "retries_total"), value(text, "paged")) == (1, 1)
     assert value(text, "e_value", test="errors") == pytest.approx(in_canary.rollout.tests.values()["errors"], abs=1e-4)
-    assert value(text, "e_value_needed", test="errors") == 40
+    needed = 1 / (0.05 * ALPHA_SHARES["errors"])  # by definition, at alpha 0.05
+    assert value(text, "e_value_needed", test="errors") == pytest.approx(needed, rel=1e-5)
     assert (value(text, "client_requests_total"), value(text, "client_failures_total")) == (1234, 2)
 
 

@@ -56,7 +56,7 @@ def test_each_test_says_what_it_needs(in_canary, out):
     found = {one.name: one.needed for one in seen(in_canary, out).status.tests}
     # By definition: a test with a share s of alpha ends the rollout at 1 / (alpha * s). No attack rows: no such test.
     expected = {name: 1 / (0.05 * share) for name, share in ALPHA_SHARES.items() if name != "attack"}
-    assert found == pytest.approx(expected)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_dead_driver_is_said_to_be_dead(in_canary, out):
