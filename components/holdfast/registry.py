@@ -25,11 +25,14 @@ from typing import TYPE_CHECKING, Any
 from holdfast.artifacts.documents import GateDecision, Model, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, replace_file, sha256_of
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError, RegistryError
+from holdfast.ledger import notes_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
+DECISION, DECIDED = "holdfast.decision_digest", "holdfast.decided"
+"""Tags: the gate's decision, and (Unix milliseconds) when a version was registered again with the same one."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
@@ -113,6 +116,17 @@ class Registered:
     run_id: str
 
 
+@dataclass(frozen=True)
+class Version:
+    """A registered version without its bytes."""
+
+    number: int
+    decided: float
+    """Unix seconds: when it was registered, or registered again with the same decision."""
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+
 # --- what others call -------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +165,35 @@ def aliases(tracking: str, name: str) -> dict[str, int]:
         return _aliases(client, name)
 
 
+def versions(tracking: str, name: str) -> tuple[Version, ...]:
+    """Every version of model `name`, oldest first; empty when nothing of that name is registered.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    if not _there(tracking):
+        return ()
+    with _connected(tracking) as client:
+        now = _aliases(client, name)
+        found = [_plain(version, now) for version in _every_version(client, name)]
+    return tuple(sorted(found, key=lambda version: version.number))
+
+
+def tag(tracking: str, name: str, version: int, key: str, value: str) -> bool:
+    """Sets one tag of a version; False when there is no such version.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    if not _there(tracking):
+        raise RegistryError(f"{_public(tracking)}: expected MLflow to answer, found no database")
+    with _connected(tracking) as client:
+        if _version(client, name, version) is None:
+            return False
+        client.set_model_version_tag(name, str(version), key, value)
+        return True
+
+
 def set_up(tracking: str) -> None:
     """Makes the SQLite database where there is none; elsewhere, asks whether MLflow answers."""
     path = sqlite_file(tracking)
@@ -187,26 +230,33 @@ def promote(tracking: str, name: str, version: int) -> None:
             client.delete_registered_model_alias(name, CANDIDATE)
 
 
-def find(tracking: str, name: str, model_digest: str) -> Registered | None:
-    """The complete version of exactly this model, if it was registered."""
+def find(tracking: str, name: str, model_digest: str, *, decision: str | None = None) -> Registered | None:
+    """The complete version of exactly this model, if it was registered.
+
+    With the digest of a `decision`: not one that was rolled back under another one.
+    """
     if not _there(tracking):
         return None
     with _connected(tracking) as client:
-        versions = _versions_of(client, name, model_digest)
+        versions = _versions_of(client, name, model_digest, decision)
         return Registered(int(versions[0].version), str(versions[0].run_id)) if versions else None
 
 
 def register(tracking: str, entry: Entry, *, package: Path, reports: Path) -> Registered:
     """Makes one version of the pyfunc folder `package`, with the files of `reports` in its run; alias `candidate`.
 
-    By (name, model digest): a second call, also after a crash in the first, gives the same version. The version is
-    the last thing made and carries its tags from the start, so that a version is always a complete one.
+    By (name, model digest): a second call, also after a crash in the first, gives the same version, unless that was
+    rolled back and the decision is a new one. The version is the last thing made and carries its tags from the start,
+    so that a version is always a complete one.
     """
     path = sqlite_file(tracking)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _connected(tracking) as client:
-        versions = _versions_of(client, entry.name, entry.model_digest)
+        decision = entry.tags.get(DECISION)
+        versions = _versions_of(client, entry.name, entry.model_digest, decision)
+        if versions and decision is not None and versions[0].tags.get(DECISION) == decision:
+            client.set_model_version_tag(entry.name, str(versions[0].version), DECIDED, str(int(time.time() * 1000)))
         made = versions[0] if versions else _register_new(client, entry, tracking, package, reports)
         version = int(made.version)
         if _aliases(client, entry.name).get(CHAMPION) != version:
@@ -239,7 +289,7 @@ def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str
     promised = tags or {}
     _check_files(folder, promised.get("holdfast.bundle_digest"))
     model = load(Ref(folder / "model", promised.get("holdfast.model_digest")), Model)
-    decision = load(Ref(folder / "decision", promised.get("holdfast.decision_digest")), GateDecision)
+    decision = load(Ref(folder / "decision", promised.get(DECISION)), GateDecision)
     for pinned in model.document.files:
         model.path(pinned)
     _check_decision(decision, model, f"{name} version {version}")
@@ -406,17 +456,42 @@ def _or_none(ask: Any) -> Any:
         raise
 
 
-def _versions_of(client: "MlflowClient", name: str, model_digest: str) -> list[Any]:
-    """Complete versions of this model, oldest first; incomplete ones are removed."""
+def _versions_of(client: "MlflowClient", name: str, model_digest: str, decision: str | None) -> list[Any]:
+    """Complete versions of this model, oldest first; incomplete ones are removed.
+
+    With a `decision`, not those that were rolled back under another one: the new decision needs a version of its own.
+    """
     ready = []
-    for version in client.search_model_versions(f"name='{name}'"):
+    for version in _every_version(client, name):
         if version.tags.get("holdfast.model_digest") != model_digest:
             continue
-        if version.status == "READY":
-            ready.append(version)
-        else:
+        if version.status != "READY":
             client.delete_model_version(name, str(version.version))
+        elif decision in (None, version.tags.get(DECISION)) or not _condemned(version):
+            ready.append(version)
     return sorted(ready, key=lambda version: int(version.version))
+
+
+def _condemned(version: Any) -> bool:
+    return any(note.condemns for note in notes_of(int(version.version), version.tags))
+
+
+def _every_version(client: "MlflowClient", name: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _plain(version: Any, aliases: Mapping[str, int]) -> Version:
+    number, tags = int(version.version), dict(version.tags)
+    again = tags.get(DECIDED, "")
+    decided = max(int(version.creation_timestamp), int(again) if again.isdecimal() else 0) / 1000
+    return Version(number, decided, tags, tuple(sorted(alias for alias, at in aliases.items() if at == number)))
 
 
 def _download(client: "MlflowClient", name: str, version: int, into: Path) -> None:
@@ -450,7 +525,7 @@ def _register_new(client: "MlflowClient", entry: Entry, tracking: str, package: 
 
 def _oldest(client: "MlflowClient", entry: Entry, made: Any) -> Any:
     """Of two that registered the same model at the same moment, the first one stays."""
-    first = _versions_of(client, entry.name, entry.model_digest)[0]
+    first = _versions_of(client, entry.name, entry.model_digest, entry.tags.get(DECISION))[0]
     if int(first.version) != int(made.version):
         client.delete_model_version(entry.name, str(made.version))
     return first

@@ -15,7 +15,7 @@ from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.rollout.replay import body, read_label
 from holdfast.serving.rollout.site.processes import children, reserved_ports, wait_ready
 from holdfast.serving.rollout.site.servers import server_ready, start_server
-from holdfast.serving.rollout.step import side
+from holdfast.serving.rollout.site.side import side
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def register(
     """
     admitted = admit(model, decision, snapshot, evidence)
     name, digest = admitted.model.document.name, admitted.model.digest
-    done = registry.find(tracking, name, digest)
+    done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
     with tempfile.TemporaryDirectory(prefix="holdfast-register-") as folder:
         work = Path(folder)
         if done is None:

@@ -1,5 +1,6 @@
 """`holdfast rollout`: start one, look at it, step in, and ask what served when. Importing this loads nothing heavy."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, 
 from holdfast.progress import say
 
 if TYPE_CHECKING:
+    from holdfast.serving.rollout.cluster import Place
     from holdfast.serving.rollout.conduct.controller import Ask
     from holdfast.serving.rollout.tell.view import View
     from holdfast.workload import RolloutPlan
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
 )
-DRIVERS = ("envoy",)
+DRIVERS = ("envoy", "seldon-v1", "seldon-v2")
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
@@ -33,24 +35,46 @@ def start(
     version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
     out: Out,
     config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
-    driver: Annotated[str, typer.Option(help="What moves the traffic: envoy, on this machine.")] = "envoy",
+    driver: Annotated[
+        str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}; envoy is on this machine.")
+    ] = "envoy",
+    target: Annotated[
+        Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
+    ] = None,
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
     game_day: Annotated[
         str | None,
         typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
     ] = None,
+    supersede: Annotated[
+        bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
+    ] = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
-    from holdfast.serving.rollout.step import rollout
-
-    if driver not in DRIVERS:
-        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
     plan = _plan(config)
-    artifact = rollout(name, out, version=version, tracking=tracking, config=plan, seed=seed, game_day=game_day or None)
+    place = _place(driver, target, game_day)
+    if supersede:
+        _end_first(out, f"superseded by version {version}")
+    if place is None:
+        from holdfast.serving.rollout.step import rollout
+
+        artifact = rollout(
+            name, out, version=version, tracking=tracking, config=plan, seed=seed,
+            game_day=game_day or None, metrics_port=metrics_port,
+        )  # fmt: skip
+    else:
+        from holdfast.serving.rollout.cluster import rollout_on
+
+        artifact = rollout_on(
+            place, out, name=name, version=version, tracking=tracking, config=plan, metrics_port=metrics_port
+        )
     finish(artifact, digest_file, verdict_file, as_json)
 
 
@@ -86,6 +110,69 @@ def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
     from holdfast.serving.rollout.conduct.controller import Ask
 
     _tell(_ask(out, Ask.APPROVE, reason), as_json)
+
+
+@app.command()
+def history(
+    name: Name,
+    tracking: Tracking = TRACKING,
+    out: Annotated[
+        Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which version served when, and how every rollout ended."""
+    from holdfast.serving.rollout.conduct import errands
+    from holdfast.serving.rollout.tell import history as told
+
+    errands.hand_in(out.absolute().parent if out is not None else Path.cwd())
+    found = errands.history(tracking, name)
+    if as_json:
+        typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
+    else:
+        typer.echo(told.text(name, found.notes, found.champion))
+
+
+def _end_first(out: Path, reason: str) -> None:
+    from holdfast.serving.rollout.conduct.supersede import supersede
+
+    kept = supersede(out, reason)
+    if kept is not None:
+        say(f"rollout: the one before was ended: {reason}; see {kept}")
+
+
+@app.command()
+def watchdog(
+    namespace: Annotated[str, typer.Option(help="Where the rolled-out objects are.")],
+    kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
+    seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
+) -> None:
+    """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
+    from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.serving.rollout.drivers.watchdog import watch as look
+
+    kube = Kube(in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser()))
+    count = look(kube, namespace, seconds, lambda line: say(f"watchdog: {line}"))
+    say(f"watchdog: {count} candidates taken out")
+
+
+def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
+    """Where on a cluster; None: on this machine."""
+    if driver not in DRIVERS:
+        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
+    if (driver == "envoy") != (target is None):
+        raise typer.BadParameter("expected with seldon-v1 and seldon-v2, and only there", param_hint="--target")
+    if target is None:
+        return None
+    if game_day:
+        raise typer.BadParameter("expected only with envoy, on this machine", param_hint="--game-day")
+    from holdfast.serving.rollout.cluster import Place
+    from holdfast.serving.rollout.drivers.target import read_target
+
+    read = read_target(target)
+    if (read.seldon_v1 is None) == (driver == "seldon-v1"):
+        raise typer.BadParameter(f"{target}: expected a section {driver}, found none", param_hint="--driver")
+    return Place.of(read)
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":

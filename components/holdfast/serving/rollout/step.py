@@ -4,76 +4,54 @@ Everything that a rollout needs to go on after a crash lies in one folder beside
 on where it stood. This process stays small: MLflow, the servers and the traffic live in others.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from holdfast.artifacts.documents import Model, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import Artifact, seal, write_artifact
+from holdfast.artifacts.documents import RolloutRecord
+from holdfast.artifacts.folder import Artifact
 from holdfast.errors import RolloutError
+from holdfast.ledger import Note
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller
-from holdfast.serving.rollout.conduct.journal import Journal, checkpoint_of, open_journal, state_folder
+from holdfast.serving.rollout.conduct.journal import (
+    JOURNAL,
+    TIMELINE,
+    Journal,
+    checkpoint_of,
+    open_journal,
+    state_folder,
+)
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.conduct.wishes import FOLDER, TOLD, Wishes, told_to_stop
+from holdfast.serving.rollout.contest import (
+    Contest,
+    contest_of,
+    digests_of,
+    fetch,
+    hand_in,
+    note_of,
+    require_fresh,
+    require_same_contract,
+    say_starting,
+    status_of,
+)
 from holdfast.serving.rollout.drivers.local import LocalDriver
-from holdfast.serving.rollout.judge.machine import Rollout, State
+from holdfast.serving.rollout.judge.machine import State
+from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, sending
-from holdfast.serving.rollout.site.side import Side, side
-from holdfast.serving.rollout.tell import incident, log, status
-from holdfast.serving.rollout.tell.announce import Announced, Listener, Several
+from holdfast.serving.rollout.tell import log, metrics, status
+from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
-JOURNAL, TIMELINE = "journal.jsonl", "timeline.jsonl"
-_Outcome = Literal["promoted", "rolled-back", "inconclusive"]
-_OUTCOMES: dict[State, tuple[_Outcome, Verdict]] = {
-    State.PROMOTED: ("promoted", Verdict.PASS),
-    State.ROLLED_BACK: ("rolled-back", Verdict.FAIL),
-    State.INCONCLUSIVE: ("inconclusive", Verdict.INCONCLUSIVE),
-}
 LINGER_SECONDS = 15.0
 """How long the servers of a rollout wait for another driver when theirs is gone."""
-
-
-@dataclass(frozen=True)
-class Contest:
-    """Who meets whom, on which rows."""
-
-    candidate: Side
-    champion: Side | None
-    rows: Path
-    """NPZ file: x are network inputs of held-out rows."""
-    attacks: Path | None = None
-    """NPZ file of adversarial rows for the candidate."""
-    expires_at: float | None = None
-    """Unix seconds until which the gate's decision holds."""
-
-    @property
-    def stable(self) -> Side:
-        """The stable arm: the champion, or (first rollout) a second server of the candidate."""
-        return self.champion or Side(replace(self.candidate.served, game_day=None), self.candidate.model)
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A rollout that came to its end."""
-
-    rollout: Rollout
-    timeline: Timeline
-    sent: int
-    failed: int
-    seconds_to_rollback: float | None
-    """Game day: from the moment at which the fault set in until weight 0 was in effect."""
-    log: str
-    """The end of the candidate's log."""
 
 
 def rollout(
@@ -85,6 +63,7 @@ def rollout(
     config: RolloutPlan,
     seed: int,
     game_day: str | None = None,
+    metrics_port: int | None = None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record whatever the outcome.
 
@@ -92,7 +71,8 @@ def rollout(
     absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood.
 
     Raises:
-        RefusedError: a model without a passing verdict for its very bytes.
+        RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
+            under which it was rolled back.
         RolloutError: the version does not exist, a server does not start, or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
@@ -100,22 +80,20 @@ def rollout(
         GameDay.parse(game_day)
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _say_starting(state, name, version)
-    fetched = errands.fetch(tracking, name, version, state)
-    champion = (
-        side(name, fetched.champion_version, fetched.champion)
-        if fetched.champion is not None and fetched.champion_version is not None
-        else None
+    say_starting(state, name, version)
+    fetched = fetch(tracking, name, version, state)
+    contest = replace(contest_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
+    require_fresh(contest, state, config)
+    artifact = compete(
+        contest,
+        out,
+        config=config,
+        seed=seed,
+        promote=partial(errands.promote, tracking, name, version),
+        note=partial(errands.leave_note, out, tracking, name),
     )
-    bundle = fetched.candidate
-    attacks = bundle / "attacks.npz"
-    contest = Contest(
-        side(name, version, bundle, game_day),
-        champion,
-        bundle / "replay.npz",
-        attacks if attacks.exists() else None,
-    )
-    return compete(contest, out, config=config, seed=seed, promote=partial(errands.promote, tracking, name, version))
+    hand_in(out)
+    return artifact
 
 
 def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
@@ -130,21 +108,38 @@ def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
 
 
 def compete(
-    contest: Contest, out: Path, *, config: RolloutPlan, seed: int, promote: Callable[[], None]
+    contest: Contest,
+    out: Path,
+    *,
+    config: RolloutPlan,
+    seed: int,
+    promote: Callable[[], None],
+    note: Callable[[Note], None] = lambda note: None,
 ) -> Artifact[RolloutRecord]:
-    """Carries the rollout out and writes its record; `promote` is called once the last step has passed."""
-    _require_same_contract(contest)
+    """Carries the rollout out and writes its record.
+
+    Args:
+        contest: who meets whom.
+        out: of the record.
+        config: the plan.
+        seed: of the traffic.
+        promote: called once the last step has passed; idempotent.
+        note: called with the outcome before the rollout's folder is given up; idempotent.
+    """
+    require_same_contract(contest)
     state = state_folder(out)
     with told_to_stop() as stop, open_journal(state / JOURNAL) as journal:
         began = _require_same_rollout(journal, contest)
-        about = _status(contest, config, journal.fence, began)
+        about = status_of(contest, config, journal.fence, began)
         status.write(state / status.FILE, about)
         wishes = Wishes(state, stop, contest.expires_at)
         carried = _carry_out(contest, journal, wishes, about, config=config, seed=seed, promote=promote)
         if wishes.stopped and carried.rollout.state is not State.PROMOTED:
+            note(note_of(contest, about, "stopped", TOLD))
             _put_aside(state, journal)
             raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
-        artifact = _write(contest, carried, out, state)
+        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried)))
+        artifact = write(contest, carried, out, state)
         shutil.rmtree(state)
     return artifact
 
@@ -176,9 +171,10 @@ def _carry_out(
             )
             listeners = _listeners(state, sender, about)
             watcher, store = Several((timeline, *listeners)), Announced(journal, listeners)
-            ended = Controller(
-                plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
-            ).run()
+            with metrics.served(listeners[-1], contest.metrics_port):
+                ended = Controller(
+                    plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
+                ).run()
         sender.refresh()
         tail = driver.ask("tail", arm="candidate")
         seconds = _seconds_to_rollback(tail["begins"], timeline.weight_zero_at)
@@ -187,61 +183,9 @@ def _carry_out(
         launch.end(site, driver)
 
 
-def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[Listener, ...]:
-    return (
-        status.StatusFile(state / status.FILE, sender, about),
-        log.Log(state / log.FILE, about.rollout, about.driver.fence),
-    )
-
-
-def _say_starting(state: Path, name: str, version: int) -> None:
-    """Before the journal is open; says nothing over a driver that runs."""
-    before = status.read(state / status.FILE)
-    if before is None or not before.driver.runs:
-        now = time.time()
-        status.write(
-            state / status.FILE,
-            status.Status(f"{name}-{version}", name, version, None, status.Driver.here(), now, now, now),
-        )
-
-
-def _status(contest: Contest, config: RolloutPlan, fence: int, began: float) -> status.Status:
-    """Where a rollout stands whose servers are about to be started."""
-    served, now = contest.candidate.served, time.time()
-    return status.Status(
-        rollout=f"{served.name}-{served.version}-{began * 1000:.0f}",
-        name=served.name,
-        version=served.version,
-        champion=contest.champion.served.version if contest.champion else None,
-        driver=status.Driver.here(fence),
-        began=began,
-        at=now,
-        since=now,
-        ttl_seconds=config.ttl_seconds,
-        asks_approval=config.approval,
-    )
-
-
-def _require_same_contract(contest: Contest) -> None:
-    """Clients must be able to send the same rows to both arms and read the same answers."""
-    if contest.champion is None:
-        return
-    found, expected = (_contract(arm.model) for arm in (contest.candidate, contest.champion))
-    if found != expected:
-        raise RolloutError(
-            f"{contest.candidate.served.name} version {contest.candidate.served.version}: expected the champion's "
-            f"contract {expected}, found {found}; clients could not read both, serve it under a new name"
-        )
-
-
-def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    document = model.document
-    return document.input.dtype, document.input.shape, document.classes
-
-
 def _require_same_rollout(journal: Journal, contest: Contest) -> float:
     """A folder with another rollout's journal is not ours to go on with; returns when this one began (Unix seconds)."""
-    digests = _digests(contest)
+    digests = digests_of(contest)
     for entry in journal.earlier:
         found = entry.get("digests")
         if found is not None and found != digests:
@@ -258,7 +202,9 @@ def _require_same_rollout(journal: Journal, contest: Contest) -> float:
 def _put_aside(state: Path, journal: Journal) -> None:
     """A rollout that was told to stop has no verdict: its journal is kept beside, and the next run begins anew."""
     journal.write("end", state="Inconclusive", reason=TOLD)
-    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE):
+    # The next run may meet another champion, and the ledger has another line.
+    fetched = state / errands.FETCHED
+    for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE, fetched):
         path.unlink(missing_ok=True)
     shutil.rmtree(state / FOLDER, ignore_errors=True)
     journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
@@ -276,70 +222,9 @@ def _seconds_to_rollback(begins: Sequence[str], weight_zero_at: float | None) ->
     return round(weight_zero_at - float(begins[0].removeprefix(BEGINS)), 3)
 
 
-def _write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
-    record = _record(contest, carried)
-    with write_artifact(out) as work:
-        for name in (JOURNAL, log.FILE):
-            if (state / name).exists():
-                shutil.copyfile(state / name, work / name)
-        (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
-        if record.outcome != "promoted":
-            facts = _incident(contest, carried, record)
-            (work / "incident.md").write_text(incident.markdown(facts))
-            (work / "incident.html").write_text(incident.page(facts))
-        sealed = seal(work, record)
-    return Artifact(out, sealed.document, sealed.digest)
-
-
-def _record(contest: Contest, carried: Carried) -> RolloutRecord:
-    outcome, verdict = _OUTCOMES[carried.rollout.state]
-    day = contest.candidate.served.game_day
-    reason = _reason(carried)
-    return RolloutRecord(
-        inputs=_digests(contest),
-        name=contest.candidate.served.name,
-        candidate_version=contest.candidate.served.version,
-        champion_version=contest.champion.served.version if contest.champion else None,
-        transitions=_transitions(carried),
-        requests_sent=carried.sent,
-        requests_failed=carried.failed,
-        outcome=outcome,
-        reason=f"{reason} (game day: {day})" if day else reason,
-        verdict=verdict,
-    )
-
-
-def _reason(carried: Carried) -> str:
-    if carried.rollout.state is State.PROMOTED:
-        return "every step had its answers and no test objected"
-    return carried.rollout.judgement.reason
-
-
-def _transitions(carried: Carried) -> tuple[Transition, ...]:
-    """Those of the rollout; the last one also says how long a game day's fault was in traffic."""
-    found = tuple(carried.timeline.transitions)
-    if carried.seconds_to_rollback is None:
-        return found
-    more = {**found[-1].evidence, "seconds_to_rollback": carried.seconds_to_rollback}
-    return (*found[:-1], found[-1].model_copy(update={"evidence": more}))
-
-
-def _digests(contest: Contest) -> dict[str, str]:
-    sides = {"candidate": contest.candidate, "champion": contest.champion}
-    return {role: arm.model.digest for role, arm in sides.items() if arm is not None}
-
-
-def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> incident.Incident:
-    return incident.Incident(
-        name=record.name,
-        candidate_version=record.candidate_version,
-        champion_version=record.champion_version,
-        reason=record.reason,
-        digests=_digests(contest),
-        sent=record.requests_sent,
-        failed=record.requests_failed,
-        transitions=record.transitions,
-        timeline=tuple(carried.timeline.samples),
-        game_day=contest.candidate.served.game_day,
-        log=carried.log,
+def _listeners(state: Path, sender: Sender, about: status.Status) -> tuple[status.StatusFile, log.Log, metrics.Metrics]:
+    return (
+        status.StatusFile(state / status.FILE, sender, about),
+        log.Log(state / log.FILE, about.rollout, about.driver.fence),
+        metrics.Metrics(state / metrics.FILE, sender, {"name": about.name, "version": str(about.version)}),
     )

@@ -524,13 +524,20 @@ class Operator:
 class Exposition(http.server.BaseHTTPRequestHandler):
     """Answers like Prometheus, from a scrape of Envoy made for the question."""
 
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
     def do_POST(self):
         length = int(self.headers["Content-Length"])
-        query = urllib.parse.parse_qs(self.rfile.read(length).decode())["query"][0]
+        form = urllib.parse.parse_qs(self.rfile.read(length).decode())
+        query, moment = form["query"][0], form["time"][0]
+        if self.server.scraped[0] != moment:  # all questions about one moment are answered from one scrape
+            self.server.scraped = (moment, self.server.scrape())
         metric, inside = re.fullmatch(r"(\w+)\{(.*)\}\[\d+ms\]", query).groups()
         wanted = {key: json.loads(f'"{value}"') for key, value in re.findall(r'(\w+)=~"([^"]*)"', inside)}
         result = []
-        for line in self.server.scrape().splitlines():
+        for line in self.server.scraped[1].splitlines():
             name, labels, value = (
                 re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups() if line[:1] != "#" else [""] * 3
             )
@@ -550,7 +557,7 @@ class Exposition(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def counters(mesh: Mesh, make_target: Callable[..., Target]) -> Iterator[Prometheus]:
     """The counters of the mesh, as a rollout on a cluster gets them."""
-    with serving(Exposition, scrape=lambda: mesh.get(mesh.admin, "/stats/prometheus")[1]) as server:
+    with serving(Exposition, scrape=lambda: mesh.get(mesh.admin, "/stats/prometheus")[1], scraped=("", "")) as server:
         metrics = make_target("seldon-v1").metrics
         url = f"http://127.0.0.1:{server.server_address[1]}"
         made = Prometheus(metrics.model_copy(update={"prometheus": url}))

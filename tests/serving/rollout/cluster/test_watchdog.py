@@ -28,9 +28,9 @@ def rollout(kube, operator, champion, make_target, counters):
     return begun
 
 
-def wait(mesh, weight):
+def wait(mesh, weight, shadow=False):
     deadline = time.monotonic() + 5
-    while mesh.route != (weight, False):
+    while mesh.route != (weight, shadow):
         assert time.monotonic() < deadline, mesh.route
         time.sleep(0.02)
 
@@ -42,6 +42,7 @@ def test_what_nobody_renews_is_taken_back_after_its_time_and_not_before(
 ):
     cluster = rollout(version)
     cluster.driver.apply(weight, shadow)
+    wait(mesh, weight, shadow)
     now = time.time()
     assert watchdog.expire(kube, namespace, lambda: now + TTL + SKEW - 3) == []
     (gone,) = watchdog.expire(kube, namespace, lambda: now + TTL + SKEW + 3)

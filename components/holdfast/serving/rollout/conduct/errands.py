@@ -2,21 +2,33 @@
 
 python -m holdfast.serving.rollout.conduct.errands fetch TRACKING NAME VERSION FOLDER
 python -m holdfast.serving.rollout.conduct.errands promote TRACKING NAME VERSION
+python -m holdfast.serving.rollout.conduct.errands note FOLDER
+python -m holdfast.serving.rollout.conduct.errands history TRACKING NAME
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast import errors
-from holdfast.errors import HoldfastError, RegistryError, RolloutError
+from holdfast.artifacts.folder import replace_file
+from holdfast.errors import HoldfastError, RefusedError, RegistryError, RolloutError
+from holdfast.ledger import Note, as_json, notes_of, parse, rolled_back
 from holdfast.processes import dying_with_us
+from holdfast.progress import say
 
-CANDIDATE, CHAMPION = "candidate-bundle", "champion-bundle"
+if TYPE_CHECKING:
+    from holdfast.registry import Bundle, Version
+
+CANDIDATE, CHAMPION, FETCHED = "candidate-bundle", "champion-bundle", "fetched.json"
 SECONDS = 300.0
+_WAITING = ".*.rollout-note-*.json"
+_MAX_NOTE = 2**15
 _KINDS: dict[str, type[HoldfastError]] = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HoldfastError)
 }
@@ -29,6 +41,16 @@ class Fetched:
     candidate: Path
     champion: Path | None
     champion_version: int | None
+    decided: float
+    """Unix seconds: when the candidate was registered with its gate decision."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Every rollout of a model that MLflow has a note of, oldest first, and who is champion now."""
+
+    notes: tuple[Note, ...]
+    champion: int | None
 
 
 def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
@@ -36,10 +58,11 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
 
     Raises:
         RolloutError: the version does not exist.
-        RefusedError: a version without a passing verdict for its very bytes.
+        RefusedError: a version without a passing verdict for its very bytes, or one whose model was rolled back under
+            the same verdict.
         RegistryError: MLflow cannot be reached.
     """
-    kept = folder / "fetched.json"
+    kept = folder / FETCHED
     if not kept.exists():
         _run(["fetch", tracking, name, str(version), str(folder)])
     found = json.loads(kept.read_bytes())
@@ -49,7 +72,7 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
             f"{found['version']}; choose another --out"
         )
     champion = found["champion"]
-    return Fetched(folder / CANDIDATE, folder / CHAMPION if champion else None, champion)
+    return Fetched(folder / CANDIDATE, folder / CHAMPION if champion else None, champion, float(found["decided"]))
 
 
 def promote(tracking: str, name: str, version: int) -> None:
@@ -61,7 +84,35 @@ def promote(tracking: str, name: str, version: int) -> None:
     _run(["promote", tracking, name, str(version)])
 
 
-def _run(arguments: Sequence[str]) -> None:
+def leave_note(out: Path, tracking: str, name: str, note: Note) -> None:
+    """Keeps a note about the rollout of `out` on disk until MLflow has taken it (`hand_in`)."""
+    kept = {"tracking": tracking, "name": name, "note": as_json(note)}
+    path = out.absolute().parent / f".{out.name}.rollout-note-{note.began * 1000:.0f}.json"
+    replace_file(path, json.dumps(kept).encode())
+
+
+def hand_in(folder: Path) -> None:
+    """Writes the notes that wait in `folder` to MLflow, each once; what cannot be written waits on.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    if any(folder.glob(_WAITING)):
+        _run(["note", str(folder.absolute())])
+
+
+def history(tracking: str, name: str) -> Ledger:
+    """What MLflow has noted about model `name`.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    found = json.loads(_run(["history", tracking, name]).splitlines()[-1])
+    return Ledger(tuple(parse(json.dumps(note)) for note in found["notes"]), found["champion"])
+
+
+def _run(arguments: Sequence[str]) -> str:
+    """What the child said on standard output."""
     command = [sys.executable, "-m", "holdfast.serving.rollout.conduct.errands", *arguments]
     try:
         done = subprocess.run(
@@ -72,20 +123,85 @@ def _run(arguments: Sequence[str]) -> None:
     if done.returncode:
         kind, _, message = (done.stderr.strip().splitlines() or [""])[-1].partition(": ")
         raise _KINDS.get(kind, RegistryError)(message if kind in _KINDS else done.stderr.strip()[-2000:])
+    return done.stdout
 
 
 def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
     from holdfast import registry
-    from holdfast.artifacts.folder import replace_file
 
     into = Path(folder)
+    _hand_in(into.parent, tracking)
     bundle = registry.fetch(tracking, name, int(version), into / CANDIDATE)
     if bundle is None:
         raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
+    versions = registry.versions(tracking, name)
+    _require_not_rolled_back(bundle, versions)
     current = registry.fetch(tracking, name, "champion", into / CHAMPION)
     champion = None if current is None or current.version == bundle.version else current.version
-    found = {"tracking": tracking, "name": name, "version": bundle.version, "champion": champion}
-    replace_file(into / "fetched.json", json.dumps(found).encode())
+    decided = next((one.decided for one in versions if one.number == bundle.version), 0.0)
+    found = {
+        "tracking": tracking,
+        "name": name,
+        "version": bundle.version,
+        "champion": champion,
+        "decided": decided,
+        "decision": bundle.decision.digest,
+    }
+    replace_file(into / FETCHED, json.dumps(found).encode())
+
+
+def _require_not_rolled_back(bundle: "Bundle", versions: "Sequence[Version]") -> None:
+    """A rolled-back model does not come back, whatever its version is called, before the gate has decided anew."""
+    notes = [note for version in versions for note in notes_of(version.number, version.tags)]
+    found = rolled_back(notes, bundle.model.digest, bundle.decision.digest)
+    if found is not None:
+        day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.ended))
+        raise RefusedError(
+            f"{bundle.name} version {bundle.version}: expected a newer decision of the gate, found the one under which "
+            f"version {found.version}, this very model, was rolled back on {day} ({found.reason}); retrain or repair "
+            "it, or let the gate judge new evidence, and register that"
+        )
+
+
+def _note(folder: str) -> None:
+    kept = [_waiting(path) for path in Path(folder).glob(_WAITING)]
+    for tracking in sorted({note["tracking"] for note in kept if note}):
+        _hand_in(Path(folder), tracking)
+
+
+def _hand_in(folder: Path, tracking: str) -> None:
+    """Setting a tag twice changes nothing, so a crash between the tag and the end of the file does no harm."""
+    from holdfast import registry
+
+    for path in sorted(folder.glob(_WAITING)):
+        kept = _waiting(path)
+        if kept.get("tracking") != tracking:
+            continue
+        note = parse(kept["note"])
+        if not registry.tag(tracking, kept["name"], note.version, note.key, note.value):
+            say(f"{path}: version {note.version} of {kept['name']} is not in {tracking} any more; the note is dropped")
+        path.unlink(missing_ok=True)
+
+
+def _waiting(path: Path) -> Mapping[str, str]:
+    """A note that waits; one that is none of ours has no tracking URI and stays where it is."""
+    try:
+        with path.open("rb") as stream:
+            kept = json.loads(stream.read(_MAX_NOTE))
+        parse(str(kept["note"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {"tracking": str(kept["tracking"]), "name": str(kept["name"]), "note": str(kept["note"])}
+
+
+def _history(tracking: str, name: str) -> None:
+    from holdfast import registry
+
+    versions = registry.versions(tracking, name)
+    notes = [note for version in versions for note in notes_of(version.number, version.tags)]
+    champion = next((version.number for version in versions if registry.CHAMPION in version.aliases), None)
+    told = {"notes": [asdict(note) for note in sorted(notes, key=lambda note: note.began)], "champion": champion}
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 def _promote(tracking: str, name: str, version: str) -> None:
@@ -94,7 +210,7 @@ def _promote(tracking: str, name: str, version: str) -> None:
     registry.promote(tracking, name, int(version))
 
 
-_ERRANDS: dict[str, Callable[..., None]] = {"fetch": _fetch, "promote": _promote}
+_ERRANDS: dict[str, Callable[..., None]] = {"fetch": _fetch, "promote": _promote, "note": _note, "history": _history}
 
 if __name__ == "__main__":
     try:

@@ -19,6 +19,8 @@ from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 
 Entry = Mapping[str, object]
+JOURNAL, TIMELINE = "journal.jsonl", "timeline.jsonl"
+"""Files of a rollout's folder."""
 ROLLOUT = "rollout"
 """The key of a line that holds the rollout's state."""
 MAX_BYTES = 2**26

@@ -1,12 +1,12 @@
 """From what a user asked for (`RolloutPlan`) to what the state machine carries out."""
 
 from holdfast.artifacts.documents import Count
-from holdfast.serving.rollout.judge.analysis import Limits
+from holdfast.serving.rollout.judge.analysis import MIN_PAIRS, Limits
 from holdfast.serving.rollout.judge.machine import Plan, Step
 from holdfast.workload import RolloutPlan, RolloutStep
 
 
-def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probation: bool) -> Plan:
+def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probation: bool, probed: bool = True) -> Plan:
     """The plan of one rollout.
 
     Args:
@@ -14,6 +14,7 @@ def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probati
         classes: of the model.
         attacks: how many adversarial rows fooled the candidate when the gate's evidence was made; None: there are none.
         probation: there is no champion.
+        probed: whether probes send one row to both arms; where nobody does, no step waits for them.
     """
     limits = Limits(
         alpha=config.alpha,
@@ -25,6 +26,7 @@ def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probati
         max_attack=attacks.k / attacks.n + config.max_attack_excess if attacks and attacks.n else None,
         slow_ms=config.latency_limit_ms,
         floor_ms=config.latency_floor_ms,
+        min_pairs=MIN_PAIRS if probed else 0,
         hold_without_champion=config.hold_without_champion,
         probation=probation,
     )

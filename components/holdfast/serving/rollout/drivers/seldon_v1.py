@@ -53,6 +53,8 @@ class SeldonV1:
     settle: float = 10.0
     wall: Wall = field(default=time.time, repr=False)
     _removed: bool = False
+    _effective: tuple[int, bool] | None = None
+    """What the routes have said already; if they stop saying so, `observe` tells."""
 
     def __post_init__(self) -> None:
         self._split = Split(self.provider)
@@ -87,9 +89,10 @@ class SeldonV1:
             raise RolloutError("seldon-v1: a candidate gets live traffic or a mirror of it, found both asked for")
         self._split.note(self._found() if weight and self._split.mark is None else None, weight)
         after = self._edit(lambda found: self._change(found, weight, shadow))
-        self._settle(
-            *((weight, shadow) if _index(predictors(after), self.names.candidate.name) is not None else (0, False))
-        )
+        if self._effective != (weight, shadow):
+            present = _index(predictors(after), self.names.candidate.name) is not None
+            self._settle(weight if present else 0, shadow)
+            self._effective = (weight, shadow)
 
     def observe(self) -> Snapshot:
         """The provider's counters, with what the object and the routes say; without that when the API is away."""

@@ -35,6 +35,8 @@ from holdfast.serving.rollout.judge.counters import Snapshot
 
 STEADY_SECONDS = 5.0
 """A Model that was changed counts as served when it has said Ready for so long: its status has no generation."""
+SPREAD_SECONDS = 1.0
+"""So long a change of weights is given to reach the routers, for the same reason."""
 SERVED = ("storageUri", "artifactVersion", "modelType", "requirements", "parameters", "schemaUri", "secretName")
 """What decides which model is served, and how; not how often."""
 _API = "mlops.seldon.io/v1alpha1"
@@ -53,8 +55,11 @@ class SeldonV2:
     settle: float = 10.0
     wall: Wall = field(default=time.time, repr=False)
     steady: float = STEADY_SECONDS
+    spread: float = SPREAD_SECONDS
     _ready_since: float | None = None
     _removed: bool = False
+    _effective: tuple[int, bool] | None = None
+    """What the conditions have said already: a Model that fails later is for `observe` to tell."""
 
     def __post_init__(self) -> None:
         self._split = Split(self.provider)
@@ -114,7 +119,10 @@ class SeldonV2:
             return
         self._split.note(self._ensure(), weight)
         self._edit(lambda found: self._change(found, weight, shadow))
-        wait_until(lambda: self._differs(shadow), self.settle, self.names.experiment)
+        if self._effective != (weight, shadow):
+            wait_until(lambda: self._differs(shadow), self.settle, self.names.experiment)
+            time.sleep(self.spread)
+            self._effective = (weight, shadow)
 
     def observe(self) -> Snapshot:
         """The provider's counters, with what the Models say; without that when the API is away.

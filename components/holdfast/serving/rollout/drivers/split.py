@@ -40,11 +40,10 @@ class Split:
         """The provider's counters, with live and mirrored told apart."""
         counted = self.provider.read()
         if counted.live or counted.mirrored:
-            return counted if counted.routed else replace(counted, routed=counted.champion.answered + counted.live)
+            return counted
         answered = counted.candidate.answered
         mirrored = answered if self.mark is None else min(self.mark, answered)
-        live = answered - mirrored
-        return replace(counted, live=live, mirrored=mirrored, routed=counted.routed or counted.champion.answered + live)
+        return replace(counted, live=answered - mirrored, mirrored=mirrored)
 
     def learn(self, found: Json) -> None:
         """Takes up the mark that an earlier driver set."""

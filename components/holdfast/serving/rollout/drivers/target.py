@@ -75,7 +75,8 @@ class SeriesSet(Section):
     mirrored: Series | None = None
     """Answers of the candidate that no client saw; left out: told apart by when they came."""
     routed: Series | None = None
-    """Live requests that the router sent to either arm; left out: what both arms answered."""
+    """Live requests that the router sent to either arm, counted by the server that counts `answered` too. Left out:
+    the split of traffic is not checked; servers that are scraped at different moments would seem to disagree."""
     ejections: Series | None = None
 
 

@@ -81,6 +81,7 @@ class Limits:
     """Largest attack success on the candidate: what the gate measured plus the excess allowed; None: not known."""
     slow_ms: float = 250.0
     floor_ms: float = 25.0
+    min_pairs: int = MIN_PAIRS
     hold_without_champion: bool = False
     probation: bool = False
     """There is no champion: the control is the same model, so the candidate is held to absolute limits as well."""
@@ -339,8 +340,8 @@ def _wanting(look: Look, limits: Limits) -> str | None:
     """What the current state still lacks before the next one; None when nothing."""
     if look.missing > 0:
         return f"{look.missing} of the candidate's own answers are missing"
-    if look.total.probes.pairs < MIN_PAIRS:
-        return f"{MIN_PAIRS - look.total.probes.pairs} paired answers are missing"
+    if look.total.probes.pairs < limits.min_pairs:
+        return f"{limits.min_pairs - look.total.probes.pairs} paired answers are missing"
     if look.seconds < look.min_seconds:
         return f"{look.min_seconds - look.seconds:.0f} s of the step's least time are left"
     return _disagrees(look, limits) or _over_margin(look, limits) or _unproven(look, limits)

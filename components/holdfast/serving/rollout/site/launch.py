@@ -58,6 +58,15 @@ def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
     return found if found is not None else _start(state, spec, check)
 
 
+def find(state: Path) -> Running | None:
+    """The site of `state` that answers, whatever it serves."""
+    try:
+        about = json.loads((state / ABOUT).read_bytes())
+        return _read(about) if _answers(Path(about["socket"])) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def end(running: Running, driver: LocalDriver) -> None:
     """Ends the site and returns when it is gone."""
     with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now

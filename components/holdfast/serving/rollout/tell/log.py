@@ -48,8 +48,8 @@ class Log:
         self._line("page", reason)
 
     def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
-        """What is told before it is done, and what has to be done again."""
-        if kind != "done":
+        """What has to be done again, was approved, or went on after a crash; what was done is told by `moved`."""
+        if kind not in ("intent", "done"):
             rest = {key: value for key, value in facts.items() if key not in ("reason", "state")}
             self._line(kind, str(facts.get("reason", "")), **rest)
 

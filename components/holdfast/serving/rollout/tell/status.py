@@ -23,6 +23,8 @@ FILE = "status.json"
 MAX_BYTES = 2**18
 EVERY_SECONDS = 0.25
 """Between two writes; a transition or a page is written at once."""
+MOST = 1e12
+"""E-values beyond say no more, and JSON has no infinity."""
 MOVES = 8
 """Transitions that are kept."""
 
@@ -214,7 +216,7 @@ def measures(rollout: Rollout) -> tuple[Measure, ...]:
     """The tests that can end this rollout, with what each needs."""
     limits = rollout.plan.limits
     return tuple(
-        Measure(name, round(value, 4), round(needed(name, limits.alpha), 4))
+        Measure(name, round(min(value, MOST), 4), round(needed(name, limits.alpha), 4))
         for name, value in rollout.tests.values().items()
         if armed(name, limits)
     )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,17 +64,19 @@ def text(view: View) -> str:
         return _ended(view.record)
     assert view.status is not None
     status = view.status
-    parts = [[f"{title(status)}   [{status.rollout}]"], _columns(facts(view, time.time())), _columns(counts(status))]
+    parts = [[f"{title(status)}   [{status.rollout}]"], columns(facts(view, time.time())), columns(counts(status))]
     if status.tests:
-        parts.append(_columns((("test", "e-value", "ends at"), *tests(status.tests))))
+        parts.append(columns((("test", "e-value", "ends at"), *tests(status.tests))))
         parts.append([bound(status)])
     if status.moves:
-        parts.append(_columns(moves(status)))
+        parts.append(columns(moves(status)))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
 def title(status: Status) -> str:
     """Who meets whom."""
+    if not status.driver.fence:  # the champion is not known yet
+        return f"{status.name} version {status.version}"
     champion = f"champion version {status.champion}" if status.champion else "no champion (on probation)"
     return f"{status.name} version {status.version} against {champion}"
 
@@ -203,10 +205,10 @@ def _ended(record: Artifact[RolloutRecord]) -> str:
         for t in document.transitions
     )
     head = f"{document.name} version {document.candidate_version}"
-    return "\n\n".join([head, "\n".join(_columns((*rows, *more))), "\n".join(_columns(steps))])
+    return "\n\n".join([head, "\n".join(columns((*rows, *more))), "\n".join(columns(steps))])
 
 
-def _columns(rows: tuple[Row, ...]) -> list[str]:
+def columns(rows: Sequence[Row]) -> list[str]:
     """Rows as aligned text; the last cell of a row is as long as it likes."""
     widths: dict[int, int] = {}
     for row in rows:

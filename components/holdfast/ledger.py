@@ -1,0 +1,89 @@
+"""What became of every rollout, kept as tags of the version in MLflow: one note per rollout, one key per note.
+
+A model that was rolled back does not come back under the same decision of the gate: `rolled_back` finds the note that
+says so. As everything in MLflow, notes are an index and no authority: whoever may write there can take them away.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+KEY = "holdfast.rollout."
+MAX_VALUE = 4900
+"""Characters; MLflow's databases hold 5000."""
+_MAX_REASON = 1000
+
+Outcome = Literal["promoted", "rolled-back", "inconclusive", "stopped"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """One rollout that came to its end."""
+
+    version: int
+    outcome: Outcome
+    reason: str
+    began: float
+    """Unix seconds, to the millisecond: it tells the rollouts of a version apart."""
+    ended: float
+    champion_before: int | None
+    model: str
+    """Digest."""
+    decision: str
+    """Digest of the gate's decision."""
+    game_day: str | None = None
+    """The fault that was planted on purpose; such a rollback says nothing against the model."""
+
+    @property
+    def key(self) -> str:
+        """Of its tag."""
+        return f"{KEY}{self.began * 1000:.0f}"
+
+    @property
+    def value(self) -> str:
+        """JSON of at most `MAX_VALUE` characters; the version is the tag's own."""
+        kept = {**asdict(self), "reason": self.reason[:_MAX_REASON], "game_day": (self.game_day or "")[:200] or None}
+        del kept["version"]
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))[:MAX_VALUE]
+
+    @property
+    def condemns(self) -> bool:
+        """Whether it speaks against the model itself."""
+        return self.outcome == "rolled-back" and self.game_day is None
+
+
+def notes_of(version: int, tags: Mapping[str, str]) -> list[Note]:
+    """The notes among a version's tags, oldest first; what is none of ours is left out."""
+    found = (_note(version, key, value) for key, value in tags.items() if key.startswith(KEY))
+    return sorted((note for note in found if note is not None), key=lambda note: note.began)
+
+
+def rolled_back(notes: Iterable[Note], model: str, decision: str) -> Note | None:
+    """The newest note by which this very model was rolled back under this very decision."""
+    found = [note for note in notes if note.condemns and (note.model, note.decision) == (model, decision)]
+    return max(found, key=lambda note: note.ended, default=None)
+
+
+def parse(text: str | bytes) -> Note:
+    """A note that was kept as JSON with its version.
+
+    Raises:
+        ValueError: it has no meaning.
+    """
+    return TypeAdapter(Note).validate_json(text)
+
+
+def as_json(note: Note) -> str:
+    """With its version, for `parse`."""
+    return json.dumps(asdict(replace(note, reason=note.reason[:_MAX_REASON])))
+
+
+def _note(version: int, key: str, value: str) -> Note | None:
+    try:
+        note = TypeAdapter(Note).validate_python({**json.loads(value), "version": version})
+    except (ValueError, TypeError, ValidationError, RecursionError):
+        return None
+    return note if note.key == key else None

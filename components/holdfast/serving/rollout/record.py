@@ -1,0 +1,104 @@
+"""The record of a rollout that came to its end, with its journal, log, timeline and, unless promoted, the incident."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from holdfast.artifacts.documents import GateDecision, RolloutRecord, Transition, Verdict
+from holdfast.artifacts.folder import Artifact, load, seal, write_artifact
+from holdfast.serving.rollout.conduct.journal import JOURNAL
+from holdfast.serving.rollout.contest import Contest, digests_of
+from holdfast.serving.rollout.judge.machine import Rollout, State
+from holdfast.serving.rollout.tell import incident, log
+from holdfast.serving.rollout.tell.timeline import Timeline
+
+_Ending = Literal["promoted", "rolled-back", "inconclusive"]
+OUTCOMES: dict[State, tuple[_Ending, Verdict]] = {
+    State.PROMOTED: ("promoted", Verdict.PASS),
+    State.ROLLED_BACK: ("rolled-back", Verdict.FAIL),
+    State.INCONCLUSIVE: ("inconclusive", Verdict.INCONCLUSIVE),
+}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A rollout that came to its end."""
+
+    rollout: Rollout
+    timeline: Timeline
+    sent: int
+    failed: int
+    seconds_to_rollback: float | None
+    """Game day: from the moment at which the fault set in until weight 0 was in effect."""
+    log: str
+    """The end of the candidate's log."""
+
+
+def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
+    """Writes what happened to `out`; `state` is the rollout's folder."""
+    record = _record(contest, carried)
+    with write_artifact(out) as work:
+        for name in (JOURNAL, log.FILE):
+            if (state / name).exists():
+                shutil.copyfile(state / name, work / name)
+        (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
+        if record.outcome != "promoted":
+            facts = _incident(contest, carried, record)
+            (work / "incident.md").write_text(incident.markdown(facts))
+            (work / "incident.html").write_text(incident.page(facts))
+        sealed = seal(work, record)
+    return Artifact(out, sealed.document, sealed.digest)
+
+
+def _record(contest: Contest, carried: Carried) -> RolloutRecord:
+    outcome, verdict = OUTCOMES[carried.rollout.state]
+    day = contest.candidate.served.game_day
+    reason = reason_of(carried)
+    return RolloutRecord(
+        inputs=digests_of(contest),
+        name=contest.candidate.served.name,
+        candidate_version=contest.candidate.served.version,
+        champion_version=contest.champion.served.version if contest.champion else None,
+        transitions=_transitions(carried),
+        requests_sent=carried.sent,
+        requests_failed=carried.failed,
+        outcome=outcome,
+        reason=f"{reason} (game day: {day})" if day else reason,
+        verdict=verdict,
+    )
+
+
+def reason_of(carried: Carried) -> str:
+    """One sentence."""
+    if carried.rollout.state is State.PROMOTED:
+        return "every step had its answers and no test objected"
+    return carried.rollout.judgement.reason
+
+
+def _transitions(carried: Carried) -> tuple[Transition, ...]:
+    """Those of the rollout; the last one also says how long a game day's fault was in traffic."""
+    found = tuple(carried.timeline.transitions)
+    if carried.seconds_to_rollback is None:
+        return found
+    more = {**found[-1].evidence, "seconds_to_rollback": carried.seconds_to_rollback}
+    return (*found[:-1], found[-1].model_copy(update={"evidence": more}))
+
+
+def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> incident.Incident:
+    return incident.Incident(
+        name=record.name,
+        candidate_version=record.candidate_version,
+        champion_version=record.champion_version,
+        outcome=record.outcome,
+        reason=record.reason,
+        digests={**digests_of(contest), "gate decision": load(contest.candidate.served.decision, GateDecision).digest},
+        sent=record.requests_sent,
+        failed=record.requests_failed,
+        transitions=record.transitions,
+        timeline=tuple(carried.timeline.samples),
+        limits=carried.rollout.plan.limits,
+        game_day=contest.candidate.served.game_day,
+        log=carried.log,
+    )

@@ -1,0 +1,216 @@
+"""Whole rollouts by the controller against a real API server, with traffic that really moves through Envoy."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from holdfast.errors import FencedError
+from holdfast.serving.rollout.conduct.controller import Ask, Controller, Pace, Wish
+from holdfast.serving.rollout.conduct.plan import plan_of
+from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
+from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
+from holdfast.serving.rollout.judge.counters import Probes
+from holdfast.serving.rollout.judge.machine import State
+from holdfast.workload import RolloutPlan
+
+BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
+PLAN = RolloutPlan(shadow_requests=50, steps=(25, 100), step_requests=150, margin=0.05, max_step_seconds=30)
+"""One plan, of which both drivers carry out the same."""
+PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
+
+
+class KilledError(Exception):
+    """Ends a controller as a SIGKILL does: nothing of it runs any more."""
+
+
+class Real:
+    """The clock of this machine."""
+
+    def now(self):
+        return time.monotonic()
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+
+class Notes:
+    """Remembers what a watcher is told."""
+
+    def __init__(self):
+        self.moves, self.pages = [], []
+
+    def looked(self, rollout, seen):
+        self.last = rollout
+
+    def moved(self, before, after):
+        self.moves.append(after.name)
+
+    def paged(self, rollout, reason):
+        self.pages.append(reason)
+
+
+class Prober:
+    """Rows that both arms answer alike; what the arms' answers mean is not this test's matter."""
+
+    def __init__(self):
+        self.pairs = 0
+
+    def __call__(self):
+        self.pairs += 5
+        return Probes(pairs=self.pairs, gained=(0, 0), lost=(0, 0))
+
+
+@contextmanager
+def clients(mesh):
+    """Requests without pause while the block runs; yields the list of answers that were not 200."""
+    stop, bad = threading.Event(), []
+
+    def run():
+        while not stop.is_set():
+            bad.extend(answer for answer in mesh.send(20) if answer[0] != 200)
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield bad
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def conduct(kube, operator, champion, make_target, counters):
+    """Begins, or goes on with, the rollout of the target; returns the controller and what it told."""
+    there = []
+
+    def begin(version, *, through=None, wishes=lambda: None):
+        if version not in there:
+            champion(version)
+            there.append(version)
+        cluster = open_cluster(make_target(version), through or kube, "decision-1", counters)
+        prepare(cluster, 20)
+        if version == "seldon-v2":
+            cluster.driver.steady = 0.3
+        plan, notes = plan_of(PLAN, classes=2, attacks=None, probation=False), Notes()
+        made = Controller(plan, cluster.driver, cluster.store, Real(), notes, wishes=wishes, probes=Prober(), pace=PACE)
+        return made, notes
+
+    return begin
+
+
+def when(state, notes, act):
+    """Wishes: what `act` returns, at the first look in `state`; `notes` gets the watcher once there is one."""
+    done = []
+
+    def wishes():
+        here = getattr(notes[0], "last", None)
+        if done or here is None or here.name != state:
+            return None
+        done.append(state)
+        return act()
+
+    return wishes
+
+
+def serves(kube, namespace, version):
+    """What the stable arm serves, and whether anything of a rollout is left."""
+    if version == "seldon-v2":
+        return kube.get(models_in(namespace), "main")["spec"]["storageUri"], bool(kube.list(experiments_in(namespace)))
+    here = predictors(kube.get(deployments_in(namespace), "fraud"))
+    return next(item["graph"]["modelUri"] for item in here if item["name"] == "main"), len(here) > 1
+
+
+@BOTH
+def test_a_good_candidate_is_promoted_and_no_client_loses_an_answer(conduct, kube, namespace, mesh, version):
+    controller, notes = conduct(version)
+    with clients(mesh) as bad:
+        ended = controller.run()
+    assert ended.state is State.PROMOTED, ended.judgement
+    assert notes.moves == ["Shadow", "Canary 25 %", "Canary 100 %", "Promoting", "Promoted"]
+    assert serves(kube, namespace, version) == (NEW, False)
+    assert bad == []
+    kinds = [line["kind"] for line in controller.store.history()]
+    assert kinds[0] == "intent"
+    assert kinds[-1] == "mirrored"
+
+
+@BOTH
+def test_a_candidate_that_answers_errors_only_is_rolled_back(conduct, kube, namespace, mesh, version):
+    controller, _ = conduct(version)
+    mesh.candidate.fail = True
+    with clients(mesh) as bad:
+        ended = controller.run()
+    assert ended.state is State.ROLLED_BACK
+    assert serves(kube, namespace, version) == (OLD, False)
+    assert bad == []
+    again, _ = conduct(version)  # the same decision does not bring it back
+    assert again.run().state is State.ROLLED_BACK
+    assert serves(kube, namespace, version) == (OLD, False)
+
+
+@BOTH
+def test_a_candidate_whose_pods_crash_is_rolled_back(conduct, kube, namespace, operator, mesh, version):
+    def crash():
+        operator.unready.add("candidate" if version == "seldon-v1" else "fraud-next")
+        operator.look()
+
+    notes = []
+    controller, told = conduct(version, wishes=when("Canary 25 %", notes, crash))
+    notes.append(told)
+    with clients(mesh) as bad:
+        assert controller.run().state is State.ROLLED_BACK
+    assert serves(kube, namespace, version) == (OLD, False)
+    assert bad == []
+
+
+@BOTH
+@pytest.mark.parametrize("state", ["Shadow", "Canary 25 %"])
+def test_another_replica_goes_on_where_a_killed_one_was(conduct, kube, namespace, mesh, version, state):
+    def die():
+        raise KilledError
+
+    notes = []
+    first, told = conduct(version, wishes=when(state, notes, die))
+    notes.append(told)
+    with clients(mesh) as bad:
+        with pytest.raises(KilledError):
+            first.run()
+        second, _ = conduct(version)
+        assert second.run().state is State.PROMOTED
+    for act in (first.driver.remove_candidate, lambda: first.store.write("look", {})):
+        with pytest.raises(FencedError, match="another driver has taken over"):
+            act()
+    assert serves(kube, namespace, version) == (NEW, False)
+    assert bad == []
+
+
+@BOTH
+def test_an_abort_takes_the_candidate_out(conduct, kube, namespace, mesh, version):
+    notes = []
+    controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: Wish(Ask.ABORT, "I say so")))
+    notes.append(told)
+    with clients(mesh):
+        assert controller.run().state is State.INCONCLUSIVE
+    assert serves(kube, namespace, version) == (OLD, False)
+
+
+@BOTH
+@pytest.mark.parametrize("bad_candidate", [False, True])
+def test_a_third_of_failing_calls_changes_no_verdict(conduct, spoiled, kube, namespace, mesh, version, bad_candidate):
+    controller, _ = conduct(version, through=spoiled.kube)
+    mesh.candidate.fail = bad_candidate
+    spoiled.share = 0.3
+    with clients(mesh) as bad:
+        ended = controller.run()
+    assert spoiled.count > 0
+    assert bad == []
+    if bad_candidate:
+        assert ended.state is State.ROLLED_BACK
+    assert serves(kube, namespace, version) == ((NEW if ended.state is State.PROMOTED else OLD), False)
