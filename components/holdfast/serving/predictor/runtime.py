@@ -7,9 +7,11 @@ A model that is not served ends the process, also under plain `mlserver start`, 
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NoReturn
 
 import numpy as np
@@ -105,10 +107,24 @@ class HoldfastModel(MLModel):
     async def _bad_answer(self, payload: InferenceRequest) -> InferenceResponse:
         day = self._extra.game_day or GameDay()
         await asyncio.sleep(day.delay_ms / 1000)
+        if self._chance.random() < day.crash:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._chance.random() < day.error:
             raise MLServerError("game day: this answer fails on purpose", 500)
-        answer = day.spoil(self._answer(payload), self._chance)
+        with self._network_that_gives_nan(self._chance.random() < day.nan):
+            answer = day.spoil(self._answer(payload), self._chance)
+        if self._chance.random() < day.shape:
+            answer = Answer(answer.label, answer.probabilities[:, :-1])
         return self._respond(payload, answer, Parameters(game_day=True))
+
+    @contextmanager
+    def _network_that_gives_nan(self, on: bool) -> Iterator[None]:
+        hook = self._predictor.network.register_forward_hook(lambda _, __, logits: logits * float("nan")) if on else None
+        try:
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
 
 
 def _checked(predictor: Predictor, payload: InferenceRequest) -> NDArray[np.generic]:

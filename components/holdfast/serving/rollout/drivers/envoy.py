@@ -41,8 +41,11 @@ _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
 _NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
 _STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
+_ENDPOINT = r"endpoint\..*\.rq_(success|error)$"
+# One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
 _QUERY = (
-    f"/stats?format=json&histogram_buckets=cumulative&filter=^cluster\\.{_NAMES}\\.(outlier_detection\\.)?({_STATS})"
+    "/stats?format=json&histogram_buckets=cumulative"
+    f"&filter=^cluster\\.{_NAMES}\\.((outlier_detection\\.)?({_STATS})|{_ENDPOINT})"
 )
 
 
@@ -136,7 +139,7 @@ class Envoy:
             RolloutError: Envoy does not answer.
         """
         stats = _stats(json.loads(await self._get(_QUERY)))
-        endpoints = _endpoints(json.loads(await self._get("/clusters?format=json")))
+        endpoints = _endpoints(stats)
         alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
         if CANDIDATE not in endpoints:
             champion = self._champion(stats, endpoints)
@@ -258,10 +261,11 @@ def _edge(milliseconds: float) -> str:
     return f"{float(milliseconds):g}"
 
 
-def _endpoints(answer: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _endpoints(stats: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Cluster -> counters of its one endpoint."""
-    return {
-        cluster["name"]: {stat["name"]: int(stat.get("value", 0)) for stat in cluster["host_statuses"][0]["stats"]}
-        for cluster in answer["cluster_statuses"]
-        if cluster.get("host_statuses") and cluster["name"] in (STABLE, STABLE_PROBE, CANDIDATE)
-    }
+    found: dict[str, dict[str, int]] = {}
+    for name, value in stats.items():
+        cluster, _, rest = name.partition(".endpoint.")
+        if rest and cluster in (STABLE, STABLE_PROBE, CANDIDATE):
+            found.setdefault(cluster, {})[rest.rpartition(".")[2]] = value
+    return found
