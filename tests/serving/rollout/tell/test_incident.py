@@ -60,11 +60,12 @@ def test_both_say_why_who_serves_and_what_to_do(incident):
         assert "is refused from now on" in text
 
 
-def test_each_test_stands_beside_what_it_needed_and_the_one_that_ended_it_is_marked(incident):
+def test_each_test_stands_beside_what_it_needed_and_those_above_it_are_marked(incident):
     rows = dict(re.findall(r"\| e-value against the candidate: (\w+) \| (.+ \| .+) \|", markdown(incident)))
     # By definition 1 / (alpha * share). The fixture has no attack rows.
     assert rows["errors"].endswith(f"| {1 / (0.05 * ALPHA_SHARES['errors']):.4g}")
-    assert [name for name, row in rows.items() if row.startswith("**")] == ["errors"]
+    # 6 of 10 answers fail: more than the champion's none, and more than the 2 % of `max_errors`.
+    assert {name for name, row in rows.items() if row.startswith("**")} == {"errors", "service"}
     assert "attack" not in rows
     assert "(Newcombe)" in markdown(incident)
 
