@@ -19,13 +19,15 @@ import numpy as np
 
 from benchmarks.faults.bundles import NAME, Bundles
 from benchmarks.faults.scene import Kind, Played, Scene, fast, kill, playing
+from benchmarks.faults.upstream import KINDS
 from holdfast.serving.rollout.conduct.controller import Ask, Wish
 from holdfast.serving.rollout.conduct.wishes import ask
-from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.site.side import side
 from holdfast.workload import RolloutPlan
 
-SLOW_STEPS = RolloutPlan(shadow_requests=800, steps=(10, 50, 100), step_requests=1500, max_step_seconds=60)
+SLOW_STEPS = RolloutPlan(
+    shadow_requests=800, steps=(20, 50, 100), step_requests=600, max_step_seconds=60, max_blind_seconds=6.0
+)
 """Steps that take seconds, so that faults find them under way."""
 OUT = ("RolledBack", "Inconclusive")
 
@@ -58,8 +60,8 @@ def play(live: Live, folder: Path) -> Played:
         f"faults: live: {live.name}: {end}, {tally.sent} requests, {lost} lost, {time.monotonic() - began:.0f} s"
         + (f": {'; '.join(scene.wrong)}" if scene.wrong else "")
     )
-    first = tally.first_failure
-    return Played(live.name, tuple(scene.wrong), tally.sent, lost, broken, first, zero, not live.kind.fast, end)
+    counts = (tally.sent, lost, broken, tally.first_failure)
+    return Played(live.name, tuple(scene.wrong), *counts, zero, not live.kind.fast, end, live.excused)
 
 
 def _seconds_to_zero(scene: Scene) -> float | None:
@@ -216,15 +218,16 @@ def registry_down(scene: Scene) -> str:
     return state
 
 
-def site_killed(scene: Scene) -> str:
-    """Everything on the machine's side is gone at once: the rollout ends, and nothing is left running."""
+def ground_gone(scene: Scene, what: str) -> str:
+    """The router, or everything on the machine's side, is gone at once: the rollout ends, nothing is left running."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
     scene.replay.terminate()
     scene.replay.wait(30)
-    kill(scene.site.pid)
+    kill(scene.site.pid if what == "site" else scene.site.pids[what])
     ended = scene.end_of(driver)
-    shutil.rmtree(scene.site.socket.parent, ignore_errors=True)
+    if what == "site":
+        shutil.rmtree(scene.site.socket.parent, ignore_errors=True)
     if ended.get("state") not in OUT:
         scene.wrong.append(f"expected {' or '.join(OUT)}, found {ended}")
     return str(ended.get("state", "no end"))
@@ -236,10 +239,16 @@ def site_killed(scene: Scene) -> str:
 def scenes(bundles: Bundles, quick: bool) -> Iterator[Live]:
     """All of them."""
     rows = bundles.candidate / "replay.npz"
-    few = list(_with_models(bundles))
-    yield from few[:1] + few[3:4] if quick else few
-    many = list(_fast(rows, quick))
-    yield from many
+    models = list(_with_models(bundles))
+    yield from models[3:4] if quick else models
+    yield from _fast(rows, quick)
+
+
+def more(bundles: Bundles, number: int) -> Live:
+    """One more rollout whose driver is killed again and again, until enough requests were counted."""
+    kind = fast(bundles.candidate / "replay.npz", config=SLOW_STEPS)
+    play = partial(killed, times=10, seed=number, wanted=("Promoted",))
+    return Live(f"driver killed ten times ({number})", kind, play)
 
 
 def _with_models(bundles: Bundles) -> Iterator[Live]:
@@ -289,16 +298,18 @@ def _fast(rows: Path, quick: bool) -> Iterator[Live]:
         return
     yield Live("disk full", slow(), partial(full, wanted=OUT))
     yield Live("registry down", fast(rows), registry_down)
-    yield Live("site killed", slow(), site_killed)
+    yield Live("site killed", slow(), partial(ground_gone, what="site"))
+    yield Live("router killed", slow(), partial(ground_gone, what="envoy"))
     for state in ("Canary 10 %", "Canary 50 %", "Promoting"):
         yield Live(f"driver killed at {state}", fast(rows), partial(killed_at, state=state, wanted=good))
-    yield Live("driver killed at RollingBack", fast(rows, "error@300"), partial(killed_at, state="RollingBack", wanted=bad))
-    for when in ("Shadow", "Canary 10 %", "Canary 50 %", "Canary 100 %"):
+    back = partial(killed_at, state="RollingBack", wanted=bad)
+    yield Live("driver killed at RollingBack", fast(rows, "error@300"), back)
+    for when in ("Shadow", "Canary 20 %", "Canary 50 %", "Canary 100 %"):
         yield Live(f"abort in {when}", slow(), partial(aborted, when=when, wanted=("Inconclusive",)))
     for seed in range(6):
         yield Live(f"driver killed five times ({seed})", slow(), partial(killed, times=5, seed=seed, wanted=good))
     for number in range(24):
-        fault = ("error", "slow", "shape", "nan", "hang", "die")[number % 6]
+        fault = KINDS[number % 6]
         kind = fast(rows, f"{fault}@{(50, 400, 900, 1500)[number // 6]}", config=SLOW_STEPS)
         yield Live(f"candidate: {fault} ({number // 6})", kind, partial(to_the_end, wanted=bad))
 
@@ -306,6 +317,3 @@ def _fast(rows: Path, quick: bool) -> Iterator[Live]:
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-
-
-_ = LocalDriver

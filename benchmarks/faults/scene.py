@@ -42,8 +42,8 @@ class Kind:
     rows: Path
     fast: bool = True
     """Upstreams without a model."""
-    rate: float = 1200.0
-    clients: int = 12
+    rate: float = 1500.0
+    clients: int = 16
     ttl: float = 3.0
     linger: float = 30.0
     config: RolloutPlan = RolloutPlan(shadow_requests=400, steps=(10, 50, 100), step_requests=400)
@@ -164,6 +164,8 @@ class Played:
     real: bool
     """Sent to MLServer with a real model."""
     end: str
+    excused: bool
+    """The champion or the router itself was killed: nothing is left that could answer."""
 
 
 @contextmanager

@@ -119,8 +119,8 @@ class HoldfastModel(MLModel):
 
     @contextmanager
     def _network_that_gives_nan(self, on: bool) -> Iterator[None]:
-        spoil = self._predictor.network.register_forward_hook
-        hook = spoil(lambda _, __, logits: logits * float("nan")) if on else None
+        network = self._predictor.network
+        hook = network.register_forward_hook(lambda _, __, logits: logits * float("nan")) if on else None
         try:
             yield
         finally:

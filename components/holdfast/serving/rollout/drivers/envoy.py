@@ -27,6 +27,7 @@ from holdfast.serving.rollout.drivers.envoy_config import (
     STABLE_PROBE,
     Json,
     Layout,
+    Timeouts,
     bootstrap,
     clusters,
     edges_ms,
@@ -69,6 +70,8 @@ class Envoy:
     version: int = 0
     desired: Desired = Desired()
     last: Snapshot = field(default_factory=Snapshot)
+    forgetting: asyncio.TimerHandle | None = None
+    """When the clusters of a removed candidate go."""
 
     @classmethod
     def prepare(cls, folder: Path, arms: Arms, slow_ms: float) -> Self:
@@ -99,6 +102,8 @@ class Envoy:
 
     async def close(self) -> None:
         """Ends the admin connection; the process is not touched."""
+        if self.forgetting is not None:
+            self.forgetting.cancel()
         await self.admin.close()
 
     async def live(self) -> bool:
@@ -127,9 +132,16 @@ class Envoy:
             await self._write_routes(wanted)
 
     async def remove_candidate(self) -> None:
-        """No route leads to the candidate any more, then its clusters go."""
-        if self.desired.candidate:
-            await self._write_routes(Desired(candidate=False))
+        """No route leads to the candidate any more; its clusters go when what is under way has its answer.
+
+        A request that waits for a candidate that hangs is tried again at stable, through the cluster of both.
+        """
+        if not self.desired.candidate:
+            return
+        await self._write_routes(Desired(candidate=False))
+        self.forgetting = asyncio.get_running_loop().call_later(Timeouts().request + 1, self._forget)
+
+    def _forget(self) -> None:
         _write(self.layout.clusters, clusters({STABLE: self.arms.ports[STABLE]}, self.version))
 
     async def observe(self) -> Snapshot:
@@ -141,7 +153,7 @@ class Envoy:
         stats = _stats(json.loads(await self._get(_QUERY)))
         endpoints = _endpoints(stats)
         alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
-        if CANDIDATE not in endpoints:
+        if not self.desired.candidate or CANDIDATE not in endpoints:
             champion = self._champion(stats, endpoints)
             self.last = replace(
                 self.last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE], weight=0
