@@ -49,13 +49,13 @@ class Counted:
     """The users' requests as the metrics have them."""
 
     sent: int = 0
-    """Live requests that were routed."""
+    """Live requests that were routed; what both arms answered, where the metrics do not tell."""
     failed: int = 0
     """Failures at either arm, those that a retry absorbed too: at least as many as clients saw."""
 
     def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
         """Takes the counts over."""
-        self.sent = rollout.total.routed
+        self.sent = rollout.total.routed or rollout.total.champion.answered + rollout.total.live
         self.failed = min(rollout.total.candidate.failed + rollout.total.champion.failed, self.sent)
 
     def moved(self, before: Rollout, after: Rollout) -> None:

@@ -151,7 +151,7 @@ def test_the_way_back_is_quick_also_when_a_third_of_the_calls_fails(
         assert taken_out(kube, namespace, version)
     seconds.sort()
     record_property("median, 99 % and longest", [seconds[int(q * (len(seconds) - 1))] for q in (0.5, 0.99, 1)])
-    assert seconds[-2] <= limit  # all but one: this machine may have other things to do as well
+    assert seconds[-1] <= limit
     assert spoiled.count >= ROUNDS * share
 
 
