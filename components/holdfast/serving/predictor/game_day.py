@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 
 BEGINS = "game day: the fault begins at monotonic second"
 """What the server's log says, followed by the time, when the fault sets in."""
-_KEYS = ("delay_ms", "wrong", "error", "after")
+_SHARES = ("wrong", "error", "nan", "shape", "crash")
+_KEYS = ("delay_ms", *_SHARES, "after")
 
 
 @dataclass(frozen=True)
 class GameDay:
-    """After `after` live answers every answer is late, some labels are shifted by one class, some requests fail."""
+    """After `after` live answers every answer is late, and a share of them is bad in a way, or in several."""
 
     delay_ms: float = 0.0
     wrong: float = 0.0
+    """Labels are shifted by one class."""
     error: float = 0.0
+    """Status 500."""
+    nan: float = 0.0
+    """The network gives NaN."""
+    shape: float = 0.0
+    """One class is missing in the answer."""
+    crash: float = 0.0
+    """The server kills itself."""
     after: int = 0
 
     @classmethod
@@ -43,9 +52,9 @@ class GameDay:
         except ValueError:
             raise WorkloadError(f"game day {text!r}: expected numbers, for example delay_ms=400") from None
         after = found.pop("after", 0.0)
-        delay_ms, wrong, error = (found.get(key, 0.0) for key in _KEYS[:3])
-        day = cls(delay_ms, wrong, error, after=int(after) if 0 <= after < 2**31 else -1)
-        if not (0 <= day.wrong <= 1 and 0 <= day.error <= 1 and 0 <= day.delay_ms < float("inf") and day.after >= 0):
+        day = cls(**found, after=int(after) if 0 <= after < 2**31 else -1)
+        shares = all(0 <= getattr(day, key) <= 1 for key in _SHARES)
+        if not (shares and 0 <= day.delay_ms < float("inf") and day.after >= 0):
             raise WorkloadError(f"game day {text!r}: expected shares in [0, 1] and numbers of at least 0")
         return day
 

@@ -7,9 +7,11 @@ A model that is not served ends the process, also under plain `mlserver start`, 
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NoReturn
 
 import numpy as np
@@ -56,7 +58,7 @@ class HoldfastModel(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""
-        if self._fault_is_on(payload):
+        if self._extra.game_day and self._fault_is_on(payload, self._extra.game_day):
             return await self._bad_answer(payload)
         return self._respond(payload, self._answer(payload))
 
@@ -93,11 +95,8 @@ class HoldfastModel(MLModel):
             outputs=outputs,
         )
 
-    def _fault_is_on(self, payload: InferenceRequest) -> bool:
+    def _fault_is_on(self, payload: InferenceRequest, day: GameDay) -> bool:
         """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
-        day = self._extra.game_day
-        if day is None:
-            return False
         if _is_live(payload):
             self._live += 1
             if self._live == day.after + 1:
@@ -108,10 +107,25 @@ class HoldfastModel(MLModel):
     async def _bad_answer(self, payload: InferenceRequest) -> InferenceResponse:
         day = self._extra.game_day or GameDay()
         await asyncio.sleep(day.delay_ms / 1000)
+        if self._chance.random() < day.crash:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._chance.random() < day.error:
             raise MLServerError("game day: this answer fails on purpose", 500)
-        answer = day.spoil(self._answer(payload), self._chance)
+        with self._network_that_gives_nan(self._chance.random() < day.nan):
+            answer = day.spoil(self._answer(payload), self._chance)
+        if self._chance.random() < day.shape:
+            answer = Answer(answer.label, answer.probabilities[:, :-1])
         return self._respond(payload, answer, Parameters(game_day=True))
+
+    @contextmanager
+    def _network_that_gives_nan(self, on: bool) -> Iterator[None]:
+        network = self._predictor.network
+        hook = network.register_forward_hook(lambda _, __, logits: logits * float("nan")) if on else None
+        try:
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
 
 
 def _checked(predictor: Predictor, payload: InferenceRequest) -> NDArray[np.generic]:
@@ -134,10 +148,9 @@ def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
 
 
 def _the_input(payload: InferenceRequest) -> RequestInput:
-    named = [tensor for tensor in payload.inputs if tensor.name == INPUT]
-    if len(named) != 1 or len(payload.inputs) != 1:
+    if len(payload.inputs) != 1 or payload.inputs[0].name != INPUT:
         raise InputError(f"expected one tensor named {INPUT!r}, found {[tensor.name for tensor in payload.inputs]}")
-    return named[0]
+    return payload.inputs[0]
 
 
 def _tensor(rows: NDArray[np.generic]) -> RequestInput:
@@ -164,7 +177,7 @@ def _is_batched(settings: ModelSettings, extra: Extra) -> bool:
     """
     if settings.max_batch_size <= 1 or settings.max_batch_time <= 0:
         return False
-    if multiprocessing.parent_process() is not None:
+    if multiprocessing.parent_process() or multiprocessing.active_children():
         raise WorkloadError("max_batch_size: expected parallel_workers 0 beside it, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")

@@ -8,99 +8,146 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from holdfast.serving.rollout.drivers.driver import Desired
-from holdfast.serving.rollout.judge.analysis import Limits
-from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.judge.analysis import Limits, Outcome
+from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import (
+    BACK,
     TERMINAL,
+    WATCHED,
     Plan,
     Rollout,
     State,
+    Step,
     abort,
+    approve,
     begin,
     confirm,
     desired,
     look,
+    refuse,
+    resume,
     start,
 )
+from holdfast.serving.rollout.judge.state import dump, restore
 
-PLAN = Plan(Limits(0.05, 0.25, 10.0), shadow_requests=100, steps=(5, 50, 100), step_requests=50)
+EDGES = (25.0, 250.0, 1000.0)
+LIMITS = Limits(max_disagreement=0.25, classes=10)
+PLAN = Plan(LIMITS, steps=(Step(5, 50), Step(50, 50), Step(100, 250)), shadow=Step(0, 100), max_blind_seconds=5.0)
 
 
-def grown(now: Snapshot, *, seconds=1.0, candidate=(60, 0, 0), champion=(200, 0, 0), pairs=(25, 0)) -> Snapshot:
-    """One more look: (answered, failed, slow) at either arm, (pairs, disagreements)."""
+def grown(
+    now: Snapshot, *, weight=None, seconds=1.0, candidate=(60, 0, 0), champion=(200, 0, 0), pairs=(25, 0), broken=0
+) -> Snapshot:
+    """One more look: (answered, failed, slower than 250 ms) of either arm, (pairs, disagreements).
+
+    In the shadow (no weight) the candidate's answers are mirrored ones, otherwise live, split as the weight says.
+    """
+    live = 0 if not weight else candidate[0]
     return replace(
         now,
         at=now.at + seconds,
-        candidate=_plus(now.candidate, candidate),
-        champion=_plus(now.champion, champion),
-        live=now.live + candidate[0],
-        mirrored=now.mirrored + candidate[0],
-        pairs=now.pairs + pairs[0],
-        disagreements=now.disagreements + pairs[1],
+        edges_ms=EDGES,
+        candidate=now.candidate.plus(_arm(candidate)),
+        champion=now.champion.plus(_arm(champion)),
+        live=now.live + live,
+        mirrored=now.mirrored + candidate[0] - live,
+        routed=now.routed + (live * 100 // weight if weight else champion[0]),
+        probes=now.probes.plus(Probes(pairs[0], pairs[1], (pairs[1],), (0, pairs[1]), broken)),
+        weight=weight or 0,
     )
 
 
-def _plus(arm: Arm, more) -> Arm:
-    return Arm(arm.answered + more[0], arm.failed + more[1], arm.slow + more[2])
+def _arm(counts) -> Arm:
+    answered, failed, slow = counts
+    return Arm(answered, failed, answered, (answered - slow, answered - slow, answered))
 
 
 def after(*looks, plan=PLAN) -> Rollout:
-    rollout, now = start(begin(plan), Snapshot()), Snapshot()
+    """A rollout that was started, had one look without growth, and then these."""
+    rollout, now = start(begin(plan)), Snapshot(edges_ms=EDGES)
+    rollout = look(rollout, replace(now, weight=desired(rollout).weight))
     for more in looks:
-        now = grown(now, **more)
+        now = grown(now, weight=desired(rollout).weight, **more)
         rollout = look(rollout, now)
     return rollout
 
 
-HEALTHY = {}
-ENOUGH_SHADOW = [HEALTHY, HEALTHY]
+HEALTHY = {"candidate": (260, 0, 0)}
+IN_CANARY = [HEALTHY, HEALTHY]
 
 
 def test_a_healthy_candidate_goes_through_every_step_to_promoting():
-    states = [after(*[HEALTHY] * n).name for n in range(6)]
-    assert states == ["Shadow", "Shadow", "Canary 5 %", "Canary 50 %", "Canary 100 %", "Promoting"]
+    states = [after(*[HEALTHY] * n).name for n in range(5)]
+    assert states == ["Shadow", "Canary 5 %", "Canary 50 %", "Canary 100 %", "Promoting"]
 
 
 def test_shadow_mirrors_and_carries_no_live_traffic():
     assert desired(after()) == Desired(weight=0, shadow=True, candidate=True)
 
 
-def test_without_shadow_requests_the_first_step_comes_first():
-    assert after(plan=replace(PLAN, shadow_requests=0)).name == "Canary 5 %"
+def test_without_a_shadow_the_first_step_comes_first():
+    assert after(plan=replace(PLAN, shadow=None)).name == "Canary 5 %"
+
+
+def test_a_step_takes_its_own_answers_pairs_and_time():
+    few = {"candidate": (49, 0, 0)}
+    assert "1 of the candidate's own answers are missing" in after(HEALTHY, few).judgement.reason
+    assert "paired answers are missing" in after({**HEALTHY, "pairs": (0, 0)}).judgement.reason
+    patient = replace(PLAN, shadow=Step(0, 100, min_seconds=10.0))
+    assert "least time" in after(HEALTHY, plan=patient).judgement.reason
 
 
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"candidate": (60, 20, 0)}, "fails more often"),
-        ({"pairs": (25, 25)}, "candidate and champion differ"),
+        ({"candidate": (60, 20, 0)}, "fails more often|failures in a row"),
+        ({"pairs": (40, 40)}, "candidate and champion differ"),
+        ({"pairs": (0, 0), "broken": 5}, "probes in a row|breaks more probes"),
     ],
 )
 def test_a_proven_fault_turns_back(more, reason):
-    rollout = after(*ENOUGH_SHADOW, more)
+    rollout = after(*IN_CANARY, more)
     assert (rollout.state, desired(rollout)) == (State.ROLLING_BACK, Desired(candidate=False))
-    assert reason in rollout.judgement.reason
+    assert any(part in rollout.judgement.reason for part in reason.split("|")), rollout.judgement.reason
     assert confirm(rollout).state is State.ROLLED_BACK
 
 
 def test_a_candidate_that_turns_slow_after_it_was_good_turns_back():
     slow = {"candidate": (20, 0, 20), "seconds": 0.25}
-    rollout = after(*ENOUGH_SHADOW, *[{"candidate": (5, 0, 0), "seconds": 0.25}] * 9, *[slow] * 4)
+    rollout = after(*IN_CANARY, *[slow] * 4)
     assert rollout.state is State.ROLLING_BACK
     assert "slow" in rollout.judgement.reason
 
 
 def test_a_stall_of_both_arms_is_not_the_candidates_fault():
     stalled = {"candidate": (20, 0, 20), "champion": (200, 0, 200), "seconds": 0.25}
-    assert after(*ENOUGH_SHADOW, *[stalled] * 6).state in (State.CANARY, State.PROMOTING)
+    assert after(*IN_CANARY, *[stalled] * 6).state in (State.CANARY, State.PROMOTING)
+
+
+def test_nobody_is_slow_where_the_champion_answers_nothing():
+    alone = {"candidate": (20, 0, 20), "champion": (0, 0, 0), "seconds": 0.25}
+    assert after(*IN_CANARY, *[alone] * 6).state is State.CANARY
 
 
 def test_a_dead_candidate_is_never_promoted_although_no_client_saw_a_failure():
     # Masking: its count stands still, so its failure share is 0 of 0.
-    dead = {"candidate": (0, 0, 0), "pairs": (0, 0), "seconds": 4.0}
-    rollout = after(*ENOUGH_SHADOW, dead, dead, dead)
+    dead = {"candidate": (0, 0, 0), "pairs": (0, 0), "seconds": 21.0}
+    rollout = after(*IN_CANARY, dead, dead, dead)
     assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.INCONCLUSIVE)
     assert "50 of the candidate's own answers are missing" in rollout.judgement.reason
+
+
+def test_a_candidate_that_is_routed_to_and_does_not_answer_is_masked():
+    begun = after(*IN_CANARY)
+    now = replace(grown(begun.last, weight=50), live=begun.last.live, routed=begun.last.routed + 400)
+    assert "answered 0 of 400 live requests" in look(begun, now).judgement.reason
+
+
+def test_counters_read_a_moment_apart_are_no_wrong_split():
+    # 1,200 requests a second at weight 100 %: 90 ms apart are 108 requests.
+    begun = after(*[HEALTHY] * 3)
+    more = grown(begun.last, weight=100, candidate=(1200, 0, 0))
+    assert look(begun, replace(more, routed=more.routed - 108)).state is not State.ROLLING_BACK
 
 
 @pytest.mark.parametrize(
@@ -108,69 +155,156 @@ def test_a_dead_candidate_is_never_promoted_although_no_client_saw_a_failure():
     [({"candidate_alive": False}, "server is gone"), ({"ejections": 1}, "was ejected")],
 )
 def test_hard_limits_turn_back_at_once(change, reason):
-    begun = after(*ENOUGH_SHADOW)
-    rollout = look(begun, replace(grown(begun.last), **change))
+    begun = after(*IN_CANARY)
+    rollout = look(begun, replace(grown(begun.last, weight=50), **change))
     assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.ROLLED_BACK)
     assert reason in rollout.judgement.reason
 
 
-def test_five_failures_in_a_row_turn_back_without_waiting_for_the_test():
-    plan = replace(PLAN, limits=replace(PLAN.limits, alpha=1e-9))
-    rollout = after(*ENOUGH_SHADOW, {"candidate": (3, 3, 0)}, {"candidate": (2, 2, 0)}, plan=plan)
-    assert "5 candidate failures in a row" in rollout.judgement.reason
+def test_an_ejection_while_the_champion_fails_too_is_no_verdict():
+    begun = after(*IN_CANARY)
+    now = grown(begun.last, weight=50, candidate=(60, 12, 0), champion=(200, 40, 0))
+    rollout = look(begun, replace(now, ejections=1))
+    assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.INCONCLUSIVE)
 
 
 def test_without_a_champion_failures_of_both_arms_are_not_excused():
-    shared = {"candidate": (60, 2, 0), "champion": (200, 6, 0)}
-    plan = replace(PLAN, limits=replace(PLAN.limits, probation=True))
-    assert after(*ENOUGH_SHADOW, shared).name == "Canary 50 %"
-    assert after(*ENOUGH_SHADOW, shared, plan=plan).name == "Canary 5 %"
+    shared = {"candidate": (260, 8, 0), "champion": (200, 6, 0)}
+    probation = replace(PLAN, limits=replace(LIMITS, probation=True))
+    assert after(HEALTHY, shared).name == "Canary 50 %"
+    assert after(HEALTHY, shared, plan=probation).name == "Canary 5 %"
 
 
 def test_a_champion_that_dies_leaves_no_verdict_on_the_candidate():
-    begun = after(*ENOUGH_SHADOW)
-    rollout = look(begun, replace(grown(begun.last), champion_alive=False))
+    begun = after(*IN_CANARY)
+    rollout = look(begun, replace(grown(begun.last, weight=50), champion_alive=False))
     assert confirm(rollout).state is State.INCONCLUSIVE
+
+
+def test_a_plan_that_holds_keeps_the_weight_without_its_champion():
+    plan = replace(PLAN, limits=replace(LIMITS, hold_without_champion=True))
+    begun = after(*IN_CANARY, plan=plan)
+    assert look(begun, replace(grown(begun.last, weight=50), champion_alive=False)).name == "Canary 50 %"
+
+
+def test_looks_that_see_nothing_end_without_a_verdict():
+    begun = after(*IN_CANARY)
+    rollout = begun
+    for seconds in range(1, 7):
+        rollout = look(rollout, Blind(begun.at + seconds, "connection refused"))
+    assert confirm(rollout).state is State.INCONCLUSIVE
+    assert "nothing seen for" in rollout.judgement.reason
+    assert "connection refused" in rollout.judgement.reason
+
+
+def test_a_router_with_another_weight_is_not_what_was_asked_for():
+    begun = after(*IN_CANARY)
+    rollout = look(begun, replace(grown(begun.last, weight=50), weight=0))
+    assert (rollout.name, rollout.total) == (begun.name, begun.total)
+    assert "wanted is 50 %" in rollout.judgement.reason
+
+
+def test_counters_that_went_back_add_nothing():
+    begun = after(*IN_CANARY)
+    anew = grown(Snapshot(edges_ms=EDGES, at=begun.at), weight=50)
+    rollout = look(begun, anew)
+    assert rollout.total == begun.total
+    assert look(rollout, grown(anew, weight=50)).total.candidate.answered == begun.total.candidate.answered + 60
+
+
+def test_what_happened_in_a_gap_is_missing_data():
+    begun = resume(after(*IN_CANARY))
+    now = grown(grown(Snapshot(), weight=50, candidate=(900, 900, 0)), weight=50)
+    rollout = look(begun, now)
+    assert (rollout.name, rollout.total) == (begun.name, begun.total)
+
+
+def test_the_last_step_waits_for_an_approval_and_not_for_ever():
+    plan = replace(PLAN, approval=True, approval_seconds=100.0)
+    waiting = after(*[HEALTHY] * 5, plan=plan)
+    assert "waiting for an approval" in waiting.judgement.reason
+    assert look(approve(waiting), grown(waiting.last, weight=100, **HEALTHY)).state is State.PROMOTING
+    late = look(waiting, grown(waiting.last, weight=100, seconds=200.0, **HEALTHY))
+    assert confirm(late).state is State.INCONCLUSIVE
+
+
+def test_an_approval_is_no_proof():
+    assert approve(after(*IN_CANARY)).state is State.CANARY
 
 
 def test_an_abort_is_not_a_verdict_on_the_candidate():
     assert confirm(abort(after(HEALTHY), "told to stop")).state is State.INCONCLUSIVE
 
 
-def test_a_promotion_that_has_begun_is_finished():
-    promoting = after(*[HEALTHY] * 5)
-    assert abort(promoting, "told to stop") == promoting
+def test_a_promotion_under_way_is_taken_back_by_an_abort():
+    promoting = after(*[HEALTHY] * 4)
+    assert promoting.state is State.PROMOTING
     assert confirm(promoting).state is State.PROMOTED
+    assert confirm(abort(promoting, "told to stop")).state is State.INCONCLUSIVE
 
 
-counts = st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(0, 80)).map(
+counts = st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 80)).map(
+    lambda c: (c[0], min(c[1], c[0]), min(c[2], c[0]))
+)
+gross = st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(0, 80)).map(
     lambda c: (c[0], min(c[1], c[0]), min(c[2], c[0]))
 )
 
 
 class AnyRollout(RuleBasedStateMachine):
-    """Counters that grow anyhow, confirmations and aborts at any time."""
+    """Counters that grow anyhow, blind looks, gaps, wishes and confirmations at any time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = Snapshot()
+        self.now = Snapshot(edges_ms=EDGES)
         self.rollout = begin(PLAN)
         self.weights: list[int] = []
-        self.live_at_entry = 0
 
     @rule()
     def starts(self) -> None:
-        self.rollout = start(self.rollout, self.now)
+        self.rollout = start(self.rollout)
 
-    @rule(candidate=counts, champion=counts, pairs=st.integers(0, 30), wrong=st.integers(0, 30), dead=st.booleans())
-    def looks(self, candidate, champion, pairs, wrong, dead) -> None:
-        self.now = grown(self.now, candidate=candidate, champion=champion, pairs=(pairs, min(wrong, pairs)))
-        self.now = replace(self.now, candidate_alive=self.now.candidate_alive and not dead)
+    @rule(candidate=counts, champion=counts, pairs=st.integers(0, 60), wrong=st.integers(0, 3))
+    def looks(self, candidate, champion, pairs, wrong) -> None:
+        self._look(grown(self.now, weight=self._weight, candidate=candidate, champion=champion, pairs=(pairs, wrong)))
+
+    @rule(n=st.integers(100, 400))
+    def sees_a_healthy_one(self, n) -> None:
+        self._look(grown(self.now, weight=self._weight, candidate=(n, 0, 0), champion=(n, 0, 0)))
+
+    @rule(candidate=gross, champion=gross, dead=st.booleans(), gone=st.booleans(), ejected=st.integers(0, 1))
+    def sees_trouble(self, candidate, champion, dead, gone, ejected) -> None:
+        now = grown(self.now, weight=self._weight, candidate=candidate, champion=champion)
+        alive = {"candidate_alive": not dead, "champion_alive": not gone}
+        self._look(replace(now, ejections=now.ejections + ejected, **alive))
+
+    @rule(seconds=st.floats(0.1, 10.0))
+    def sees_nothing(self, seconds) -> None:
         before = self.rollout
-        self.rollout = look(before, self.now)
-        if self.rollout.state is State.PROMOTING and before.state is State.CANARY:
-            assert self.now.live - before.entry.live >= PLAN.step_requests
-            assert self.now.candidate_alive
+        self.now = replace(self.now, at=self.now.at + seconds)
+        self.rollout = look(before, Blind(self.now.at, "connection refused"))
+        stayed = (self.rollout.state, self.rollout.step) == (before.state, before.step)
+        assert stayed or self.rollout.state is State.ROLLING_BACK
+
+    @rule()
+    def comes_back_after_a_gap(self) -> None:
+        self.rollout = resume(self.rollout)
+
+    def _look(self, now: Snapshot) -> None:
+        before, self.now = self.rollout, now
+        self.rollout = look(before, now)
+        if self.rollout.state is State.PROMOTING and before.state is not State.PROMOTING:
+            last = PLAN.steps[-1]
+            assert (before.state, before.step) == (State.CANARY, len(PLAN.steps) - 1)
+            assert self.rollout.judgement.outcome is Outcome.ENOUGH
+            assert self.rollout.judgement.evidence["error_bound"] < LIMITS.margin
+            assert before.last is not None
+            assert before.here.live + now.live - before.last.live >= last.requests
+            assert now.candidate_alive
+
+    @property
+    def _weight(self) -> int:
+        return desired(self.rollout).weight
 
     @rule()
     def confirms(self) -> None:
@@ -183,16 +317,33 @@ class AnyRollout(RuleBasedStateMachine):
     @rule()
     def terminal_stays_terminal(self) -> None:
         ended = self.rollout
-        assert start(ended, self.now) == look(ended, self.now) == abort(ended, "no") == confirm(ended) == ended
+        same = (start(ended), look(ended, self.now), abort(ended, "no"), refuse(ended, "no"), approve(ended))
+        assert all(one == ended for one in (*same, confirm(ended), look(ended, Blind(0.0, "no"))))
 
     @rule()
     def aborts(self) -> None:
+        was = self.rollout.state
         self.rollout = abort(self.rollout, "told to stop")
+        if was not in TERMINAL:
+            assert self.rollout.state is State.ROLLING_BACK
+            assert was is State.ROLLING_BACK or self.rollout.ending is State.INCONCLUSIVE
+
+    @rule()
+    def refuses(self) -> None:
+        was = self.rollout.state
+        self.rollout = refuse(self.rollout, "the decision has expired")
+        if was not in TERMINAL and was is not State.ROLLING_BACK:
+            assert (self.rollout.state, self.rollout.ending) == (State.ROLLING_BACK, State.ROLLED_BACK)
+
+    @rule()
+    def approves(self) -> None:
+        was = self.rollout.state
+        self.rollout = approve(self.rollout)
+        assert self.rollout.state is was
 
     @invariant()
     def weight_grows_step_by_step_or_is_zero(self) -> None:
-        weight = desired(self.rollout).weight
-        allowed = (0, *PLAN.steps)
+        weight, allowed = self._weight, (0, *(step.weight for step in PLAN.steps))
         assert weight in allowed
         if self.weights and weight > self.weights[-1]:
             assert allowed.index(weight) == allowed.index(self.weights[-1]) + 1
@@ -200,8 +351,19 @@ class AnyRollout(RuleBasedStateMachine):
 
     @invariant()
     def going_back_means_weight_zero_and_no_candidate(self) -> None:
-        if self.rollout.state in (State.ROLLING_BACK, State.ROLLED_BACK, State.INCONCLUSIVE):
+        if self.rollout.state in BACK:
             assert desired(self.rollout) == Desired(weight=0, shadow=False, candidate=False)
+        else:
+            assert desired(self.rollout).shadow is (self.rollout.state is State.SHADOW)
+
+    @invariant()
+    def only_watched_states_are_judged(self) -> None:
+        if self.rollout.state not in WATCHED:
+            assert look(self.rollout, self.now) == self.rollout
+
+    @invariant()
+    def it_survives_being_written_and_read(self) -> None:
+        assert restore(dump(self.rollout), PLAN) == self.rollout
 
 
 TestAnyRollout = AnyRollout.TestCase

@@ -27,6 +27,7 @@ from holdfast.serving.rollout.drivers.envoy_config import (
     STABLE_PROBE,
     Json,
     Layout,
+    Timeouts,
     bootstrap,
     clusters,
     edges_ms,
@@ -41,8 +42,11 @@ _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
 _NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
 _STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
+_ENDPOINT = r"endpoint\..*\.rq_(success|error)$"
+# One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
 _QUERY = (
-    f"/stats?format=json&histogram_buckets=cumulative&filter=^cluster\\.{_NAMES}\\.(outlier_detection\\.)?({_STATS})"
+    "/stats?format=json&histogram_buckets=cumulative"
+    f"&filter=^cluster\\.{_NAMES}\\.((outlier_detection\\.)?({_STATS})|{_ENDPOINT})"
 )
 
 
@@ -66,6 +70,8 @@ class Envoy:
     version: int = 0
     desired: Desired = Desired()
     last: Snapshot = field(default_factory=Snapshot)
+    forgetting: asyncio.TimerHandle | None = None
+    """When the clusters of a removed candidate go."""
 
     @classmethod
     def prepare(cls, folder: Path, arms: Arms, slow_ms: float) -> Self:
@@ -96,6 +102,8 @@ class Envoy:
 
     async def close(self) -> None:
         """Ends the admin connection; the process is not touched."""
+        if self.forgetting is not None:
+            self.forgetting.cancel()
         await self.admin.close()
 
     async def live(self) -> bool:
@@ -124,9 +132,16 @@ class Envoy:
             await self._write_routes(wanted)
 
     async def remove_candidate(self) -> None:
-        """No route leads to the candidate any more, then its clusters go."""
-        if self.desired.candidate:
-            await self._write_routes(Desired(candidate=False))
+        """No route leads to the candidate any more; its clusters go when what is under way has its answer.
+
+        A request that waits for a candidate that hangs is tried again at stable, through the cluster of both.
+        """
+        if not self.desired.candidate:
+            return
+        await self._write_routes(Desired(candidate=False))
+        self.forgetting = asyncio.get_running_loop().call_later(Timeouts().request + 1, self._forget)
+
+    def _forget(self) -> None:
         _write(self.layout.clusters, clusters({STABLE: self.arms.ports[STABLE]}, self.version))
 
     async def observe(self) -> Snapshot:
@@ -136,9 +151,9 @@ class Envoy:
             RolloutError: Envoy does not answer.
         """
         stats = _stats(json.loads(await self._get(_QUERY)))
-        endpoints = _endpoints(json.loads(await self._get("/clusters?format=json")))
+        endpoints = _endpoints(stats)
         alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
-        if CANDIDATE not in endpoints:
+        if not self.desired.candidate or CANDIDATE not in endpoints:
             champion = self._champion(stats, endpoints)
             self.last = replace(
                 self.last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE], weight=0
@@ -258,10 +273,11 @@ def _edge(milliseconds: float) -> str:
     return f"{float(milliseconds):g}"
 
 
-def _endpoints(answer: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _endpoints(stats: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Cluster -> counters of its one endpoint."""
-    return {
-        cluster["name"]: {stat["name"]: int(stat.get("value", 0)) for stat in cluster["host_statuses"][0]["stats"]}
-        for cluster in answer["cluster_statuses"]
-        if cluster.get("host_statuses") and cluster["name"] in (STABLE, STABLE_PROBE, CANDIDATE)
-    }
+    found: dict[str, dict[str, int]] = {}
+    for name, value in stats.items():
+        cluster, _, rest = name.partition(".endpoint.")
+        if rest and cluster in (STABLE, STABLE_PROBE, CANDIDATE):
+            found.setdefault(cluster, {})[rest.rpartition(".")[2]] = value
+    return found

@@ -47,6 +47,8 @@ SPLIT_SIGMAS = 6.0
 """Standard deviations; the comparison is made at every look, so the usual 3 would cry wolf."""
 SPLIT_SLACK = 16
 """Requests under way at a look stand in one counter and not yet in the other."""
+SPLIT_SECONDS = 0.1
+"""So far apart the two counters may have been read."""
 
 
 class Outcome(Enum):
@@ -308,7 +310,8 @@ def _wrong_split(look: Look) -> str | None:
     if not look.weight or n < SPLIT_ROUTED:
         return None
     off = look.here.live - n * share
-    if abs(off) <= SPLIT_SIGMAS * math.sqrt(n * share * (1 - share)) + SPLIT_SLACK:
+    slack = SPLIT_SLACK + SPLIT_SECONDS * share * n / max(look.here.seconds, SPLIT_SECONDS)
+    if abs(off) <= SPLIT_SIGMAS * math.sqrt(n * share * (1 - share)) + slack:
         return None
     return f"the candidate answered {look.here.live} of {n} live requests at weight {look.weight} %"
 

@@ -141,7 +141,8 @@ class Site:
         async with self.turn:
             self._admit(asked)
             self.kept = False
-            await self.driver.remove_candidate()
+            if self.staged.children["envoy"].alive:  # without a router nothing leads to the candidate
+                await self.driver.remove_candidate()
         return {}
 
     async def _promote(self, asked: Mapping[str, Any]) -> dict[str, object]:

@@ -1,0 +1,236 @@
+"""One live scene: a site with Envoy and two servers, clients outside of it, and drivers that come and go.
+
+The clients are `holdfast replay` processes that nobody kills; every answer is counted. Everything listens on loopback
+and is gone at the end, which is checked.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.artifacts.folder import Ref
+from holdfast.errors import RolloutError
+from holdfast.processes import dying_with_us
+from holdfast.serving.predictor.settings import Served
+from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.serving.rollout.judge.counters import Snapshot
+from holdfast.serving.rollout.site import launch
+from holdfast.serving.rollout.site.site import Spec
+from holdfast.serving.rollout.tally import Tally, read_tally
+from holdfast.workload import RolloutPlan
+
+WAIT_SECONDS = 90.0
+LAST = 10**6
+"""The fence of whoever ends a site."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a site serves, and how much is sent to it."""
+
+    stable: Served
+    candidate: Served
+    rows: Path
+    fast: bool = True
+    """Upstreams without a model."""
+    rate: float = 1500.0
+    clients: int = 16
+    ttl: float = 3.0
+    linger: float = 30.0
+    config: RolloutPlan = RolloutPlan(shadow_requests=400, steps=(10, 50, 100), step_requests=400)
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """What the site is told."""
+        return Spec(self.stable, self.candidate, self.config.latency_limit_ms, self.ttl, self.linger).to_json()
+
+
+def fast(rows: Path, fault: str | None = None, **more: Any) -> Kind:
+    """Two servers without a model; `fault` is KIND@N of `benchmarks.faults.upstream`."""
+    nothing = Ref(Path("/nothing"))
+    return Kind(Served("digits", 1, nothing, nothing), Served("digits", 2, nothing, nothing, fault), rows, **more)
+
+
+@dataclass
+class Scene:
+    """What runs."""
+
+    folder: Path
+    kind: Kind
+    site: launch.Running
+    replay: "subprocess.Popen[bytes]"
+    drivers: "list[subprocess.Popen[str]]" = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """What did not hold."""
+
+    def drive(self, state: Path | None = None) -> "subprocess.Popen[str]":
+        """Starts a driver."""
+        command = [sys.executable, "-m", "benchmarks.faults.driver", str(state or self.folder), str(self.site.socket)]
+        process = subprocess.Popen(
+            [*command, self.kind.config.model_dump_json()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=dying_with_us(signal.SIGKILL),
+        )
+        self.drivers.append(process)
+        return process
+
+    def end_of(self, driver: "subprocess.Popen[str]", seconds: float = WAIT_SECONDS) -> Mapping[str, Any]:
+        """What a driver came to; without `state` when it gave up."""
+        try:
+            out, said = driver.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            out, said = driver.communicate()
+            self.wrong.append(f"stuck: a driver did not end within {seconds:g} s")
+        return json.loads(out) if out.strip() else {"error": said.strip(), "code": driver.returncode}
+
+    def acts(self, what: str | None = None) -> list[Mapping[str, Any]]:
+        """What drivers noted."""
+        path = self.folder / "acts.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [act for act in found if what in (None, act["what"])]
+
+    def until(self, ready: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> bool:
+        """Waits; notes when it did not come."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                self.wrong.append(f"stuck: {what} did not come within {seconds:g} s")
+                return False
+            time.sleep(0.01)
+        return True
+
+    def entered(self, name: str) -> Callable[[], bool]:
+        """Whether a state was entered, by its name's beginning."""
+        return lambda: any(act["about"].partition("-> ")[2].startswith(name) for act in self.acts())
+
+    def ask(self) -> LocalDriver:
+        """Speaks to the site without being a driver: with the fence that the site has."""
+        teller = LocalDriver(self.site.socket, 0)
+        fence = int(teller.ask("hello")["fence"])
+        teller.close()
+        return LocalDriver(self.site.socket, fence)
+
+    def look(self) -> Snapshot:
+        """The counters now."""
+        driver = self.ask()
+        try:
+            return driver.observe()
+        finally:
+            driver.close()
+
+    def tally(self) -> Tally:
+        """The clients' counts."""
+        return read_tally(self.folder / "tally.json")
+
+    def wants_weight(self, weight: int) -> None:
+        """Holds the router to its weight; at 0 the candidate gets nothing any more while clients go on."""
+        before = self.look()
+        if before.weight != weight:
+            self.wrong.append(f"expected weight {weight}, found {before.weight}")
+        if weight == 0:
+            time.sleep(0.4)
+            after = self.look()
+            if after.live != before.live or after.champion.answered <= before.champion.answered:
+                self.wrong.append(f"at weight 0 the candidate answered {after.live - before.live} live requests")
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a scene."""
+
+    name: str
+    wrong: tuple[str, ...]
+    sent: int
+    lost: int
+    """Client requests without a whole answer, those apart in which the candidate itself answered in a wrong shape."""
+    broken: int
+    first: str | None
+    """The first failure."""
+    seconds_to_zero: float | None
+    real: bool
+    """Sent to MLServer with a real model."""
+    end: str
+    excused: bool
+    """The champion or the router itself was killed: nothing is left that could answer."""
+
+
+@contextmanager
+def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
+    """Site and clients; both are gone afterwards."""
+    folder.mkdir(parents=True)
+    site = _start(folder, kind)
+    scene = Scene(folder, kind, site, _send(folder, kind, site.url))
+    try:
+        scene.until((folder / "tally.json").exists, "the clients' first counts")
+        yield scene
+    finally:
+        for driver in scene.drivers:
+            if driver.poll() is None:
+                driver.kill()
+                driver.communicate()
+        scene.replay.terminate()
+        scene.replay.wait(30)
+        launch.end(site, LocalDriver(site.socket, LAST))
+        left = [pid for pid in (site.pid, *site.pids.values()) if _runs(pid)]
+        if left or site.socket.parent.exists():
+            scene.wrong.append(f"left behind: processes {left}, folder {site.socket.parent.exists()}")
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _start(folder: Path, kind: Kind) -> launch.Running:
+    if not kind.fast:
+        return launch.attach(folder, kind.spec, lambda: None)
+    (folder / launch.SPEC).write_text(json.dumps(kind.spec))
+    with (folder / launch.LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.faults.site", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=dying_with_us(signal.SIGTERM),
+        )
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (about := launch._about(folder)) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RolloutError(f"site: expected to start, found {(folder / launch.LOG).read_text()[-500:]}")
+        time.sleep(0.02)
+    return launch._read(about, process)
+
+
+def _send(folder: Path, kind: Kind, url: str) -> "subprocess.Popen[bytes]":
+    given = {"url": url, "rows": kind.rows, "classes": 10, "rate": kind.rate, "clients": kind.clients, "warm": 20}
+    share = 0.1 if not kind.fast else 0.02
+    words = [f"--{name}={value}" for name, value in {**given, "tally": folder / "tally.json"}.items()]
+    with (folder / "replay.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "holdfast", "replay", *words, f"--probe-share={share}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=dying_with_us(signal.SIGTERM),
+        )
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Sends a signal; nobody there is no error."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,54 @@
+"""`python -m benchmarks.faults.site STATE`: the real site (fence, watchdog, Envoy) in front of fast upstreams."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from holdfast.serving.predictor.settings import LOOPBACK, Served
+from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
+from holdfast.serving.rollout.site import site
+from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.site.servers import Stage
+
+UPSTREAM = Path(__file__).with_name("upstream.py")
+
+
+@asynccontextmanager
+async def stage(folder: Path, *, stable: Served, candidate: Served, slow_ms: float) -> AsyncIterator[Stage]:
+    """As `holdfast.serving.rollout.site.servers.stage`, with servers that hold no model."""
+    with children() as started, reserved_ports(2) as ports:
+        servers = {}
+        for arm, served, port in ((STABLE, stable, ports[0]), (CANDIDATE, candidate, ports[1])):
+            words = [str(port), str(served.version), *([served.game_day] if served.game_day else [])]
+            servers[arm] = start(arm, [sys.executable, str(UPSTREAM), *words], folder)
+            started.append(servers[arm])
+        for arm, port in ((STABLE, ports[0]), (CANDIDATE, ports[1])):
+            await wait_ready(servers[arm], lambda port=port: _listens(port))
+        arms = Arms({STABLE: ports[0], CANDIDATE: ports[1]}, lambda arm: servers[arm].alive)
+        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms)
+        try:
+            router = start("envoy", envoy.command, folder)
+            started.append(router)
+            await wait_ready(router, envoy.live, 20.0)
+            url = f"{listener_address(await envoy.port())}/v2/models/{stable.name}/infer"
+            yield Stage(envoy, url, {**servers, "envoy": router})
+        finally:
+            await envoy.close()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+if __name__ == "__main__":
+    site.stage = stage  # type: ignore[attr-defined]
+    site._side = lambda served: served  # type: ignore[assignment, return-value]
+    sys.exit(asyncio.run(site.run(Path(sys.argv[1]))))
