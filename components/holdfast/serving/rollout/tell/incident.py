@@ -20,8 +20,9 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color:var(--ink);background:var(--page)}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}"
     "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.35rem .8rem .35rem 0;"
-    "text-align:left;vertical-align:top;overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}"
+    "text-align:left;vertical-align:top}td:last-child{overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}"
     "td:first-child,th{white-space:nowrap}td:first-child{width:1%;padding-right:2rem}"
+    "@media(max-width:40rem){td:first-child{white-space:normal;padding-right:.8rem}}"
     ".why{border-left:4px solid var(--alarm);background:var(--box);"
     "padding:.6rem .9rem}tr.over td{color:var(--alarm);font-weight:600}code,pre{font:13px/1.45 ui-monospace,monospace}"
     "pre{background:var(--box);padding:1rem;overflow:auto;max-height:30rem}" + STYLE

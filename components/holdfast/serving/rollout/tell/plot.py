@@ -120,7 +120,7 @@ def _curve(panel: _Panel, name: str, points: Points) -> str:
 
 
 def _legend(panel: _Panel, names: Sequence[str]) -> str:
-    drawn, x = [], WIDTH - RIGHT - 340
+    drawn, x = [], WIDTH - RIGHT - 370
     for name in names:
         y = panel.top - 12
         drawn.append(f'<path class="curve {name}" d="M{x} {y}h26"/>' + _text(x + 32, y + 4, LEGEND[name], "start"))
