@@ -485,7 +485,12 @@ def _evicted(seed: int) -> Ended:
         found.counters = replace(seen, candidate=empty.candidate, live=0, mirrored=0)
 
     world.at(at + away, anew)
-    return played(world, Wanted(TERMINAL))
+    answered: list[int] = []
+    world.at(at, lambda w: answered.append(w.truth.seen[0]))
+    ended = carry(world)
+    if ended is not None and answered and ended.total.candidate.answered < answered[0]:
+        world.violations.append(f"{ended.total.candidate.answered} answers counted, {answered[0]} before the move")
+    return examine(world, ended, Wanted(TERMINAL))
 
 
 def f14(runs: int) -> Iterator[Run]:

@@ -42,10 +42,12 @@ class Raced:
 
 
 @contextmanager
-def swapping(model: Path, evil: Path) -> Iterator[None]:
-    """A process that keeps swapping the weights of `model` for those of `evil` and back."""
+def swapping(model: Path, good: Path, evil: Path) -> Iterator[None]:
+    """A process that keeps swapping the weights of `model`, which are those of `good`, for those of `evil` and back."""
+    files = [model / WEIGHTS, good / "model" / WEIGHTS, evil / "model" / WEIGHTS]
+    shutil.copyfile(files[1], files[0])
     writer = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("swap.py")), str(model / WEIGHTS), str(evil / "model" / WEIGHTS)],
+        [sys.executable, str(Path(__file__).with_name("swap.py")), *(str(file) for file in files)],
         preexec_fn=dying_with_us(signal.SIGKILL),
     )
     try:
@@ -75,7 +77,7 @@ def _race_loads(candidate: Path, evil: Path, folder: Path, races: int, how: str)
         rows = arrays["x"][:50]
     right = load_predictor(model, decision).answer(rows)
     served = refused = unverified = 0
-    with swapping(model.folder, evil):
+    with swapping(model.folder, candidate, evil):
         while served + refused < races:
             try:
                 found = loading(model, decision).answer(rows)
@@ -119,7 +121,7 @@ def race_servers(bundles: Bundles, folder: Path, races: int) -> Raced:
     request, right = _question(bundles, folder)
     served = refused = unverified = 0
     for number in range(races):
-        with swapping(model.folder, bundles.evil):
+        with swapping(model.folder, bundles.candidate, bundles.evil):
             found = _started(model, decision, folder / f"server-{number}", request)
         refused += found is None
         served += found is not None

@@ -29,6 +29,8 @@ from holdfast.serving.rollout.tally import Tally, read_tally
 from holdfast.workload import RolloutPlan
 
 WAIT_SECONDS = 90.0
+GONE_SECONDS = 5.0
+"""How long the kernel may need to end the servers of a site that was killed."""
 LAST = 10**6
 """The fence of whoever ends a site."""
 
@@ -185,7 +187,9 @@ def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
         scene.replay.terminate()
         scene.replay.wait(30)
         launch.end(site, LocalDriver(site.socket, LAST))
-        left = [pid for pid in (site.pid, *site.pids.values()) if _runs(pid)]
+        deadline = time.monotonic() + GONE_SECONDS
+        while (left := [p for p in (site.pid, *site.pids.values()) if _runs(p)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if left or site.socket.parent.exists():
             scene.wrong.append(f"left behind: processes {left}, folder {site.socket.parent.exists()}")
 

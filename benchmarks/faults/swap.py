@@ -1,4 +1,4 @@
-"""`python swap.py FILE OTHER`: swaps the bytes of FILE for those of OTHER and back until it is killed."""
+"""`python swap.py FILE GOOD EVIL`: gives FILE the bytes of EVIL, those of GOOD, and so on until it is killed."""
 
 import random
 import sys
@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 
-def swap(path: Path, other: Path) -> None:
+def swap(path: Path, right: Path, wrong: Path) -> None:
     """Never returns."""
-    good, evil = path.read_bytes(), other.read_bytes()
+    good, evil = right.read_bytes(), wrong.read_bytes()
     beside = path.with_name(".swapped")
     chance = random.Random(0)
     while True:
@@ -30,4 +30,4 @@ def swap(path: Path, other: Path) -> None:
 
 
 if __name__ == "__main__":
-    swap(Path(sys.argv[1]), Path(sys.argv[2]))
+    swap(*(Path(word) for word in sys.argv[1:4]))
