@@ -271,7 +271,7 @@ class RolloutPlan(Section):
     """Mirrored requests before the first live one."""
     steps: tuple[int | RolloutStep, ...] = Field((5, 25, 50, 100), min_length=1, max_length=20)
     """Percent of live traffic on the candidate; or `{weight: 5, requests: 500, min_seconds: 60, max_seconds: 600}`."""
-    step_requests: int = Field(100, gt=0)
+    step_requests: int = Field(60, gt=0)
     """Live answers that the candidate must give at each step before the next."""
     min_step_seconds: float = Field(0.0, ge=0)
     """A step takes at least so long."""

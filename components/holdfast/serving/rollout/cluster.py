@@ -99,6 +99,7 @@ class Place:
         return cls(target, reach(target))
 
 
+@errands.office()
 def rollout_on(
     place: Place,
     out: Path,

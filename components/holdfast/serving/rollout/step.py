@@ -54,6 +54,7 @@ LINGER_SECONDS = 15.0
 """How long the servers of a rollout wait for another driver when theirs is gone."""
 
 
+@errands.office()
 def rollout(
     name: str,
     out: Path,

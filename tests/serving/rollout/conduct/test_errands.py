@@ -131,3 +131,17 @@ def test_a_file_that_only_looks_like_a_note_is_left_alone(tmp_path):
     stray.write_text("{}")
     errands.hand_in(tmp_path)
     assert stray.exists()
+
+
+def test_one_child_does_all_errands_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
+    with errands.office():
+        assert errands.history(tracking, "tiny").notes == ()
+        (first,) = no_child_left()
+        assert errands.history(tracking, "tiny").champion is None
+        assert no_child_left() == [first]
+        child = errands._offices[0].child
+        child.kill()
+        child.wait()
+        assert errands.history(tracking, "tiny").notes == ()
+        assert len(no_child_left()) == 1
+    assert no_child_left() == []

@@ -1,19 +1,22 @@
-"""What needs MLflow, done by short-lived child processes: the controller itself stays small and quick.
+"""What needs MLflow, done by a child process: the controller itself stays small and quick.
 
-python -m holdfast.serving.rollout.conduct.errands fetch TRACKING NAME VERSION FOLDER
-python -m holdfast.serving.rollout.conduct.errands promote TRACKING NAME VERSION
-python -m holdfast.serving.rollout.conduct.errands note FOLDER
-python -m holdfast.serving.rollout.conduct.errands history TRACKING NAME
+`python -m holdfast.serving.rollout.conduct.errands` reads one errand per line, a JSON list of texts: `fetch` TRACKING
+NAME VERSION FOLDER, `promote` TRACKING NAME VERSION, `note` FOLDER, `history` TRACKING NAME; it answers with one line.
 """
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from holdfast import errors
 from holdfast.artifacts.folder import replace_file
@@ -29,6 +32,8 @@ CANDIDATE, CHAMPION, FETCHED = "candidate-bundle", "champion-bundle", "fetched.j
 SECONDS = 300.0
 _WAITING = ".*.rollout-note-*.json"
 _MAX_NOTE = 2**15
+_MAX_ANSWER = 2**24
+_LAST_WORDS = 2000
 _KINDS: dict[str, type[HoldfastError]] = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HoldfastError)
 }
@@ -107,23 +112,88 @@ def history(tracking: str, name: str) -> Ledger:
     Raises:
         RegistryError: MLflow cannot be reached.
     """
-    found = json.loads(_run(["history", tracking, name]).splitlines()[-1])
+    found = json.loads(_run(["history", tracking, name]))
     return Ledger(tuple(parse(json.dumps(note)) for note in found["notes"]), found["champion"])
 
 
+@dataclass
+class Office:
+    """A child process that does one errand after the other; it is gone with us."""
+
+    words: IO[bytes]
+    """What the child says on standard error: only wanted when it dies."""
+    child: "subprocess.Popen[bytes] | None" = None
+
+    def ask(self, arguments: Sequence[str]) -> str:
+        """What one errand gives.
+
+        Raises:
+            HoldfastError: what the errand raised; RegistryError when there is no answer.
+        """
+        child = self._open()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(json.dumps(list(arguments)).encode() + b"\n")
+            child.stdin.flush()
+            came, _, _ = select.select([child.stdout], [], [], SECONDS)
+            line = child.stdout.readline(_MAX_ANSWER) if came else b""
+        except BrokenPipeError:
+            came, line = [child.stdout], b""
+        if not line.endswith(b"\n"):
+            self.close()
+            late = f"expected an answer within {SECONDS:g} s, found none"
+            raise RegistryError(f"{arguments[1]}: {self._last_words() or 'the errand died' if came else late}")
+        answer = json.loads(line)
+        if "kind" in answer:
+            raise _KINDS.get(answer["kind"], RegistryError)(answer["message"])
+        return str(answer["gives"])
+
+    def close(self) -> None:
+        """Ends the child; the next errand starts another."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.communicate()
+            self.child = None
+
+    def _open(self) -> "subprocess.Popen[bytes]":
+        if self.child is None or self.child.poll() is not None:
+            command = [sys.executable, "-m", "holdfast.serving.rollout.conduct.errands"]
+            self.child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.words,
+                preexec_fn=dying_with_us(signal.SIGKILL),
+            )
+        return self.child
+
+    def _last_words(self) -> str:
+        self.words.seek(0)
+        return self.words.read()[-_LAST_WORDS:].decode(errors="replace").strip()
+
+
+_offices: list[Office] = []
+
+
+@contextmanager
+def office() -> Iterator[None]:
+    """One child for all errands inside: MLflow costs seconds of CPU to import."""
+    if _offices:
+        yield
+        return
+    with tempfile.TemporaryFile() as words:
+        _offices.append(Office(words))
+        try:
+            yield
+        finally:
+            _offices.pop().close()
+
+
 def _run(arguments: Sequence[str]) -> str:
-    """What the child said on standard output."""
-    command = [sys.executable, "-m", "holdfast.serving.rollout.conduct.errands", *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False, preexec_fn=dying_with_us()
-        )
-    except subprocess.TimeoutExpired:
-        raise RegistryError(f"{arguments[1]}: expected an answer within {SECONDS:g} s, found none") from None
-    if done.returncode:
-        kind, _, message = (done.stderr.strip().splitlines() or [""])[-1].partition(": ")
-        raise _KINDS.get(kind, RegistryError)(message if kind in _KINDS else done.stderr.strip()[-2000:])
-    return done.stdout
+    """What an errand gives."""
+    with office():
+        return _offices[-1].ask(arguments)
 
 
 def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
@@ -194,14 +264,14 @@ def _waiting(path: Path) -> Mapping[str, str]:
     return {"tracking": str(kept["tracking"]), "name": str(kept["name"]), "note": str(kept["note"])}
 
 
-def _history(tracking: str, name: str) -> None:
+def _history(tracking: str, name: str) -> str:
     from holdfast import registry
 
     versions = registry.versions(tracking, name)
     notes = [note for version in versions for note in notes_of(version.number, version.tags)]
     champion = next((version.number for version in versions if registry.CHAMPION in version.aliases), None)
     told = {"notes": [asdict(note) for note in sorted(notes, key=lambda note: note.began)], "champion": champion}
-    sys.stdout.write(json.dumps(told) + "\n")
+    return json.dumps(told)
 
 
 def _promote(tracking: str, name: str, version: str) -> None:
@@ -210,11 +280,26 @@ def _promote(tracking: str, name: str, version: str) -> None:
     registry.promote(tracking, name, int(version))
 
 
-_ERRANDS: dict[str, Callable[..., None]] = {"fetch": _fetch, "promote": _promote, "note": _note, "history": _history}
+_ERRANDS: dict[str, Callable[..., str | None]] = {
+    "fetch": _fetch,
+    "promote": _promote,
+    "note": _note,
+    "history": _history,
+}
+
+
+def _serve() -> None:
+    """Answers each line of standard input with one line; whatever libraries print goes to standard error."""
+    with os.fdopen(os.dup(1), "wb", buffering=0) as out:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            errand, *arguments = json.loads(line)
+            try:
+                answer = {"gives": _ERRANDS[errand](*arguments) or ""}
+            except HoldfastError as error:
+                answer = {"kind": type(error).__name__, "message": " ".join(str(error).splitlines())}
+            out.write(json.dumps(answer).encode() + b"\n")
+
 
 if __name__ == "__main__":
-    try:
-        _ERRANDS[sys.argv[1]](*sys.argv[2:])
-    except HoldfastError as error:
-        sys.stderr.write(f"\n{type(error).__name__}: {' '.join(str(error).splitlines())}\n")
-        sys.exit(error.exit_code)
+    _serve()
