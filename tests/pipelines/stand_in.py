@@ -12,7 +12,7 @@ from holdfast.artifacts import documents as d
 from holdfast.artifacts.folder import Ref, load_any, save
 
 step = sys.argv[3]
-given = dict(word[2:].split("=", 1) for word in sys.argv[4:])
+given = dict(word[2:].split("=", 1) for word in sys.argv[4:] if word.startswith("--"))
 says = json.loads(os.environ.get("STAND_IN", "{}")).get(step, {})
 with Path(os.environ["STAND_IN_DIARY"]).open("a") as diary:
     diary.write(json.dumps({"step": step, **given}) + "\n")

@@ -128,6 +128,9 @@ class Sample(_Record):
     e_errors: float
     e_slow: float
     e_disagreement: float
+    e_drift: float = 1.0
+    """1, no evidence, for rollouts of the time before this was tested."""
+    e_attack: float = 1.0
 
 
 @dataclass(frozen=True)

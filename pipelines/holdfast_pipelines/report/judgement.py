@@ -147,7 +147,7 @@ def _timeline(artifact: Artifact[RolloutRecord]) -> list[Block]:
         "Traffic, failures and evidence over time",
         f"{artifact.document.outcome}: {artifact.document.reason}",
         Axis("seconds since the rollout began", min(first, 0.0), max(last, first + 1e-6)),
-        tuple(panel for panel in (_weight(rows), _failed(rows), _slow(rows), _evidence(rows)) if panel),
+        tuple(panel for panel in (part(rows) for part in _PANELS) if panel),
         _states(rows),
         moment,
     )
@@ -189,23 +189,41 @@ def _rate_panel(
     return Panel(share_axis(word, min(max(most * 1.15, 0.05), 0.999), about=3), series, height=84)
 
 
-def _evidence(rows: Sequence[Sample]) -> Panel:
+def _answers(rows: Sequence[Sample]) -> Panel | None:
+    """Tests on failures and on slowness."""
     lines: tuple[tuple[str, Tone, tuple[float, ...]], ...] = (
         ("errors", "a", tuple(row.e_errors for row in rows)),
         ("slow", "b", tuple(row.e_slow for row in rows)),
-        ("disagreement", "c", tuple(row.e_disagreement for row in rows)),
     )
+    return _evidence("e-values against its answers", rows, lines)
+
+
+def _predictions(rows: Sequence[Sample]) -> Panel | None:
+    """Tests on what the candidate says, beside the champion; none where nobody sent the same row to both."""
+    lines: tuple[tuple[str, Tone, tuple[float, ...]], ...] = (
+        ("disagreement", "a", tuple(row.e_disagreement for row in rows)),
+        ("drift", "b", tuple(row.e_drift for row in rows)),
+        ("attack", "c", tuple(row.e_attack for row in rows)),
+    )
+    told = tuple(line for line in lines if any(value != 1.0 for value in line[2]))
+    return _evidence("e-values against its predictions", rows, told) if told else None
+
+
+def _evidence(label: str, rows: Sequence[Sample], lines: Sequence[tuple[str, Tone, tuple[float, ...]]]) -> Panel:
     times = [row.t for row in rows]
     series = tuple(
         Series(name, tuple(zip(times, values, strict=True)), tone, marks=False) for name, tone, values in lines
     )
     found = [value for _, _, values in lines for value in values]
     low, high = max(min(*found, 0.1), _E_LOW), min(max(*found, 1e3), _E_HIGH)
-    return Panel(Axis("e-values against the candidate", low, high, show=_power, log=True), series, height=110)
+    return Panel(Axis(label, low, high, show=_power, log=True), series, height=110)
 
 
 def _power(value: float) -> str:
     return f"{value:g}" if 1e-3 <= value <= 1e4 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+
+
+_PANELS = (_weight, _failed, _slow, _answers, _predictions)
 
 
 def _windowed(rows: Sequence[tuple[float, int, int]]) -> list[tuple[float, float]]:

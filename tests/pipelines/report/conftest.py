@@ -470,6 +470,8 @@ def _timeline(rolled_back: bool) -> list[dict[str, Any]]:
                     "e_errors": evidence**0.6,
                     "e_slow": evidence,
                     "e_disagreement": 0.9,
+                    "e_drift": 0.7,
+                    "e_attack": 1.0,
                 }
             )
     return rows

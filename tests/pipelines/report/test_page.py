@@ -213,6 +213,13 @@ def test_a_rollback_is_marked_at_its_moment(story_runs: dict[str, Path]) -> None
     assert "steps/rollout/incident.html" in page.all("a", "href")
 
 
+def test_tests_on_predictions_are_drawn_where_they_had_anything_to_say(story_runs: dict[str, Path]) -> None:
+    text = page_of(story_runs["regressed"]).text
+    assert "e-values against its answers" in text
+    # The fixture's attack test stays at 1, as it does for a model without kept attacks.
+    assert re.search(r"e-values against its predictions\s+disagreement\s+drift(?!\s+attack)", text)
+
+
 def test_a_failed_run_shows_the_step_that_failed(maker: Any) -> None:
     made = maker("failed")
     made.snapshot()

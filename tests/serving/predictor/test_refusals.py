@@ -104,6 +104,17 @@ def test_an_option_without_meaning_ends_the_server_with_2(bundle, tmp_path, spec
     assert "error: option 'temperature': expected a number in [0.001, 1000], found 0\n" in done.stderr
 
 
+def test_joining_requests_before_a_pool_of_workers_ends_the_server_with_2(bundle, tmp_path, spec):
+    """There nobody could look at each request before MLServer strings their rows together."""
+    with reserved_ports(2) as (rest, grpc):
+        write_server(tmp_path / "server", spec, bundle, rest=rest, grpc=grpc, parallel_workers=1)
+        path = tmp_path / "server" / "model-settings.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "max_batch_size": 8, "max_batch_time": 0.1}))
+        code, said = mlserver_start(tmp_path / "server")
+    assert (code, len(said)) == (2, 1)
+    assert "max_batch_size: expected parallel_workers 0 beside it" in said[0]
+
+
 def test_a_server_that_runs_keeps_its_model_when_it_is_told_to_load_an_altered_one(bundle, tmp_path, spec):
     own = shutil.copytree(bundle, tmp_path / "bundle")
     with children() as started, reserved_ports(2) as (rest, grpc):

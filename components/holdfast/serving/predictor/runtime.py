@@ -58,7 +58,7 @@ class HoldfastModel(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""
-        if self._fault_is_on(payload):
+        if self._extra.game_day and self._fault_is_on(payload, self._extra.game_day):
             return await self._bad_answer(payload)
         return self._respond(payload, self._answer(payload))
 
@@ -95,11 +95,8 @@ class HoldfastModel(MLModel):
             outputs=outputs,
         )
 
-    def _fault_is_on(self, payload: InferenceRequest) -> bool:
+    def _fault_is_on(self, payload: InferenceRequest, day: GameDay) -> bool:
         """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
-        day = self._extra.game_day
-        if day is None:
-            return False
         if _is_live(payload):
             self._live += 1
             if self._live == day.after + 1:
@@ -151,10 +148,9 @@ def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
 
 
 def _the_input(payload: InferenceRequest) -> RequestInput:
-    named = [tensor for tensor in payload.inputs if tensor.name == INPUT]
-    if len(named) != 1 or len(payload.inputs) != 1:
+    if len(payload.inputs) != 1 or payload.inputs[0].name != INPUT:
         raise InputError(f"expected one tensor named {INPUT!r}, found {[tensor.name for tensor in payload.inputs]}")
-    return named[0]
+    return payload.inputs[0]
 
 
 def _tensor(rows: NDArray[np.generic]) -> RequestInput:
@@ -181,7 +177,7 @@ def _is_batched(settings: ModelSettings, extra: Extra) -> bool:
     """
     if settings.max_batch_size <= 1 or settings.max_batch_time <= 0:
         return False
-    if multiprocessing.parent_process() is not None:
+    if multiprocessing.parent_process() or multiprocessing.active_children():
         raise WorkloadError("max_batch_size: expected parallel_workers 0 beside it, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")

@@ -19,7 +19,16 @@ from holdfast.serving.rollout.conduct.controller import Controller, Pace, Wish
 from holdfast.serving.rollout.conduct.journal import JOURNAL, TIMELINE, state_folder
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.conduct.wishes import TOLD, Wishes, told_to_stop
-from holdfast.serving.rollout.contest import Contest, contest_of, fetch, hand_in, note_of, require_fresh, status_of
+from holdfast.serving.rollout.contest import (
+    Contest,
+    contest_of,
+    fetch,
+    hand_in,
+    note_of,
+    require_fresh,
+    say_starting,
+    status_of,
+)
 from holdfast.serving.rollout.drivers.cluster import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube
@@ -40,13 +49,13 @@ class Counted:
     """The users' requests as the metrics have them."""
 
     sent: int = 0
-    """Live requests that were routed."""
+    """Live requests that were routed; what both arms answered, where the metrics do not tell."""
     failed: int = 0
     """Failures at either arm, those that a retry absorbed too: at least as many as clients saw."""
 
     def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
         """Takes the counts over."""
-        self.sent = rollout.total.routed
+        self.sent = rollout.total.routed or rollout.total.champion.answered + rollout.total.live
         self.failed = min(rollout.total.candidate.failed + rollout.total.champion.failed, self.sent)
 
     def moved(self, before: Rollout, after: Rollout) -> None:
@@ -111,6 +120,7 @@ def rollout_on(
     """
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
     contest = replace(contest_of(fetched, name, version, None, config), metrics_port=metrics_port)
     require_fresh(contest, state, config)

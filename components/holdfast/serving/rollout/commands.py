@@ -101,7 +101,10 @@ def abort(out: Out, reason: Why, as_json: AsJson = False) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
     from holdfast.serving.rollout.conduct.controller import Ask
 
-    _tell(_ask(out, Ask.ABORT, reason), as_json)
+    seen = _ask(out, Ask.ABORT, reason)
+    if seen.record is not None and seen.record.document.outcome == "promoted":
+        raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
+    _tell(seen, as_json)
 
 
 @app.command()
@@ -109,7 +112,10 @@ def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
     """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
     from holdfast.serving.rollout.conduct.controller import Ask
 
-    _tell(_ask(out, Ask.APPROVE, reason), as_json)
+    seen = _ask(out, Ask.APPROVE, reason)
+    if seen.record is not None and seen.record.document.outcome != "promoted":
+        raise RolloutError(f"{out}: expected to be asked before the end, found a rollout that {_line(seen)}")
+    _tell(seen, as_json)
 
 
 @app.command()
@@ -143,7 +149,7 @@ def _end_first(out: Path, reason: str) -> None:
 
 @app.command()
 def watchdog(
-    namespace: Annotated[str, typer.Option(help="Where the rolled-out objects are.")],
+    namespace: Annotated[str | None, typer.Option(help="Where the rolled-out objects are; left out: our own.")] = None,
     kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
@@ -151,8 +157,8 @@ def watchdog(
     from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
     from holdfast.serving.rollout.drivers.watchdog import watch as look
 
-    kube = Kube(in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser()))
-    count = look(kube, namespace, seconds, lambda line: say(f"watchdog: {line}"))
+    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
+    count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
     say(f"watchdog: {count} candidates taken out")
 
 
@@ -184,7 +190,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     state = _state(out)
     seen = view.see(out, state)
     if seen.status is None or seen.standing is view.Standing.ENDED:
-        raise RolloutError(f"{out}: expected a rollout that runs, found one that has {view.line(seen)}")
+        raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
     leave(state, Wish(ask, reason))
@@ -207,6 +213,12 @@ def _tell(seen: "View", as_json: bool) -> None:
         typer.echo(view.as_json(seen))
     else:
         say(f"rollout: {view.line(seen)}")
+
+
+def _line(seen: "View") -> str:
+    from holdfast.serving.rollout.tell import view
+
+    return view.line(seen)
 
 
 def _plan(text: str) -> "RolloutPlan":

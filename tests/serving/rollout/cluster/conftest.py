@@ -80,7 +80,36 @@ def crds() -> list[dict[str, object]]:
     files = sorted(folder.glob("*.seldon.io_*.yaml"))
     if len(files) < 3:
         pytest.skip("needs Seldon's CRDs: set HOLDFAST_CRDS to a folder with them (SeldonIO/seldon-core)")
-    return [yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) for path in files]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [slim(yaml.load(path.read_text(), Loader=loader)) for path in files]
+
+
+def slim(crd):
+    """A definition as Seldon ships it, made small enough for etcd and whole enough for the API server.
+
+    Only the newest served version stays, without descriptions; what has no type (a graph's recursive children) is open.
+    """
+    versions = crd["spec"]["versions"]
+    kept = [one for one in versions if one["name"] == "v1"] or versions
+    for one in kept:
+        one["schema"] = {"openAPIV3Schema": closed(one["schema"]["openAPIV3Schema"])}
+    return {
+        **{key: crd[key] for key in ("apiVersion", "kind")},
+        "metadata": {"name": crd["metadata"]["name"]},
+        "spec": {**{key: value for key, value in crd["spec"].items() if key != "conversion"}, "versions": kept},
+    }
+
+
+def closed(schema):
+    """The schema without descriptions, every part with a type."""
+    found = {key: value for key, value in schema.items() if key != "description"}
+    if "properties" in found:
+        found["properties"] = {name: closed(part) for name, part in found["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(found.get(key), dict):
+            found[key] = closed(found[key])
+    typed = found.get("type") or found.get("x-kubernetes-int-or-string") or found.get("$ref")
+    return found if typed else {**found, **OPEN}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from holdfast.serving.rollout.drivers.store import FENCE, STATE, AnnotationStore
 
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
 SUBJECT = Subject("digest", "decision")
-ROUNDS = 25
+ROUNDS = 20
 
 
 def count_one(name):
@@ -91,7 +91,7 @@ def test_a_server_that_is_gone_is_an_error_in_one_line(spoiled, namespace):
         spoiled.kube.get(deployments_in(namespace), "fraud")
 
 
-@pytest.mark.parametrize(("share", "writes"), [(0.1, 12), (0.3, 12), (0.6, 4)])
+@pytest.mark.parametrize(("share", "writes"), [(0.1, 12), (0.3, 12), (0.5, 4)])
 def test_the_store_keeps_what_was_written_last_whatever_share_of_calls_fails(
     spoiled, kube, namespace, champion, share, writes
 ):
@@ -126,8 +126,9 @@ def test_taking_over_through_lost_answers_takes_one_fence_each(spoiled, kube, na
 
 
 @BOTH
-def test_the_way_back_is_quick_when_a_third_of_the_calls_fails(
-    spoiled, kube, namespace, operator, mesh, champion, make_target, counters, version, record_property
+@pytest.mark.parametrize(("share", "limit"), [(0.0, 2), (0.3, 10)])
+def test_the_way_back_is_quick_also_when_a_third_of_the_calls_fails(
+    spoiled, kube, namespace, operator, mesh, champion, make_target, counters, version, share, limit, record_property
 ):
     champion(version)
     target = make_target(version)
@@ -136,8 +137,9 @@ def test_the_way_back_is_quick_when_a_third_of_the_calls_fails(
         spoiled.share = 0.0
         cluster = open_cluster(target, spoiled.kube, f"decision-{number}", counters)
         prepare(cluster, 20)
+        cluster.driver.spread = 0.0  # v2: the way there is not measured
         cluster.driver.apply(25, False)
-        spoiled.share = 0.3
+        spoiled.share = share
         began = time.monotonic()
         while True:  # as the controller does, with its first pause only
             try:
@@ -148,9 +150,9 @@ def test_the_way_back_is_quick_when_a_third_of_the_calls_fails(
         seconds.append(time.monotonic() - began)
         assert taken_out(kube, namespace, version)
     seconds.sort()
-    record_property("median and longest", (seconds[len(seconds) // 2], seconds[-1]))
-    assert seconds[-1] <= 10
-    assert spoiled.count > ROUNDS / 3
+    record_property("median, 99 % and longest", [seconds[int(q * (len(seconds) - 1))] for q in (0.5, 0.99, 1)])
+    assert seconds[-1] <= limit
+    assert spoiled.count >= ROUNDS * share
 
 
 def taken_out(kube, namespace, version):

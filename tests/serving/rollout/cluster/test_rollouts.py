@@ -12,7 +12,6 @@ from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
-from holdfast.serving.rollout.judge.counters import Probes
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.workload import RolloutPlan
 
@@ -53,17 +52,6 @@ class Notes:
         self.pages.append(reason)
 
 
-class Prober:
-    """Rows that both arms answer alike; what the arms' answers mean is not this test's matter."""
-
-    def __init__(self):
-        self.pairs = 0
-
-    def __call__(self):
-        self.pairs += 5
-        return Probes(pairs=self.pairs, gained=(0, 0), lost=(0, 0))
-
-
 @contextmanager
 def clients(mesh):
     """Requests without pause while the block runs; yields the list of answers that were not 200."""
@@ -97,9 +85,9 @@ def conduct(kube, operator, champion, make_target, counters):
         cluster = open_cluster(make_target(version), through or kube, "decision-1", counters)
         prepare(cluster, 20)
         if version == "seldon-v2":
-            cluster.driver.steady = 0.3
-        plan, notes = plan_of(PLAN, classes=2, attacks=None, probation=False), Notes()
-        made = Controller(plan, cluster.driver, cluster.store, Real(), notes, wishes=wishes, probes=Prober(), pace=PACE)
+            cluster.driver.steady, cluster.driver.spread = 0.3, 0.3
+        plan, notes = plan_of(PLAN, classes=2, attacks=None, probation=False, probed=False), Notes()
+        made = Controller(plan, cluster.driver, cluster.store, Real(), notes, wishes=wishes, pace=PACE)
         return made, notes
 
     return begin

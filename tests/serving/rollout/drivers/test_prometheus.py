@@ -250,7 +250,7 @@ def free_port():
 
 @pytest.fixture
 def scraped(tmp_path):
-    """A real Envoy with weight 0 and a real Prometheus that scrapes it every second: (Envoy's port, Prometheus' URL)."""
+    """A real Envoy and a real Prometheus that scrapes it every second: Envoy's port, Prometheus' URL."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("needs the program prometheus (Debian: apt-get install prometheus)")

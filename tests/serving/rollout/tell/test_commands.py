@@ -11,20 +11,18 @@ from pathlib import Path
 import pytest
 
 from holdfast.artifacts.documents import RolloutRecord
-from holdfast.artifacts.folder import load
-from holdfast.serving.rollout.conduct.journal import state_folder
+from holdfast.artifacts.folder import load, save
+from holdfast.ledger import parse
+from holdfast.serving.rollout.conduct.journal import read_journal, state_folder
+from holdfast.serving.rollout.conduct.supersede import supersede
+from holdfast.serving.rollout.site import launch
+from holdfast.serving.rollout.tell import status as told
 
-PLAN = {
-    "shadow_requests": 40,
-    "steps": [20, 100],
-    "step_requests": 60,
-    "rate": 150,
-    "clients": 4,
-    "margin": 0.9,
-    "approval": True,
-}
-"""Waits for an approval at the last step; the margin is wide so that few answers prove enough."""
-WAIT_SECONDS = 60.0
+LAST = {"weight": 100, "requests": 100_000, "max_seconds": 900}
+"""Is still at it when the test has seen enough."""
+PLAN = {"shadow_requests": 40, "steps": [20, LAST], "step_requests": 60, "rate": 150, "clients": 4, "approval": True}
+WAIT_SECONDS = 150.0
+"""For one state; a quiet machine needs a tenth of it."""
 
 
 def command(*words: object) -> list[str]:
@@ -41,50 +39,130 @@ def seen(out: Path) -> dict:
     return json.loads(done.stdout)
 
 
-def wait_for(out: Path, running: subprocess.Popen, holds) -> dict:
-    """What `status --json` says once `holds` of it."""
+def wait_for_canary(out: Path, running: subprocess.Popen) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline and running.poll() is None:
-        if (state_folder(out) / "status.json").exists():
-            found = seen(out)
-            if found["status"] and holds(found["status"]):
-                return found
+        found = told.read(state_folder(out) / told.FILE)
+        if found is not None and found.driver.pid == running.pid and found.weight > 0:
+            return
         threading.Event().wait(0.1)
-    raise AssertionError(f"it never came to this: {running.communicate(timeout=5) if running.poll() else 'running'}")
+    raise AssertionError(f"it never came to a canary step; exit code {running.poll()}")
 
 
 @pytest.fixture
-def running(tracking, tmp_path):
-    """A rollout of version 2 in a process of its own, and where its record goes."""
-    out = tmp_path / "rollout"
-    words = ("start", "--name", "tiny", "--version", 2, "--tracking", tracking, "--config", json.dumps(PLAN))
-    process = subprocess.Popen(command(*words, "--out", out), stderr=subprocess.PIPE, text=True)
-    yield process, out
-    if process.poll() is None:
+def start(tracking, tmp_path):
+    """Starts rollouts in processes of their own; those that still run are told to stop at the end."""
+    begun: list[subprocess.Popen] = []
+
+    def begin(version: int, out: Path, *more: object) -> subprocess.Popen:
+        words = ("start", "--name", "tiny", "--version", version, "--tracking", tracking, "--config", json.dumps(PLAN))
+        process = subprocess.Popen(command(*words, "--out", out, *more), stderr=subprocess.PIPE, text=True)
+        begun.append(process)
+        wait_for_canary(out, process)
+        return process
+
+    yield begin
+    for process in begun:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
-def test_a_rollout_is_seen_approved_too_early_and_aborted(running):
-    process, out = running
+def test_a_rollout_is_seen_approved_too_early_and_aborted(start, tracking, tmp_path):
+    out = tmp_path / "rollout"
+    process = start(2, out)
     watching = subprocess.Popen(
         command("watch", "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    found = wait_for(out, process, lambda status: status["weight"] > 0)
-    assert found["driver"] == "runs"
-    assert found["status"]["driver"]["pid"] == process.pid
+    found = seen(out)
+    assert (found["driver"], found["status"]["driver"]["pid"]) == ("runs", process.pid)
+    assert peak_rss_mib(process.pid) <= 60
     screen = holdfast("status", "--out", out).stdout
     assert "tiny version 2 against champion version 1" in screen
     assert "not given yet: holdfast rollout promote" in screen
-    given = holdfast("promote", "--out", out, "--reason", "looks good")
+    given = holdfast("promote", "--out", out, "--reason", "looks good", "--json")
     assert given.returncode == 0, given.stderr
-    assert seen(out)["status"]["approved"] is True
+    assert json.loads(given.stdout)["status"]["approved"] is True
     aborted = holdfast("abort", "--out", out, "--reason", "release freeze", "--json")
     assert aborted.returncode == 0, aborted.stderr
-    assert process.wait(timeout=20) == 0
-    record = load(out, RolloutRecord).document
-    assert (record.outcome, record.reason, record.transitions[-1].weight) == ("inconclusive", "release freeze", 0)
     assert json.loads(aborted.stdout)["record"]["reason"] == "release freeze"
-    told = watching.communicate(timeout=20)
-    assert "outcome     inconclusive" in told[0]
-    assert "rollout: Canary 20 %, weight 20 %" in told[1]
+    assert process.wait(timeout=60) == 0
+    record = load(out, RolloutRecord).document
+    assert (record.outcome, record.transitions[-1].weight, record.requests_failed) == ("inconclusive", 0, 0)
+    assert "approved" in {json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()}
+    screen, lines = watching.communicate(timeout=30)
+    assert "outcome     inconclusive" in screen
+    assert "rollout: Canary 20 %, weight 20 %" in lines
+    found = json.loads(holdfast("history", "--name", "tiny", "--tracking", tracking, "--json").stdout)
+    (noted,) = [one for one in found["rollouts"] if one["reason"] == "release freeze"]
+    assert (noted["version"], noted["outcome"], noted["champion_after"]) == (2, "inconclusive", 1)
+    assert noted["model"] == record.inputs["candidate"]
+
+
+def test_a_dead_driver_is_seen_and_superseded(start, tmp_path):
+    out = tmp_path / "rollout"
+    killed = start(3, out)
+    site = launch.find(state_folder(out))
+    killed.kill()
+    killed.wait()
+    assert seen(out)["driver"] == "gone"
+    refused = holdfast("abort", "--out", out, "--reason", "release freeze")
+    assert refused.returncode == 1
+    assert "its driver is dead" in refused.stderr
+    kept = supersede(out, "superseded by version 4")
+    assert read_journal(kept / "journal.jsonl")[-1]["reason"] == "superseded by version 4"
+    assert not state_folder(out).exists()
+    assert [told.started(pid) for pid in (site.pid, *site.pids.values())] == [None] * 4
+    (left,) = tmp_path.glob(".rollout.rollout-note-*.json")
+    assert parse(json.loads(left.read_text())["note"]).version == 3
+
+
+PLAYED = """
+import shutil, sys, time
+from dataclasses import replace
+from pathlib import Path
+from holdfast.serving.rollout.tell import status
+out, record, state = map(Path, sys.argv[1:])
+status.write(state / status.FILE, replace(status.read(state / status.FILE), driver=status.Driver.here()))
+while not list(state.glob("wishes/*.json")):
+    time.sleep(0.02)
+print(next(state.glob("wishes/*.json")).read_text())
+record.rename(out)
+shutil.rmtree(state)
+"""
+"""Does what a driver does that is told to abort, as far as the folder shows it."""
+
+
+def test_a_driver_that_runs_is_superseded_and_its_record_kept(in_canary, out, record, tmp_path):
+    save(tmp_path / "record", record)
+    arguments = [sys.executable, "-c", PLAYED, out, tmp_path / "record", in_canary.state]
+    driver = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    while told.read(in_canary.state / told.FILE).driver.pid != driver.pid:
+        threading.Event().wait(0.05)
+    kept = supersede(out, "superseded by version 3")
+    said = driver.communicate(timeout=10)[0]
+    assert json.loads(said) == {"ask": "ABORT", "reason": "superseded by version 3"}
+    assert load(kept, RolloutRecord).document.reason == "too slow"
+    assert not out.exists()
+
+
+def test_where_nothing_runs_nothing_is_superseded(out):
+    assert supersede(out, "superseded by version 3") is None
+
+
+def test_nobody_can_ask_a_rollout_that_is_not_there(tmp_path):
+    for words in (("status",), ("watch",), ("abort", "--reason", "x"), ("promote", "--reason", "x")):
+        done = holdfast(*words, "--out", tmp_path / "rollout")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "expected a rollout that runs, or its record, found neither" in done.stderr
+
+
+def test_an_approval_that_nothing_waits_for_is_said_to_be_so(in_canary, out):
+    done = holdfast("promote", "--out", out, "--reason", "looks good")
+    assert done.returncode == 1
+    assert "nothing waits for an approval" in done.stderr
+    assert not (in_canary.state / "wishes").exists()
+
+
+def peak_rss_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) / 1024

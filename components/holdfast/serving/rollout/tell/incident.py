@@ -1,6 +1,7 @@
 """The incident report of a rollback: what happened when, on what evidence, to which bytes, and what to do next."""
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color:var(--ink);background:var(--page)}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}"
     "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.35rem .8rem .35rem 0;"
-    "text-align:left;vertical-align:top;overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}"
-    "td:first-child,th{white-space:nowrap}.why{border-left:4px solid var(--alarm);background:var(--box);"
+    "text-align:left;vertical-align:top}td:last-child{overflow-wrap:anywhere}th{color:var(--soft);font-weight:600}"
+    "td:first-child,th{white-space:nowrap}td:first-child{width:1%;padding-right:2rem}"
+    "@media(max-width:40rem){td:first-child{white-space:normal;padding-right:.8rem}}"
+    ".why{border-left:4px solid var(--alarm);background:var(--box);"
     "padding:.6rem .9rem}tr.over td{color:var(--alarm);font-weight:600}code,pre{font:13px/1.45 ui-monospace,monospace}"
     "pre{background:var(--box);padding:1rem;overflow:auto;max-height:30rem}" + STYLE
 )
@@ -85,12 +88,12 @@ def markdown(incident: Incident) -> str:
 
 def page(incident: Incident) -> str:
     """The report as one HTML file that needs nothing else."""
-    steps = "".join(f"<li>{html.escape(step)}</li>" for step in next_steps(incident))
+    steps = "".join(f"<li>{_coded(step)}</li>" for step in next_steps(incident))
     day = f"<p><b>This was a game day:</b> {html.escape(incident.game_day)}</p>" if incident.game_day else ""
     parts = {
         "What to do next": f"<ol>{steps}</ol>",
         "Traffic": plot(incident.timeline),
-        "Timeline": _table(("second", "from", "to", "weight", "why"), _timeline(incident.transitions)),
+        "Timeline": _table(("second", "from", "to", "weight", "why"), _unbroken(_timeline(incident.transitions))),
         "Evidence at the decision": _evidence_table(incident),
         "Digests": _table(("role", "digest"), sorted(incident.digests.items())),
         "End of the candidate's log": f"<pre>{html.escape(incident.log)}</pre>",
@@ -186,6 +189,16 @@ def _timeline(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
     return [
         (f"{t.evidence.get('t', 0):.2f}", t.state_before, t.state_after, f"{t.weight} %", t.reason) for t in transitions
     ]
+
+
+def _unbroken(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows whose short cells stay on one line."""
+    return [(*(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row[:-1]), row[-1]) for row in rows]
+
+
+def _coded(text: str) -> str:
+    """What stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _cell(text: str) -> str:

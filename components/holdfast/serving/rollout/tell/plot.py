@@ -11,6 +11,7 @@ from holdfast.serving.rollout.tell.timeline import Sample
 WIDTH, LEFT, RIGHT = 760, 62, 16
 _WINDOWS = 40
 """Rates are taken over about this many windows."""
+LEGEND = {"failed": "failed", "slow": "slow", "disagreement": "differing from champion"}
 Points = Sequence[tuple[float, float]]
 STYLE = (
     "svg{display:block;max-width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--soft)}"
@@ -119,11 +120,11 @@ def _curve(panel: _Panel, name: str, points: Points) -> str:
 
 
 def _legend(panel: _Panel, names: Sequence[str]) -> str:
-    drawn, x = [], WIDTH - RIGHT - 330
+    drawn, x = [], WIDTH - RIGHT - 370
     for name in names:
         y = panel.top - 12
-        drawn.append(f'<path class="curve {name}" d="M{x} {y}h26"/>' + _text(x + 32, y + 4, name, "start"))
-        x += 100 if name != names[0] else 95
+        drawn.append(f'<path class="curve {name}" d="M{x} {y}h26"/>' + _text(x + 32, y + 4, LEGEND[name], "start"))
+        x += 90
     return "".join(drawn)
 
 

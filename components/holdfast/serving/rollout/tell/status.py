@@ -228,8 +228,10 @@ def needed(name: str, alpha: float) -> float:
 
 
 def armed(name: str, limits: Limits) -> bool:
-    """Whether the plan gives the test something to hold the candidate to."""
-    return {"service": limits.max_errors is not None, "attack": limits.max_attack is not None}.get(name, True)
+    """Whether the plan gives the test something to hold the candidate to, and counts that speak of it."""
+    probed = limits.min_pairs > 0
+    asked = {"service": limits.max_errors is not None, "attack": limits.max_attack is not None}
+    return asked.get(name, probed or name not in ("broken", "disagreement", "drift"))
 
 
 def write(file: Path, status: Status) -> None:

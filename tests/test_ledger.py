@@ -1,0 +1,60 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.ledger import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
+
+NOTE = Note(
+    version=3,
+    outcome="rolled-back",
+    reason="too slow",
+    began=1_700_000_000.123,
+    ended=1_700_000_060.5,
+    champion_before=2,
+    model="a" * 64,
+    decision="d" * 64,
+)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6000)
+
+
+def test_a_note_is_a_tag_of_its_version_and_comes_back():
+    assert NOTE.key == "holdfast.rollout.1700000000123"
+    assert notes_of(3, {NOTE.key: NOTE.value, "holdfast.verdict": "pass"}) == [NOTE]
+    assert parse(as_json(NOTE)) == NOTE
+
+
+@given(reason=TEXT, day=st.none() | TEXT)
+def test_whatever_the_reason_a_note_fits_into_mlflow(reason, day):
+    note = replace(NOTE, reason=reason, game_day=day)
+    assert len(note.value) <= MAX_VALUE
+    (found,) = notes_of(3, {note.key: note.value})
+    assert note.reason.startswith(found.reason)
+    assert found.condemns == note.condemns or day == ""
+
+
+@pytest.mark.parametrize("value", ["", "{", "[]", "null", "[" * 3000, json.dumps({"outcome": "promoted"})])
+def test_a_tag_that_is_none_of_ours_is_left_out(value):
+    assert notes_of(3, {NOTE.key: value}) == []
+
+
+def test_a_note_under_another_rollouts_key_is_left_out():
+    assert notes_of(3, {"holdfast.rollout.1": NOTE.value}) == []
+
+
+def test_a_model_was_rolled_back_only_under_its_decision():
+    assert rolled_back([NOTE], NOTE.model, NOTE.decision) == NOTE
+    assert rolled_back([NOTE], NOTE.model, "e" * 64) is None
+    assert rolled_back([NOTE], "b" * 64, NOTE.decision) is None
+
+
+def test_the_newest_rollback_is_named():
+    later = replace(NOTE, began=NOTE.began + 100, ended=NOTE.ended + 100, version=4)
+    assert rolled_back([later, NOTE], NOTE.model, NOTE.decision) == later
+
+
+@pytest.mark.parametrize("change", [{"outcome": "promoted"}, {"outcome": "inconclusive"}, {"game_day": "wrong=1.0"}])
+def test_neither_a_promotion_nor_a_planted_fault_condemns(change):
+    assert rolled_back([replace(NOTE, **change)], NOTE.model, NOTE.decision) is None
