@@ -293,7 +293,8 @@ def _fast(rows: Path, quick: bool) -> Iterator[Live]:
     good, bad = ("Promoted",), ("RolledBack",)
     yield Live("driver gone for ever", slow(linger=6.0), gone)
     yield Live("driver stopped for 6 s", slow(), partial(stopped, seconds=6.0, wanted=good))
-    yield Live("two drivers", slow(), partial(twice, wanted=good))
+    longer = SLOW_STEPS.model_copy(update={"step_requests": 3000})
+    yield Live("two drivers", fast(rows, config=longer), partial(twice, wanted=good))
     if quick:
         return
     yield Live("disk full", slow(), partial(full, wanted=OUT))

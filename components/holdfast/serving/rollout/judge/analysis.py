@@ -33,8 +33,6 @@ STREAK_CHANCE = 1e-5
 """So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
 BROKEN = 5
 """So many probes in a row that only the champion answered end it too."""
-FAILING = 0.05
-"""Share of the champion's answers of one look that makes three failures of the candidate in a row likely."""
 SLOW_LOOKS = 4
 """So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
 SLOW_MARGIN = 0.05
@@ -174,8 +172,7 @@ class Tests:
     slow_looks: int = 0
     """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
     champion_failing: bool = False
-    """Whether so many of the champion's answers failed in the last look that three of the candidate's in a row may be
-    chance."""
+    """Whether so many of the champion's answers failed in the last look that a row of the candidate's is no wonder."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
@@ -190,7 +187,7 @@ class Tests:
 
     def add(self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits) -> "Tests":
         """After what one look adds to `earlier`."""
-        control = earlier.champion
+        control, failing = earlier.champion, _fails_in_rows(more.champion)
         edge = p95_edge(control.within, control.timed, edges_ms, limits.floor_ms)
         return replace(
             self,
@@ -199,8 +196,8 @@ class Tests:
             current=self.current.add(more),
             streak=_streak(self.streak, more.candidate, more.champion),
             streak_limit=_streak_limit(control),
-            broken=0 if more.probes.pairs else self.broken + more.probes.broken,
-            champion_failing=more.champion.failed > FAILING * more.champion.answered,
+            broken=0 if more.probes.pairs or failing else self.broken + more.probes.broken,
+            champion_failing=failing,
             slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
 
@@ -238,7 +235,8 @@ class Look:
 def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
     """The outcome at one look; `tests` stand as after it."""
     facts = evidence(tests, look.total)
-    if look.total.ejections and tests.champion_failing and look.now.candidate_alive:
+    excused = tests.champion_failing or _fails_in_rows(look.here.champion)
+    if look.total.ejections and excused and look.now.candidate_alive:
         # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
         return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
     bad = _hard_limit(tests, look) or _proven(tests, limits)
@@ -393,6 +391,11 @@ def _streak_limit(control: Arm) -> int:
     """From the champion's failure rate so far, with a prior of 1 % worth 50 answers."""
     rate = min((0.5 + control.failed) / (50 + control.answered), 0.5)
     return max(STREAK, math.ceil(math.log(STREAK_CHANCE) / math.log(rate)))
+
+
+def _fails_in_rows(arm: Arm) -> bool:
+    """Whether an arm that fails so often may well fail as often in a row as a router ejects for."""
+    return _streak_limit(arm) > STREAK
 
 
 def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
