@@ -5,6 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's matter.
+settings.register_profile("holdfast", deadline=None)
+settings.load_profile("holdfast")
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {
