@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.faults.report import BESIDE, write_others
 from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
@@ -48,6 +49,8 @@ def main(
 def _run(name: str, bench: Bench) -> bool:
     try:
         keep(name, importlib.import_module(f"benchmarks.{name}").run(bench))
+        if name in BESIDE:
+            write_others()
     except HoldfastError as error:
         sys.stderr.write(f"{name}: left out: {error}\n")
         return False

@@ -1,5 +1,6 @@
 """All rows of the faults' benchmark, and the table in docs/reliability.md."""
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,10 +9,13 @@ from tempfile import TemporaryDirectory
 from benchmarks.faults import bundles, live, races, virtual, watching
 from benchmarks.faults.races import Raced
 from benchmarks.faults.scene import Played
-from benchmarks.table import ROOT, Row, at_least, at_most, cells, shown
+from benchmarks.table import RESULTS, ROOT, Row, at_least, at_most, cells, shown
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+OTHERS = "<!-- targets: begin -->", "<!-- targets: end -->"
+BESIDE = {"rollouts": ("candidate answering only errors", "5 % errors", "healthy candidate"), "serving": ("",)}
+"""Of the benchmarks beside this one, the rows that begin so are about a rollout's reliability."""
 REQUESTS, MOST_MORE = 300_000, 20
 HOW = "real processes, `make faults`"
 
@@ -105,11 +109,25 @@ def _at(share: float, values: Sequence[float]) -> float:
 
 
 def write_page(rows: Sequence[Row], page: Path = PAGE) -> None:
-    """Lays the table between the markers of the page anew."""
+    """Lays the table of faults between the markers of the page anew."""
+    _lay(page, (BEGIN, END), table(rows))
+
+
+def write_others(page: Path = PAGE) -> None:
+    """Lays the other benchmarks' rows about rollouts between their markers anew, as far as they were run."""
+    _lay(page, OTHERS, table([row for name in BESIDE for row in _kept(name) if row.target.startswith(BESIDE[name])]))
+
+
+def _kept(name: str) -> list[Row]:
+    path = RESULTS / f"{name}.json"
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]] if path.exists() else []
+
+
+def _lay(page: Path, markers: tuple[str, str], content: str) -> None:
     text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    before, _, rest = text.partition(markers[0])
+    _, _, after = rest.partition(markers[1])
+    page.write_text(f"{before}{markers[0]}\n{content}\n{markers[1]}{after}", encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> str:
