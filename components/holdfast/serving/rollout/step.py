@@ -44,7 +44,7 @@ from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
 from holdfast.serving.rollout.site import launch
-from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, sending
+from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
@@ -171,7 +171,7 @@ def _carry_out(
                 probation=contest.champion is None,
             )
             listeners = _listeners(state, sender, about)
-            watcher, store = Several((timeline, *listeners)), Announced(journal, listeners)
+            watcher, store = Several((Unpairing(sender), timeline, *listeners)), Announced(journal, listeners)
             with metrics.served(listeners[-1], contest.metrics_port):
                 ended = Controller(
                     plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
@@ -208,7 +208,8 @@ def _put_aside(state: Path, journal: Journal) -> None:
     for path in (checkpoint_of(journal.path), state / TIMELINE, state / TALLY, state / BEFORE, fetched):
         path.unlink(missing_ok=True)
     shutil.rmtree(state / FOLDER, ignore_errors=True)
-    journal.path.replace(journal.path.with_name(f"stopped-{journal.fence}.jsonl"))
+    number = 1 + len(list(state.glob("stopped-*.jsonl")))
+    journal.path.replace(journal.path.with_name(f"stopped-{number}.jsonl"))
 
 
 def _load(contest: Contest, config: RolloutPlan, seed: int) -> Load:

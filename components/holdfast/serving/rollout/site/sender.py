@@ -14,7 +14,8 @@ from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.conduct.wishes import Stop
-from holdfast.serving.rollout.judge.counters import Probes
+from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
+from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.tally import Tally, read_tally
 
 TALLY, BEFORE, LOG = "tally.json", "tally-before.jsonl", "replay.log"
@@ -101,6 +102,24 @@ class Sender:
 
     def _known(self) -> Tally:
         return self.last or Tally()
+
+
+@dataclass(frozen=True)
+class Unpairing:
+    """Implements `holdfast.serving.rollout.conduct.controller.Watcher`: a rollback ends the probes."""
+
+    sender: Sender
+
+    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+        """Nothing."""
+
+    def moved(self, before: Rollout, after: Rollout) -> None:
+        """Without the candidate's route both probes of a pair would reach the champion, and agree."""
+        if after.state is State.ROLLING_BACK:
+            self.sender.unpair()
+
+    def paged(self, rollout: Rollout, reason: str) -> None:
+        """Nothing."""
 
 
 @contextmanager

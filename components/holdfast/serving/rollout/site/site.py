@@ -232,7 +232,8 @@ def _talker(site: Site) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter]
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         site.talking += 1
         try:
-            with contextlib.suppress(ConnectionError, ValueError, asyncio.IncompleteReadError):
+            # Cancelled: the site ends while a driver is connected.
+            with contextlib.suppress(ConnectionError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while line := await reader.readline():
                     writer.write(json.dumps(await site.answer(line)).encode() + b"\n")
                     await writer.drain()
