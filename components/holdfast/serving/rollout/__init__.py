@@ -1,5 +1,6 @@
 """Shadow, canary, promotion or rollback.
 
-Pure: `counters`, `eprocess`, `analysis`, `machine`, `envoy_config`. With effects: `processes`, `envoy` (a `driver`),
-`replay` (over `wire`, counted in `tally`), `journal`, `conduct` (brings them together), `incident`, `step`.
+`judge` decides and is pure; `drivers` move traffic (Envoy here, Seldon on a cluster); `conduct` carries a rollout out
+and resumes it; `site` is what runs on this machine and outlives its driver; `tell` is for people; `replay` (on `wire`,
+counted in `tally`) sends traffic. `step` and `cluster` bring the parts together; `commands` is `holdfast rollout`.
 """

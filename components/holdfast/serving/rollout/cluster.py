@@ -7,6 +7,7 @@ rolled out, so that any replica can go on. What stays on this machine (`state_fo
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,13 +151,27 @@ def require_these_bytes(target: Target, contest: Contest) -> None:
     """
     section = target.seldon_v1 or target.seldon_v2
     assert section is not None  # the target's model says so
-    digest = contest.candidate.model.digest
-    if digest not in json.dumps(section.candidate.model_dump(mode="json")):
-        served = contest.candidate.served
+    digest, served = contest.candidate.model.digest, contest.candidate.served
+    found = list(_addresses(section.candidate.model_dump(mode="json")))
+    if not found or not all(digest in address for address in found):
         raise RefusedError(
             f"target: expected the candidate's address to hold the digest of {served.name} version {served.version}, "
-            f"found none; serve it from a content-addressed place such as .../sha256/{digest}"
+            f"found {', '.join(found) or 'no address'}; serve it from a content-addressed place such as "
+            f".../sha256/{digest}"
         )
+
+
+def _addresses(value: object) -> Iterator[str]:
+    """Every place that the candidate would be loaded from, however deep in its graph."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key in ("modelUri", "storageUri") and isinstance(part, str):
+                yield part
+            else:
+                yield from _addresses(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _addresses(part)
 
 
 def _conduct(

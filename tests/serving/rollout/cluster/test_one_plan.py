@@ -103,3 +103,26 @@ def test_a_target_that_serves_other_bytes_is_refused(
     with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest of tiny version 2"):
         rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)
     assert len(predictors(kube.get(deployments_in(namespace), "fraud"))) == 1
+
+
+@pytest.mark.parametrize("where", ["beside the address", "in one of two addresses"])
+def test_a_digest_elsewhere_than_in_every_address_does_not_vouch_for_the_bytes(
+    where, plan, own_tracking, tmp_path, kube, operator, champion, make_target, counters
+):
+    champion("seldon-v1")
+    digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
+    target = make_target("seldon-v1")
+    graph = target.seldon_v1.candidate.graph
+    child = {"name": "second", "modelUri": f"s3://models/sha256/{digest}"}
+    spoiled = {
+        **graph,
+        "name": f"m-{digest[:8]}",
+        "parameters": [{"name": "digest", "value": digest, "type": "STRING"}],
+    }
+    if where == "in one of two addresses":
+        spoiled = {**graph, "children": [child]}
+    candidate = target.seldon_v1.candidate.model_copy(update={"graph": spoiled})
+    section = target.seldon_v1.model_copy(update={"candidate": candidate})
+    place = Place(target.model_copy(update={"seldon_v1": section}), kube, counters, PACE)
+    with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest"):
+        rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)

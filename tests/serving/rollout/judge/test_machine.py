@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from holdfast.errors import RolloutError
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Limits, Outcome
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
@@ -249,6 +250,15 @@ counts = st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 80)).m
 gross = st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(0, 80)).map(
     lambda c: (c[0], min(c[1], c[0]), min(c[2], c[0]))
 )
+
+
+def test_only_an_end_is_read_under_another_plan():
+    other = replace(PLAN, limits=replace(LIMITS, probation=True))
+    running = start(begin(PLAN))
+    with pytest.raises(RolloutError, match="it belongs to another rollout"):
+        restore(dump(running), other)
+    ended = confirm(abort(running, "told to stop"))
+    assert restore(dump(ended), other) == replace(ended, plan=other)
 
 
 class AnyRollout(RuleBasedStateMachine):

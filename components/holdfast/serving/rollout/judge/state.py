@@ -8,7 +8,7 @@ from functools import cache
 from pydantic import TypeAdapter, ValidationError
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.judge.machine import Plan, Rollout
+from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, Rollout
 
 FORMAT = 1
 
@@ -22,10 +22,14 @@ def dump(rollout: Rollout) -> dict[str, object]:
 def restore(values: Mapping[str, object], plan: Plan) -> Rollout:
     """The rollout that `dump` wrote.
 
+    One that has ended is read under any plan: a driver that comes after a promotion may find the champion, and with it
+    what the plan was held to, changed by that very promotion.
+
     Raises:
         RolloutError: the values are of another plan or format, or have no meaning.
     """
-    if values.get("format") != FORMAT or values.get("plan") != plan_digest(plan):
+    same = values.get("plan") == plan_digest(plan) or values.get("state") in TERMINAL
+    if values.get("format") != FORMAT or not same:
         raise RolloutError(
             f"rollout state: expected format {FORMAT} of plan {plan_digest(plan)[:12]}…, found format "
             f"{values.get('format')!r} of plan {str(values.get('plan'))[:12]}…; it belongs to another rollout"
