@@ -109,13 +109,18 @@ def spec() -> InputSpec:
     return SPEC
 
 
+def living_children() -> dict[str, str]:
+    """The command lines of this process's living children, by process id."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    lines = {pid: Path(f"/proc/{pid}/cmdline") for pid in listed}
+    return {pid: line.read_bytes().replace(b"\0", b" ").decode() for pid, line in lines.items() if line.exists()}
+
+
 @pytest.fixture
 def no_child_left() -> Callable[[], list[str]]:
-    """The command lines of this process's living children."""
+    """The command lines of the living children that the test itself started.
 
-    def left() -> list[str]:
-        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        lines = {pid: Path(f"/proc/{pid}/cmdline") for pid in listed}
-        return [line.read_bytes().replace(b"\0", b" ").decode() for line in lines.values() if line.exists()]
-
-    return left
+    A process that lives for the whole session (the API server of the cluster's tests) is older than the test.
+    """
+    older = living_children()
+    return lambda: [line for pid, line in living_children().items() if pid not in older]
