@@ -39,7 +39,7 @@ from holdfast.errors import InputError, RolloutError
 from holdfast.serving.predictor.settings import Served, write_settings
 from holdfast.serving.rollout.drivers.envoy import binary
 from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Layout, bootstrap, clusters, routes
-from holdfast.serving.rollout.replay import body
+from holdfast.serving.rollout.replay.rows import body
 from holdfast.serving.rollout.site.processes import Child, children, reserved_ports, start
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8

@@ -19,7 +19,7 @@ from holdfast.serving.rollout.drivers.driver import State as Kept
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State
-from holdfast.serving.rollout.tally import read_tally
+from holdfast.serving.rollout.replay.tally import read_tally
 from holdfast.workload import RolloutPlan
 
 

@@ -133,7 +133,7 @@ def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
     """A request, and the answer of a server that nobody disturbed."""
     import numpy as np
 
-    from holdfast.serving.rollout.replay import body
+    from holdfast.serving.rollout.replay.rows import body
 
     with np.load(bundles.candidate / "replay.npz", allow_pickle=False) as arrays:
         request = body(arrays["x"][0])

@@ -23,9 +23,9 @@ from holdfast.processes import dying_with_us
 from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.counters import Snapshot
+from holdfast.serving.rollout.replay.tally import Tally, read_tally
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.site.site import Spec
-from holdfast.serving.rollout.tally import Tally, read_tally
 from holdfast.workload import RolloutPlan
 
 WAIT_SECONDS = 90.0

@@ -394,13 +394,21 @@ def register(
 
 @app.command(rich_help_panel=SERVING)
 def replay(
-    url: Annotated[str, typer.Option(help="V2 address: http://HOST:PORT/v2/models/NAME/infer.")],
     rows: Annotated[Path, typer.Option(help="NPZ file whose x are network inputs, for example a bundle's replay.npz.")],
     classes: Annotated[int, typer.Option(help="Probabilities that an answer must have.", min=2)],
+    url: Annotated[str | None, typer.Option(help="V2 address: http://HOST:PORT/v2/models/NAME/infer.")] = None,
+    arms: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --url, YAML file with champion and candidate, each url and headers: probes only."
+        ),
+    ] = None,
     attacks: Annotated[
         Path | None, typer.Option(help="NPZ file of adversarial rows (x, y, fooled) for the candidate's arm.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="Client requests per second, all clients together.")] = 200.0,
+    rate: Annotated[
+        float, typer.Option(help="Client requests per second, all clients together; with --arms, probe pairs.")
+    ] = 200.0,
     clients: Annotated[int, typer.Option(help="Connections that send them.", min=1, max=1024)] = 8,
     seconds: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
     requests: Annotated[int | None, typer.Option(help="End after so many client requests.", min=1)] = None,
@@ -414,17 +422,23 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print the last counts on standard output.")] = False,
 ) -> None:
     """Send held-out rows to a served model at a rate; check and count every answer. SIGTERM ends it well."""
-    from holdfast.serving.rollout import replay as traffic
-    from holdfast.serving.rollout.tally import as_json as written
+    from holdfast.serving.rollout.replay import rows as replayed
+    from holdfast.serving.rollout.replay import traffic
+    from holdfast.serving.rollout.replay.arms import Arms
+    from holdfast.serving.rollout.replay.tally import as_json as written
+    from holdfast.yamlfile import read_yaml
 
     if seconds is not None and requests is not None:
         raise typer.BadParameter("expected --seconds or --requests, found both", param_hint="--seconds")
+    where = url if arms is None else read_yaml(arms, Arms)
+    if where is None or (url is not None and arms is not None):
+        raise typer.BadParameter(f"expected --url or --arms, found {'neither' if where is None else 'both'}")
     load = traffic.Load(
-        url, rate=rate, clients=clients, seed=seed, seconds=seconds, requests=requests, probe_share=probe_share,
-        warm=warm, timeout=timeout,
+        where, rate=rate, clients=clients, seed=seed, seconds=seconds, requests=requests,
+        probe_share=probe_share, warm=warm, timeout=timeout,
     )  # fmt: skip
-    hostile = traffic.read_attacks(attacks, rows, classes) if attacks else traffic.Attacks()
-    found = traffic.replay(load, traffic.read_rows(rows, classes), hostile, tally)
+    hostile = replayed.read_attacks(attacks, rows, classes) if attacks else replayed.NO_ATTACKS
+    found = traffic.replay(load, replayed.read_rows(rows, classes), hostile, tally)
     if as_json:
         typer.echo(written(found).decode().rstrip("\n"))
     else:

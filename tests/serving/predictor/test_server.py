@@ -12,7 +12,8 @@ import pytest
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
-from holdfast.serving.rollout.replay import body, read_label
+from holdfast.serving.rollout.replay.answers import read_label
+from holdfast.serving.rollout.replay.rows import body
 from holdfast.serving.rollout.site.processes import children, reserved_ports, wait_ready
 from holdfast.serving.rollout.site.servers import server_ready, start_server
 from holdfast.serving.rollout.site.side import side

@@ -1,13 +1,15 @@
 """The rollout step on a cluster: the same plan, machine and controller; a target file says where.
 
-The traffic is the users' own, its counters come from the target's metrics, and the state lives in the object that is
-rolled out, so that any replica can go on. What stays on this machine (`state_folder`) is for people.
+The traffic is the users' own and its counters come from the target's metrics; probes go where the target says. The
+state lives in the object that is rolled out, so that any replica can go on. What stays on this machine (`state_folder`)
+is for people.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,15 +35,18 @@ from holdfast.serving.rollout.contest import (
 from holdfast.serving.rollout.drivers.cluster import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube
-from holdfast.serving.rollout.drivers.target import Target
-from holdfast.serving.rollout.judge.counters import Blind, Snapshot
-from holdfast.serving.rollout.judge.machine import Rollout
+from holdfast.serving.rollout.drivers.target import Probing, Target
+from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
+from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, State
 from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
+from holdfast.serving.rollout.replay.sender import WARM, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline
 from holdfast.workload import RolloutPlan
 
+_ENDING = frozenset(State) - {State.PENDING, State.SHADOW, State.CANARY}
+"""In these the arms are not apart any more, or soon will not be."""
 PACE = Pace(look=5.0, checkpoint=30.0, gap=60.0, pending=600.0, promoting=600.0, aftermath=0.0)
 
 
@@ -109,6 +114,7 @@ def rollout_on(
     version: int,
     tracking: str,
     config: RolloutPlan,
+    seed: int = 0,
     metrics_port: int | None = None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out on a cluster; writes the record whatever the outcome.
@@ -117,7 +123,8 @@ def rollout_on(
 
     Raises:
         RefusedError: no passing verdict for these very bytes, or the target serves other bytes.
-        RolloutError: the cluster, its object or its counters cannot be used; or the process was told to stop.
+        RolloutError: the cluster, its object or its counters cannot be used; probes do not reach two arms; or the
+            process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
     state = state_folder(out)
@@ -134,7 +141,10 @@ def rollout_on(
         prepare(cluster)
         about = status_of(contest, config, cluster.store.fence, round(time.time(), 3))
         wishes = Leaving(state, stop, contest.expires_at)
-        carried = _conduct(contest, cluster, place.pace, wishes, about, config=config, promote=promote)
+        with probing(place.target.probes, contest, cluster, wishes, seed=seed) as sender:
+            carried = _conduct(
+                contest, cluster, place.pace, wishes, about, config=config, promote=promote, sender=sender
+            )
         note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried))
         errands.leave_note(out, tracking, name, note)
         artifact = write(contest, carried, out, state)
@@ -174,6 +184,36 @@ def _addresses(value: object) -> Iterator[str]:
             yield from _addresses(part)
 
 
+@contextmanager
+def probing(
+    probes: Probing | None, contest: Contest, cluster: Cluster, wishes: Wishes, *, seed: int
+) -> Iterator[Sender | None]:
+    """Sends the target's probes until the end of the block; without that section none.
+
+    Raises:
+        RolloutError: they do not reach two arms, or the process was told to stop.
+    """
+    stands = (cluster.store.state or {}).get("state")
+    if probes is None or stands in TERMINAL:
+        yield None
+        return
+    # A rollout that is about to end has perhaps one arm only; its plan still needs what the sender says of the rows.
+    ending = stands in _ENDING
+    warm = 0 if ending else WARM
+    load = Load(contest.rows, contest.attacks, _classes(contest), probes.per_second, clients=1, seed=seed, warm=warm)
+    with sending(wishes.state, probes, load) as sender:
+        sender.wait(wishes.stop)
+        if ending:
+            sender.unpair()
+        if probes.counted:
+            cluster.driver.split.probed = sender.answered
+        yield sender
+
+
+def _classes(contest: Contest) -> int:
+    return len(contest.candidate.model.document.classes)
+
+
 def _conduct(
     contest: Contest,
     cluster: Cluster,
@@ -183,6 +223,7 @@ def _conduct(
     *,
     config: RolloutPlan,
     promote: "partial[None]",
+    sender: Sender | None,
 ) -> Carried:
     state, counted = wishes.state, Counted()
     timeline = Timeline.at(state / TIMELINE, lambda: counted)
@@ -191,12 +232,20 @@ def _conduct(
         log.Log(state / log.FILE, about.rollout, about.driver.fence),
         metrics.Metrics(state / metrics.FILE, counted, {"name": about.name, "version": str(about.version)}),
     )
-    # Nobody sends one row to both arms here: predictions are not compared, failures and latency are.
-    plan = plan_of(config, classes=2, attacks=None, probation=contest.champion is None, probed=False)
-    watcher, store = Several((counted, timeline, *listeners)), Announced(cluster.store, listeners)
+    # Without probes nobody sends one row to both arms: predictions are not compared, failures and latency are.
+    plan = plan_of(
+        config,
+        classes=_classes(contest),
+        attacks=sender.offline() if sender else None,
+        probation=contest.champion is None,
+        probed=sender is not None,
+    )
+    unpairing = (Unpairing(sender, _ENDING),) if sender else ()
+    watcher, store = Several((counted, *unpairing, timeline, *listeners)), Announced(cluster.store, listeners)
     with metrics.served(listeners[-1], contest.metrics_port):
+        probes = sender.probes if sender else Probes
         ended = Controller(
-            plan, cluster.driver, store, wishes.stop, watcher, wishes=wishes, mirror=promote, pace=pace
+            plan, cluster.driver, store, wishes.stop, watcher, wishes=wishes, probes=probes, mirror=promote, pace=pace
         ).run()
     lines = "".join(f"{json.dumps(line)}\n" for line in cluster.store.history())
     replace_file(state / JOURNAL, lines.encode())

@@ -73,7 +73,7 @@ def start(
         from holdfast.serving.rollout.cluster import rollout_on
 
         artifact = rollout_on(
-            place, out, name=name, version=version, tracking=tracking, config=plan, metrics_port=metrics_port
+            place, out, name=name, version=version, tracking=tracking, config=plan, seed=seed, metrics_port=metrics_port
         )
     finish(artifact, digest_file, verdict_file, as_json)
 

@@ -43,8 +43,8 @@ from holdfast.serving.rollout.contest import (
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
+from holdfast.serving.rollout.replay.sender import BEFORE, TALLY, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.site import launch
-from holdfast.serving.rollout.site.sender import BEFORE, TALLY, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
 from holdfast.serving.rollout.tell.timeline import Timeline

@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from holdfast import registry
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
@@ -45,6 +46,7 @@ from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.drivers.wire import Trust
+from holdfast.workload import RolloutPlan, read_plan
 
 ROOT = Path(__file__).parents[4]
 SHARED = Path(os.environ.get("HOLDFAST_SHARED", ROOT.parent / "shared"))
@@ -254,7 +256,9 @@ def namespace(kube: Kube) -> str:
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """A model server: says who it is; `server.fail` makes it answer 500."""
+    """A model server: says who it is; `server.fail` makes it answer 500. To a POST it answers as the V2 protocol says,
+    with `server.label`.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -267,6 +271,21 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         self.server.count += 1
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        label, count = self.server.label, 10
+        probabilities = [float(number == label) for number in range(count)]
+        outputs = [
+            {"name": "label", "shape": [1], "datatype": "INT64", "data": [label]},
+            {"name": "probabilities", "shape": [1, count], "datatype": "FP32", "data": probabilities},
+        ]
+        body = json.dumps({"model_version": self.server.name, "outputs": outputs}).encode()
+        self.send_response(500 if self.server.fail else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.server.probed += 1
 
     def log_message(self, *args):
         pass
@@ -331,6 +350,32 @@ class Mesh:
         connection.close()
         return found
 
+    def probes(self, per_second: float) -> dict[str, object]:
+        """The section of a target, with an address that reaches each arm past the mesh."""
+        urls = (f"http://127.0.0.1:{arm.server_address[1]}/v2/models/m/infer" for arm in (self.stable, self.candidate))
+        champion, candidate = ({"url": url} for url in urls)
+        return {"champion": champion, "candidate": candidate, "per_second": per_second}
+
+    @contextmanager
+    def clients(self) -> Iterator[list[tuple[int, str]]]:
+        """Requests without pause while the block runs; yields the list of answers that were not 200."""
+        stop, bad = threading.Event(), []
+
+        def run():
+            while not stop.is_set():
+                bad.extend(answer for answer in self.send(20) if answer[0] != 200)
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield bad
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
     def share(self, count: int) -> float:
         """Of `count` live requests, the share that the candidate answered."""
         return sum(who == "candidate" for _, who in self.send(count)) / count
@@ -353,8 +398,8 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     static = bootstrap(layout, port, 250.0)
     static["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}
     with (
-        serving(Echo, name="stable", fail=False, count=0) as stable,
-        serving(Echo, name="candidate", fail=False, count=0) as candidate,
+        serving(Echo, name="stable", fail=False, count=0, label=3, probed=0) as stable,
+        serving(Echo, name="candidate", fail=False, count=0, label=3, probed=0) as candidate,
     ):
         ports = {"stable": stable.server_address[1], "candidate": candidate.server_address[1]}
         layout.bootstrap.write_text(json.dumps(static))
@@ -712,3 +757,45 @@ def champion(kube: Kube, namespace: str) -> Callable[[str], None]:
             kube.create(models_in(namespace), {**body, "spec": spec})
 
     return put
+
+
+@pytest.fixture
+def addressed(make_target: Callable[..., Target]) -> Callable[..., Target]:
+    """A target whose candidate is addressed by its content."""
+
+    def make(version: str, digest: str, **more: object) -> Target:
+        uri, target = f"s3://models/sha256/{digest}", make_target(version, **more)
+        section = target.seldon_v1 or target.seldon_v2
+        if target.seldon_v1 is not None:
+            candidate = section.candidate.model_copy(update={"graph": {**section.candidate.graph, "modelUri": uri}})
+            return target.model_copy(update={"seldon_v1": section.model_copy(update={"candidate": candidate})})
+        candidate = section.candidate.model_copy(update={"spec": {**section.candidate.spec, "storageUri": uri}})
+        return target.model_copy(update={"seldon_v2": section.model_copy(update={"candidate": candidate})})
+
+    return make
+
+
+PLAN = """
+shadow_requests: 60
+steps: [20, {weight: 100, requests: 80, max_seconds: 40}]
+step_requests: 60
+max_step_seconds: 40
+rate: 150
+clients: 6
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> RolloutPlan:
+    """The plan, as a user's file."""
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return read_plan(tmp_path / "plan.yaml")
+
+
+@pytest.fixture
+def own_tracking(tracking: str, tmp_path: Path) -> str:
+    """A registry of this test's own: version 1 is champion, 2 and 3 are the same network under other digests."""
+    copy = shutil.copytree(tracking.removeprefix("sqlite:///").rpartition("/")[0], tmp_path / "registry")
+    uri = f"sqlite:///{copy / 'mlflow.db'}"
+    registry.promote(uri, "tiny", 1)
+    return uri

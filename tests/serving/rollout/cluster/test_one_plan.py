@@ -1,10 +1,5 @@
 """One plan, as a file, on all three drivers: a version from the registry is rolled out, its record is the same kind."""
 
-import shutil
-import threading
-import time
-from contextlib import contextmanager
-
 import pytest
 
 from holdfast import registry
@@ -13,63 +8,9 @@ from holdfast.serving.rollout.cluster import Place, rollout_on
 from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.step import rollout
-from holdfast.workload import read_plan
 
-PLAN = """
-shadow_requests: 60
-steps: [20, {weight: 100, requests: 80, max_seconds: 40}]
-step_requests: 60
-max_step_seconds: 40
-rate: 150
-clients: 6
-"""
 PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 DRIVERS = ["envoy", "seldon-v1", "seldon-v2"]
-
-
-@pytest.fixture
-def plan(tmp_path):
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    return read_plan(tmp_path / "plan.yaml")
-
-
-@pytest.fixture
-def own_tracking(tracking, tmp_path):
-    """A registry of this test's own: version 1 is champion, 2 and 3 are the same network under other digests."""
-    copy = shutil.copytree(tracking.removeprefix("sqlite:///").rpartition("/")[0], tmp_path / "registry")
-    uri = f"sqlite:///{copy / 'mlflow.db'}"
-    registry.promote(uri, "tiny", 1)
-    return uri
-
-
-@contextmanager
-def clients(mesh):
-    """Requests without pause while the block runs; yields the list of answers that were not 200."""
-    stop, bad = threading.Event(), []
-
-    def run():
-        while not stop.is_set():
-            bad.extend(answer for answer in mesh.send(20) if answer[0] != 200)
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield bad
-    finally:
-        stop.set()
-        thread.join()
-
-
-def addressed(target, digest):
-    """The target with a content-addressed candidate."""
-    section = target.seldon_v1 or target.seldon_v2
-    uri = f"s3://models/sha256/{digest}"
-    if target.seldon_v1 is not None:
-        candidate = section.candidate.model_copy(update={"graph": {**section.candidate.graph, "modelUri": uri}})
-        return target.model_copy(update={"seldon_v1": section.model_copy(update={"candidate": candidate})})
-    candidate = section.candidate.model_copy(update={"spec": {**section.candidate.spec, "storageUri": uri}})
-    return target.model_copy(update={"seldon_v2": section.model_copy(update={"candidate": candidate})})
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -81,9 +22,9 @@ def test_one_plan_runs_on_every_driver(driver, plan, own_tracking, tmp_path, req
         digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
         fixture = {name: request.getfixturevalue(name) for name in ("kube", "operator", "champion", "counters", "mesh")}
         fixture["champion"](driver)
-        target = addressed(request.getfixturevalue("make_target")(driver), digest)
+        target = request.getfixturevalue("addressed")(driver, digest)
         place = Place(target, fixture["kube"], fixture["counters"], PACE)
-        with clients(fixture["mesh"]) as bad:
+        with fixture["mesh"].clients() as bad:
             artifact = rollout_on(place, out, name="tiny", version=2, tracking=own_tracking, config=plan)
         assert bad == []
     record = artifact.document

@@ -1,8 +1,6 @@
 """Whole rollouts by the controller against a real API server, with traffic that really moves through Envoy."""
 
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -52,27 +50,6 @@ class Notes:
         self.pages.append(reason)
 
 
-@contextmanager
-def clients(mesh):
-    """Requests without pause while the block runs; yields the list of answers that were not 200."""
-    stop, bad = threading.Event(), []
-
-    def run():
-        while not stop.is_set():
-            bad.extend(answer for answer in mesh.send(20) if answer[0] != 200)
-            time.sleep(0.02)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield bad
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 @pytest.fixture
 def conduct(kube, operator, champion, make_target, counters):
     """Begins, or goes on with, the rollout of the target; returns the controller and what it told."""
@@ -118,7 +95,7 @@ def serves(kube, namespace, version):
 @BOTH
 def test_a_good_candidate_is_promoted_and_no_client_loses_an_answer(conduct, kube, namespace, mesh, version):
     controller, notes = conduct(version)
-    with clients(mesh) as bad:
+    with mesh.clients() as bad:
         ended = controller.run()
     assert ended.state is State.PROMOTED, ended.judgement
     assert notes.moves == ["Shadow", "Canary 25 %", "Canary 100 %", "Promoting", "Promoted"]
@@ -133,7 +110,7 @@ def test_a_good_candidate_is_promoted_and_no_client_loses_an_answer(conduct, kub
 def test_a_candidate_that_answers_errors_only_is_rolled_back(conduct, kube, namespace, mesh, version):
     controller, _ = conduct(version)
     mesh.candidate.fail = True
-    with clients(mesh) as bad:
+    with mesh.clients() as bad:
         ended = controller.run()
     assert ended.state is State.ROLLED_BACK
     assert serves(kube, namespace, version) == (OLD, False)
@@ -152,7 +129,7 @@ def test_a_candidate_whose_pods_crash_is_rolled_back(conduct, kube, namespace, o
     notes = []
     controller, told = conduct(version, wishes=when("Canary 25 %", notes, crash))
     notes.append(told)
-    with clients(mesh) as bad:
+    with mesh.clients() as bad:
         assert controller.run().state is State.ROLLED_BACK
     assert serves(kube, namespace, version) == (OLD, False)
     assert bad == []
@@ -167,7 +144,7 @@ def test_another_replica_goes_on_where_a_killed_one_was(conduct, kube, namespace
     notes = []
     first, told = conduct(version, wishes=when(state, notes, die))
     notes.append(told)
-    with clients(mesh) as bad:
+    with mesh.clients() as bad:
         with pytest.raises(KilledError):
             first.run()
         second, _ = conduct(version)
@@ -184,7 +161,7 @@ def test_an_abort_takes_the_candidate_out(conduct, kube, namespace, mesh, versio
     notes = []
     controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: Wish(Ask.ABORT, "I say so")))
     notes.append(told)
-    with clients(mesh):
+    with mesh.clients():
         assert controller.run().state is State.INCONCLUSIVE
     assert serves(kube, namespace, version) == (OLD, False)
 
@@ -195,7 +172,7 @@ def test_a_third_of_failing_calls_changes_no_verdict(conduct, spoiled, kube, nam
     controller, _ = conduct(version, through=spoiled.kube)
     mesh.candidate.fail = bad_candidate
     spoiled.share = 0.3
-    with clients(mesh) as bad:
+    with mesh.clients() as bad:
         ended = controller.run()
     assert spoiled.count > 0
     assert bad == []

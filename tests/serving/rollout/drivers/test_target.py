@@ -32,6 +32,7 @@ def test_the_documented_files_are_read_as_they_stand(tmp_path):
     one = read_target(write(tmp_path, V1))
     assert (one.seldon_v1.deployment, one.seldon_v1.candidate.name, one.seldon_v2) == ("fraud", "candidate", None)
     assert one.metrics.set is target.SETS["seldon-v1"]
+    assert "fraud-candidate" in one.probes.candidate.url
     two = read_target(write(tmp_path, v2()))
     assert (two.seldon_v2.experiment, two.seldon_v2.candidate.name, two.seldon_v1) == ("fraud", "fraud-candidate", None)
 
@@ -50,6 +51,15 @@ def test_the_documented_files_are_read_as_they_stand(tmp_path):
         ("prometheus: http:", "prometheus: file:", "prometheus"),
         ("series: seldon-v1", "series: seldon-v3", "series"),
         ("seldon-v1:\n", "other:\n", "unknown key 'other'"),
+        ("http://fraud-main", "ftp://fraud-main", "expected http://HOST:PORT/PATH"),
+        ("http://fraud-main", "http://someone:word@fraud-main", "expected http://HOST:PORT/PATH"),
+        ("http://fraud-main", "http://fraud-candidate", "champion and candidate must differ"),
+        (
+            'infer"}\n  candidate',
+            'infer", headers: {host: a}}\n  candidate',
+            "expected no header of the request",
+        ),
+        ('infer"}\n  candidate', 'infer", headers: {x-a: "b\\r\\nc: d"}}\n  candidate', "headers"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_with_its_place(tmp_path, old, new, found):
@@ -173,4 +183,4 @@ def test_an_expiry_is_renewed_when_half_of_its_time_is_gone_or_it_lies_too_far_a
 
 
 def test_the_file_of_the_documentation_is_yaml_that_kubernetes_people_would_write():
-    assert set(yaml.safe_load(V1)) == {"namespace", "kubeconfig", "seldon-v1", "metrics"}
+    assert set(yaml.safe_load(V1)) == {"namespace", "kubeconfig", "seldon-v1", "metrics", "probes"}

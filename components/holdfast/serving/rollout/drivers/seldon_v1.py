@@ -57,7 +57,7 @@ class SeldonV1:
     """What the routes have said already; if they stop saying so, `observe` tells."""
 
     def __post_init__(self) -> None:
-        self._split = Split(self.provider)
+        self.split = Split(self.provider)
 
     @property
     def resource(self) -> Resource:
@@ -87,7 +87,7 @@ class SeldonV1:
             raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
         if weight and shadow:
             raise RolloutError("seldon-v1: a candidate gets live traffic or a mirror of it, found both asked for")
-        self._split.note(self._found() if weight and self._split.mark is None else None, weight)
+        self.split.note(self._found() if weight and self.split.mark is None else None, weight)
         after = self._edit(lambda found: self._change(found, weight, shadow))
         if self._effective != (weight, shadow):
             present = _index(predictors(after), self.names.candidate.name) is not None
@@ -98,13 +98,13 @@ class SeldonV1:
         """The provider's counters, with what the object and the routes say; without that when the API is away."""
         try:
             found = self._found()
-            self._split.learn(found)
+            self.split.learn(found)
             weight = self._routes(found)[0] if self.names.routes == "virtualservice" else None
         except FencedError:
             raise
         except RolloutError:
-            return self._split.read()
-        counted, ready = self._split.read(), readiness(found)
+            return self.split.read()
+        counted, ready = self.split.read(), readiness(found)
         return replace(
             counted,
             weight=weight,
@@ -213,7 +213,7 @@ class SeldonV1:
             EXPIRES: renewed(found, self.wall(), self.time_to_live) if used else None,
             ARMS: f"{self.names.stable}/{self.names.candidate.name}",
         }
-        notes[MIRRORED] = self._split.text(weight)
+        notes[MIRRORED] = self.split.text(weight)
         return notes
 
     def _not_ready(self, found: Json) -> str | None:

@@ -62,7 +62,7 @@ class SeldonV2:
     """What the conditions have said already: a Model that fails later is for `observe` to tell."""
 
     def __post_init__(self) -> None:
-        self._split = Split(self.provider)
+        self.split = Split(self.provider)
         self.models, self.experiments = models_in(self.namespace), experiments_in(self.namespace)
 
     def take_over(self) -> None:
@@ -112,12 +112,12 @@ class SeldonV2:
         if weight and shadow:
             raise RolloutError("seldon-v2: a candidate gets live traffic or a mirror of it, found both asked for")
         if not weight and not shadow:
-            self._split.note(None, 0)
+            self.split.note(None, 0)
             self._delete()
             return
         if weight == 100 and self._promoted():
             return
-        self._split.note(self._ensure(), weight)
+        self.split.note(self._ensure(), weight)
         self._edit(lambda found: self._change(found, weight, shadow))
         if self._effective != (weight, shadow):
             wait_until(lambda: self._differs(shadow), self.settle, self.names.experiment)
@@ -129,9 +129,9 @@ class SeldonV2:
 
         The weight stays empty: an Experiment's status does not say which change it is about.
         """
-        if self._split.mark is None:
+        if self.split.mark is None:
             self._learn()
-        counted = self._split.read()
+        counted = self.split.read()
         health = self.health()
         if not health.router:
             return counted
@@ -255,7 +255,7 @@ class SeldonV2:
         return {"default": self.names.stable, "candidates": arms, **mirror}
 
     def _notes(self, found: Json, weight: int) -> dict[str, str | None]:
-        kept = {MIRRORED: self._split.text(weight)} if weight else {}
+        kept = {MIRRORED: self.split.text(weight)} if weight else {}
         return {FENCE: str(self.fence), EXPIRES: renewed(found, self.wall(), self.time_to_live), **kept}
 
     def _not_ready(self) -> str | None:
@@ -340,7 +340,7 @@ class SeldonV2:
 
     def _learn(self) -> None:
         try:
-            self._split.learn(self.kube.get(self.experiments, self.names.experiment))
+            self.split.learn(self.kube.get(self.experiments, self.names.experiment))
         except FencedError:
             raise
         except RolloutError:

@@ -1,6 +1,7 @@
 """Which of the candidate's answers were live, where its counters do not say: those after its mirror ended."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Json, annotations
@@ -18,6 +19,11 @@ class Split:
 
     provider: Provider
     mark: int | None = None
+    probed: Callable[[], int] = lambda: 0
+    """How many of the candidate's answers that the provider counts were to probes, so far."""
+    _probed_before: int = field(default=0, init=False)
+    """Of them, those before the mark."""
+    _live: int = field(default=0, init=False)
 
     def note(self, found: Json | None, weight: int) -> None:
         """Before `weight` is applied to what was found: the first live weight sets the mark.
@@ -26,11 +32,12 @@ class Split:
             RolloutError: the provider cannot say what was answered so far.
         """
         if not weight:
-            self.mark = None
+            self.mark, self._live = None, 0
         elif self.mark is None:
             self.mark = _told(found)
             if self.mark is None:
                 self.mark = self.provider.read().candidate.answered
+                self._probed_before = self.probed()
 
     def text(self, weight: int) -> str | None:
         """The annotation that belongs to `weight`."""
@@ -42,8 +49,11 @@ class Split:
         if counted.live or counted.mirrored:
             return counted
         answered = counted.candidate.answered
-        mirrored = answered if self.mark is None else min(self.mark, answered)
-        return replace(counted, live=answered - mirrored, mirrored=mirrored)
+        if self.mark is None:
+            return replace(counted, mirrored=answered)
+        # Probes are known at once, counters a scrape later: what was live stays so.
+        self._live = max(self._live, answered - self.mark - (self.probed() - self._probed_before))
+        return replace(counted, live=self._live, mirrored=max(answered - self._live, 0))
 
     def learn(self, found: Json) -> None:
         """Takes up the mark that an earlier driver set."""

@@ -16,6 +16,9 @@ metrics:
   scrape_seconds: 15
   champion: {deployment_name: fraud, predictor_name: main}
   candidate: {deployment_name: fraud, predictor_name: candidate}
+probes:                                 # left out: predictions are not compared
+  champion: {url: "http://fraud-main.models:8000/v2/models/classifier/infer"}
+  candidate: {url: "http://fraud-candidate.models:8000/v2/models/classifier/infer"}
 ```
 
 For Seldon Core 2 the middle part is
@@ -36,6 +39,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.workload import Section
 from holdfast.yamlfile import read_yaml
 
@@ -232,6 +236,21 @@ class SeldonV2(Section):
         return self
 
 
+class Probing(Arms):
+    """Rows of the candidate's bundle that are sent to both arms, beside the users' requests; left out: none are."""
+
+    per_second: float = Field(2.0, gt=0, le=100)
+    """Pairs of one row; where the bundle has adversarial rows, as many of them go to the candidate."""
+    counted: bool = True
+    """Whether the metrics count an answer to a probe as one of the arm's. Then a step does not take it for a user's."""
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> Self:
+        if self.champion == self.candidate:
+            raise ValueError("champion and candidate must differ in url or headers")
+        return self
+
+
 class Target(Section):
     """The whole file."""
 
@@ -242,6 +261,7 @@ class Target(Section):
     seldon_v1: SeldonV1 | None = Field(None, alias="seldon-v1")
     seldon_v2: SeldonV2 | None = Field(None, alias="seldon-v2")
     metrics: Metrics
+    probes: Probing | None = None
     time_to_live_seconds: float = Field(120.0, ge=10, le=86400)
     """A weight or a mirror that no driver renews for so long is taken back by the watchdog."""
     settle_seconds: float = Field(10.0, gt=0, le=300)

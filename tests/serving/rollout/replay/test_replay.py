@@ -25,10 +25,15 @@ from hypothesis.extra.numpy import arrays
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
+from holdfast.serving.rollout.conduct.wishes import Stop
 from holdfast.serving.rollout.judge.counters import Probes
-from holdfast.serving.rollout.replay import Attacks, Load, Rows, Times, body, read_attacks, read_rows, replay
-from holdfast.serving.rollout.tally import MAX_TALLY_BYTES, Latency, Tally, read_tally, write_tally
-from holdfast.serving.rollout.wire import read_answer
+from holdfast.serving.rollout.replay import sender
+from holdfast.serving.rollout.replay.answers import Times
+from holdfast.serving.rollout.replay.arms import Arms
+from holdfast.serving.rollout.replay.rows import Attacks, Rows, body, read_attacks, read_rows
+from holdfast.serving.rollout.replay.tally import MAX_TALLY_BYTES, Latency, Tally, read_tally, write_tally
+from holdfast.serving.rollout.replay.traffic import Load, replay
+from holdfast.serving.rollout.replay.wire import read_answer
 
 CLASSES = 10
 X = np.random.default_rng(0).random((40, 1, 4, 4), dtype=np.float32)
@@ -113,7 +118,7 @@ def said(label: object = 3, probabilities: object = None, **more: object) -> byt
     """The body of an answer."""
     values = [0.1] * CLASSES if probabilities is None else probabilities
     outputs = [{"name": "label", "data": [label]}, {"name": "probabilities", "data": values}]
-    return json.dumps({"model_version": "2", "outputs": outputs, **more}).encode()
+    return json.dumps({"model_version": "2", "outputs": outputs} | more).encode()
 
 
 def answer(data: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -370,6 +375,98 @@ def test_warming_up_is_not_counted() -> None:
     assert (found.sent, found.probes.pairs, len(server.asked)) == (10, 0, 20)
 
 
+# --- an address for either arm ----------------------------------------------------------------------------------------
+
+
+def arms(champion: Server, candidate: Server, **headers: str) -> Arms:
+    places = {"champion": {"url": champion.url}, "candidate": {"url": candidate.url, "headers": headers}}
+    return Arms.model_validate(places)
+
+
+def model(version: str, label: int = 3) -> Act:
+    return lambda request: answer(
+        said(label).replace(b'"model_version": "2"', f'"model_version": "{version}"'.encode())
+    )
+
+
+def test_with_an_address_for_either_arm_only_probes_are_sent() -> None:
+    hostile = Attacks(tuple(body(row) for row in 1 - X[:2]), labels=(3, 5), fooling=0)
+    with serving(model("1")) as champion, serving(model("2", 5)) as candidate:
+        found = replay(Load(arms(champion, candidate, **{"x-rollout": "b"}), rate=100, seconds=1.0), ROWS, hostile)
+    rows = Counter(request.body for request in candidate.asked if request.body not in hostile.bodies)
+    assert rows == Counter(request.body for request in champion.asked)
+    assert found.probes.pairs == found.probes.disagreements == len(champion.asked) >= 10
+    assert found.probes.attacks == len(candidate.asked) - len(champion.asked) >= 10
+    assert abs(2 * found.probes.fooled - found.probes.attacks) <= 1
+    assert {request.arm for request in candidate.asked} == {"b"}
+    assert {request.arm for request in champion.asked} == {None}
+    assert (found.sent, found.failed, found.strays) == (0, 0, 0)
+
+
+def flipping(first: str, later: str, after: int) -> Act:
+    """Another version from some answer on."""
+    count = iter(range(10**6))
+    return lambda request: model(first if next(count) < after else later)(request)
+
+
+@pytest.mark.parametrize("which", ["champion", "candidate"])
+def test_answers_of_another_model_are_no_comparison(which: str) -> None:
+    acts = {"champion": model("1"), "candidate": model("2"), which: flipping("12"[which != "champion"], "3", 30)}
+    with serving(acts["champion"]) as champion, serving(acts["candidate"]) as candidate:
+        found = replay(Load(arms(champion, candidate), rate=100, seconds=1.5, warm=10), ROWS)
+    assert found.probes.pairs <= 20
+    assert found.strays >= 10
+    assert (found.probes.broken, found.probes.disagreements) == (0, 0)
+
+
+WRONG_ARMS: dict[str, tuple[Act, Act, str]] = {
+    "one model": (model("1"), model("1"), "expected two models, found version 1 as either arm"),
+    "an address that leads to both": (flipping("1", "2", 5), model("2"), "answers of one model, found versions 1, 2"),
+    "no champion": (BAD["500"][1], model("2"), "expected the champion's label and probabilities, found status: 500"),
+    "another protocol": (BAD["no outputs"][1], model("2"), "label and probabilities, found shape: "),
+}
+
+
+@pytest.mark.parametrize(("champion", "candidate", "found"), WRONG_ARMS.values(), ids=WRONG_ARMS)
+def test_arms_that_cannot_be_told_apart_are_refused_before_anything_counts(
+    champion: Act, candidate: Act, found: str, tmp_path: Path
+) -> None:
+    with serving(champion) as one, serving(candidate) as other, pytest.raises(RolloutError, match=found):
+        replay(Load(arms(one, other), rate=100, seconds=0.2, warm=10), ROWS, tally=tmp_path / "tally.json")
+    assert not (tmp_path / "tally.json").exists()
+
+
+def test_models_that_do_not_say_their_version_are_compared() -> None:
+    unnamed = said().replace(b'"model_version": "2", ', b"")
+    with serving(lambda request: answer(unnamed)) as one, serving(lambda request: answer(unnamed)) as other:
+        found = replay(Load(arms(one, other), rate=100, seconds=0.3, warm=3), ROWS)
+    assert found.probes.pairs >= 5
+    assert found.strays == 0
+
+
+def test_a_count_of_client_requests_does_not_end_probes() -> None:
+    with serving(model("1")) as one, pytest.raises(RolloutError, match="found a count of client requests"):
+        Load(arms(one, one), requests=5)
+
+
+def test_a_sender_with_strays_has_seen_nothing_until_it_is_told_that_the_arms_go(
+    rows_file: Path, tmp_path: Path
+) -> None:
+    load = sender.Load(rows_file, None, CLASSES, rate=100, clients=1, seed=0)
+    with (
+        serving(model("1")) as one,
+        serving(flipping("2", "1", 60)) as other,
+        sender.sending(tmp_path, arms(one, other), load) as running,
+    ):
+        running.wait(Stop())
+        wait_for(tmp_path / "tally.json", lambda tally: tally.strays > 0)
+        with pytest.raises(RolloutError, match="expected answers of the arm asked, found .* of another model"):
+            running.probes()
+        running.unpair()
+        assert running.probes().pairs == running.answered() <= 40
+        assert running.sent == 0
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
@@ -443,7 +540,7 @@ def test_a_tally_that_cannot_be_kept_is_said_once_and_the_traffic_goes_on(
 
 def test_the_reader_of_a_tally_loads_nothing_heavy() -> None:
     program = (
-        "import sys, holdfast.serving.rollout.tally\n"
+        "import sys, holdfast.serving.rollout.replay.tally\n"
         "assert not {'numpy', 'aiohttp', 'uvloop', 'torch', 'mlflow', 'pydantic'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

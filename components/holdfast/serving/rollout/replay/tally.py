@@ -15,6 +15,7 @@ from holdfast.errors import RolloutError
 from holdfast.serving.rollout.judge.counters import Probes
 
 MAX_TALLY_BYTES = 2**20
+_COUNTS = ("sent", "failed", "attack_rows", "attack_rows_fooling", "strays")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Tally:
     """Adversarial rows that the replay has to send."""
     attack_rows_fooling: int = 0
     """Of them, those that fooled the judged model offline."""
+    strays: int = 0
+    """Probes that another than the arm asked has answered: the addresses do not tell the arms apart."""
     at: float = 0.0
     """When this was written: seconds on this machine's monotonic clock."""
     ended: bool = False
@@ -94,7 +97,7 @@ def _tally(found: Any) -> Tally:
     latency = _exactly(values["latency_ms"], Latency)
     first = values["first_failure"]
     return Tally(
-        **{name: _count(values[name], name) for name in ("sent", "failed", "attack_rows", "attack_rows_fooling")},
+        **{name: _count(values[name], name) for name in _COUNTS},
         failures=_counts(values["failures"], "failures"),
         first_failure=None if first is None else _a(str, first, "first_failure"),
         answers=_counts(values["answers"], "answers"),

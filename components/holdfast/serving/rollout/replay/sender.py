@@ -16,15 +16,15 @@ from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.conduct.wishes import Stop
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State
-from holdfast.serving.rollout.tally import Tally, read_tally
+from holdfast.serving.rollout.replay.arms import Arms
+from holdfast.serving.rollout.replay.tally import Tally, read_tally
 
-TALLY, BEFORE, LOG = "tally.json", "tally-before.jsonl", "replay.log"
+TALLY, BEFORE, LOG, ARMS = "tally.json", "tally-before.jsonl", "replay.log", "arms.json"
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 STALE_SECONDS = 2.0
 """A replay that wrote no counts for so long counts nothing any more."""
 WARM = 20
-"""Rows that both arms answer before anything is counted."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,11 @@ class Load:
     attacks: Path | None
     classes: int
     rate: float
+    """Client requests per second; pairs, where only probes are sent."""
     clients: int
     seed: int
+    warm: int = WARM
+    """Rows that both arms answer before anything is counted; with an address for either, they must be two."""
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Sender:
     before: tuple[int, int]
     """Client requests sent and failed under drivers before this one."""
     last: Tally | None = None
+    unpaired: bool = False
 
     @property
     def sent(self) -> int:
@@ -63,16 +67,24 @@ class Sender:
         """What its probes found until now; they begin anew with every driver.
 
         Raises:
-            RolloutError: it counts nothing (any more).
+            RolloutError: it counts nothing (any more), or another than the arm asked answers.
         """
         self.refresh()
         known = self._known()
         if time.monotonic() - known.at > STALE_SECONDS:
             raise RolloutError(f"{self.state / TALLY}: expected fresh counts, found some of {STALE_SECONDS:g} s ago")
+        if known.strays and not self.unpaired:
+            raise RolloutError(f"probes: expected answers of the arm asked, found {known.strays} of another model")
         return known.probes
+
+    def answered(self) -> int:
+        """How many probes the candidate has answered, well or not, as far as is known."""
+        found = self._known().probes
+        return found.pairs + found.broken + found.attacks
 
     def unpair(self) -> None:
         """No probes any more: without the candidate's route they would reach the champion twice."""
+        self.unpaired = True
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGUSR1)
 
@@ -109,13 +121,15 @@ class Unpairing:
     """Implements `holdfast.serving.rollout.conduct.controller.Watcher`: a rollback ends the probes."""
 
     sender: Sender
+    states: frozenset[State] = frozenset({State.ROLLING_BACK})
+    """Where it ends them: in these, an arm is taken away or becomes the other."""
 
     def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
         """Nothing."""
 
     def moved(self, before: Rollout, after: Rollout) -> None:
         """Without the candidate's route both probes of a pair would reach the champion, and agree."""
-        if after.state is State.ROLLING_BACK:
+        if after.state in self.states:
             self.sender.unpair()
 
     def paged(self, rollout: Rollout, reason: str) -> None:
@@ -123,12 +137,18 @@ class Unpairing:
 
 
 @contextmanager
-def sending(state: Path, url: str, load: Load) -> Iterator[Sender]:
-    """Sends until the end of the block; requests under way are waited for and counted."""
+def sending(state: Path, where: str | Arms, load: Load) -> Iterator[Sender]:
+    """Sends until the end of the block; requests under way are waited for and counted.
+
+    Args:
+        state: folder of the counts.
+        where: the address of clients and probes, or of either arm: then only probes are sent.
+        load: what to send.
+    """
     before = _put_by(state)
     with (state / LOG).open("ab") as log:
         process = subprocess.Popen(
-            _command(state, url, load),
+            _command(state, where, load),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -145,16 +165,21 @@ def sending(state: Path, url: str, load: Load) -> Iterator[Sender]:
             process.wait()
 
 
-def _command(state: Path, url: str, load: Load) -> list[str]:
+def _command(state: Path, where: str | Arms, load: Load) -> list[str]:
+    if isinstance(where, str):
+        to = {"url": where}
+    else:
+        replace_file(state / ARMS, where.model_dump_json(include={"champion", "candidate"}).encode())
+        to = {"arms": str(state / ARMS)}
     given = {
-        "url": url,
+        **to,
         "rows": load.rows,
         "classes": load.classes,
         "rate": load.rate,
         "clients": load.clients,
         "seed": load.seed,
         "tally": state / TALLY,
-        "warm": WARM,
+        "warm": load.warm,
         **({"attacks": load.attacks} if load.attacks else {}),
     }
     words = [f"--{name}={value}" for name, value in given.items()]
