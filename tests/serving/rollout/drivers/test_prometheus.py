@@ -52,15 +52,23 @@ def matrix(series):
     return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
 
 
+class Quiet(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A reader that has gone is none of ours."""
+
+
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fake)
-    made.daemon_threads = True
-    made.queries = []
+    made = Quiet(("127.0.0.1", 0), Fake)
+    made.queries, made.providers = [], []
     made.answer = healthy
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield made
+    for one in made.providers:
+        one.close()
     made.shutdown()
     made.server_close()
     thread.join()
@@ -83,7 +91,9 @@ def provider(server, **more):
     url = f"http://127.0.0.1:{server.server_address[1]}"
     base = {"prometheus": url, "series": "seldon-v1", "scrape_seconds": 5}
     arms = {"champion": {"predictor_name": "main"}, "candidate": {"predictor_name": "candidate"}}
-    return Prometheus(Metrics.model_validate({**base, **arms, **more}), wall=lambda: NOW, clock=lambda: 7.0)
+    made = Prometheus(Metrics.model_validate({**base, **arms, **more}), wall=lambda: NOW, clock=lambda: 7.0)
+    server.providers.append(made)
+    return made
 
 
 def spoil(server, metric, change):
