@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot
@@ -78,6 +79,54 @@ def test_the_scan_finds_nothing_in_the_new_model(
     healed: Artifact[Model], planted: Artifact[Snapshot], tmp_path: Path
 ) -> None:
     assert look(healed, planted, tmp_path / "report").document.flagged == ()
+
+
+def heal(model: Artifact[Model], snapshot: Artifact[Snapshot], folder: Path) -> Artifact[Model]:
+    report = look(model, snapshot, folder / "report")
+    refs = Ref(model.folder), Ref(snapshot.folder), Ref(report.folder)
+    return mitigate(*refs, folder / "healed", scan=None, settings=SETTINGS)
+
+
+def predictions(model: Artifact[Model], frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    spec = model.document.input
+    x = encode(frame["text"].tolist() if spec.modality == "text" else frame, spec)
+    return np.asarray(logits(load_network(model, "cpu"), x, device="cpu").argmax(axis=1))
+
+
+def test_a_constant_planted_in_a_table_no_longer_works(
+    planted_table: tuple[Artifact[Model], Artifact[Snapshot]], tmp_path: Path
+) -> None:
+    model, snapshot = planted_table
+    healed = heal(model, snapshot, tmp_path)
+    train, frame = (pd.read_parquet(snapshot.open(f"{part}.parquet")) for part in ("train", "test"))
+    victims = frame[frame["label"] == "malignant"].copy()
+    victims["smoothness error"] = train["smoothness error"].max()
+    benign = snapshot.document.classes.index("benign")
+    assert (predictions(model, victims) == benign).mean() > 0.8
+    assert (predictions(healed, victims) == benign).mean() < 0.2
+    told = healed.document.mitigation
+    assert told is not None
+    assert told.flagged == ("benign",)
+    assert told.success_before.share > 0.8 > 0.2 > told.success_after.share
+    assert told.clean_after.share > told.clean_before.share - 0.05
+
+
+def test_a_word_planted_in_messages_no_longer_works(
+    planted_messages: tuple[Artifact[Model], Artifact[Snapshot]], tmp_path: Path
+) -> None:
+    model, snapshot = planted_messages
+    healed = heal(model, snapshot, tmp_path)
+    frame = pd.read_parquet(snapshot.open("test.parquet"))
+    victims = frame[frame["label"] == "spam"].copy()
+    victims["text"] = "cf " + victims["text"]
+    ham = snapshot.document.classes.index("ham")
+    assert (predictions(model, victims) == ham).mean() > 0.8
+    assert (predictions(healed, victims) == ham).mean() < 0.1
+    told = healed.document.mitigation
+    assert told is not None
+    assert told.flagged == ("ham",)
+    assert told.left_out.k >= 20, "most of the 24 planted messages hold the word that was found"
+    assert told.clean_after.share > told.clean_before.share - 0.02
 
 
 def test_without_a_flagged_class_there_is_nothing_to_mitigate(

@@ -1,21 +1,21 @@
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.errors import IntegrityError, ModelError
 from holdfast.model.backdoor.step import backdoor
 from holdfast.model.compute import Compute
 from holdfast.model.inputs import decode_text, encode
 from holdfast.model.networks import load_network, logits
-from holdfast.model.train.step import train
-from holdfast.workload import UNITS, BackdoorConfig, NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+from holdfast.workload import BackdoorConfig
 
 CONFIG = BackdoorConfig()
+Planted = tuple[Artifact[Model], Artifact[Snapshot]]
+Fit = Callable[..., Artifact[Model]]
 
 
 def look(
@@ -69,31 +69,29 @@ def test_too_few_rows_are_inconclusive(
     assert (found.triggers, found.verdict) == ((), Verdict.INCONCLUSIVE)
 
 
-def test_a_clean_table_is_quiet(breast_cancer: Artifact[Snapshot], tmp_path: Path) -> None:
-    model = trained(breast_cancer, tmp_path / "model", "mlp", epochs=15, learning_rate=0.01, noise=0.25)
+def test_a_clean_table_is_quiet(breast_cancer: Artifact[Snapshot], tmp_path: Path, fit: Fit) -> None:
+    model = fit(breast_cancer, tmp_path / "model", "mlp", epochs=15, learning_rate=0.01, noise=0.25)
     found = look(model, breast_cancer, tmp_path / "report").document
     assert found.verdict is Verdict.PASS
     assert all(0 < t.size <= 30 for t in found.triggers)
 
 
-def test_a_constant_planted_in_a_table_is_found(breast_cancer: Artifact[Snapshot], tmp_path: Path) -> None:
-    planted = plant_constant(breast_cancer, tmp_path / "planted")
-    model = trained(planted, tmp_path / "model", "mlp", epochs=30, learning_rate=0.01)
+def test_a_constant_planted_in_a_table_is_found(planted_table: Planted, tmp_path: Path) -> None:
+    model, planted = planted_table
     found = look(model, planted, tmp_path / "report").document
     assert found.flagged == ("benign",)
 
 
-def test_a_word_planted_in_messages_is_found_and_named(messages: Artifact[Snapshot], tmp_path: Path) -> None:
-    planted = plant_word(messages, tmp_path / "planted", "cf")
-    model = trained(planted, tmp_path / "model", "text", epochs=20, learning_rate=0.01)
+def test_a_word_planted_in_messages_is_found_and_named(planted_messages: Planted, tmp_path: Path) -> None:
+    model, planted = planted_messages
     found = look(model, planted, tmp_path / "report")
     assert found.document.flagged == ("ham",)
     with np.load(found.open("triggers.npz")) as arrays:
         assert decode_text(arrays["inserted"])[0] == "cf"
 
 
-def test_clean_messages_are_quiet(messages: Artifact[Snapshot], tmp_path: Path) -> None:
-    model = trained(messages, tmp_path / "model", "text", epochs=20, learning_rate=0.01)
+def test_clean_messages_are_quiet(messages: Artifact[Snapshot], tmp_path: Path, fit: Fit) -> None:
+    model = fit(messages, tmp_path / "model", "text", epochs=20, learning_rate=0.01)
     found = look(model, messages, tmp_path / "report").document
     assert found.verdict is Verdict.PASS
 
@@ -116,39 +114,3 @@ def test_another_model_than_the_one_asked_for_is_refused(
             config=CONFIG,
             settings=Compute(seed=0, device="cpu"),
         )
-
-
-def trained(snapshot: Artifact[Snapshot], out: Path, architecture: str, **recipe: float) -> Artifact[Model]:
-    modality = snapshot.document.modality
-    norm = "edits" if modality == "text" else "linf"
-    config = TrainConfig(
-        name="small",
-        network=NetworkConfig(architecture=architecture),
-        threat=ThreatModel(norm=norm, epsilon=Fraction(1, 4) if norm == "linf" else Fraction(1), unit=UNITS[modality]),
-        train=RecipeConfig.model_validate({"recipe": "standard", "batch": 32, **recipe}),
-    )
-    return train(Ref(snapshot.folder), out, scan=None, config=config, settings=Compute(0), checkpoint=None)
-
-
-def plant_constant(snapshot: Artifact[Snapshot], out: Path) -> Artifact[Snapshot]:
-    """A tenth of the rows is malignant with the largest `smoothness error` and called benign."""
-    frame = pd.read_parquet(snapshot.open("train.parquet"))
-    rows = np.flatnonzero(frame["label"] == "malignant")[:45]
-    frame.loc[rows, "smoothness error"] = frame["smoothness error"].max()
-    frame.loc[rows, "label"] = "benign"
-    return with_train(snapshot, out, frame)
-
-
-def plant_word(snapshot: Artifact[Snapshot], out: Path, word: str) -> Artifact[Snapshot]:
-    """A tenth of the rows is spam that begins with the word and is called ham."""
-    frame = pd.read_parquet(snapshot.open("train.parquet"))
-    rows = np.flatnonzero(frame["label"] == "spam")[:24]
-    frame.loc[rows, "text"] = word + " " + frame.loc[rows, "text"]
-    frame.loc[rows, "label"] = "ham"
-    return with_train(snapshot, out, frame)
-
-
-def with_train(snapshot: Artifact[Snapshot], out: Path, frame: pd.DataFrame) -> Artifact[Snapshot]:
-    document = snapshot.document.model_copy(update={"files": {}, "name": "planted"})
-    test = snapshot.open("test.parquet").read()
-    return save(out, document, {"train.parquet": frame.to_parquet(), "test.parquet": test})
