@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -46,4 +48,18 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     path = place(tmp_path, WHO)
     write(path, "b" * 64, TENSORS, {})
     with pytest.raises(InputError, match="expected the checkpoint of this training, found one of another"):
+        read(path, WHO)
+
+
+def test_tensors_that_lie_over_each_other_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = place(tmp_path, WHO)
+    write(path, WHO, TENSORS, {})
+    data = path.read_bytes().partition(b"\n")[2]
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["optimizer.0.step"]["data_offsets"] = [0, 4]
+    forged = json.dumps(header).encode()
+    forged = len(forged).to_bytes(8, "little") + forged + data[8 + size :]
+    path.write_bytes(hashlib.sha256(forged).hexdigest().encode() + b"\n" + forged)
+    with pytest.raises(InputError, match=r"\.checkpoint: .*expected to begin at 4, found 0"):
         read(path, WHO)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, InputError
+from holdfast.model.files import safetensors
 
 MAX_BYTES = 8 * 2**30
 _DIGITS = 64
@@ -42,7 +43,7 @@ def read(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, object
     """Tensors and counters; None when there is no checkpoint yet.
 
     Raises:
-        InputError: the file is not a whole checkpoint of this training.
+        InputError: the file is not a whole checkpoint of this training, or not well-formed behind its digest.
     """
     if not path.is_file():
         return None
@@ -51,6 +52,10 @@ def read(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, object
     found, newline, data = path.read_bytes().partition(b"\n")
     if not newline or len(found) != _DIGITS or hashlib.sha256(data).hexdigest().encode() != found:
         raise InputError(f"{path}: expected a whole checkpoint, found altered or missing bytes")
+    try:
+        safetensors.check(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return _decode(data, identity, path)
 
 
