@@ -5,7 +5,7 @@ answers. The table is the project's own study of the rule that the judge follows
 Newcombe's bound below one percentage point), made beforehand with code of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.judge.drift import STAKES
 from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 from holdfast.serving.rollout.judge.intervals import newcombe_upper
@@ -23,8 +24,8 @@ Ints = NDArray[np.int64]
 RATIO = 9
 ALPHA = 0.05
 MARGIN = 0.01
-FAMILY = {"errors": 0.6, "slow": 0.2, "disagreement": 0.2 / 3, "drift": 0.2 / 3, "attack": 0.2 / 3}
-"""How alpha is divided over the tests that run side by side."""
+STATES = 4
+"""Watched states of one rollout (shadow and three steps), for the tests that begin anew in each."""
 _CHUNK, _SMALL_CHUNK = 1000, 200
 
 
@@ -114,21 +115,14 @@ def simulate(traffic: Traffic, *, runs: int, seed: int, needed: float = 1 / ALPH
 def family(*, runs: int, seed: int) -> dict[str, float]:
     """Shares of the runs that each test, and any of them, ends wrongly when all watch one candidate.
 
-    It fails and is slow like the control, and pairs disagree, drift and are fooled exactly as often as allowed.
+    It fails, breaks probes and is slow like the control; its failures are as many as the plan allows, and pairs
+    disagree, drift and are fooled exactly as often as allowed.
     """
     rng = np.random.default_rng(seed)
-    traffic, looks, pairs = Traffic(0.01, 0.01, 2000), 200, 10
-    ended: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in FAMILY}
+    ended: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in ALPHA_SHARES}
     for start in range(0, runs, _SMALL_CHUNK):
-        chunk = (min(_SMALL_CHUNK, runs - start), looks)
-        evidence = {
-            "errors": _compared(rng, traffic.look, 0.01, chunk),
-            "slow": _compared(rng, traffic.look, 0.05, chunk),
-            "disagreement": one_arm_values(rng.binomial(pairs, 0.25, chunk), pairs, 0.25),
-            "attack": one_arm_values(rng.binomial(pairs, 0.3, chunk), pairs, 0.3),
-            "drift": drift_values(*_moved(rng, pairs, chunk, 0.02), pairs, 0.02),
-        }
-        for name, share in FAMILY.items():
+        evidence = _evidence(rng, (min(_SMALL_CHUNK, runs - start), 200))
+        for name, share in ALPHA_SHARES.items():
             ended[name].append((evidence[name] >= 1 / (ALPHA * share)).any(axis=1))
     found = {name: np.concatenate(parts) for name, parts in ended.items()}
     return {
@@ -137,9 +131,32 @@ def family(*, runs: int, seed: int) -> dict[str, float]:
     }
 
 
-def _compared(rng: np.random.Generator, look: int, rate: float, shape: tuple[int, int]) -> Floats:
-    k_c, k_s = rng.binomial(look, rate, shape), rng.binomial(RATIO * look, rate, shape)
-    return values(k_c, k_s, look, RATIO * look)
+def _evidence(rng: np.random.Generator, shape: tuple[int, int], look: int = 10) -> dict[str, Floats]:
+    """Of every test of the judge, float64[runs, looks]; `look` answers, and as many probes, at each look."""
+    failed, control = rng.binomial(look, 0.01, shape), rng.binomial(RATIO * look, 0.01, shape)
+    disagreed, fooled = rng.binomial(look, 0.25, shape), rng.binomial(look, 0.3, shape)
+    gained, lost = _moved(rng, look, shape, 0.02)
+    slow = np.minimum(rng.binomial(look, 0.05, shape), 1)  # as the judge counts them
+    return {
+        "errors": values(failed, control, look, RATIO * look),
+        "broken": values(rng.binomial(look, 0.01, shape), control, look, RATIO * look),
+        "slow": values(slow, rng.binomial(RATIO * look, 0.05, shape), look, RATIO * look),
+        "service": held_values(lambda part: one_arm_values(failed[:, part], look, 0.01), shape),
+        "disagreement": held_values(lambda part: one_arm_values(disagreed[:, part], look, 0.25), shape),
+        "attack": held_values(lambda part: one_arm_values(fooled[:, part], look, 0.3), shape),
+        "drift": held_values(lambda part: drift_values(gained[:, part], lost[:, part], look, 0.02), shape),
+    }
+
+
+def held_values(evidence: Callable[[slice], Floats], shape: tuple[int, int], states: int = STATES) -> Floats:
+    """The evidence of a test that is held over the whole rollout and over each of its equally long states."""
+    found, banked = 0.5 * evidence(slice(None)), np.zeros((shape[0], 1))
+    for state, part in enumerate(np.array_split(np.arange(shape[1]), states)):
+        here = slice(int(part[0]), int(part[-1]) + 1)
+        current = evidence(here)
+        found[:, here] += 0.5 * (banked + current + states - 1 - state) / states
+        banked = banked + current[:, -1:]
+    return found
 
 
 def _moved(rng: np.random.Generator, pairs: int, shape: tuple[int, int], drift: float) -> tuple[Ints, Ints]:

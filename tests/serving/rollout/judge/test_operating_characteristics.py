@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from benchmarks.operating import (
     ALPHA,
-    FAMILY,
     TABLE,
     Found,
     Traffic,
     drift_values,
     family,
+    held_values,
     one_arm_values,
     simulate,
     values,
@@ -21,6 +21,10 @@ from benchmarks.operating import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.serving.rollout.judge import analysis
+from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits
+from holdfast.serving.rollout.judge.counters import Arm
+from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
 
@@ -111,11 +115,26 @@ def test_the_simulation_computes_what_the_judge_computes_on_pairs(seed, limit):
     assert found == pytest.approx(np.array(expected), rel=1e-9)
 
 
+@given(seed=st.integers(0, 999))
+def test_the_simulation_adds_up_what_the_judge_adds_up_over_states(seed):
+    rng, limit = np.random.default_rng(seed), 0.05
+    hits, limits = rng.integers(0, 3, (1, 8)), Limits(max_errors=limit)
+    tests, expected = analysis.Tests.fresh(limits, states=4), []
+    for look, failed in enumerate(hits[0].tolist()):
+        if look in {2, 4, 6}:
+            tests = tests.next_state(limits)
+        more = Counts(candidate=Arm(10, failed), champion=Arm(90, 0))
+        tests = tests.add(more, Counts(), (), limits)
+        expected.append(tests.values()["service"])
+    found = held_values(lambda part: one_arm_values(hits[:, part], 10, limit), hits.shape)
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-9)
+
+
 def test_all_tests_together_rarely_end_a_healthy_rollout():
     runs = 4000
     found = family(runs=runs, seed=9)
     assert found["any"] <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / runs)
-    for name, share in FAMILY.items():
+    for name, share in ALPHA_SHARES.items():
         assert found[name] <= ALPHA * share + 3 * np.sqrt(ALPHA * share / runs), name
 
 
