@@ -14,7 +14,9 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from holdfast.cli import app
+from holdfast.serving.rollout.drivers.target import read_target
 from holdfast.workload import Workload, read_workload
+from holdfast.yamlfile import top_keys
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("What it answers", "Reads and writes", "Method", "What it does not tell you", "Run it alone")
@@ -168,10 +170,14 @@ def test_the_page_on_the_workload_has_every_key_and_its_default() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page, "yaml")], ids=page_id)
-def test_workloads_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
+def test_files_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
     for text in blocks(page, "yaml"):
-        (tmp_path / "w.yaml").write_text(text)
-        assert read_workload(tmp_path / "w.yaml").name
+        path.write_text(text)
+        if "namespace" in top_keys(path):
+            assert read_target(path).namespace
+        else:
+            assert read_workload(path).name
 
 
 def test_the_readme_brings_a_model_in_under_twenty_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
