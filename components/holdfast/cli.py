@@ -530,15 +530,18 @@ def submit(
     seed: Seed = 0,
     cron: Annotated[str | None, typer.Option(help="Retrain on this schedule, for example '0 3 * * *'.")] = None,
     registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
     gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
+    experiment: Annotated[str, typer.Option(help="Under which name Kubeflow groups the runs.")] = "holdfast",
     as_json: AsJson = False,
 ) -> None:
     """Upload the pipeline to Kubeflow and start a run, or make a recurring one."""
     from holdfast_pipelines.submit import submit as send
 
     sent = send(
-        endpoint, _shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, registry=registry, gpu=gpu
-    )
+        endpoint, _shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, registry=registry, tag=tag,
+        gpu=gpu, experiment=experiment,
+    )  # fmt: skip
     typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
 
 

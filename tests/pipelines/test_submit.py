@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from typer.testing import CliRunner
 
+from holdfast.cli import app
 from holdfast.errors import RunError, WorkloadError
 from holdfast_pipelines.submit import six_fields, submit
 
@@ -162,6 +164,17 @@ def test_another_image_makes_another_version(kubeflow, workload):
     first = submit(kubeflow.url, workload, tracking="http://mlflow:5000")
     second = submit(kubeflow.url, workload, tracking="http://mlflow:5000", tag="4f2c1d7")
     assert (first["pipeline"], first["version"] == second["version"]) == (second["pipeline"], False)
+
+
+def test_the_command_passes_every_option_on(kubeflow, workload):
+    where = ["--endpoint", kubeflow.url, "--workload", str(workload), "--tracking", "http://mlflow:5000"]
+    images = ["--registry", "registry.example/ml", "--tag", "4f2c1d7", "--experiment", "nightly"]
+    found = CliRunner().invoke(app, ["submit", *where, *images, "--seed", "3", "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["run"] == kubeflow.runs[0]["run_id"]
+    assert kubeflow.experiments[0]["display_name"] == "nightly"
+    assert all(b"registry.example/ml/" in upload and b":4f2c1d7" in upload for upload in kubeflow.uploads)
+    assert kubeflow.runs[0]["runtime_config"]["parameters"]["seed"] == 3
 
 
 def test_a_schedule_makes_a_recurring_run_with_the_seconds_first(kubeflow, workload):
