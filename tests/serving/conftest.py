@@ -1,6 +1,7 @@
 """Small real models: an untrained CNN for 8 x 8 pictures, saved as the train step saves it, with a decision on it."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         entry = registry.Entry("tiny", digest, tags, description="tiny", about="tiny")
         registry.register(uri, entry, package=package, reports=folder / "reports")
+    registry.promote(uri, "tiny", 1)
+    return uri
+
+
+@pytest.fixture
+def own_tracking(tracking: str, tmp_path: Path) -> str:
+    """A registry of this test's own: version 1 is champion, 2 and 3 are the same network under other digests."""
+    from holdfast import registry
+
+    copy = shutil.copytree(tracking.removeprefix("sqlite:///").rpartition("/")[0], tmp_path / "registry")
+    uri = f"sqlite:///{copy / 'mlflow.db'}"
     registry.promote(uri, "tiny", 1)
     return uri
 

@@ -13,6 +13,9 @@ from holdfast.progress import say
 if TYPE_CHECKING:
     from holdfast.serving.rollout.cluster import Place
     from holdfast.serving.rollout.conduct.controller import Ask
+    from holdfast.serving.rollout.drivers.kube import Kube
+    from holdfast.serving.rollout.drivers.target import Target
+    from holdfast.serving.rollout.remote import Remote
     from holdfast.serving.rollout.tell.view import View
     from holdfast.workload import RolloutPlan
 
@@ -26,6 +29,13 @@ ACT_SECONDS = 120.0
 Name = Annotated[str, typer.Option(help="Registered model.")]
 Out = Annotated[Path, typer.Option(help="Folder that the record becomes; it names the rollout for all commands.")]
 Why = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+Either = Annotated[
+    Path | None, typer.Option("--out", help="Folder that the record becomes; it names the rollout for all commands.")
+]
+TargetFile = Annotated[
+    Path | None,
+    typer.Option("--target", help="On a cluster, instead of --out: the target file; from any machine with access."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -79,10 +89,16 @@ def start(
 
 
 @app.command()
-def status(out: Out, as_json: AsJson = False) -> None:
+def status(out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
     """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
+    if target is not None:
+        from holdfast.serving.rollout import remote
+
+        _tell_remote(remote.see(*_reached(out, target)), as_json)
+        return
     from holdfast.serving.rollout.tell import view
 
+    out = _required(out)
     seen = view.see(out, _state(out))
     typer.echo(view.as_json(seen) if as_json else view.text(seen))
 
@@ -97,10 +113,17 @@ def watch(out: Out) -> None:
 
 
 @app.command()
-def abort(out: Out, reason: Why, as_json: AsJson = False) -> None:
+def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
+    if target is not None:
+        from holdfast.serving.rollout import remote
+
+        told = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
+        _tell_remote(told, as_json)
+        return
     from holdfast.serving.rollout.conduct.controller import Ask
 
+    out = _required(out)
     seen = _ask(out, Ask.ABORT, reason)
     if seen.record is not None and seen.record.document.outcome == "promoted":
         raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
@@ -160,6 +183,28 @@ def watchdog(
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
     count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
     say(f"watchdog: {count} candidates taken out")
+
+
+def _required(out: Path | None) -> Path:
+    if out is None:
+        raise typer.BadParameter("expected --out, or --target for a cluster, found neither", param_hint="--out")
+    return out
+
+
+def _reached(out: Path | None, target: Path) -> "tuple[Target, Kube]":
+    if out is not None:
+        raise typer.BadParameter("expected --out or --target, found both", param_hint="--target")
+    from holdfast.serving.rollout.drivers.cluster import reach
+    from holdfast.serving.rollout.drivers.target import read_target
+
+    read = read_target(target)
+    return read, reach(read)
+
+
+def _tell_remote(seen: "Remote", as_json: bool) -> None:
+    from holdfast.serving.rollout import remote
+
+    typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
 
 
 def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":

@@ -27,7 +27,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from holdfast import registry
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
@@ -790,12 +789,3 @@ def plan(tmp_path: Path) -> RolloutPlan:
     """The plan, as a user's file."""
     (tmp_path / "plan.yaml").write_text(PLAN)
     return read_plan(tmp_path / "plan.yaml")
-
-
-@pytest.fixture
-def own_tracking(tracking: str, tmp_path: Path) -> str:
-    """A registry of this test's own: version 1 is champion, 2 and 3 are the same network under other digests."""
-    copy = shutil.copytree(tracking.removeprefix("sqlite:///").rpartition("/")[0], tmp_path / "registry")
-    uri = f"sqlite:///{copy / 'mlflow.db'}"
-    registry.promote(uri, "tiny", 1)
-    return uri

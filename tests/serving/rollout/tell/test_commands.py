@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load, save
 from holdfast.ledger import parse
@@ -96,6 +97,27 @@ def test_a_rollout_is_seen_approved_too_early_and_aborted(start, tracking, tmp_p
     (noted,) = [one for one in found["rollouts"] if one["reason"] == "release freeze"]
     assert (noted["version"], noted["outcome"], noted["champion_after"]) == (2, "inconclusive", 1)
     assert noted["model"] == record.inputs["candidate"]
+
+
+def test_a_rollout_that_has_passed_waits_for_its_approval_and_is_promoted(start, own_tracking, tmp_path):
+    out, last = tmp_path / "rollout", {"weight": 100, "requests": 60, "max_seconds": 60}
+    plan = {**PLAN, "steps": [20, last], "margin": 0.05}
+    process = start(2, out, "--config", json.dumps(plan), "--tracking", own_tracking)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while "waiting for an approval" not in (status := seen(out)["status"])["reason"]:
+        assert time.monotonic() < deadline, status
+        assert process.poll() is None
+        threading.Event().wait(0.2)
+    assert registry.aliases(own_tracking, "tiny")["champion"] == 1
+    given = holdfast("promote", "--out", out, "--reason", "looks good")
+    assert given.returncode == 0, given.stderr
+    assert process.wait(timeout=60) == 0
+    record = load(out, RolloutRecord).document
+    assert (record.outcome, record.requests_failed) == ("promoted", 0)
+    assert registry.aliases(own_tracking, "tiny")["champion"] == 2
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    (approved,) = [line for line in lines if line["event"] == "approved"]
+    assert approved["reason"] == "looks good"
 
 
 def test_a_dead_driver_is_seen_and_superseded(start, tmp_path):

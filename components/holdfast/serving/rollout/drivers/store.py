@@ -111,7 +111,25 @@ class AnnotationStore:
 
     def history(self) -> list[Json]:
         """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and what was told with it."""
-        return _read(self.kube.get(self.resource, self.name), HISTORY, list) or []
+        return read_history(self.kube.get(self.resource, self.name))
+
+
+def read_history(found: Json) -> list[Json]:
+    """The history on an object.
+
+    Raises:
+        RolloutError: it has no meaning.
+    """
+    return _read(found, HISTORY, list) or []
+
+
+def read_state(found: Json) -> State | None:
+    """The state on an object; None when no rollout has written one.
+
+    Raises:
+        RolloutError: it has no meaning.
+    """
+    return _read(found, STATE, dict)  # type: ignore[no-any-return]
 
 
 def _require_free(found: Json, what: Subject) -> None:
