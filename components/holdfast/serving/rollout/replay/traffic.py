@@ -36,8 +36,8 @@ _STEP_SECONDS = 0.1
 class Load:
     """Where to, how fast, how long."""
 
-    url: str | Arms
-    """Of both arms, or, where only probes are sent, of each."""
+    where: str | Arms
+    """The address of clients and probes, or those of both arms: then only probes are sent."""
     rate: float = 200.0
     """Client requests per second, all clients together; pairs per second where only probes are sent."""
     clients: int = 8
@@ -58,7 +58,7 @@ class Load:
         wrong = [f"{name} {value}" for name, value in found.items() if value is not None and not 0 < value < math.inf]
         if not 0 <= self.probe_share < math.inf:
             wrong.append(f"probe_share {self.probe_share}")
-        if isinstance(self.url, Arms) and self.requests is not None:
+        if isinstance(self.where, Arms) and self.requests is not None:
             raise RolloutError("expected seconds or nothing as the end of probes, found a count of client requests")
         if wrong:
             raise RolloutError(f"expected finite numbers above 0, found {', '.join(wrong)}")
@@ -82,7 +82,7 @@ def replay(load: Load, rows: Rows, attacks: Attacks = NO_ATTACKS, tally: Path | 
     found = sender.counts.tally(ended=True)
     _keep(tally, found)
     if found.sent and not sender.counts.reached:
-        raise RolloutError(f"{load.url}: expected a server, nothing could be sent: {found.first_failure}")
+        raise RolloutError(f"{load.where}: expected a server, nothing could be sent: {found.first_failure}")
     return found
 
 
@@ -100,13 +100,13 @@ class _Sender:
     def __init__(self, load: Load, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
         self._load, self._rows, self._tally = load, rows, tally
         self.counts = Counts(rows.classes, attacks)
-        if isinstance(load.url, Arms):
+        if isinstance(load.where, Arms):
             self._address: Address | None = None
-            self._prober = Prober.at(load.url, rows, attacks, self.counts, load.timeout)
+            self._prober = Prober.at(load.where, rows, attacks, self.counts, load.timeout)
         else:
-            self._address = Address.parse(load.url)
+            self._address = Address.parse(load.where)
             self._requests = [self._address.request(row) for row in rows.bodies]
-            self._prober = Prober.behind(load.url, rows, attacks, self.counts, load.timeout)
+            self._prober = Prober.behind(load.where, rows, attacks, self.counts, load.timeout)
         self._begun, self._ended = 0, False
 
     async def run(self) -> None:
@@ -220,10 +220,13 @@ class _Sender:
 def line(tally: Tally) -> str:
     """The counts in one line, for people."""
     times, probes = tally.latency_ms, tally.probes
-    return (
-        f"replay: {tally.sent} sent, {tally.failed} failed, p50 {times.p50:g} ms, p99 {times.p99:g} ms, "
-        f"{probes.pairs} pairs, {probes.disagreements} disagree"
-    )
+    parts = [f"{tally.sent} sent", f"{tally.failed} failed", f"p50 {times.p50:g} ms", f"p99 {times.p99:g} ms"]
+    parts += [f"{probes.pairs} pairs", f"{probes.disagreements} disagree"]
+    if probes.attacks:
+        parts.append(f"{probes.fooled} of {probes.attacks} attacks succeed")
+    if tally.strays:
+        parts.append(f"{tally.strays} answers of another model than the one asked")
+    return f"replay: {', '.join(parts)}"
 
 
 @contextmanager
