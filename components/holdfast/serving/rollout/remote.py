@@ -91,7 +91,7 @@ def see(target: Target, kube: Kube) -> Remote:
 def abort(target: Target, kube: Kube, reason: str, seconds: float, tell: Callable[[str], None]) -> Remote:
     """Takes the candidate out of traffic, now and from here, which is no verdict on it.
 
-    A driver that runs is refused from then on.
+    A driver that runs is refused from then on. A verdict that is being carried out stays one.
 
     Args:
         target: where; the candidate must be the one whose rollout is under way.
@@ -114,9 +114,7 @@ def abort(target: Target, kube: Kube, reason: str, seconds: float, tell: Callabl
         )
     cluster = open_cluster(target, kube, decision)
     _insist(cluster.driver.remove_candidate, seconds, tell)
-    state, out = cluster.store.state or {}, State.INCONCLUSIVE.value
-    judgement = {**_part(state, "judgement", seen.name), "outcome": Outcome.INCONCLUSIVE.value, "reason": reason}
-    ended = {**state, "state": out, "ending": out, "judgement": judgement}
+    ended = _ended(cluster.store.state or {}, reason, seen.name)
     _insist(lambda: cluster.store.write("aborted", ended, reason=reason), seconds, tell)
     return see(target, kube)
 
@@ -135,6 +133,15 @@ def text(seen: Remote, wall: Wall = time.time) -> str:
     lines = [f"{row[0].ljust(width)}  {row[1]}" for row in rows]
     told = [f"{line.get('t', '')}  {line.get('kind', '')}  {_line(line)}".rstrip() for line in seen.history[-12:]]
     return "\n".join([seen.name, "", *lines, *(["", *told] if told else [])])
+
+
+def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, object]:
+    """The state after an abort; a verdict against the candidate that is being carried out stays one."""
+    if state.get("state") == State.ROLLING_BACK:
+        return {**state, "state": state.get("ending", State.ROLLED_BACK.value)}
+    out = State.INCONCLUSIVE.value
+    judgement = {**_part(state, "judgement", name), "outcome": Outcome.INCONCLUSIVE.value, "reason": reason}
+    return {**state, "state": out, "ending": out, "judgement": judgement}
 
 
 def _driver(seen: Remote, now: float) -> str:

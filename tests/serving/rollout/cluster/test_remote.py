@@ -129,6 +129,21 @@ def test_another_candidate_than_the_one_under_way_is_left_alone(canary, kube, na
     next(steps)
 
 
+@BOTH
+def test_an_abort_takes_no_verdict_back(version, kube, operator, champion, counters, mesh, make_target):
+    champion(version)
+    cluster = open_cluster(make_target(version), kube, "decision-1", counters)
+    prepare(cluster, 20)
+    cluster.driver.apply(25, False)
+    verdict = {"outcome": 3, "reason": "it fails more often", "evidence": {}}
+    cluster.store.write("intent", {"state": "RollingBack", "ending": "RolledBack", "judgement": verdict})
+    after = remote.abort(make_target(version), kube, "quicker, please", 30, print)
+    assert (after.state, after.reason) == ("RolledBack", "it fails more often")
+    assert mesh.route == (0, False)
+    with pytest.raises(RolloutError, match="expected a rollout that runs, found RolledBack"):
+        remote.abort(make_target(version), kube, "again", 5, print)
+
+
 def test_an_object_without_a_rollout_says_so(kube, operator, champion, make_target):
     champion("seldon-v1")
     seen = remote.see(make_target("seldon-v1"), kube)
