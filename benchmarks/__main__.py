@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 NAMES = sorted(
     path.stem
     for path in (*(ROOT / "benchmarks").glob("*.py"), ROOT / "benchmarks" / "faults")
-    if path.stem not in {"__init__", "__main__", "table", "scenes", "operating"}
+    if path.stem not in {"__init__", "__main__", "table", "scenes", "operating", "rendered"}
 )
 APART = {"faults"}
 """Run when named and not with the others: no comparison, and it wants the machine for itself."""

@@ -157,6 +157,8 @@ class RecipeConfig(Section):
     weight_decay: float = Field(5e-4, ge=0)
     attack_steps: int = Field(7, gt=0)
     """PGD steps of the training attack."""
+    fast_steps: int = Field(2, gt=0)
+    """fgsm-rs: steps of its attack. 1 is that of the paper: a third cheaper, and easier to fool at a large epsilon."""
     adversarial_share: Share = 1.0
     """Share of each batch that is attacked; the rest stays clean."""
     noise: float = Field(0.0, ge=0)

@@ -13,7 +13,7 @@ https://arxiv.org/abs/2112.01156, on what a feasible row is).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -73,6 +73,10 @@ class Ball:
     def resized(self, epsilon: float) -> "Ball":
         """The same ball with another epsilon."""
         return replace(self, epsilon=epsilon)
+
+    def without_limits(self) -> "Ball":
+        """The same ball where inputs have no limits: points in it need not be inputs."""
+        return replace(self, lower=torch.full_like(self.lower, -inf), upper=torch.full_like(self.upper, inf))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """A point of the ball around x near x_adv (`[N, ...]` both); the nearest one for linf and l2 without limits."""

@@ -1,17 +1,21 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from benchmarks.rendered import digits
+from benchmarks.scenes import Images
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec, Norm, ThreatModel
 from holdfast.errors import ModelError
-from holdfast.model.attack.losses import margin
+from holdfast.model.attack.losses import correct, margin
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
 from holdfast.model.threat import Ball
 from holdfast.model.train.adversarial import Training, collapsed, mixed
 from holdfast.model.train.ranks import Ranks
-from holdfast.model.train.recipes import divergent, fast_step, moved_weights
+from holdfast.model.train.recipes import divergent, fast_attack, moved_weights
 from holdfast.workload import RecipeConfig
 
 PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
@@ -86,7 +90,8 @@ def test_multi_norm_stands_in_both_balls() -> None:
     assert standing(both, ball("l2", "2/5")) > 0.9
 
 
-def test_the_fast_gradient_is_taken_before_the_start_is_cut_to_the_limits() -> None:
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_fast_gradients_are_taken_before_anything_is_cut_to_the_limits(steps: int) -> None:
     seen: list[Tensor] = []
 
     class Watched(nn.Module):
@@ -95,10 +100,27 @@ def test_the_fast_gradient_is_taken_before_the_start_is_cut_to_the_limits() -> N
             return torch.stack([x.flatten(1).sum(1), -x.flatten(1).sum(1)], dim=1)
 
     x, y = torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
-    moved = fast_step(Watched(), x, y, ball(), generator())
-    # Black images: a uniform start is negative in half of the pixels, the result in none.
+    moved = fast_attack(Watched(), x, y, ball(), steps=steps, generator=generator())
+    assert len(seen) == steps
+    # Black images: a uniform start is negative in half of the pixels, and the loss falls with each of them.
     assert float((seen[0] < 0).float().mean()) == pytest.approx(0.5, abs=0.1)
+    for point in seen[1:]:
+        assert float(point.min()) == pytest.approx(-ball().epsilon)
+    assert ball().contains(moved, x).all()
     assert float(moved.min()) >= 0
+
+
+def test_the_fast_recipe_holds_at_a_large_epsilon() -> None:
+    """With the single step of the paper this network stands at .40, and PGD-10 sees less of it than margins do."""
+    images = Images("rendered digits", digits(6000, seed=0), digits(500, seed=1), Fraction(3, 10))
+    config = RecipeConfig(recipe="fgsm-rs", epochs=10, batch=64, learning_rate=0.004)
+    training = Training(images.network(seed=1), images.train, images.ball, config, seed=1)
+    while not training.finished:
+        training.advance()
+    training.net.load_state_dict(training.state.best)
+    network, (x, y) = training.net.eval(), images.tensors(500)
+    moved = pgd(network, x, y, images.ball, steps=40, restarts=2, loss=margin, generator=generator())
+    assert float(correct(network, moved, y).float().mean()) > 0.55
 
 
 def test_a_divergent_point_lies_in_the_ball_and_answers_differently() -> None:
@@ -126,6 +148,7 @@ def test_a_collapse_is_fgsm_standing_while_pgd_falls_from_where_it_was() -> None
     assert not collapsed(90, 65, 60, 100)
     assert not collapsed(25, 10, 60, 100)
     assert not collapsed(90, 10, 0, 100)
+    assert not collapsed(65, 0, 15, 100), "epsilon still grows: nothing stood yet"
 
 
 def test_a_collapse_is_taken_back_with_one_more_step() -> None:
@@ -148,9 +171,9 @@ def test_a_collapse_is_taken_back_with_one_more_step() -> None:
     Hiding.rows = training.apart[0]
     training._look_for_collapse()
     assert training.state.rescues == 1
-    assert training._moment(generator()).steps == 2
+    assert training._moment(generator()).steps == 3
     assert all(bool((value == 0).all()) for value in training.net.state_dict().values())
-    assert "back to the last sound weights, with 2 steps from now on" in training.notes[0]
+    assert "back to the last sound weights, with 3 steps from now on" in training.notes[0]
 
 
 def test_the_running_mean_is_a_geometric_one() -> None:

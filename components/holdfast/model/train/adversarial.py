@@ -249,7 +249,7 @@ class Training:
         share = min(1.0, progress / _WARM_UP)
         steps = config.attack_steps
         if config.recipe == "fgsm-rs":
-            steps = 1 + self.state.rescues
+            steps = config.fast_steps + self.state.rescues
         if config.recipe == "curriculum":
             steps = 1 + int(min(1.0, progress / (2 * _WARM_UP)) * (config.attack_steps - 1))
         second = None if self.second is None else self.second.resized(self.second.epsilon * share)
@@ -306,7 +306,7 @@ class Training:
             state.average = {name: value.clone() for name, value in state.sound.items()} if state.average else {}
             self.notes.append(
                 f"train: collapse in epoch {state.epoch + 1}: {one} of {len(y)} stand under FGSM, {many} under PGD; "
-                f"back to the last sound weights, with {1 + state.rescues} steps from now on"
+                f"back to the last sound weights, with {self.config.fast_steps + state.rescues} steps from now on"
             )
             return
         state.most_sound = max(state.most_sound, many)
@@ -316,9 +316,11 @@ class Training:
 def collapsed(one: int, many: int, best: int, rows: int) -> bool:
     """Whether rows that stand under one step fall under many, and more of them stood before.
 
-    Catastrophic overfitting (Wong et al. 2020, section 5.2): FGSM accuracy rises while PGD accuracy falls.
+    Catastrophic overfitting (Wong et al. 2020, section 5.2): FGSM accuracy rises while PGD accuracy falls. Where PGD
+    never left more than a few, as while epsilon still grows, nothing has been lost.
     """
-    return one - many > COLLAPSED_GAP * rows and many < COLLAPSED_SHARE * best
+    gap = COLLAPSED_GAP * rows
+    return best > gap and one - many > gap and many < COLLAPSED_SHARE * best
 
 
 def mixed(past: dict[str, Tensor], now: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 standard    cross-entropy on the rows as they are
 pgd         on rows moved to where the network errs most (Madry et al. 2018, https://arxiv.org/abs/1706.06083)
 curriculum  pgd whose attack grows from one step to all of them (Cai et al. 2018, https://arxiv.org/abs/1805.04807)
-fgsm-rs     one step from a random start (Wong, Rice, Kolter 2020, https://arxiv.org/abs/2001.03994)
+fgsm-rs     a step or two, as long as epsilon, from a random start (Wong, Rice, Kolter 2020,
+            https://arxiv.org/abs/2001.03994)
 trades      cross-entropy on clean rows plus the distance to moved ones (Zhang et al. 2019,
             https://arxiv.org/abs/1901.08573)
 awp         pgd on weights that were moved to where the loss is higher (Wu et al. 2020,
@@ -30,8 +31,8 @@ from holdfast.model.threat import Ball, random_edits
 from holdfast.model.train.interval import interval_loss
 from holdfast.workload import RecipeConfig
 
-FAST_STEP = 1.25
-"""fgsm-rs: length of the step in units of epsilon (Wong et al. 2020, section 4)."""
+FAST_STEP, FAST_STEPS = 1.25, 1.0
+"""fgsm-rs: length of a single step (Wong et al. 2020, section 4), and of each of several, in units of epsilon."""
 TRADES_START = 1e-3
 """trades: deviation of the first Gaussian move, in units of scale; from x itself the gradient is zero."""
 _NOISY = 0.5
@@ -67,16 +68,20 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
         yield cross_entropy(net(x).float(), y)
 
 
-def fast_step(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-    """One step from a random start in the linf ball, as the original code has it.
+def fast_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
+    """One step or a few from a random start in the linf ball; one is what the original code of Wong et al. does.
 
-    The gradient is taken at the start *before* it is cut to the limits of the input; cutting it first makes the
-    training collapse on MNIST (the network learns to hide its gradients at the limits).
+    Gradients are taken at points that are cut to the ball and *not* to the limits of the input; only what comes out is.
+    Cutting them to the limits first makes the training collapse on MNIST: the network learns to hide its gradients
+    at the limits. Steps as long as epsilon reach every corner of the ball from anywhere.
     """
+    free, length = ball.without_limits(), (FAST_STEP if steps == 1 else FAST_STEPS) * ball.epsilon
     start = torch.rand(x.shape, generator=generator, device=x.device) * 2 - 1
     point = x + ball.epsilon * start * ball.scale * ball.mutable
-    gradient, _, _ = climb_direction(net, point, y, climbed)
-    return ball.settle(ball.project(ball.ascend(point, gradient, FAST_STEP * ball.epsilon), x), x)
+    for _ in range(steps):
+        gradient, _, _ = climb_direction(net, point, y, climbed)
+        point = free.project(ball.ascend(point, gradient, length), x)
+    return ball.settle(ball.project(point, x), x)
 
 
 def inner_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
@@ -145,8 +150,8 @@ def _hardened(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Reci
 
 
 def _attacked(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:
-    if config.recipe == "fgsm-rs" and moment.steps == 1:
-        return fast_step(net, x, y, moment.ball, moment.generator)
+    if config.recipe == "fgsm-rs":
+        return fast_attack(net, x, y, moment.ball, steps=moment.steps, generator=moment.generator)
     moved = inner_attack(net, x, y, moment.ball, steps=moment.steps, generator=moment.generator)
     if moment.second is None:
         return moved
