@@ -375,6 +375,15 @@ def test_warming_up_is_not_counted() -> None:
     assert (found.sent, found.probes.pairs, len(server.asked)) == (10, 0, 20)
 
 
+def test_a_candidate_that_hangs_is_not_warmed_up_for_long() -> None:
+    with serving(lambda request: hang(request) if request.arm == "candidate" else answer(said())) as server:  # type: ignore[func-returns-value]
+        began = time.monotonic()
+        load = Load(server.url, rate=1000, clients=2, requests=10, probe_share=0, warm=50, timeout=0.3)
+        found = replay(load, ROWS)
+        assert time.monotonic() - began < 5
+    assert (found.sent, found.failed, len(server.of("stable"))) == (10, 0, 3)
+
+
 # --- an address for either arm ----------------------------------------------------------------------------------------
 
 

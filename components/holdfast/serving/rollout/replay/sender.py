@@ -78,7 +78,12 @@ class Sender:
         return known.probes
 
     def answered(self) -> int:
-        """How many probes the candidate has answered, well or not, as far as is known."""
+        """How many probes the candidate has answered until now, well or not.
+
+        Raises:
+            RolloutError: there are no counts.
+        """
+        self.refresh()
         found = self._known().probes
         return found.pairs + found.broken + found.attacks
 

@@ -22,11 +22,13 @@ from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.serving.rollout.replay.probes import Pair, Prober, order
 from holdfast.serving.rollout.replay.rows import NO_ATTACKS, Attacks, Rows
 from holdfast.serving.rollout.replay.tally import Tally, write_tally
-from holdfast.serving.rollout.replay.wire import Caller
+from holdfast.serving.rollout.replay.wire import Caller, Failed
 
 PROBE_SHARE = 0.1
 """Probe pairs per client request."""
 REQUEST_SECONDS = 10.0
+GIVE_UP = 3
+"""A candidate that fails so often in a row is not warmed up any further: it would only be waited for."""
 TELL_SECONDS = 0.1
 SAY_SECONDS = 10.0
 _STEP_SECONDS = 0.1
@@ -182,8 +184,10 @@ class _Sender:
     async def _warm(self) -> None:
         answers: list[Pair] = []
         for number in range(self._load.warm):
-            if not self._ended:
-                answers.append(await self._prober.warm(number))
+            last = [candidate for _, candidate in answers[-GIVE_UP:]]
+            if self._ended or (len(last) == GIVE_UP and all(isinstance(reply, Failed) for reply in last)):
+                break
+            answers.append(await self._prober.warm(number))
         if answers and self._address is None:
             self._prober.require_two_arms(answers)
 
