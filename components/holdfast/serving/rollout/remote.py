@@ -25,9 +25,9 @@ from holdfast.serving.rollout.drivers.store import (
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.analysis import Outcome
 from holdfast.serving.rollout.judge.machine import TERMINAL, State
+from holdfast.serving.rollout.tell.view import Row, columns
 
 RETRY_SECONDS = 1.0
-Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,11 @@ def abort(target: Target, kube: Kube, reason: str, seconds: float, tell: Callabl
             f"{seen.name}: expected the rollout of this target's candidate, found that of {digest[:12]}…"
         )
     cluster = open_cluster(target, kube, decision)
+    state = cluster.store.state or {}
+    if state.get("state") in TERMINAL:  # it ended before the fence was ours
+        raise RolloutError(f"{seen.name}: expected a rollout that runs, found {state['state']}: you came too late")
     _insist(cluster.driver.remove_candidate, seconds, tell)
-    ended = _ended(cluster.store.state or {}, reason, seen.name)
+    ended = _ended(state, reason, seen.name)
     _insist(lambda: cluster.store.write("aborted", ended, reason=reason), seconds, tell)
     return see(target, kube)
 
@@ -129,10 +132,8 @@ def text(seen: Remote, wall: Wall = time.time) -> str:
     rows.append(("driver", _driver(seen, wall())))
     for arm, (failed, answered) in (("candidate", seen.candidate), ("champion", seen.champion)):
         rows.append((f"{arm} failed", f"{failed} of {answered}"))
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{row[0].ljust(width)}  {row[1]}" for row in rows]
     told = [f"{line.get('t', '')}  {line.get('kind', '')}  {_line(line)}".rstrip() for line in seen.history[-12:]]
-    return "\n".join([seen.name, "", *lines, *(["", *told] if told else [])])
+    return "\n".join([seen.name, "", *columns(rows), *(["", *told] if told else [])])
 
 
 def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, object]:

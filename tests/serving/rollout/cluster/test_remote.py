@@ -21,6 +21,7 @@ from holdfast.workload import RolloutPlan
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
 PLAN = RolloutPlan(shadow_requests=30, steps=(25, 100), step_requests=100_000, max_step_seconds=600)
 """Stays in its first canary step."""
+NEW = "s3://models/sha256/" + "b" * 64
 PACE = Pace(look=0.1, checkpoint=0.2, pending=20, promoting=30, aftermath=0)
 
 
@@ -142,6 +143,27 @@ def test_an_abort_takes_no_verdict_back(version, kube, operator, champion, count
     assert mesh.route == (0, False)
     with pytest.raises(RolloutError, match="expected a rollout that runs, found RolledBack"):
         remote.abort(make_target(version), kube, "again", 5, print)
+
+
+@BOTH
+def test_an_abort_that_comes_too_late_takes_no_promotion_back(
+    version, kube, operator, champion, counters, mesh, make_target, monkeypatch
+):
+    champion(version)
+    target = make_target(version)
+    cluster = open_cluster(target, kube, "decision-1", counters)
+    prepare(cluster, 20)
+    if version == "seldon-v2":
+        cluster.driver.steady, cluster.driver.spread = 0.3, 0.3
+    cluster.store.write("look", {"state": "Canary"})
+    cluster.driver.apply(100, False)
+    before = remote.see(target, kube)
+    cluster.driver.promote()
+    cluster.store.write("done", {"state": "Promoted"})
+    monkeypatch.setattr(remote, "see", lambda target, kube: before)  # it was promoted right after the look
+    with pytest.raises(RolloutError, match="found Promoted: you came too late"):
+        remote.abort(target, kube, "why", 5, print)
+    assert operator.loaded["main"] == NEW
 
 
 def test_an_object_without_a_rollout_says_so(kube, operator, champion, make_target):
