@@ -1,7 +1,8 @@
 """Digits drawn from typefaces, bent and blurred: a second image set of any size that needs no file and no licence.
 
-Recipes are chosen by figures on Fashion-MNIST; here nobody chose anything. Strokes are nearly white on black, so large
-budgets leave the digits readable, and networks find the same ways to hide their gradients as on scanned ones.
+Most choices in the recipes were made by figures on Fashion-MNIST. Here strokes are nearly white on black, so large
+budgets leave the digits readable and networks find other ways to hide their gradients. The steps of `fgsm-rs` were
+chosen on earlier draws of such digits: for that recipe this is a second set, and not an unseen one.
 """
 
 from functools import cache

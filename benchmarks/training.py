@@ -18,7 +18,7 @@ FULL = RecipeConfig(recipe="pgd", epochs=15, batch=128, learning_rate=0.004, att
 FAST = RecipeConfig(recipe="fgsm-rs", epochs=12, batch=128, learning_rate=0.004, fast_steps=3, average=0.999)
 EXAMPLES = 1000
 RENDERED, RENDERED_TEST, RENDERED_EPSILON = 60_000, 2000, Fraction(3, 10)
-"""A second image set, which nothing was chosen on, at a budget where single steps hide their gradients."""
+"""A second image set, at a budget where single steps hide their gradients."""
 COLLAPSE_ROWS, COLLAPSE_EPOCHS = 10_000, 10
 
 
@@ -61,7 +61,7 @@ def _fast(images: Images) -> list[Row]:
 
 
 def _rendered() -> list[Row]:
-    """The fast recipe on images that it was not chosen on, beside the single step of the paper."""
+    """The fast recipe on other images and at a larger budget, beside the single step of the paper."""
     parts = (digits(RENDERED, seed=0), digits(RENDERED_TEST, seed=1))
     images, rows = Images("rendered digits", *parts, RENDERED_EPSILON), list[Row]()
     for config in (FAST, FAST.model_copy(update={"fast_steps": 1})):
