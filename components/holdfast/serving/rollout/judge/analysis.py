@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
@@ -65,6 +66,12 @@ class Judgement:
     outcome: Outcome
     reason: str
     evidence: dict[str, float] = field(default_factory=dict)
+    cause: Cause = Cause.NONE
+    """Where the fault was, when this ends the rollout."""
+
+
+Fault = tuple[str, Cause]
+"""The sentence that speaks against a candidate, and where the fault is."""
 
 
 @dataclass(frozen=True)
@@ -238,10 +245,12 @@ def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
     excused = tests.champion_failing or _fails_in_rows(look.here.champion)
     if look.total.ejections and excused and look.now.candidate_alive:
         # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
-        return Judgement(Outcome.INCONCLUSIVE, "the candidate was ejected while the champion failed too", facts)
+        both = "the candidate was ejected while the champion failed too"
+        return Judgement(Outcome.INCONCLUSIVE, both, facts, Cause.CHAMPION)
     bad = _hard_limit(tests, look) or _proven(tests, limits)
     if bad:
-        return Judgement(Outcome.ROLL_BACK, bad, facts)
+        reason, cause = bad
+        return Judgement(Outcome.ROLL_BACK, reason, facts, cause)
     if not look.now.champion_alive:
         return _without_champion(limits, facts)
     wanting = _wanting(look, limits)
@@ -249,7 +258,8 @@ def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
         answers = look.total.candidate.answered
         return Judgement(Outcome.ENOUGH, f"the candidate gave {answers} answers, no test objects", facts)
     if look.seconds >= look.max_seconds:
-        return Judgement(Outcome.INCONCLUSIVE, f"no verdict within {look.max_seconds:g} s: {wanting}", facts)
+        late = f"no verdict within {look.max_seconds:g} s: {wanting}"
+        return Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.EVIDENCE)
     return Judgement(Outcome.CONTINUE, wanting, facts)
 
 
@@ -286,11 +296,19 @@ def slow_answers(arm: Arm, edges_ms: tuple[float, ...], slow_ms: float) -> int:
     return 0 if edge is None else arm.over(edge)
 
 
-def _hard_limit(tests: Tests, look: Look) -> str | None:
+def _hard_limit(tests: Tests, look: Look) -> Fault | None:
     if not look.now.candidate_alive:
-        return "the candidate's server is gone"
+        return "the candidate's server is gone", Cause.SERVER
     if look.total.ejections:
-        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)"
+        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", Cause.SERVER
+    row = _failing_row(tests)
+    if row is not None:
+        return row, Cause.MODEL
+    wrong = _wrong_split(look)
+    return None if wrong is None else (wrong, Cause.ROUTER)
+
+
+def _failing_row(tests: Tests) -> str | None:
     if tests.streak >= tests.streak_limit:
         return f"{tests.streak} candidate failures in a row, none at the champion"
     if tests.broken >= BROKEN:
@@ -299,7 +317,7 @@ def _hard_limit(tests: Tests, look: Look) -> str | None:
         return (
             f"most of the candidate's answers were slow in {tests.slow_looks} looks in a row, the champion's were not"
         )
-    return _wrong_split(look)
+    return None
 
 
 def _wrong_split(look: Look) -> str | None:
@@ -314,7 +332,7 @@ def _wrong_split(look: Look) -> str | None:
     return f"the candidate answered {look.here.live} of {n} live requests at weight {look.weight} %"
 
 
-def _proven(tests: Tests, limits: Limits) -> str | None:
+def _proven(tests: Tests, limits: Limits) -> Fault | None:
     says = {
         "errors": "the candidate fails more often than the champion",
         "service": f"the candidate fails more than {limits.max_errors or 0:.1%} of its answers",
@@ -327,14 +345,15 @@ def _proven(tests: Tests, limits: Limits) -> str | None:
     for name, value in tests.values().items():
         needed = 1 / (limits.alpha * ALPHA_SHARES[name])
         if value >= needed:
-            return f"{says[name]} (e-value {value:.3g}, needed {needed:.3g})"
+            return f"{says[name]} (e-value {value:.3g}, needed {needed:.3g})", Cause.MODEL
     return None
 
 
 def _without_champion(limits: Limits, facts: dict[str, float]) -> Judgement:
     if limits.hold_without_champion:
         return Judgement(Outcome.CONTINUE, "the champion's server is gone; the plan says to hold the weight", facts)
-    return Judgement(Outcome.INCONCLUSIVE, "the champion's server is gone: nothing to compare with", facts)
+    gone = "the champion's server is gone: nothing to compare with"
+    return Judgement(Outcome.INCONCLUSIVE, gone, facts, Cause.CHAMPION)
 
 
 def _wanting(look: Look, limits: Limits) -> str | None:

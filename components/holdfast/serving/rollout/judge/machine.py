@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Judgement, Limits, Look, Outcome, Tests, evidence, judge
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot, went_back
 from holdfast.serving.rollout.judge.counts import Counts, between
 
@@ -148,21 +149,22 @@ def confirm(rollout: Rollout) -> Rollout:
     return rollout
 
 
-def abort(rollout: Rollout, reason: str) -> Rollout:
+def abort(rollout: Rollout, reason: str, cause: Cause = Cause.OPERATOR) -> Rollout:
     """A person or the machine wants out: back to weight 0, which is not a verdict on the candidate.
 
     It wins over everything but a terminal state: a promotion under way is taken back too.
     """
     if rollout.state in TERMINAL or rollout.state is State.ROLLING_BACK:
         return rollout
-    return _turn_back(rollout, State.INCONCLUSIVE, Judgement(Outcome.INCONCLUSIVE, reason, _facts(rollout)))
+    return _turn_back(rollout, State.INCONCLUSIVE, Judgement(Outcome.INCONCLUSIVE, reason, _facts(rollout), cause))
 
 
 def refuse(rollout: Rollout, reason: str) -> Rollout:
-    """Something outside the counters speaks against the candidate: its bytes, its decision."""
+    """Something outside the counters speaks against the candidate: the decision on its bytes does not hold."""
     if rollout.state in TERMINAL or rollout.state is State.ROLLING_BACK:
         return rollout
-    return _turn_back(rollout, State.ROLLED_BACK, Judgement(Outcome.ROLL_BACK, reason, _facts(rollout)))
+    verdict = Judgement(Outcome.ROLL_BACK, reason, _facts(rollout), Cause.GATE)
+    return _turn_back(rollout, State.ROLLED_BACK, verdict)
 
 
 def approve(rollout: Rollout) -> Rollout:
@@ -203,7 +205,8 @@ def _blind(rollout: Rollout, reason: str) -> Rollout:
     step = rollout.here_step
     for passed, limit in ((rollout.blind, rollout.plan.max_blind_seconds), (rollout.seconds, _deadline(rollout, step))):
         if passed >= limit:
-            verdict = Judgement(Outcome.INCONCLUSIVE, f"nothing seen for {rollout.blind:.1f} s: {reason}", facts)
+            late = f"nothing seen for {rollout.blind:.1f} s: {reason}"
+            verdict = Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.EVIDENCE)
             return _turn_back(rollout, State.INCONCLUSIVE, verdict)
     return replace(rollout, judgement=Judgement(Outcome.CONTINUE, f"nothing seen: {reason}", facts))
 
@@ -227,7 +230,8 @@ def _enough(rollout: Rollout, verdict: Judgement) -> Rollout:
         return _next_step(rollout, 0 if rollout.state is State.SHADOW else rollout.step + 1, verdict)
     if rollout.seconds >= rollout.plan.approval_seconds:
         late = f"nobody approved within {rollout.plan.approval_seconds:g} s"
-        return _turn_back(rollout, State.INCONCLUSIVE, Judgement(Outcome.INCONCLUSIVE, late, verdict.evidence))
+        verdict = Judgement(Outcome.INCONCLUSIVE, late, verdict.evidence, Cause.OPERATOR)
+        return _turn_back(rollout, State.INCONCLUSIVE, verdict)
     waiting = Judgement(Outcome.CONTINUE, "every step has passed; waiting for an approval", verdict.evidence)
     return replace(rollout, judgement=waiting)
 
