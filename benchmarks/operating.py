@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from holdfast.serving.rollout.judge import drift, latency
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
-from holdfast.serving.rollout.judge.drift import STAKES
 from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 from holdfast.serving.rollout.judge.intervals import newcombe_upper
 
@@ -136,11 +136,11 @@ def _evidence(rng: np.random.Generator, shape: tuple[int, int], look: int = 10) 
     failed, control = rng.binomial(look, 0.01, shape), rng.binomial(RATIO * look, 0.01, shape)
     disagreed, fooled = rng.binomial(look, 0.25, shape), rng.binomial(look, 0.3, shape)
     gained, lost = _moved(rng, look, shape, 0.02)
-    slow = np.minimum(rng.binomial(look, 0.05, shape), 1)  # as the judge counts them
+    slow, control_slow = rng.binomial(look, 0.05, shape), rng.binomial(RATIO * look, 0.05, shape)
     return {
         "errors": values(failed, control, look, RATIO * look),
         "broken": values(rng.binomial(look, 0.01, shape), control, look, RATIO * look),
-        "slow": values(slow, rng.binomial(RATIO * look, 0.05, shape), look, RATIO * look),
+        "slow": latency_values(slow / look - control_slow / (RATIO * look)),
         "service": held_values(lambda part: one_arm_values(failed[:, part], look, 0.01), shape),
         "disagreement": held_values(lambda part: one_arm_values(disagreed[:, part], look, 0.25), shape),
         "attack": held_values(lambda part: one_arm_values(fooled[:, part], look, 0.3), shape),
@@ -189,6 +189,18 @@ def values(k_c: Ints, k_s: Ints, c: int, b: int) -> Floats:
     return found
 
 
+def latency_values(slower: Floats) -> Floats:
+    """The evidence of PairedLatency after each block with U of float64[runs, blocks], float64[runs, blocks]."""
+    found = np.empty(slower.shape)
+    logs: Floats = np.full((len(slower), len(latency.STAKES)), np.log(1 - latency.RESERVE))
+    kept = latency.RESERVE * latency.RESERVE_LASTS / (latency.RESERVE_LASTS + np.arange(slower.shape[1] + 1.0))
+    for i in range(slower.shape[1]):
+        factors = np.log1p(slower[:, i, None] * np.array(latency.STAKES))
+        logs = np.logaddexp(logs + factors, np.log(kept[i] - kept[i + 1]))
+        found[:, i] = np.exp(np.minimum(logs, 600)) @ np.array(latency.WEIGHTS) + kept[i + 1]
+    return found
+
+
 def one_arm_values(hits: Ints, trials: int, limit: float) -> Floats:
     """The evidence of OneArm after each look at so many hits of `trials`, float64[runs, looks]."""
     rates = limit + (1 - limit) * np.array(SHARES)
@@ -201,7 +213,7 @@ def drift_values(gained: Ints, lost: Ints, pairs: int, limit: float) -> Floats:
     """The evidence of PredictionDrift after each look at `pairs`, from int64[runs, looks, classes]: [runs, looks]."""
     up, down = gained.cumsum(axis=1)[..., None], lost.cumsum(axis=1)[..., None]
     total = pairs * np.arange(1, gained.shape[1] + 1)[:, None, None]
-    stakes = np.array(STAKES) / (1 + limit)
+    stakes = np.array(drift.STAKES) / (1 + limit)
     toward, away = np.log1p(stakes * (1 - limit)), np.log1p(-stakes * (1 + limit))
     still = (total - up - down) * np.log1p(-stakes * limit)
     wealth = np.exp(up * toward + down * away + still) + np.exp(down * toward + up * away + still)

@@ -180,7 +180,7 @@ class World:
         self.kept: Kept | None = None
         self.store_fence = 0
         self.fences = 0
-        self.counters = Snapshot(edges_ms=EDGES_MS)
+        self.counters = Snapshot(edges_ms=EDGES_MS, balanced=True)
         self.probes = Probes(gained=(0,) * CLASSES, lost=(0,) * CLASSES)
         self.first_live: float | None = None
         self.streak, self.ejected_until = 0, -math.inf

@@ -174,7 +174,15 @@ def _carry_out(
             watcher, store = Several((Unpairing(sender), timeline, *listeners)), Announced(journal, listeners)
             with metrics.served(listeners[-1], contest.metrics_port):
                 ended = Controller(
-                    plan, driver, store, stop, watcher, wishes=wishes, probes=sender.probes, mirror=promote
+                    plan,
+                    driver,
+                    store,
+                    stop,
+                    watcher,
+                    wishes=wishes,
+                    probes=sender.probes,
+                    traffic_lag=sender.lag,
+                    mirror=promote,
                 ).run()
         sender.refresh()
         tail = driver.ask("tail", arm="candidate")

@@ -14,8 +14,8 @@ from holdfast.serving.rollout.site.processes import children, start, wait_ready
 
 
 @asynccontextmanager
-async def answering(name: str, status: int = 200):
-    """A server on a free port that answers every request with its name."""
+async def answering(name: str, status: int | None = 200):
+    """A server on a free port that answers every request with its name; without a status it never answers."""
 
     async def talk(reader, writer):
         try:
@@ -24,6 +24,8 @@ async def answering(name: str, status: int = 200):
                     (int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.startswith(b"content-length")), 0
                 )
                 await reader.readexactly(length)
+                if status is None:
+                    await asyncio.sleep(60)
                 writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (status, len(name), name.encode()))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -35,7 +37,7 @@ async def answering(name: str, status: int = 200):
 
 
 @asynccontextmanager
-async def envoy(tmp_path, candidate_status: int = 200):
+async def envoy(tmp_path, candidate_status: int | None = 200):
     """(driver, url, session) with a fresh Envoy."""
     async with answering(STABLE) as stable, answering(CANDIDATE, candidate_status) as candidate:
         with children() as started:
@@ -109,6 +111,51 @@ def test_failures_of_the_candidate_are_absorbed_and_counted(tmp_path):
     assert answers == {STABLE}, "no client sees the candidate's failures"
     assert snapshot.candidate.failed == snapshot.candidate.answered == 5, "then it was ejected"
     assert snapshot.ejections == 1
+
+
+@pytest.mark.parametrize(("weight", "share"), [(50, 0.0), (75, 0.5), (100, 1.0)])
+def test_above_half_of_the_traffic_the_champion_gets_copies_and_is_as_busy(tmp_path, weight, share):
+    async def measure():
+        async with envoy(tmp_path) as (driver, url, session):
+            await driver.apply(weight, shadow=False)
+            for _ in range(400):
+                await arm_of(session, url)
+            await asyncio.sleep(0.3)
+            return await driver.observe()
+
+    seen = asyncio.run(measure())
+    copies = seen.champion.answered - (seen.routed - seen.live)
+    # Six standard deviations of a binomial with n = 400; copies are no live requests.
+    assert abs(copies - 400 * share) <= 6 * (400 * share * (1 - share)) ** 0.5
+    assert (seen.routed, seen.balanced) == (400, True)
+    assert seen.champion.timed == seen.champion.answered
+
+
+def test_silence_is_counted_as_such_and_ejects_nobody(tmp_path):
+    async def measure():
+        async with envoy(tmp_path, candidate_status=None) as (driver, url, session):
+            await driver.apply(100, shadow=False)
+            answers = await asyncio.gather(*(arm_of(session, url) for _ in range(12)))
+            await asyncio.sleep(0.3)
+            return answers, await driver.observe()
+
+    answers, seen = asyncio.run(measure())
+    assert answers == [STABLE] * 12
+    assert (seen.candidate.failed, seen.candidate.timed_out, seen.candidate.wrong) == (12, 12, 0)
+    assert seen.ejections == 0
+
+
+def test_bad_answers_in_a_row_eject_the_candidate(tmp_path):
+    async def measure():
+        async with envoy(tmp_path, candidate_status=500) as (driver, url, session):
+            await driver.apply(100, shadow=False)
+            answers = [await arm_of(session, url) for _ in range(12)]
+            await asyncio.sleep(0.3)
+            return answers, await driver.observe()
+
+    answers, seen = asyncio.run(measure())
+    assert answers == [STABLE] * 12
+    assert (seen.ejections, seen.candidate.wrong) == (1, 5)
 
 
 def test_a_removed_candidate_cannot_come_back(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Limits, Outcome
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import (
     BACK,
@@ -37,7 +38,16 @@ PLAN = Plan(LIMITS, steps=(Step(5, 50), Step(50, 50), Step(100, 250)), shadow=St
 
 
 def grown(
-    now: Snapshot, *, weight=None, seconds=1.0, candidate=(60, 0, 0), champion=(200, 0, 0), pairs=(25, 0), broken=0
+    now: Snapshot,
+    *,
+    weight=None,
+    seconds=1.0,
+    candidate=(60, 0, 0),
+    champion=(200, 0, 0),
+    pairs=(25, 0),
+    broken=0,
+    timed_out=0,
+    **fields,
 ) -> Snapshot:
     """One more look: (answered, failed, slower than 250 ms) of either arm, (pairs, disagreements).
 
@@ -48,19 +58,21 @@ def grown(
         now,
         at=now.at + seconds,
         edges_ms=EDGES,
-        candidate=now.candidate.plus(_arm(candidate)),
+        candidate=now.candidate.plus(_arm(candidate, timed_out)),
         champion=now.champion.plus(_arm(champion)),
         live=now.live + live,
         mirrored=now.mirrored + candidate[0] - live,
         routed=now.routed + (live * 100 // weight if weight else champion[0]),
         probes=now.probes.plus(Probes(pairs[0], pairs[1], (pairs[1],), (0, pairs[1]), broken)),
         weight=weight or 0,
+        **fields,
     )
 
 
-def _arm(counts) -> Arm:
+def _arm(counts, timed_out=0) -> Arm:
     answered, failed, slow = counts
-    return Arm(answered, failed, answered, (answered - slow, answered - slow, answered))
+    timed = answered - timed_out
+    return Arm(answered, failed, timed, (timed - slow, timed - slow, timed), timed_out)
 
 
 def after(*looks, plan=PLAN) -> Rollout:
@@ -113,21 +125,72 @@ def test_a_proven_fault_turns_back(more, reason):
     assert confirm(rollout).state is State.ROLLED_BACK
 
 
+SLOW = {"candidate": (20, 0, 20), "seconds": 0.25}
+
+
 def test_a_candidate_that_turns_slow_after_it_was_good_turns_back():
-    slow = {"candidate": (20, 0, 20), "seconds": 0.25}
-    rollout = after(*IN_CANARY, *[slow] * 4)
-    assert rollout.state is State.ROLLING_BACK
-    assert "slow" in rollout.judgement.reason
+    rollout = after(*IN_CANARY, *[SLOW] * 24)
+    assert (rollout.state, rollout.judgement.cause) == (State.ROLLING_BACK, Cause.MODEL)
+    assert "takes longer than the champion" in rollout.judgement.reason
+
+
+def test_a_few_slow_looks_are_no_verdict_and_hold_the_step():
+    # What ended rollouts on busy machines: most answers slow in four looks in a row, the champion's were not.
+    rollout = after(*IN_CANARY, *[SLOW] * 6)
+    assert rollout.name == "Canary 50 %"
+    assert "slower than the champion of late" in rollout.judgement.reason
+
+
+def test_slow_answers_that_stop_do_not_hold_the_step_for_ever():
+    assert after(*IN_CANARY, *[SLOW] * 6, *[HEALTHY] * 30).state is State.PROMOTING
 
 
 def test_a_stall_of_both_arms_is_not_the_candidates_fault():
     stalled = {"candidate": (20, 0, 20), "champion": (200, 0, 200), "seconds": 0.25}
-    assert after(*IN_CANARY, *[stalled] * 6).state in (State.CANARY, State.PROMOTING)
+    assert after(*IN_CANARY, *[stalled] * 40).state in (State.CANARY, State.PROMOTING)
 
 
-def test_nobody_is_slow_where_the_champion_answers_nothing():
+def test_nothing_is_slow_where_the_champion_answers_nothing():
     alone = {"candidate": (20, 0, 20), "champion": (0, 0, 0), "seconds": 0.25}
-    assert after(*IN_CANARY, *[alone] * 6).state is State.CANARY
+    assert after(*IN_CANARY, *[alone] * 40).state is State.CANARY
+
+
+def test_no_latency_is_compared_while_the_machine_itself_stalls():
+    # Only the candidate's answers are slow, but the controller was kept waiting as well: that is no data.
+    rollout = after(*[{**SLOW, "lag": 0.5}] * 80)
+    assert (rollout.tests.compared.slow.blocks, rollout.tests.compared.slow.stalled) == (0, 40)
+    assert rollout.name == "Shadow"
+
+
+def test_a_rollout_on_a_machine_that_is_too_busy_to_judge_blames_the_machine():
+    rollout = after(*[{"candidate": (40, 0, 0), "lag": 0.5}] * 80)
+    assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.INCONCLUSIVE)
+    assert rollout.judgement.cause is Cause.HOST
+    assert "too busy" in rollout.judgement.reason
+
+
+def test_without_a_champion_latency_is_compared_with_nothing():
+    probation = replace(PLAN, limits=replace(LIMITS, probation=True))
+    rollout = after(*[{**SLOW, "candidate": (200, 0, 200)}] * 40, plan=probation)
+    assert rollout.tests.compared.slow.blocks == 0
+    assert rollout.state is not State.ROLLING_BACK
+
+
+def test_above_half_of_the_traffic_latency_is_compared_only_with_a_champion_as_busy():
+    at_100 = [HEALTHY] * 3
+    few = {**SLOW, "candidate": (5, 0, 5)}
+    alone, with_copies = after(*at_100, *[few] * 24), after(*at_100, *[{**few, "balanced": True}] * 24)
+    assert (alone.name, alone.tests.compared.slow.blocks) == ("Canary 100 %", 3)
+    assert with_copies.state is State.ROLLING_BACK
+
+
+def test_attempts_that_time_out_are_slow_answers_and_no_failures_in_a_row():
+    # A busy machine lets attempts time out too, so four of them in a row are no verdict.
+    silent = {"candidate": (4, 4, 0), "timed_out": 4, "seconds": 0.5}
+    assert after(*IN_CANARY, silent).state is State.CANARY
+    rollout = after(*IN_CANARY, *[silent] * 12)
+    assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.ROLLED_BACK)
+    assert "takes longer" in rollout.judgement.reason
 
 
 def test_a_dead_candidate_is_never_promoted_although_no_client_saw_a_failure():

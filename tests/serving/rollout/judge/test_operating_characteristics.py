@@ -14,6 +14,7 @@ from benchmarks.operating import (
     drift_values,
     family,
     held_values,
+    latency_values,
     one_arm_values,
     simulate,
     values,
@@ -27,6 +28,7 @@ from holdfast.serving.rollout.judge.counters import Arm
 from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
+from holdfast.serving.rollout.judge.latency import PairedLatency
 
 RUNS = 20_000
 HEALTHY = Traffic(0.01, 0.01, 2000)
@@ -100,6 +102,19 @@ def test_the_simulation_computes_what_the_judge_computes(sizes, rates, seed):
         expected.append(test.value)
     found = values(k_c, k_s, *sizes)[0]
     assert np.minimum(found, 1e250) == pytest.approx(np.minimum(expected, 1e250), rel=1e-6)
+
+
+@given(seed=st.integers(0, 999))
+def test_the_simulation_computes_what_the_judge_computes_on_latency(seed):
+    # With one edge, U is the difference of the shares above it.
+    rng = np.random.default_rng(seed)
+    slow, control = rng.integers(0, 11, (1, 30)), rng.integers(0, 91, (1, 30))
+    test, expected = PairedLatency(), []
+    for ours, theirs in zip(slow[0].tolist(), control[0].tolist(), strict=True):
+        arms = (Arm(10, 0, 10, (10 - ours,)), Arm(90, 0, 90, (90 - theirs,)))
+        test = test.add(Counts(1.0, *arms), (25.0,), floor_ms=25.0, stall_seconds=1.0)
+        expected.append(test.value)
+    assert latency_values(slow / 10 - control / 90)[0] == pytest.approx(np.array(expected), rel=1e-9)
 
 
 @given(seed=st.integers(0, 999), limit=st.floats(0.01, 0.6))

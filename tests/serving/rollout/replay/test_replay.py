@@ -310,6 +310,21 @@ def test_a_candidate_that_answers_badly_is_broken(act: Act) -> None:
     assert (found.probes.pairs, found.failed) == (0, 0)
 
 
+@pytest.mark.parametrize("status", ["503 Busy", "504 Late"])
+def test_a_candidate_that_gives_no_answer_in_time_is_not_broken(status: str) -> None:
+    # A busy machine does that too; the router counts it, and the test of latency judges it with a control.
+    with serving(lambda request: answer(b"", status) if request.arm == "candidate" else answer(said())) as server:
+        found = replay(Load(server.url, rate=1000, clients=2, requests=20, probe_share=1), ROWS)
+    assert len(server.of("candidate")) > 0
+    assert found.probes.broken == 0
+
+
+def test_a_replay_that_is_kept_waiting_is_measured() -> None:
+    with serving(lambda request: answer(said())) as server:
+        found = replay(Load(server.url, rate=100, clients=2, seconds=0.5), ROWS)
+    assert 0 <= found.lag < 10
+
+
 def test_where_the_champion_fails_nothing_is_compared() -> None:
     with serving(lambda request: answer(said()) if request.arm != "stable" else answer(b"", "503 No")) as server:
         found = replay(Load(server.url, rate=1000, clients=2, requests=20, probe_share=1), ROWS)
@@ -317,12 +332,13 @@ def test_where_the_champion_fails_nothing_is_compared() -> None:
     assert (found.probes.pairs, found.probes.broken, found.failed) == (0, 0, 0)
 
 
-def test_adversarial_rows_go_to_the_candidate_alone_in_turn() -> None:
+def test_adversarial_rows_go_to_the_candidate_in_turn_and_keep_the_champion_as_busy() -> None:
     hostile = Attacks(tuple(body(row) for row in 1 - X[:3]), labels=(3, 3, 4), fooling=1)
     with serving(lambda request: answer(said(3))) as server:
         found = replay(Load(server.url, rate=400, clients=2, requests=100, probe_share=0.2), ROWS, hostile)
-    sent = [request for request in server.asked if request.body in hostile.bodies]
-    assert {request.arm for request in sent} == {"candidate"}
+    adversarial = [request for request in server.asked if request.body in hostile.bodies]
+    sent = [request for request in adversarial if request.arm == "candidate"]
+    assert Counter(request.arm for request in adversarial) == {"candidate": len(sent), "stable": len(sent)}
     each = Counter(hostile.bodies.index(request.body) for request in sent)
     assert each == Counter(n % 3 for n in range(len(sent)))
     assert found.probes.attacks == len(sent) >= 10

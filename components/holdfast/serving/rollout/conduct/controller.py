@@ -83,6 +83,8 @@ class Controller:
     wishes: Callable[[], Wish | None] = lambda: None
     """What people ask for, each wish once; called at every look."""
     probes: Callable[[], Probes] = Probes
+    traffic_lag: Callable[[], float] = lambda: 0.0
+    """Longest, in seconds, that the machine kept the traffic waiting of late."""
     mirror: Callable[[], None] = lambda: None
     """Tells the registry of a promotion; idempotent. Raises RegistryError."""
     pace: Pace = Pace()
@@ -94,6 +96,8 @@ class Controller:
     """The moment of the newest counters, on the driver's clock."""
     _ahead: float = field(default=float("inf"), init=False)
     """At most so far the driver's clock is ahead of this one."""
+    _lag: float = field(default=0.0, init=False)
+    """How much later than asked this process was woken for its last look, in seconds."""
     _paged: set[str] = field(default_factory=set, init=False)
 
     def run(self) -> Rollout:
@@ -161,7 +165,8 @@ class Controller:
     def _watched(self, rollout: Rollout) -> Rollout:
         due = self.clock.now() + self.pace.look
         self.clock.sleep(self.pace.look)
-        if self.clock.now() > due + self.pace.gap:
+        self._lag = max(self.clock.now() - due, 0.0)
+        if self._lag > self.pace.gap:
             rollout = machine.resume(rollout)
         rollout, seen = self._see(rollout)
         if isinstance(seen, Snapshot) and not seen.champion_alive:
@@ -201,7 +206,8 @@ class Controller:
         if seen.at - now > self._ahead + self.pace.gap:
             raise RolloutError(f"expected counters as of now, found some {seen.at - now - self._ahead:.0f} s ahead")
         self._counted, self._ahead = seen.at, min(self._ahead, seen.at - asked)
-        return replace(seen, at=now, probes=self.probes())
+        probes = self.probes()
+        return replace(seen, at=now, probes=probes, lag=max(self._lag, self.traffic_lag()))
 
     def _move(self, before: Rollout, after: Rollout) -> Rollout:
         """Announces a transition, carries it out, and notes that it is in effect."""

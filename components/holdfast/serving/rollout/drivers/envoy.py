@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
 _NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
 _STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
-_ENDPOINT = r"endpoint\..*\.rq_(success|error)$"
+_ENDPOINT = r"endpoint\..*\.rq_(success|error|timeout)$"
 # One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
 _QUERY = (
     "/stats?format=json&histogram_buckets=cumulative"
@@ -173,6 +173,7 @@ class Envoy:
             weight=self.desired.weight,
             candidate_alive=alive[CANDIDATE],
             champion_alive=alive[STABLE],
+            balanced=True,
         )
         return self.last
 
@@ -191,13 +192,14 @@ class Envoy:
         endpoints: Mapping[str, Mapping[str, int]],
     ) -> Arm:
         """One arm's counters; a retry that the composite made is a failure of the candidate, in any case."""
-        count = {kind: sum(endpoints[name][kind] for name in served) for kind in ("rq_success", "rq_error")}
+        kinds = ("rq_success", "rq_error", "rq_timeout")
+        count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in kinds}
         failed = max(count["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
         within = tuple(
             sum(stats.get(f"{name}.time<={_edge(edge)}", 0) for name in timed) for edge in edges_ms(self.slow_ms)
         )
         timed_answers = sum(stats.get(f"{name}.time", 0) for name in timed)
-        return Arm(count["rq_success"] + failed, failed, timed_answers, within)
+        return Arm(count["rq_success"] + failed, failed, timed_answers, within, min(count["rq_timeout"], failed))
 
     async def _write_routes(self, desired: Desired) -> None:
         self.version += 1

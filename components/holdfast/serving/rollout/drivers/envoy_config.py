@@ -11,7 +11,7 @@ Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/ (composite cluster, out
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.serving.rollout.judge.counters import EDGES_MS
+from holdfast.serving.rollout.judge.counters import EDGES_MS, EQUAL_WEIGHT
 
 Json = dict[str, object]
 
@@ -20,7 +20,7 @@ ARM_HEADER = "x-rollout"
 """A request with this header set to `candidate` or `stable` goes to that arm whatever the weights: probes, A/B."""
 CANDIDATE, STABLE, COMPOSITE = "candidate", "stable", "candidate_then_stable"
 STABLE_PROBE = "stable_probe"
-"""The stable server as probes reach it, so that `stable` counts live requests and nothing else."""
+"""The stable server as probes and copies reach it, so that `stable` counts live requests and nothing else."""
 ROUTES = "routes"
 
 _TYPE = "type.googleapis.com/"
@@ -151,7 +151,15 @@ def _traffic_route(weight: int, shadow: bool, timeouts: Timeouts) -> Json:
         route["weighted_clusters"] = {"clusters": [{"name": name, "weight": share} for name, share in shares]}
     if shadow:
         route["request_mirror_policies"] = [{"cluster": CANDIDATE}]
+    elif weight > EQUAL_WEIGHT:
+        route["request_mirror_policies"] = [_copies_to_stable(weight)]
     return {"match": {"prefix": "/"}, "route": route}
+
+
+def _copies_to_stable(weight: int) -> Json:
+    """Copies of so many live requests that stable is as busy as the candidate: else latencies cannot be compared."""
+    share: Json = {"numerator": 2 * weight - 100, "denominator": "HUNDRED"}
+    return {"cluster": STABLE_PROBE, "runtime_fraction": {"default_value": share}}
 
 
 def _stable(name: str, port: int) -> Json:
@@ -159,9 +167,15 @@ def _stable(name: str, port: int) -> Json:
 
 
 def _candidate(port: int) -> Json:
-    """Ejected after five failures in a row; threshold 0 so that an ejected one gets no first attempts."""
-    cluster = _cluster(CANDIDATE, port, {"thresholds": [{"max_requests": 64, "max_retries": 1024}]})
+    """Ejected after five bad answers in a row; threshold 0 so that an ejected one gets no first attempts.
+
+    Silence ejects nobody: a busy machine causes it too, and whose fault it is the analysis decides, with a control.
+    """
+    cluster = _cluster(CANDIDATE, port, {"thresholds": [{"max_requests": 1024, "max_retries": 1024}]})
     cluster["outlier_detection"] = {
+        "split_external_local_origin_errors": True,
+        "enforcing_consecutive_local_origin_failure": 0,
+        "enforcing_local_origin_success_rate": 0,
         "consecutive_5xx": 5,
         "consecutive_gateway_failure": 5,
         "enforcing_consecutive_5xx": 100,

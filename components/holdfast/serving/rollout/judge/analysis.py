@@ -15,7 +15,7 @@ from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
 from holdfast.serving.rollout.judge.intervals import newcombe_upper
-from holdfast.serving.rollout.judge.latency import p95_edge
+from holdfast.serving.rollout.judge.latency import PairedLatency
 
 ALPHA_SHARES = {
     "errors": 0.6,
@@ -34,10 +34,12 @@ STREAK_CHANCE = 1e-5
 """So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
 BROKEN = 5
 """So many probes in a row that only the champion answered end it too."""
-SLOW_LOOKS = 4
-"""So many looks in a row, mostly slow at the candidate and not at the control, end it too."""
 SLOW_MARGIN = 0.05
-"""Most that the candidate's share of slow answers may exceed the control's when a step ends."""
+"""A step does not end while the candidate's share of slow answers is proven further above the champion's than this."""
+SUSPECT = 0.25
+"""A step does not end while the candidate was slower by so much of late (mean U): what is in doubt is measured on."""
+MIN_BLOCKS = 3
+"""Stretches of time in which latency was compared before the last step that compares it may end."""
 MIN_PAIRS = 20
 """Probes answered by both arms before the first step may end."""
 SPLIT_ROUTED = 200
@@ -91,7 +93,13 @@ class Limits:
     min_pairs: int = MIN_PAIRS
     hold_without_champion: bool = False
     probation: bool = False
-    """There is no champion: the control is the same model, so the candidate is held to absolute limits as well."""
+    """There is no champion: the control is the same model, so the candidate is held to absolute limits as well, and
+    its latency is compared with nothing."""
+
+    @property
+    def stall_seconds(self) -> float:
+        """A machine that keeps the controller or the traffic waiting for longer is too busy to judge latency."""
+        return self.slow_ms / 2000
 
 
 @dataclass(frozen=True)
@@ -100,24 +108,24 @@ class Compared:
 
     errors: TwoArm = TwoArm()
     broken: TwoArm = TwoArm()
-    slow: TwoArm = TwoArm()
+    slow: PairedLatency = PairedLatency()
 
-    def add(self, more: Counts, slow_edge: int | None) -> "Compared":
-        """After what one look adds; slow is what took longer than the edge, which earlier looks chose."""
+    def add(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool) -> "Compared":
+        """After what one look adds; `timed`: whether latency is compared now."""
         candidate, champion, probes = more.candidate, more.champion, more.probes
         return Compared(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
             # Probes that the champion broke are not counted, so its share of those is that of its own failures.
             self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
-            self.slow if slow_edge is None else self._slower(candidate, champion, slow_edge),
+            self._slower(more, edges_ms, limits) if timed else self.without_open_block().slow,
         )
 
-    def _slower(self, candidate: Arm, champion: Arm, edge: int) -> TwoArm:
-        """A stall makes all answers in flight slow at once, and the test wants independent ones: the candidate's slow
-        answers of one look count as one, which can only make the test more careful.
-        """
-        one = min(candidate.over(edge), 1)
-        return self.slow.add(candidate=(one, candidate.timed), control=(champion.over(edge), champion.timed))
+    def without_open_block(self) -> "Compared":
+        """What began under one weight is not compared under the next."""
+        return replace(self, slow=replace(self.slow, waiting=Counts()))
+
+    def _slower(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits) -> PairedLatency:
+        return self.slow.add(more, edges_ms, floor_ms=limits.floor_ms, stall_seconds=limits.stall_seconds)
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,6 @@ class Tests:
     streak_limit: int = STREAK
     broken: int = 0
     """Probes in a row that the candidate broke, as far as counters can tell."""
-    slow_looks: int = 0
-    """Looks in a row in which most of the candidate's answers were slow and most of the champion's were not."""
     champion_failing: bool = False
     """Whether so many of the champion's answers failed in the last look that a row of the candidate's is no wonder."""
 
@@ -190,23 +196,29 @@ class Tests:
     def next_state(self, limits: Limits) -> "Tests":
         """When the next watched state is entered."""
         banked = {name: self.banked[name] + value for name, value in self.current.values().items()}
-        return replace(self, current=Held.fresh(limits), banked=banked, waiting=self.waiting - 1)
+        compared = self.compared.without_open_block()
+        return replace(self, compared=compared, current=Held.fresh(limits), banked=banked, waiting=self.waiting - 1)
 
-    def add(self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits) -> "Tests":
-        """After what one look adds to `earlier`."""
+    def add(
+        self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool = True
+    ) -> "Tests":
+        """After what one look adds to `earlier`; `timed`: whether latency is compared now."""
         control, failing = earlier.champion, _fails_in_rows(more.champion)
-        edge = p95_edge(control.within, control.timed, edges_ms, limits.floor_ms)
         return replace(
             self,
-            compared=self.compared.add(more, edge),
+            compared=self.compared.add(more, edges_ms, limits, timed=timed),
             whole=self.whole.add(more),
             current=self.current.add(more),
             streak=_streak(self.streak, more.candidate, more.champion),
             streak_limit=_streak_limit(control),
             broken=0 if more.probes.pairs or failing else self.broken + more.probes.broken,
             champion_failing=failing,
-            slow_looks=_slow_looks(self.slow_looks, more, _edge_at(edges_ms, limits.slow_ms)),
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether this machine was too busy to compare latency most of the time."""
+        return self.compared.slow.stalled > self.compared.slow.blocks
 
     def values(self) -> dict[str, float]:
         """The e-value of each test."""
@@ -237,6 +249,10 @@ class Look:
     max_seconds: float
     last_step: bool
     """Whether enough here means promotion."""
+    timed: bool = True
+    """Whether latency is compared in this state."""
+    timed_later: bool = False
+    """Whether it is in a later one."""
 
 
 def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
@@ -253,13 +269,13 @@ def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
         return Judgement(Outcome.ROLL_BACK, reason, facts, cause)
     if not look.now.champion_alive:
         return _without_champion(limits, facts)
-    wanting = _wanting(look, limits)
+    wanting = _wanting(tests, look, limits)
     if wanting is None:
         answers = look.total.candidate.answered
         return Judgement(Outcome.ENOUGH, f"the candidate gave {answers} answers, no test objects", facts)
     if look.seconds >= look.max_seconds:
         late = f"no verdict within {look.max_seconds:g} s: {wanting}"
-        return Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.EVIDENCE)
+        return Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.HOST if tests.busy else Cause.EVIDENCE)
     return Judgement(Outcome.CONTINUE, wanting, facts)
 
 
@@ -275,6 +291,10 @@ def evidence(tests: Tests, total: Counts) -> dict[str, float]:
         "attacks": probes.attacks,
         "fooled": probes.fooled,
         "ejections": total.ejections,
+        "latency_blocks": tests.compared.slow.blocks,
+        "stalled_blocks": tests.compared.slow.stalled,
+        "candidate_timed_out": candidate.timed_out,
+        "champion_timed_out": champion.timed_out,
         "candidate_failed": candidate.failed,
         "candidate_answered": candidate.answered,
         "champion_failed": champion.failed,
@@ -291,19 +311,19 @@ def bound(total: Counts, *, excused: bool = True) -> float:
 
 
 def slow_answers(arm: Arm, edges_ms: tuple[float, ...], slow_ms: float) -> int:
-    """Answers slower than the plan's limit (its next bucket edge)."""
+    """Answers slower than the plan's limit (its next bucket edge), and attempts that timed out."""
     edge = _edge_at(edges_ms, slow_ms)
-    return 0 if edge is None else arm.over(edge)
+    return arm.timed_out + (0 if edge is None else arm.over(edge))
 
 
 def _hard_limit(tests: Tests, look: Look) -> Fault | None:
     if not look.now.candidate_alive:
         return "the candidate's server is gone", Cause.SERVER
-    if look.total.ejections:
-        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", Cause.SERVER
     row = _failing_row(tests)
     if row is not None:
         return row, Cause.MODEL
+    if look.total.ejections:
+        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", Cause.SERVER
     wrong = _wrong_split(look)
     return None if wrong is None else (wrong, Cause.ROUTER)
 
@@ -313,10 +333,6 @@ def _failing_row(tests: Tests) -> str | None:
         return f"{tests.streak} candidate failures in a row, none at the champion"
     if tests.broken >= BROKEN:
         return f"{tests.broken} probes in a row without a whole answer from the candidate, the champion gave one"
-    if tests.slow_looks >= SLOW_LOOKS:
-        return (
-            f"most of the candidate's answers were slow in {tests.slow_looks} looks in a row, the champion's were not"
-        )
     return None
 
 
@@ -337,7 +353,7 @@ def _proven(tests: Tests, limits: Limits) -> Fault | None:
         "errors": "the candidate fails more often than the champion",
         "service": f"the candidate fails more than {limits.max_errors or 0:.1%} of its answers",
         "broken": "the candidate breaks more probes than the champion",
-        "slow": "the candidate is slower than the champion's 95th percentile more often than the champion",
+        "slow": f"the candidate takes longer than the champion, in {tests.compared.slow.blocks} comparisons",
         "disagreement": f"candidate and champion differ in more than {limits.max_disagreement:.0%} of paired answers",
         "drift": f"a class is predicted more than {limits.max_drift:.0%} more or less often than by the champion",
         "attack": f"attacks succeed on the candidate in more than {limits.max_attack or 0:.1%} of the probes",
@@ -356,7 +372,7 @@ def _without_champion(limits: Limits, facts: dict[str, float]) -> Judgement:
     return Judgement(Outcome.INCONCLUSIVE, gone, facts, Cause.CHAMPION)
 
 
-def _wanting(look: Look, limits: Limits) -> str | None:
+def _wanting(tests: Tests, look: Look, limits: Limits) -> str | None:
     """What the current state still lacks before the next one; None when nothing."""
     if look.missing > 0:
         return f"{look.missing} of the candidate's own answers are missing"
@@ -364,7 +380,8 @@ def _wanting(look: Look, limits: Limits) -> str | None:
         return f"{limits.min_pairs - look.total.probes.pairs} paired answers are missing"
     if look.seconds < look.min_seconds:
         return f"{look.min_seconds - look.seconds:.0f} s of the step's least time are left"
-    return _disagrees(look, limits) or _over_margin(look, limits) or _unproven(look, limits)
+    slow = _slower(tests, look, limits) if look.timed else None
+    return _disagrees(look, limits) or _over_margin(look, limits) or slow or _unproven(look, limits)
 
 
 def _disagrees(look: Look, limits: Limits) -> str | None:
@@ -376,16 +393,33 @@ def _disagrees(look: Look, limits: Limits) -> str | None:
 
 def _over_margin(look: Look, limits: Limits) -> str | None:
     """On probation the control is the same model, so it excuses nothing."""
-    candidate, edges = look.here.candidate, look.now.edges_ms
+    candidate = look.here.candidate
     excused = Arm() if limits.probation else look.here.champion
     failed = limits.margin + excused.failed / max(excused.answered, 1)
     if candidate.failed > failed * candidate.answered:
         return f"the candidate failed {candidate.failed} of {candidate.answered}, more than {failed:.1%}"
-    slow = SLOW_MARGIN + slow_answers(excused, edges, limits.slow_ms) / max(excused.timed, 1)
-    found = slow_answers(candidate, edges, limits.slow_ms)
-    if found > slow * candidate.timed:
-        return f"{found} of {candidate.timed} answers were slow, more than {slow:.1%}"
     return None
+
+
+def _slower(tests: Tests, look: Look, limits: Limits) -> str | None:
+    """Doubts about latency, and too little of it; each passes with time where the arms are alike."""
+    test = tests.compared.slow
+    if test.recent >= SUSPECT:
+        return f"the candidate was slower than the champion of late (e-value {test.value:.3g})"
+    if test.blocks < MIN_BLOCKS and not look.timed_later:
+        busy = f" (the machine was too busy {test.stalled} times)" if test.stalled else ""
+        return f"latency was compared {test.blocks} times of {MIN_BLOCKS}{busy}"
+    return _more_slow_answers(look, limits)
+
+
+def _more_slow_answers(look: Look, limits: Limits) -> str | None:
+    """Newcombe's bound, so that chance does not hold up a candidate like the champion."""
+    arms = (look.here.candidate, look.here.champion)
+    (ours, theirs) = (slow_answers(arm, look.now.edges_ms, limits.slow_ms) for arm in arms)
+    n, m = (arm.timed + arm.timed_out for arm in arms)
+    if n == 0 or m == 0 or newcombe_upper(theirs, m, ours, n) >= -SLOW_MARGIN:
+        return None
+    return f"{ours} of {n} answers took longer than {limits.slow_ms:g} ms, {theirs} of {m} of the champion's"
 
 
 def _unproven(look: Look, limits: Limits) -> str | None:
@@ -401,9 +435,10 @@ def _unproven(look: Look, limits: Limits) -> str | None:
 
 
 def _streak(before: int, candidate: Arm, champion: Arm) -> int:
-    if champion.failed or candidate.failed < candidate.answered:
+    """What timed out neither adds to a row nor breaks it."""
+    if champion.wrong or candidate.wrong < candidate.answered - candidate.timed_out:
         return 0
-    return before + candidate.failed
+    return before + candidate.wrong
 
 
 def _streak_limit(control: Arm) -> int:
@@ -417,17 +452,10 @@ def _fails_in_rows(arm: Arm) -> bool:
     return _streak_limit(arm) > STREAK
 
 
-def _slow_looks(before: int, more: Counts, edge: int | None) -> int:
-    candidate, champion = more.candidate, more.champion
-    if edge is None or candidate.timed == 0 or champion.timed == 0:
-        return before
-    mostly = candidate.over(edge) * 2 > candidate.timed
-    return before + 1 if mostly and champion.over(edge) * 2 <= champion.timed else 0
-
-
 def _errors(arm: Arm) -> tuple[int, int]:
-    """Counters of two sources may be read a moment apart; no more failures than answers."""
-    return min(arm.failed, arm.answered), arm.answered
+    """What no load causes. Counters of two sources may be read a moment apart; no more failures than answers."""
+    answered = max(arm.answered - arm.timed_out, 0)
+    return min(arm.wrong, answered), answered
 
 
 def _edge_at(edges_ms: tuple[float, ...], limit_ms: float) -> int | None:

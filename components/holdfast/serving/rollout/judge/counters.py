@@ -5,6 +5,9 @@ from dataclasses import dataclass
 EDGES_MS: tuple[float, ...] = tuple(round(1.25**k, 3) for k in range(-3, 42))
 """Upper edges of the latency buckets where we choose them: 0.5 ms to 9.4 s, each a quarter above the last."""
 
+EQUAL_WEIGHT = 50
+"""Up to this weight, in percent, the champion carries at least as much traffic as the candidate."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -18,6 +21,13 @@ class Arm:
     """Answers whose time was taken."""
     within: tuple[int, ...] = ()
     """Of them, how many came within each of the snapshot's edges."""
+    timed_out: int = 0
+    """Of the failures, attempts that had no answer in time: a busy machine does that too, so they are slow answers."""
+
+    @property
+    def wrong(self) -> int:
+        """Failures that no load causes: 5xx, resets, refused connections."""
+        return max(self.failed - self.timed_out, 0)
 
     def since(self, earlier: "Arm") -> "Arm":
         """What was added after `earlier`."""
@@ -26,6 +36,7 @@ class Arm:
             self.failed - earlier.failed,
             self.timed - earlier.timed,
             minus(self.within, earlier.within),
+            self.timed_out - earlier.timed_out,
         )
 
     def plus(self, more: "Arm") -> "Arm":
@@ -35,6 +46,7 @@ class Arm:
             self.failed + more.failed,
             self.timed + more.timed,
             plus(self.within, more.within),
+            self.timed_out + more.timed_out,
         )
 
     def over(self, edge: int) -> int:
@@ -107,6 +119,10 @@ class Snapshot:
     """What the router itself says that the candidate's weight is; None when it cannot say."""
     candidate_alive: bool = True
     champion_alive: bool = True
+    balanced: bool = False
+    """Whether the champion gets copies of live traffic, so that it is as busy as a candidate with more of it."""
+    lag: float = 0.0
+    """Longest, in seconds, that this machine kept the controller or the traffic waiting since the last look."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,7 @@ def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
     """The first counter that is lower than before, as a counter is after its server was started anew."""
     for role in ("candidate", "champion"):
         before, after = getattr(earlier, role), getattr(now, role)
-        for name in ("answered", "failed", "timed"):
+        for name in ("answered", "failed", "timed", "timed_out"):
             if getattr(after, name) < getattr(before, name):
                 return f"{role}.{name}"
     return next(

@@ -20,6 +20,8 @@ class Counts:
     routed: int = 0
     ejections: int = 0
     probes: Probes = Probes()
+    lag: float = 0.0
+    """Longest, in seconds, that this machine kept the controller or the traffic waiting."""
 
     def plus(self, more: "Counts") -> "Counts":
         """Both together."""
@@ -32,6 +34,7 @@ class Counts:
             self.routed + more.routed,
             self.ejections + more.ejections,
             self.probes.plus(more.probes),
+            max(self.lag, more.lag),
         )
 
 
@@ -46,4 +49,5 @@ def between(before: Snapshot, now: Snapshot) -> Counts:
         now.routed - before.routed,
         now.ejections - before.ejections,
         now.probes.since(before.probes),
+        now.lag,
     )

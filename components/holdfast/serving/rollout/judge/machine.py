@@ -14,7 +14,7 @@ from enum import StrEnum
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Judgement, Limits, Look, Outcome, Tests, evidence, judge
 from holdfast.serving.rollout.judge.cause import Cause
-from holdfast.serving.rollout.judge.counters import Blind, Snapshot, went_back
+from holdfast.serving.rollout.judge.counters import EQUAL_WEIGHT, Blind, Snapshot, went_back
 from holdfast.serving.rollout.judge.counts import Counts, between
 
 
@@ -212,7 +212,8 @@ def _blind(rollout: Rollout, reason: str) -> Rollout:
 
 
 def _judged(rollout: Rollout, more: Counts, now: Snapshot) -> Rollout:
-    tests = rollout.tests.add(more, rollout.total, now.edges_ms, rollout.plan.limits)
+    timed = _timed(rollout, desired(rollout).weight, now)
+    tests = rollout.tests.add(more, rollout.total, now.edges_ms, rollout.plan.limits, timed=timed)
     seen = replace(rollout, tests=tests, total=rollout.total.plus(more), here=rollout.here.plus(more), last=now)
     verdict = judge(tests, _look(seen, now), rollout.plan.limits)
     seen = replace(seen, judgement=verdict)
@@ -249,7 +250,18 @@ def _look(rollout: Rollout, now: Snapshot) -> Look:
         min_seconds=step.min_seconds,
         max_seconds=_deadline(rollout, step),
         last_step=_last_step(rollout),
+        timed=_timed(rollout, desired(rollout).weight, now),
+        timed_later=any(_timed(rollout, step.weight, now) for step in _later(rollout)),
     )
+
+
+def _timed(rollout: Rollout, weight: int, seen: Snapshot) -> bool:
+    """Whether latency is compared at this weight: with more traffic than the champion a candidate may be slower."""
+    return not rollout.plan.limits.probation and (weight <= EQUAL_WEIGHT or seen.balanced)
+
+
+def _later(rollout: Rollout) -> tuple[Step, ...]:
+    return rollout.plan.steps if rollout.state is State.SHADOW else rollout.plan.steps[rollout.step + 1 :]
 
 
 def _deadline(rollout: Rollout, step: Step) -> float:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 from holdfast.serving.rollout.drivers.envoy_config import ARM_HEADER
@@ -12,6 +13,10 @@ from holdfast.serving.rollout.replay.tally import Latency, Tally
 from holdfast.serving.rollout.replay.wire import Answer, Failed, header
 
 MOST_ARMS = 16
+LAGS = 10
+"""Timers whose lateness is kept."""
+SILENT = ("503", "504")
+"""How an answer begins that says that there was none in time: a busy machine causes it too."""
 _ROUNDING = 1e-6
 """How far above 1 a probability may lie that was summed and printed as float32."""
 
@@ -71,6 +76,11 @@ def read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
     return reply if arm is None else replace(reply, version=arm.decode(errors="replace"))
 
 
+def silent(failed: Failed) -> bool:
+    """Whether no answer came in time; the router's own counters say so too, as slow answers or as failures."""
+    return failed.kind == "timeout" or (failed.kind == "status" and failed.reason.startswith(SILENT))
+
+
 class Times:
     """A histogram of milliseconds whose edges lie 2 % apart, from 0.01 ms on."""
 
@@ -122,6 +132,8 @@ class Counts:
     fooled: int = 0
     strays: int = 0
     """Probes that another than the arm asked has answered."""
+    lags: deque[float] = field(default_factory=lambda: deque(maxlen=LAGS))
+    """How much later than asked the last timers woke this process, in seconds."""
 
     def __post_init__(self) -> None:
         self.gained, self.lost = [0] * self.classes, [0] * self.classes
@@ -146,7 +158,7 @@ class Counts:
         if isinstance(stable, Failed):
             return
         if isinstance(candidate, Failed):
-            self.broken += 1
+            self.broken += not silent(candidate)
             return
         self.pairs += 1
         if stable.label != candidate.label:
@@ -180,6 +192,7 @@ class Counts:
             attack_rows=len(self.attacks.bodies),
             attack_rows_fooling=self.attacks.fooling,
             strays=self.strays,
+            lag=max(self.lags, default=0.0),
             at=time.monotonic(),
             ended=ended,
         )

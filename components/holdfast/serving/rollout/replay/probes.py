@@ -68,6 +68,8 @@ class Prober:
     counts: Counts
     champion: Arm
     candidate: Arm
+    one_address: bool = False
+    """Whether both arms are behind one address, on one machine."""
     ended: bool = False
     """Told to end: what comes now says nothing about the arms."""
     under_way: int = 0
@@ -76,7 +78,7 @@ class Prober:
     def behind(cls, url: str, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":
         """Both arms are behind one address, which reads the header `x-rollout`."""
         champion, candidate = (Destination(url=url, headers={ARM_HEADER: arm}) for arm in (STABLE, CANDIDATE))
-        return cls(rows, attacks, counts, Arm(champion, timeout), Arm(candidate, timeout))
+        return cls(rows, attacks, counts, Arm(champion, timeout), Arm(candidate, timeout), one_address=True)
 
     @classmethod
     def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":
@@ -146,7 +148,11 @@ class Prober:
             self.counts.pair(champion, candidate)
 
     async def _attack(self, row: bytes, label: int) -> None:
-        reply = await self.candidate.ask(row, self.rows.classes)
+        """Behind one address, a copy goes to the champion too: latencies are compared, so both are to be as busy."""
+        asked = [self.candidate.ask(row, self.rows.classes)]
+        if self.one_address:
+            asked.append(self.champion.ask(row, self.rows.classes))
+        reply = (await asyncio.gather(*asked))[0]
         self.under_way -= 1
         if self.ended:
             return

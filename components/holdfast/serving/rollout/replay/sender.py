@@ -22,6 +22,8 @@ from holdfast.serving.rollout.replay.tally import Tally, read_tally
 TALLY, BEFORE, LOG, ARMS = "tally.json", "tally-before.jsonl", "replay.log", "arms.json"
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+FRESH_SECONDS = 0.3
+"""Counts are written three times in so many seconds; older ones mean that the replay was kept waiting."""
 STALE_SECONDS = 2.0
 """A replay that wrote no counts for so long counts nothing any more."""
 WARM = 20
@@ -76,6 +78,11 @@ class Sender:
         if known.strays and not self.unpaired:
             raise RolloutError(f"probes: expected answers of the arm asked, found {known.strays} of another model")
         return known.probes
+
+    def lag(self) -> float:
+        """Longest, in seconds, that the machine kept the traffic waiting of late, as of the last counts read."""
+        known = self._known()
+        return max(known.lag, time.monotonic() - known.at - FRESH_SECONDS)
 
     def answered(self) -> int:
         """How many probes the candidate has answered until now, well or not.

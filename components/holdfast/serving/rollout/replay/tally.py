@@ -50,6 +50,8 @@ class Tally:
     """Of them, those that fooled the judged model offline."""
     strays: int = 0
     """Probes that another than the arm asked has answered: the addresses do not tell the arms apart."""
+    lag: float = 0.0
+    """Longest, in seconds, that the machine kept the replay waiting in the last second."""
     at: float = 0.0
     """When this was written: seconds on this machine's monotonic clock."""
     ended: bool = False
@@ -103,6 +105,7 @@ def _tally(found: Any) -> Tally:
         answers=_counts(values["answers"], "answers"),
         latency_ms=Latency(**{name: _seconds(value, name) for name, value in latency.items()}),
         probes=_probes(_exactly(values["probes"], Probes)),
+        lag=_seconds(values["lag"], "lag"),
         at=_seconds(values["at"], "at"),
         ended=_a(bool, values["ended"], "ended"),
     )

@@ -201,7 +201,9 @@ class _Sender:
             if tenths > told:
                 say(line(self.counts.tally(ended=False)))
             told = max(tenths, told)
+            due = time.monotonic() + TELL_SECONDS
             await asyncio.sleep(TELL_SECONDS)
+            self.counts.lags.append(max(time.monotonic() - due, 0.0))
 
     def _tenths(self, seconds: float) -> int:
         """How many lines people should have read by now: one per tenth, or per 10 s when nobody knows the end."""
