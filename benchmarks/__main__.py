@@ -14,18 +14,23 @@ from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
+PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered"} | {
+    "load", "load_workers", "one_rollout", "process_tree", "records"
+}  # fmt: skip
+"""Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(
     path.stem
     for path in (*(ROOT / "benchmarks").glob("*.py"), ROOT / "benchmarks" / "faults")
-    if path.stem not in {"__init__", "__main__", "table", "scenes", "operating", "rendered"}
+    if path.stem not in PARTS
 )
-APART = {"faults"}
-"""Run when named and not with the others: no comparison, and it wants the machine for itself."""
+APART = {"faults", "local", "rollouts_under_load"}
+"""Run when named and not with the others: each takes an hour or more, and wants the machine for itself."""
 
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"Of: {', '.join(NAMES)}; all but faults when left out.")
+        list[str] | None,
+        typer.Argument(help=f"Of: {', '.join(NAMES)}; all but {', '.join(sorted(APART))} when left out."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="NPZ with x_train, y_train, x_test, y_test (uint8).")] = None,
     epsilon: Annotated[str, typer.Option(help="Linf budget on images, input units [0, 1].")] = "1/10",

@@ -14,7 +14,11 @@ from benchmarks.table import RESULTS, ROOT, Row, at_least, at_most, cells, shown
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 OTHERS = "<!-- targets: begin -->", "<!-- targets: end -->"
-BESIDE = {"rollouts": ("candidate answering only errors", "5 % errors", "healthy candidate"), "serving": ("",)}
+BESIDE = {
+    "rollouts": ("candidate answering only errors", "5 % errors", "healthy candidate"),
+    "rollouts_under_load": ("",),
+    "serving": ("",),
+}
 """Of the benchmarks beside this one, the rows that begin so are about a rollout's reliability."""
 REQUESTS, MOST_MORE = 300_000, 20
 HOW = "real processes, `make faults`"
