@@ -47,6 +47,7 @@ NO_END = "no end"
 FACTS = {"outcome", "reason", "cause", "requests_sent", "requests_failed"}
 """Of a rollout's record, as far as it has them."""
 MOST_SECONDS = 900.0
+_LAST_WORDS = 400
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _ended(command: Sequence[str], folder: Path) -> Record:
         return {"outcome": NO_END, "reason": str(error), "wall": MOST_SECONDS, "left": []}
     about = {"wall": cost.wall, "cpu": cost.cpu, "left": list(cost.left)}
     if cost.code:
-        return {"outcome": NO_END, "reason": _last_line(folder / "log"), **about}
+        return {"outcome": NO_END, "reason": _last_words(folder / "log"), **about}
     record = load(folder / "rollout", RolloutRecord).document
     facts = json.loads(record.model_dump_json(include=FACTS))
     return {**facts, "where": _where(record), **about}
@@ -132,9 +133,9 @@ def _where(record: RolloutRecord) -> str:
     return back[0] if back else record.transitions[-1].state_after
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "nothing was printed"
+def _last_words(log: Path) -> str:
+    """The end of what it printed, on one line."""
+    return " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-_LAST_WORDS:]
 
 
 def _as_expected(record: Record) -> bool:
