@@ -292,9 +292,10 @@ class RolloutPlan(Section):
     max_attack_excess: Share = 0.05
     """How far attack success on the served candidate may exceed what the gate measured."""
     latency_limit_ms: float = Field(250.0, gt=0)
-    """An answer slower than this counts as slow."""
+    """An answer slower than this counts as slow. A machine that keeps Holdfast itself waiting for half as long is too
+    busy to judge latency."""
     latency_floor_ms: float = Field(25.0, ge=0)
-    """An answer faster than this is never slow, however quick the champion's 95th percentile is."""
+    """An answer faster than this is never slow, however quick the champion's answers are."""
     max_blind_seconds: float = Field(15.0, gt=0)
     """No counters for longer than this is inconclusive and rolls back."""
     ttl_seconds: float = Field(3.0, gt=0)

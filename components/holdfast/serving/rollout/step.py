@@ -160,6 +160,7 @@ def _carry_out(
     site = launch.attach(state, spec, partial(stop.check, str(state)))
     driver = LocalDriver(site.socket, journal.fence)
     try:
+        driver.health()  # from now on connected: the site waits for as long as the traffic takes to start
         journal.write("started", pids={**site.pids, "site": site.pid}, found=site.found)
         with sending(state, site.url, _load(contest, config, seed)) as sender:
             sender.wait(stop)

@@ -63,7 +63,7 @@ class Pace:
     gap: float = 3.0
     """A look so much later than due means that this process was paused, and a weight that was applied so long ago may
     have been taken back meanwhile: missing data."""
-    pending: float = 120.0
+    pending: float = 300.0
     """How long both servers may take to be ready."""
     promoting: float = 60.0
     """How long the last act may take before it is taken back."""

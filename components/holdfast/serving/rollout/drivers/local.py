@@ -124,4 +124,4 @@ def _snapshot(values: Mapping[str, Any]) -> Snapshot:
 
 
 def _arm(values: Mapping[str, Any]) -> Arm:
-    return Arm(values["answered"], values["failed"], values["timed"], tuple(values["within"]))
+    return Arm(**{**values, "within": tuple(values["within"])})

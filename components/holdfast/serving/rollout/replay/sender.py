@@ -20,7 +20,7 @@ from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.serving.rollout.replay.tally import Tally, read_tally
 
 TALLY, BEFORE, LOG, ARMS = "tally.json", "tally-before.jsonl", "replay.log", "arms.json"
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 STOP_SECONDS = 15.0
 FRESH_SECONDS = 0.3
 """Counts are written three times in so many seconds; older ones mean that the replay was kept waiting."""

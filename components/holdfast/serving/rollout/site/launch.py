@@ -15,7 +15,7 @@ from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.drivers.local import LocalDriver
 
 SPEC, ABOUT, LOG = "site-spec.json", "site.json", "site.log"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _TAIL_BYTES = 2000

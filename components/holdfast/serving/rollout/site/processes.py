@@ -18,7 +18,8 @@ from holdfast.errors import RefusedError, RolloutError
 from holdfast.processes import dying_with_us
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 90.0
+START_SECONDS = 240.0
+"""A busy machine may take minutes to import what a server needs."""
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.05
 _TAIL_BYTES = 2000

@@ -15,7 +15,7 @@ from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
 from holdfast.serving.rollout.site.processes import Child, children, require_free, reserved_ports, start, wait_ready
 from holdfast.serving.rollout.site.side import Side
 
-ENVOY_SECONDS = 20.0
+ENVOY_SECONDS = 60.0
 _PROBE_SECONDS = 2.0
 
 
