@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import Artifact
-from holdfast.errors import RolloutError
+from holdfast.errors import FencedError, RolloutError
 from holdfast.ledger import Note
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.rollout.conduct import errands
@@ -186,9 +186,9 @@ def _carry_out(
                     mirror=promote,
                 ).run()
         sender.refresh()
-        tail = driver.ask("tail", arm="candidate")
-        seconds = _seconds_to_rollback(tail["begins"], timeline.weight_zero_at)
-        return Carried(ended, timeline, sender.sent, sender.failed, seconds, str(tail["tail"]))
+        tail, begins = _last_words(driver)
+        seconds = _seconds_to_rollback(begins, timeline.weight_zero_at)
+        return Carried(ended, timeline, sender.sent, sender.failed, seconds, tail)
     finally:
         launch.end(site, driver)
 
@@ -224,6 +224,17 @@ def _put_aside(state: Path, journal: Journal) -> None:
 def _load(contest: Contest, config: RolloutPlan, seed: int) -> Load:
     classes = len(contest.candidate.model.document.classes)
     return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed)
+
+
+def _last_words(driver: LocalDriver) -> tuple[str, Sequence[str]]:
+    """The end of the candidate's log, and when its game day began; neither of servers that are gone."""
+    try:
+        found = driver.ask("tail", arm="candidate")
+    except FencedError:
+        raise
+    except RolloutError as error:
+        return f"not to be had: {error}", ()
+    return str(found["tail"]), found["begins"]
 
 
 def _seconds_to_rollback(begins: Sequence[str], weight_zero_at: float | None) -> float | None:
