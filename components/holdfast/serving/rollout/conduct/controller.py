@@ -83,8 +83,9 @@ class Controller:
     wishes: Callable[[], Wish | None] = lambda: None
     """What people ask for, each wish once; called at every look."""
     probes: Callable[[], Probes] = Probes
-    traffic_lag: Callable[[], float] = lambda: 0.0
-    """Longest, in seconds, that the machine kept the traffic waiting of late."""
+    traffic_lag: Callable[[], float] | None = None
+    """Longest, in seconds, that this machine kept the traffic waiting of late; None: the servers run elsewhere, so the
+    stalls of this machine are not theirs."""
     mirror: Callable[[], None] = lambda: None
     """Tells the registry of a promotion; idempotent. Raises RegistryError."""
     pace: Pace = Pace()
@@ -207,7 +208,8 @@ class Controller:
             raise RolloutError(f"expected counters as of now, found some {seen.at - now - self._ahead:.0f} s ahead")
         self._counted, self._ahead = seen.at, min(self._ahead, seen.at - asked)
         probes = self.probes()
-        return replace(seen, at=now, probes=probes, lag=max(self._lag, self.traffic_lag()))
+        lag = 0.0 if self.traffic_lag is None else max(self._lag, self.traffic_lag())
+        return replace(seen, at=now, probes=probes, lag=lag)
 
     def _move(self, before: Rollout, after: Rollout) -> Rollout:
         """Announces a transition, carries it out, and notes that it is in effect."""
