@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.ledger import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
+from holdfast.serving.rollout.judge.cause import Cause
 
 NOTE = Note(
     version=3,
@@ -58,3 +59,29 @@ def test_the_newest_rollback_is_named():
 @pytest.mark.parametrize("change", [{"outcome": "promoted"}, {"outcome": "inconclusive"}, {"game_day": "wrong=1.0"}])
 def test_neither_a_promotion_nor_a_planted_fault_condemns(change):
     assert rolled_back([replace(NOTE, **change)], NOTE.model, NOTE.decision) is None
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_only_the_models_own_fault_locks_its_digest(cause):
+    found = rolled_back([replace(NOTE, cause=cause)], NOTE.model, NOTE.decision)
+    # A rollback must have a cause; one that says none was written wrongly and counts as the model's fault.
+    assert (found is not None) == (cause in (Cause.MODEL, Cause.NONE))
+
+
+def without_cause(**more) -> str:
+    kept = json.loads(NOTE.value)
+    del kept["cause"]
+    return json.dumps({**kept, **more})
+
+
+@pytest.mark.parametrize("value", [without_cause(), without_cause(cause="weather"), without_cause(cause=None)])
+def test_a_rollback_without_a_known_cause_locks(value):
+    (found,) = notes_of(3, {NOTE.key: value})
+    assert found.cause is None
+    assert rolled_back([found], NOTE.model, NOTE.decision) == found
+
+
+def test_a_cause_comes_back_with_its_note():
+    noted = replace(NOTE, cause=Cause.HOST, outcome="inconclusive")
+    assert notes_of(3, {noted.key: noted.value}) == [noted]
+    assert parse(as_json(noted)) == noted

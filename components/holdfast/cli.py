@@ -27,6 +27,7 @@ from holdfast.options import (
     VerdictFile,
 )
 from holdfast.options import finish as _finish
+from holdfast.options import same_command as _same_command
 from holdfast.options import section as _section
 from holdfast.options import write as _write
 from holdfast.progress import say
@@ -463,9 +464,14 @@ def run(
     device: Device = "auto",
     threads: Threads = 1,
     game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout start --help`.")] = None,
+    retries: Annotated[
+        int,
+        typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
+    from holdfast_pipelines.ending import last_line
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
 
@@ -473,10 +479,10 @@ def run(
     folder = out or Path(STATE) / "runs" / path.stem
     result = run_pipeline(
         path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
-        from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day,
+        from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
     )  # fmt: skip
     report = write_report(folder, folder / "report.html")
-    _tell_run(result, report, as_json)
+    _tell_run(result, report, as_json, last_line(result, folder, report, _same_command(), planted=bool(game_day)))
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -491,9 +497,10 @@ def demo(
     page = play(out, seed=seed)
     if as_json:
         typer.echo((page.parent / "summary.json").read_text().rstrip("\n"))
-        return
-    ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
-    typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
+    else:
+        ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
+        typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
+    say(f"all four acts went as told; open {page}")
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -674,11 +681,12 @@ def _shipped(workload: Path) -> Path:
     raise WorkloadError(f"{workload}: expected a workload file or one of {', '.join(sorted(known))}, found neither")
 
 
-def _tell_run(result: "RunResult", report: Path, as_json: bool) -> None:
+def _tell_run(result: "RunResult", report: Path, as_json: bool, last: str) -> None:
     if as_json:
         typer.echo(json.dumps(result.as_dict(), indent=2))
     else:
         typer.echo(f"{result.workload}: {result.outcome}\nreport: {report}")
+    say(last)
     if result.outcome in ("refused", "stopped", "rolled-back"):
         raise typer.Exit(3)
     if result.outcome == "inconclusive":

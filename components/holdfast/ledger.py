@@ -1,15 +1,18 @@
 """What became of every rollout, kept as tags of the version in MLflow: one note per rollout, one key per note.
 
-A model that was rolled back does not come back under the same decision of the gate: `rolled_back` finds the note that
-says so. As everything in MLflow, notes are an index and no authority: whoever may write there can take them away.
+A model that was rolled back for its own fault does not come back under the same decision of the gate: `rolled_back`
+finds the note that shows it. A rollback for another cause refuses nothing.
+As everything in MLflow, notes are an index and no authority: whoever may write there can take them away.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from holdfast.serving.rollout.judge.cause import Cause
 
 KEY = "holdfast.rollout."
 MAX_VALUE = 4900
@@ -17,6 +20,15 @@ MAX_VALUE = 4900
 _MAX_REASON = 1000
 
 Outcome = Literal["promoted", "rolled-back", "inconclusive", "stopped"]
+
+
+def _known(value: object) -> object:
+    """None for a cause that another version of Holdfast wrote."""
+    return value if value in list(Cause) else None
+
+
+NotedCause = Annotated[Cause | None, BeforeValidator(_known)]
+"""None: no cause was noted, or none that is known here; a rollback then counts as the model's own fault."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Note:
     """Digest of the gate's decision."""
     game_day: str | None = None
     """The fault that was planted on purpose; such a rollback says nothing against the model."""
+    cause: NotedCause = None
 
     @property
     def key(self) -> str:
@@ -51,8 +64,16 @@ class Note:
 
     @property
     def condemns(self) -> bool:
-        """Whether it speaks against the model itself."""
-        return self.outcome == "rolled-back" and self.game_day is None
+        """Whether it was rolled back for its own fault, so that its digest is locked."""
+        return locks(self.outcome, self.cause, planted=self.game_day is not None)
+
+
+def locks(outcome: str, cause: Cause | None, *, planted: bool) -> bool:
+    """Whether an end refuses the same bytes under the same decision: a rollback for the model's own fault.
+
+    A rollback without a known cause counts as one; a fault that was planted on purpose does not.
+    """
+    return outcome == "rolled-back" and not planted and (cause is None or cause is Cause.NONE or cause.locks)
 
 
 def notes_of(version: int, tags: Mapping[str, str]) -> list[Note]:
@@ -62,7 +83,7 @@ def notes_of(version: int, tags: Mapping[str, str]) -> list[Note]:
 
 
 def rolled_back(notes: Iterable[Note], model: str, decision: str) -> Note | None:
-    """The newest note by which this very model was rolled back under this very decision."""
+    """The newest note by which this very model was rolled back, for its own fault, under this very decision."""
     found = [note for note in notes if note.condemns and (note.model, note.decision) == (model, decision)]
     return max(found, key=lambda note: note.ended, default=None)
 

@@ -1,5 +1,7 @@
 """Options that several subcommands have, how a step's section is read, and how its result is handed on."""
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -46,6 +48,11 @@ def finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: Pa
         write(verdict_file, verdict_of(document))
     if as_json:
         typer.echo(canonical_json(document).decode().rstrip("\n"))
+
+
+def same_command() -> str:
+    """The command line of this process, to be typed again."""
+    return shlex.join(["holdfast", *sys.argv[1:]])
 
 
 def write(path: Path, text: str) -> None:

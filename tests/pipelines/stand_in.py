@@ -54,7 +54,8 @@ made = {
     "register": lambda: d.Registration(name="toy", model_version=3, model=zeros, run_id="r"),
     "rollout": lambda: d.RolloutRecord(
         name="toy", candidate_version=int(given["version"]), champion_version=None, transitions=(), requests_sent=0,
-        requests_failed=0, outcome=says.get("outcome", "promoted"), reason="", verdict=verdict,
+        requests_failed=0, outcome=says.get("outcome", "promoted"), reason=says.get("reason", "r"),
+        cause=says.get("cause", "none"), verdict=verdict,
     ),
 }[step]().model_copy(update={"inputs": inputs})  # fmt: skip
 done = save(Path(given["out"]), made)

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from holdfast.serving.rollout.judge.cause import Cause
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
 
@@ -620,6 +622,8 @@ class RolloutRecord(Document):
     requests_failed: int = Field(ge=0)
     outcome: Literal["promoted", "rolled-back", "inconclusive"]
     reason: str
+    cause: Cause
+    """Where the fault was; `none` when it was promoted."""
     verdict: Verdict
 
 

@@ -47,6 +47,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.artifacts.inspect import verdict_of
+from holdfast.serving.rollout.judge.cause import Cause
 
 DIGEST = "ab" * 32
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -427,6 +428,7 @@ def _record(rolled_back: bool) -> RolloutRecord:
         requests_failed=0,
         outcome="rolled-back" if rolled_back else "promoted",
         reason=reason,
+        cause=Cause.MODEL if rolled_back else Cause.NONE,
         verdict=Verdict.FAIL if rolled_back else Verdict.PASS,
     )
 

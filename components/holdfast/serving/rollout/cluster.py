@@ -38,7 +38,7 @@ from holdfast.serving.rollout.drivers.kube import Kube
 from holdfast.serving.rollout.drivers.target import Probing, Target
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, State
-from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
+from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write
 from holdfast.serving.rollout.replay.sender import WARM, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.tell import log, metrics, status
 from holdfast.serving.rollout.tell.announce import Announced, Several
@@ -145,7 +145,7 @@ def rollout_on(
             carried = _conduct(
                 contest, cluster, place.pace, wishes, about, config=config, promote=promote, sender=sender
             )
-        note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried))
+        note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried))
         errands.leave_note(out, tracking, name, note)
         artifact = write(contest, carried, out, state)
         shutil.rmtree(state)

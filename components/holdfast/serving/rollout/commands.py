@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.errors import RolloutError
-from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish
+from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
 from holdfast.progress import say
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def start(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
+    from holdfast.serving.rollout.tell.ending import last_line
+
     plan = _plan(config)
     place = _place(driver, target, game_day)
     if supersede:
@@ -86,6 +88,7 @@ def start(
             place, out, name=name, version=version, tracking=tracking, config=plan, seed=seed, metrics_port=metrics_port
         )
     finish(artifact, digest_file, verdict_file, as_json)
+    say(f"rollout: {last_line(artifact, same_command(), planted=bool(game_day))}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from holdfast.ledger import Note, Outcome
 from holdfast.progress import say
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.journal import JOURNAL
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.site.side import Side, side
 from holdfast.serving.rollout.tell import status
 from holdfast.workload import RolloutPlan
@@ -104,7 +105,7 @@ def digests_of(contest: Contest) -> dict[str, str]:
     return {role: arm.model.digest for role, arm in sides.items() if arm is not None}
 
 
-def note_of(contest: Contest, about: status.Status, outcome: Outcome, reason: str) -> Note:
+def note_of(contest: Contest, about: status.Status, outcome: Outcome, reason: str, cause: Cause) -> Note:
     """What the ledger keeps."""
     served = contest.candidate.served
     return Note(
@@ -117,6 +118,7 @@ def note_of(contest: Contest, about: status.Status, outcome: Outcome, reason: st
         model=contest.candidate.model.digest,
         decision=load(served.decision, GateDecision).digest,
         game_day=served.game_day,
+        cause=cause,
     )
 
 

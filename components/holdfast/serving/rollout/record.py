@@ -3,13 +3,16 @@
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import Artifact, load, seal, write_artifact
+from holdfast.artifacts.folder import DOCUMENT, Artifact, load, seal, write_artifact
+from holdfast.progress import say
 from holdfast.serving.rollout.conduct.journal import JOURNAL
 from holdfast.serving.rollout.contest import Contest, digests_of
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.tell import incident, log
 from holdfast.serving.rollout.tell.timeline import Timeline
@@ -39,6 +42,7 @@ class Carried:
 def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
     """Writes what happened to `out`; `state` is the rollout's folder."""
     record = _record(contest, carried)
+    _keep_earlier(out)
     with write_artifact(out) as work:
         for name in (JOURNAL, log.FILE):
             if (state / name).exists():
@@ -50,6 +54,15 @@ def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifac
             (work / "incident.html").write_text(incident.page(facts))
         sealed = seal(work, record)
     return Artifact(out, sealed.document, sealed.digest)
+
+
+def _keep_earlier(out: Path) -> None:
+    """The record of a rollout that was started before with the same `out` is kept beside the new one."""
+    if not (out / DOCUMENT).exists():
+        return
+    kept = next(place for number in count(1) if not (place := out.with_name(f"{out.name}-earlier-{number}")).exists())
+    out.rename(kept)
+    say(f"rollout: the record of the rollout before is kept in {kept}")
 
 
 def _record(contest: Contest, carried: Carried) -> RolloutRecord:
@@ -66,6 +79,7 @@ def _record(contest: Contest, carried: Carried) -> RolloutRecord:
         requests_failed=carried.failed,
         outcome=outcome,
         reason=f"{reason} (game day: {day})" if day else reason,
+        cause=cause_of(carried),
         verdict=verdict,
     )
 
@@ -75,6 +89,11 @@ def reason_of(carried: Carried) -> str:
     if carried.rollout.state is State.PROMOTED:
         return "every step had its answers and no test objected"
     return carried.rollout.judgement.reason
+
+
+def cause_of(carried: Carried) -> Cause:
+    """Where the fault was."""
+    return Cause.NONE if carried.rollout.state is State.PROMOTED else carried.rollout.judgement.cause
 
 
 def _transitions(carried: Carried) -> tuple[Transition, ...]:
@@ -93,6 +112,7 @@ def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> inci
         champion_version=record.champion_version,
         outcome=record.outcome,
         reason=record.reason,
+        cause=record.cause,
         digests={**digests_of(contest), "gate decision": load(contest.candidate.served.decision, GateDecision).digest},
         sent=record.requests_sent,
         failed=record.requests_failed,

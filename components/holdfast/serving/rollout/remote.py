@@ -24,8 +24,9 @@ from holdfast.serving.rollout.drivers.store import (
 )
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.analysis import Outcome
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL, State
-from holdfast.serving.rollout.tell.view import Row, columns
+from holdfast.serving.rollout.tell.view import Row, columns, words
 
 RETRY_SECONDS = 1.0
 
@@ -52,6 +53,8 @@ class Remote:
     """Failed, answered."""
     champion: tuple[int, int]
     history: tuple[Json, ...]
+    cause: str = Cause.NONE.value
+    """One of `Cause`, when it has ended."""
 
     @property
     def ended(self) -> bool:
@@ -85,6 +88,7 @@ def see(target: Target, kube: Kube) -> Remote:
         candidate=_counted(total, "candidate", name),
         champion=_counted(total, "champion", name),
         history=tuple(read_history(found)),
+        cause=str(judgement.get("cause", Cause.NONE.value)),
     )
 
 
@@ -126,6 +130,7 @@ def text(seen: Remote, wall: Wall = time.time) -> str:
     """One screen."""
     step = f", step {seen.step + 1}" if seen.state == State.CANARY else ""
     rows: list[Row] = [("state", f"{seen.state}{step}"), ("because", seen.reason or "-"), *seen.weights]
+    rows[2:2] = words(seen.cause)
     if seen.subject:
         digest, _, decision = seen.subject.partition("@")
         rows.append(("candidate", f"{digest[:12]}… under decision {decision[:12]}"))
@@ -142,6 +147,7 @@ def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, obj
         return {**state, "state": state.get("ending", State.ROLLED_BACK.value)}
     out = State.INCONCLUSIVE.value
     judgement = {**_part(state, "judgement", name), "outcome": Outcome.INCONCLUSIVE.value, "reason": reason}
+    judgement["cause"] = Cause.OPERATOR.value
     return {**state, "state": out, "ending": out, "judgement": judgement}
 
 

@@ -41,8 +41,9 @@ from holdfast.serving.rollout.contest import (
     status_of,
 )
 from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import State
-from holdfast.serving.rollout.record import OUTCOMES, Carried, reason_of, write
+from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write
 from holdfast.serving.rollout.replay.sender import BEFORE, TALLY, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.tell import log, metrics, status
@@ -136,10 +137,13 @@ def compete(
         wishes = Wishes(state, stop, contest.expires_at)
         carried = _carry_out(contest, journal, wishes, about, config=config, seed=seed, promote=promote)
         if wishes.stopped and carried.rollout.state is not State.PROMOTED:
-            note(note_of(contest, about, "stopped", TOLD))
+            note(note_of(contest, about, "stopped", TOLD, Cause.OPERATOR))
             _put_aside(state, journal)
-            raise RolloutError(f"{out}: {TOLD}; the candidate is out, the champion was not moved")
-        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried)))
+            raise RolloutError(
+                f"{out}: {TOLD}; the candidate is out, the champion was not moved; "
+                "the same command starts it again as it is"
+            )
+        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried)))
         artifact = write(contest, carried, out, state)
         shutil.rmtree(state)
     return artifact

@@ -8,6 +8,7 @@ import pytest
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.judge import machine
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import EDGES_MS, Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout
 from holdfast.serving.rollout.tell import log, metrics, status
@@ -128,5 +129,6 @@ def record() -> RolloutRecord:
         requests_failed=0,
         outcome="rolled-back",
         reason="too slow",
+        cause=Cause.MODEL,
         verdict=Verdict.FAIL,
     )  # fmt: skip

@@ -41,6 +41,7 @@ def incident(in_canary, tmp_path) -> Incident:
         champion_version=1,
         outcome="rolled-back",
         reason=after.judgement.reason,
+        cause=after.judgement.cause,
         digests={"candidate": "c" * 64, "champion": "b" * 64, "gate decision": "d" * 64},
         sent=1234,
         failed=0,

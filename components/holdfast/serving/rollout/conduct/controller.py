@@ -13,6 +13,7 @@ from typing import Protocol
 from holdfast.errors import FencedError, RegistryError, RolloutError
 from holdfast.serving.rollout.drivers.driver import Clock, Driver, Store
 from holdfast.serving.rollout.judge import machine
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, WATCHED, Plan, Rollout, State
 from holdfast.serving.rollout.judge.state import dump, restore
@@ -23,6 +24,7 @@ PAGE_AFTER = 3
 """Failed attempts to take the candidate out before a person is paged."""
 MIRROR_SECONDS = 30.0
 """How long the registry is asked to take in a promotion before the rest is left to the next run."""
+_NOT_READY = {"router": Cause.ROUTER, "champion": Cause.CHAMPION, "candidate": Cause.SERVER}
 
 
 class Ask(Enum):
@@ -159,7 +161,7 @@ class Controller:
         if waited >= self.pace.pending:
             missing = [name for name in ("router", "champion", "candidate") if not getattr(health, name)]
             reason = f"not ready within {self.pace.pending:g} s: {', '.join(missing)}"
-            return self._move(rollout, machine.abort(rollout, reason))
+            return self._move(rollout, machine.abort(rollout, reason, _NOT_READY[missing[0]]))
         self.clock.sleep(self.pace.look)
         return replace(rollout, at=now, seconds=waited)
 
@@ -259,7 +261,7 @@ class Controller:
             waited = rollout.seconds + (0.0 if rollout.at is None else max(now - rollout.at, 0.0))
             waiting = replace(rollout, at=now, seconds=waited)
             late = waited >= self.plan.max_blind_seconds
-            return self._move(waiting, machine.abort(waiting, reason)) if late else waiting
+            return self._move(waiting, machine.abort(waiting, reason, Cause.HOST)) if late else waiting
         blind = machine.look(rollout, Blind(self.clock.now(), reason))
         self.watcher.looked(blind, Blind(self.clock.now(), reason))
         return self._move(rollout, blind) if blind.state is State.ROLLING_BACK else blind
@@ -276,7 +278,7 @@ class Controller:
         except RolloutError as error:
             if rollout.seconds >= self.pace.promoting:
                 late = f"the promotion did not come into effect within {self.pace.promoting:g} s: {error}"
-                return self._move(rollout, machine.abort(rollout, late))
+                return self._move(rollout, machine.abort(rollout, late, Cause.ROUTER))
             self.watcher.looked(rollout, Blind(now, str(error)))
             self.clock.sleep(self.pace.look)
             return rollout

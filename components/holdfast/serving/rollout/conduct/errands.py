@@ -228,8 +228,8 @@ def _require_not_rolled_back(bundle: "Bundle", versions: "Sequence[Version]") ->
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.ended))
         raise RefusedError(
             f"{bundle.name} version {bundle.version}: expected a newer decision of the gate, found the one under which "
-            f"version {found.version}, this very model, was rolled back on {day} ({found.reason}); retrain or repair "
-            "it, or let the gate judge new evidence, and register that"
+            f"version {found.version}, this very model, was rolled back for its own fault on {day} ({found.reason}); "
+            "retrain or repair it, or let the gate judge new evidence, and register that"
         )
 
 

@@ -15,6 +15,7 @@ from holdfast.serving.rollout.conduct.controller import Ask, Wish
 from holdfast.serving.rollout.conduct.journal import Journal, open_journal, state_folder
 from holdfast.serving.rollout.conduct.wishes import ask
 from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.tell import log, status
 from holdfast.serving.rollout.tell.status import Status
@@ -88,6 +89,7 @@ def _note(out: Path, journal: Journal, found: Status | None, reason: str) -> Non
             champion_before=found.champion if found else fetched["champion"],
             model=created["digests"]["candidate"],
             decision=fetched["decision"],
+            cause=Cause.OPERATOR,
         )
         errands.leave_note(out, fetched["tracking"], fetched["name"], note)
     except (OSError, ValueError, KeyError, TypeError) as error:

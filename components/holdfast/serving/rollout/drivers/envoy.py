@@ -42,7 +42,8 @@ _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
 _NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
 _STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
-_ENDPOINT = r"endpoint\..*\.rq_(success|error|timeout)$"
+_ENDPOINT = r"endpoint\..*\.(rq_success|rq_error|rq_timeout|cx_connect_fail)$"
+_KINDS = ("rq_success", "rq_error", "rq_timeout", "cx_connect_fail")
 # One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
 _QUERY = (
     "/stats?format=json&histogram_buckets=cumulative"
@@ -57,6 +58,8 @@ class Arms:
     ports: Mapping[str, int]
     """`stable` and `candidate`."""
     alive: Callable[[str], bool]
+    exit_code: Callable[[str], int | None] = lambda arm: None
+    """How a process ended that does not run any more."""
 
 
 @dataclass
@@ -174,6 +177,7 @@ class Envoy:
             candidate_alive=alive[CANDIDATE],
             champion_alive=alive[STABLE],
             balanced=True,
+            candidate_exit=None if alive[CANDIDATE] else self.arms.exit_code(CANDIDATE),
         )
         return self.last
 
@@ -192,14 +196,15 @@ class Envoy:
         endpoints: Mapping[str, Mapping[str, int]],
     ) -> Arm:
         """One arm's counters; a retry that the composite made is a failure of the candidate, in any case."""
-        kinds = ("rq_success", "rq_error", "rq_timeout")
-        count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in kinds}
+        count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in _KINDS}
         failed = max(count["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
         within = tuple(
             sum(stats.get(f"{name}.time<={_edge(edge)}", 0) for name in timed) for edge in edges_ms(self.slow_ms)
         )
         timed_answers = sum(stats.get(f"{name}.time", 0) for name in timed)
-        return Arm(count["rq_success"] + failed, failed, timed_answers, within, min(count["rq_timeout"], failed))
+        timed_out = min(count["rq_timeout"], failed)
+        refused = min(count["cx_connect_fail"], failed - timed_out)
+        return Arm(count["rq_success"] + failed, failed, timed_answers, within, timed_out, refused)
 
     async def _write_routes(self, desired: Desired) -> None:
         self.version += 1

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from holdfast.serving.rollout.judge.cause import Cause
+from holdfast.serving.rollout.judge.cause import Cause, of_exit
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
@@ -28,6 +28,8 @@ ALPHA_SHARES = {
 }
 """How the false alarms allowed are divided over the tests; they add up to 1."""
 _HELD = ("service", "disagreement", "attack", "drift")
+_FAILURES = frozenset({"errors", "service", "broken", "slow"})
+"""Tests to which a request without an answer counts as well."""
 STREAK = 3
 """At least so many candidate failures in a row with none at the control end the rollout whatever the tests say."""
 STREAK_CHANCE = 1e-5
@@ -263,7 +265,7 @@ def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
         # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
         both = "the candidate was ejected while the champion failed too"
         return Judgement(Outcome.INCONCLUSIVE, both, facts, Cause.CHAMPION)
-    bad = _hard_limit(tests, look) or _proven(tests, limits)
+    bad = _hard_limit(tests, look) or _proven(tests, look, limits)
     if bad:
         reason, cause = bad
         return Judgement(Outcome.ROLL_BACK, reason, facts, cause)
@@ -318,14 +320,28 @@ def slow_answers(arm: Arm, edges_ms: tuple[float, ...], slow_ms: float) -> int:
 
 def _hard_limit(tests: Tests, look: Look) -> Fault | None:
     if not look.now.candidate_alive:
-        return "the candidate's server is gone", Cause.SERVER
+        return f"the candidate's server is gone{_how(look.now)}", of_exit(look.now.candidate_exit)
+    whose = _whose_failures(look.total.candidate)
+    if look.total.ejections:
+        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", whose
     row = _failing_row(tests)
     if row is not None:
-        return row, Cause.MODEL
-    if look.total.ejections:
-        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", Cause.SERVER
+        return row, whose
     wrong = _wrong_split(look)
     return None if wrong is None else (wrong, Cause.ROUTER)
+
+
+def _how(now: Snapshot) -> str:
+    """How its process ended, where that is known."""
+    code = now.candidate_exit
+    if code is None:
+        return ""
+    return f" (exit code {code})" if code >= 0 else f" (ended by signal {-code})"
+
+
+def _whose_failures(arm: Arm) -> Cause:
+    """A server that says nothing may be stopped, starved or cut off; what it says itself is its own."""
+    return Cause.SERVER if arm.failed and 2 * arm.unanswered > arm.failed else Cause.MODEL
 
 
 def _failing_row(tests: Tests) -> str | None:
@@ -348,7 +364,7 @@ def _wrong_split(look: Look) -> str | None:
     return f"the candidate answered {look.here.live} of {n} live requests at weight {look.weight} %"
 
 
-def _proven(tests: Tests, limits: Limits) -> Fault | None:
+def _proven(tests: Tests, look: Look, limits: Limits) -> Fault | None:
     says = {
         "errors": "the candidate fails more often than the champion",
         "service": f"the candidate fails more than {limits.max_errors or 0:.1%} of its answers",
@@ -361,7 +377,8 @@ def _proven(tests: Tests, limits: Limits) -> Fault | None:
     for name, value in tests.values().items():
         needed = 1 / (limits.alpha * ALPHA_SHARES[name])
         if value >= needed:
-            return f"{says[name]} (e-value {value:.3g}, needed {needed:.3g})", Cause.MODEL
+            whose = _whose_failures(look.total.candidate) if name in _FAILURES else Cause.MODEL
+            return f"{says[name]} (e-value {value:.3g}, needed {needed:.3g})", whose
     return None
 
 

@@ -1,5 +1,6 @@
 """Why a rollout ended without a promotion, and what a person does about it; light, so that everything may import it."""
 
+import signal
 from enum import StrEnum
 
 
@@ -30,6 +31,11 @@ class Cause(StrEnum):
     """A person or a stop signal ended it, or it was not approved in time."""
 
     @property
+    def passes(self) -> bool:
+        """Whether it may be gone a little later, so that the same rollout may be tried again without a person."""
+        return self in (Cause.HOST, Cause.EVIDENCE)
+
+    @property
     def locks(self) -> bool:
         """Whether a rollback for it refuses the same bytes under the same decision of the gate."""
         return self is Cause.MODEL
@@ -45,6 +51,22 @@ class Cause(StrEnum):
         return _ADVICE[self]
 
 
+def of_exit(code: int | None) -> Cause:
+    """Whose fault the end of a server's process was; `code` is its exit code, or minus the number of a signal.
+
+    A process that raised a signal against itself (a segmentation fault, an abort), or that exited with an error while
+    it was to serve, crashed by itself. Any other signal came from outside: the kernel short of memory, or a person. It
+    is as unknown as an end that was not seen (None), and exit code 0 is what a server gives that was asked to stop.
+    """
+    if code is None or code == 0 or (code < 0 and -code not in _CRASHES):
+        return Cause.SERVER
+    return Cause.MODEL
+
+
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Signals that a process gets for what it does itself."""
 _WORDS = {
     Cause.NONE: "no fault",
     Cause.MODEL: "the model's own fault",

@@ -23,11 +23,18 @@ class Arm:
     """Of them, how many came within each of the snapshot's edges."""
     timed_out: int = 0
     """Of the failures, attempts that had no answer in time: a busy machine does that too, so they are slow answers."""
+    refused: int = 0
+    """Of the failures, connections that were not made; 0 where unknown."""
 
     @property
     def wrong(self) -> int:
         """Failures that no load causes: 5xx, resets, refused connections."""
         return max(self.failed - self.timed_out, 0)
+
+    @property
+    def unanswered(self) -> int:
+        """Failures in which the server said nothing."""
+        return self.timed_out + self.refused
 
     def since(self, earlier: "Arm") -> "Arm":
         """What was added after `earlier`."""
@@ -37,6 +44,7 @@ class Arm:
             self.timed - earlier.timed,
             minus(self.within, earlier.within),
             self.timed_out - earlier.timed_out,
+            self.refused - earlier.refused,
         )
 
     def plus(self, more: "Arm") -> "Arm":
@@ -47,6 +55,7 @@ class Arm:
             self.timed + more.timed,
             plus(self.within, more.within),
             self.timed_out + more.timed_out,
+            self.refused + more.refused,
         )
 
     def over(self, edge: int) -> int:
@@ -123,6 +132,8 @@ class Snapshot:
     """Whether the champion gets copies of live traffic, so that it is as busy as a candidate with more of it."""
     lag: float = 0.0
     """Longest, in seconds, that this machine kept the controller or the traffic waiting since the last look."""
+    candidate_exit: int | None = None
+    """How its process ended, where that is known: the exit code, or minus the number of the signal."""
 
 
 @dataclass(frozen=True)

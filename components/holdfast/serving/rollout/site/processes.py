@@ -38,6 +38,11 @@ class Child:
         """Whether the process runs."""
         return self.process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, minus the number of a signal; None while it runs."""
+        return self.process.poll()
+
     def tail(self) -> str:
         """The end of its log."""
         data = self.log.read_bytes() if self.log.exists() else b""

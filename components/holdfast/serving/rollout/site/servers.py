@@ -44,7 +44,11 @@ async def stage(folder: Path, *, stable: Side, candidate: Side, slow_ms: float) 
         }
         started += servers.values()
         await _ready(servers, {STABLE: ports[0], CANDIDATE: ports[2]}, stable.served.name)
-        arms = Arms({STABLE: ports[0], CANDIDATE: ports[2]}, lambda arm: servers[arm].alive)
+        arms = Arms(
+            {STABLE: ports[0], CANDIDATE: ports[2]},
+            lambda arm: servers[arm].alive,
+            lambda arm: servers[arm].exit_code,
+        )
         envoy = Envoy.prepare(folder / "envoy", arms, slow_ms)
         try:
             router = start("envoy", envoy.command, folder)

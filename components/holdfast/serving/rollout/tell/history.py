@@ -59,7 +59,7 @@ def text(name: str, notes: Sequence[Note], champion: int | None) -> str:
     return "\n\n".join(parts)
 
 
-_HEAD = ("began", "took", "version", "outcome", "champion", "model", "decision", "why")
+_HEAD = ("began", "took", "version", "outcome", "cause", "champion", "model", "decision", "why")
 
 
 def _row(note: Note) -> tuple[str, ...]:
@@ -70,6 +70,7 @@ def _row(note: Note) -> tuple[str, ...]:
         span(note.ended - note.began),
         str(note.version),
         note.outcome,
+        str(note.cause or "not noted") + (" (locks)" if note.condemns else ""),
         before if before == now else f"{before} -> {now}",
         note.model[:12],
         note.decision[:12],

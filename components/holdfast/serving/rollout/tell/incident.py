@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.artifacts.documents import Transition
+from holdfast.ledger import locks
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits
+from holdfast.serving.rollout.judge.cause import Cause
+from holdfast.serving.rollout.tell.ending import PLANTED
 from holdfast.serving.rollout.tell.plot import STYLE, plot
 from holdfast.serving.rollout.tell.status import armed, needed
 from holdfast.serving.rollout.tell.timeline import Sample
@@ -38,6 +41,7 @@ class Incident:
     champion_version: int | None
     outcome: str
     reason: str
+    cause: Cause
     digests: dict[str, str]
     """Role -> digest."""
     sent: int
@@ -59,6 +63,26 @@ class Incident:
         """What serves now."""
         return f"version {self.champion_version}" if self.champion_version else "none yet, or this very version"
 
+    @property
+    def locked(self) -> bool:
+        """Whether the same bytes are refused until the gate decides again."""
+        return locks(self.outcome, self.cause, planted=self.game_day is not None)
+
+    @property
+    def compared(self) -> str:
+        """What the candidate was compared with."""
+        if self.champion_version:
+            return f"The candidate's answers were compared with those of version {self.champion_version}."
+        return _ALONE
+
+
+_ALONE = (
+    "There was no champion: the registry knows no other version that serves, so nothing was compared with an earlier "
+    "model. Where the stable arm was a second server of this very version, a difference between the two is not the "
+    "model's. What counted were the plan's absolute limits: the share of answers that fail, of slow answers and of "
+    "attacks that succeed."
+)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -76,6 +100,7 @@ def markdown(incident: Incident) -> str:
     if incident.game_day:
         lines += [f"**This was a game day:** the fault was planted on purpose (`{incident.game_day}`).", ""]
     lines += [f"- {name}: {value}" for name, value in _facts(incident)]
+    lines += ["", incident.compared]
     lines += ["", "## What to do next", ""] + [f"{i}. {step}" for i, step in enumerate(next_steps(incident), start=1)]
     lines += ["", "## Timeline", "", "| second | from | to | weight | why |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in _timeline(incident.transitions)]
@@ -105,7 +130,7 @@ def page(incident: Incident) -> str:
         f"<title>{html.escape(incident.title)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(incident.title)}</h1>"
         f'<p class="why"><b>Why:</b> {html.escape(incident.reason)}</p>{day}'
-        f"{_table(('what', 'value'), _facts(incident))}{body}</html>\n"
+        f"{_table(('what', 'value'), _facts(incident))}<p>{html.escape(incident.compared)}</p>{body}</html>\n"
     )
 
 
@@ -115,10 +140,13 @@ def next_steps(incident: Incident) -> list[str]:
     again = (
         "The same version is refused from now on: train or repair it, or let the gate judge new evidence, and register "
         "what passes."
-        if incident.outcome == "rolled-back" and not incident.game_day
-        else "The same version may be rolled out again once its cause is gone."
+        if incident.locked
+        else "The same version may be rolled out again, as it is, once its cause is gone: "
+        "the same command starts it, and this record is kept beside the new one."
     )
+    advice = PLANTED if incident.game_day else incident.cause.advice
     return [
+        f"The cause was {incident.cause.words}. {advice}",
         f"{clients}: {incident.failed} of {incident.sent} requests failed. "
         f"The champion ({incident.champion}) was not moved.",
         f"Go on with the runbook, {RUNBOOK}: it says what each reason points at.",
@@ -179,6 +207,8 @@ def _rest(found: dict[str, float]) -> list[Evidence]:
 def _facts(incident: Incident) -> list[tuple[str, str]]:
     return [
         ("outcome", incident.outcome),
+        ("cause", f"{incident.cause}: {incident.cause.words}"),
+        ("the same bytes", "refused until the gate decides again" if incident.locked else "may be started again"),
         ("client requests", f"{incident.sent} sent, {incident.failed} failed"),
         ("champion", incident.champion),
         ("candidate", f"version {incident.candidate_version}"),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast.progress import say
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, desired
 
@@ -40,7 +41,9 @@ class Log:
     def moved(self, before: Rollout, after: Rollout) -> None:
         """A transition that is in effect."""
         self._stand(after)
-        self._line("transition", after.judgement.reason, before=before.name, evidence=after.judgement.evidence)
+        judged = after.judgement
+        cause = {} if judged.cause is Cause.NONE else {"cause": judged.cause.value}
+        self._line("transition", judged.reason, before=before.name, evidence=judged.evidence, **cause)
 
     def paged(self, rollout: Rollout, reason: str) -> None:
         """A person is needed."""

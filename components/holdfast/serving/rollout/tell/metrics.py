@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
 from holdfast.serving.rollout.judge.analysis import bound
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State, desired
 from holdfast.serving.rollout.tell.status import Measure, measures
@@ -119,8 +120,10 @@ def of_rollout(rollout: Rollout) -> list[Family]:
     """What the state machine knows."""
     candidate, champion = rollout.total.candidate, rollout.total.champion
     tests: tuple[Measure, ...] = measures(rollout)
+    why = rollout.judgement.cause
     return [
         Family("state", "gauge", "1 for the state it is in.", [({"state": s}, s is rollout.state) for s in State]),
+        Family("cause", "gauge", "1 for the cause of its end.", [({"cause": c}, c is why) for c in Cause]),
         Family("weight", "gauge", "Percent of live traffic on the candidate.", [({}, desired(rollout).weight)]),
         Family("candidate_requests_total", "counter", "Answers of the candidate.", [({}, candidate.answered)]),
         Family("candidate_failures_total", "counter", "Of them, failed.", [({}, candidate.failed)]),

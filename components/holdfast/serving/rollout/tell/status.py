@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits, bound, slow_answers
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, desired
 from holdfast.serving.rollout.tell.timeline import Sent
@@ -98,6 +99,8 @@ class Status:
     state: str = "Pending"
     weight: int = 0
     reason: str = "models are fetched, checked and started"
+    cause: Cause = Cause.NONE
+    """Where the fault was, from the decision to take the candidate out."""
     ended: bool = False
     act: str | None = None
     """The transition under way, or what keeps being tried."""
@@ -187,6 +190,7 @@ class StatusFile:
             state=rollout.name,
             weight=desired(rollout).weight,
             reason=rollout.judgement.reason,
+            cause=rollout.judgement.cause,
             ended=rollout.state in TERMINAL,
             blind_seconds=round(rollout.blind, 1),
             asks_approval=rollout.plan.approval,

@@ -10,6 +10,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load
 from holdfast.errors import RolloutError
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.tell import status as told
 from holdfast.serving.rollout.tell.status import Measure, Status
 
@@ -90,11 +91,12 @@ def facts(view: View, now: float) -> tuple[Row, ...]:
         ("state", f"{status.state}, for {span(now - status.since)} since {clock(status.since)}{missing}"),
         ("weight", f"{status.weight} % of live traffic on the candidate"),
         ("because", status.reason),
+        *words(status.cause),
         ("driver", driver(view, now)),
         ("clients", f"{status.sent} sent, {status.failed} failed"),
     ]
     if status.act and not status.ended:
-        rows.insert(3, ("under way", status.act))
+        rows.insert(rows.index(("because", status.reason)) + 1, ("under way", status.act))
     if status.asks_approval:
         said = "given" if status.approved else "not given yet: holdfast rollout promote"
         rows.append(("approval", said))
@@ -103,6 +105,13 @@ def facts(view: View, now: float) -> tuple[Row, ...]:
     if status.page:
         rows.append(("PAGE", status.page))
     return tuple(rows)
+
+
+def words(cause: str) -> tuple[Row, ...]:
+    """Where the fault was and what to do; nothing while there is none."""
+    if cause not in list(Cause) or cause == Cause.NONE:
+        return ()
+    return ("cause", f"{cause}: {Cause(cause).words}"), ("what to do", Cause(cause).advice)
 
 
 def driver(view: View, now: float) -> str:
@@ -193,6 +202,7 @@ def _ended(record: Artifact[RolloutRecord]) -> str:
     rows = (
         ("outcome", document.outcome),
         ("because", document.reason),
+        *words(document.cause),
         ("serves now", f"version {champion}" if champion else "no champion"),
         ("clients", f"{document.requests_sent} sent, {document.requests_failed} failed"),
         ("driver", "ended"),
