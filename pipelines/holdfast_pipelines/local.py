@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import images
-from holdfast.errors import RunError
+from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
 from holdfast_pipelines.process import Ended, ends_on_sigterm, run_child
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
@@ -57,10 +57,20 @@ class StepRecord:
 class StepError(RunError):
     """A step ended badly; says which, how, and its last words."""
 
-    def __init__(self, step: str, how: str, log: Path, tail: Sequence[str] = ()) -> None:
+    def __init__(self, step: str, how: str, log: Path, tail: Sequence[str] = (), code: int = 1) -> None:
         self.step = step
+        if code == RefusedError.exit_code:
+            self.exit_code = code
         words = "".join(f"\n  | {line}" for line in tail)
-        super().__init__(f"step {step} {how} (log: {log}){words}")
+        super().__init__(f"step {step} {how} (log: {log}){words}{self._last(how, log, tail)}")
+
+    def _last(self, how: str, log: Path, tail: Sequence[str]) -> str:
+        """The line under a step's last words: the reason once more, and what to do; without any words, nothing."""
+        reason = next((line.strip().removeprefix("holdfast: ") for line in reversed(tail) if line.strip()), None)
+        if reason is None:
+            return ""
+        again = "; when that is mended, run the same command again" if self.exit_code == 1 else ""
+        return f"\nstep {self.step} {how}: {reason} (log: {log}){again}"
 
 
 @dataclass
@@ -140,7 +150,7 @@ class Machine:
         if ended.code != 0:
             how = f"was ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
             _say(f"{step:<10} failed       {ended.seconds:7.1f} s")
-            raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail)
+            raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail, ended.code)
         return ended
 
     def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:

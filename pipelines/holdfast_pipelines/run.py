@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
-from holdfast.artifacts.folder import load, replace_file
+from holdfast.artifacts.folder import DOCUMENT, load, replace_file
 from holdfast.errors import RunError, WorkloadError
+from holdfast.progress import say
 from holdfast.workload import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
@@ -29,6 +31,8 @@ STEPS = (
 )  # fmt: skip
 """Every step, each after what it reads."""
 RECORD = "run.json"
+_AGAIN = ("registered", "inconclusive", "rolled-back")
+"""Outcomes of a run whose model may be rolled out."""
 _OURS = ("steps", "logs", ".kfp", RECORD)
 
 
@@ -42,6 +46,8 @@ class RunResult:
     stopped_at: str | None = None
     """The data check that stopped the run, or the step that failed."""
     model_version: int | None = None
+    retried: tuple[str, ...] = ()
+    """Why each rollout was inconclusive that was tried again."""
     steps: tuple[StepRecord, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,6 +72,7 @@ def run(
     device: str = "auto",
     threads: int = 1,
     game_day: str | None = None,
+    retries: int = 0,
     overrides: Mapping[str, Any] | None = None,
     interpreters: Mapping[str, Path] | None = None,
 ) -> RunResult:
@@ -83,6 +90,7 @@ def run(
         device: auto, cpu or cuda.
         threads: CPU threads per step; on small networks and a shared machine more than one costs more than it brings.
         game_day: breaks the candidate on purpose, see the rollout step.
+        retries: how often a rollout is tried again that ended inconclusive for a cause that passes by itself.
         overrides: values that replace the workload's, by dotted key.
         interpreters: environment -> its interpreter, where it is not the usual one.
 
@@ -103,8 +111,8 @@ def run(
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
-                _roll_out(machine, given.rollout_parameters(plan, version, settings, game_day))
-                outcome = load(machine.out / "steps" / "rollout", RolloutRecord).document.outcome
+                asked = given.rollout_parameters(plan, version, settings, game_day)
+                outcome = _roll_out(machine, record, asked, retries)
             record.finish(outcome)
         return record.result
 
@@ -117,16 +125,19 @@ def roll_out(
     seed: int = 0,
     threads: int = 1,
     game_day: str | None = None,
+    retries: int = 0,
     interpreters: Mapping[str, Path] | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
+
+    What was rolled out before and not promoted is rolled out again; the rollout refuses what it must.
 
     Raises:
         RunError: `out` holds no run that registered a model.
         StepError: the rollout failed.
     """
     before = read_record(out)
-    if before.outcome != "registered" or before.model_version is None:
+    if before.outcome not in _AGAIN or before.model_version is None:
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
@@ -134,8 +145,9 @@ def roll_out(
     with _held(machine.out):
         record = _Record(machine, before)
         with record.of_failure():
-            _roll_out(machine, given.rollout_parameters(plan, before.model_version, settings, game_day))
-            record.finish(load(machine.out / "steps" / "rollout", RolloutRecord).document.outcome)
+            parameters = given.rollout_parameters(plan, before.model_version, settings, game_day)
+            _keep_rollout(machine.out)
+            record.finish(_roll_out(machine, record, parameters, retries))
         return record.result
 
 
@@ -148,7 +160,7 @@ def read_record(out: Path) -> RunResult:
     try:
         found = json.loads((out / RECORD).read_bytes())
         steps = tuple(StepRecord(**step) for step in found.pop("steps"))
-        return RunResult(**found, steps=steps)
+        return RunResult(**{**found, "retried": tuple(found.get("retried", ()))}, steps=steps)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{out / RECORD}: expected the record of a run, found none that can be read ({error})") from None
 
@@ -163,7 +175,8 @@ class _Record:
 
     def add(self, step: StepRecord) -> None:
         # In the documented order: kfp.local takes independent steps in the order of their names.
-        steps = sorted((*self.result.steps, step), key=lambda record: STEPS.index(record.step))
+        others = (one for one in self.result.steps if one.step != step.step)
+        steps = sorted((*others, step), key=lambda record: STEPS.index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
         if step.step == "train":
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
@@ -182,6 +195,11 @@ class _Record:
         if self.result.model_version is None:
             raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
         return "registered"
+
+    def again(self, reason: str) -> None:
+        """Notes a rollout that is tried once more."""
+        self.result = replace(self.result, retried=(*self.result.retried, reason))
+        self._write()
 
     def finish(self, outcome: Outcome) -> None:
         self.result = replace(self.result, outcome=outcome)
@@ -207,10 +225,29 @@ def _retrain(machine: Machine, arguments: given.Parameters) -> None:
     machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
 
 
-def _roll_out(machine: Machine, arguments: given.Parameters) -> None:
+def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> Outcome:
+    """Rolls out until there is a verdict, or a cause that does not pass by itself, or no try is left."""
     from holdfast_pipelines.rollout import rollout
 
-    machine.run(rollout(), arguments)
+    for tries_left in reversed(range(retries + 1)):
+        machine.run(rollout(), arguments)
+        ended = load(machine.out / "steps" / "rollout", RolloutRecord).document
+        if not tries_left or ended.outcome != "inconclusive" or not ended.cause.passes:
+            break
+        kept = _keep_rollout(machine.out)
+        record.again(ended.reason)
+        say(f"rollout: inconclusive: {ended.reason} ({ended.cause.words}); its record is {kept}. Trying it once more")
+    return ended.outcome
+
+
+def _keep_rollout(out: Path) -> Path | None:
+    """Moves the record of a rollout that was not promoted out of the way of the next; returns where it is kept."""
+    found = out / "steps" / "rollout"
+    if not (found / DOCUMENT).exists():
+        return None
+    kept = next(place for number in count(1) if not (place := out / f"rollout-earlier-{number}").exists())
+    found.rename(kept)
+    return kept
 
 
 def _registered_version(out: Path) -> int:
@@ -244,9 +281,19 @@ def _claimed(out: Path) -> Iterator[None]:
             f"{out}: expected an empty folder or an earlier run, found other files; choose another --out"
         )
     with _held(out):
+        if (out / RECORD).exists() and _outcome_before(out) in ("inconclusive", "rolled-back"):
+            _keep_rollout(out)
         for name in _OURS:
             _remove(out / name)
         yield
+
+
+def _outcome_before(out: Path) -> Outcome | None:
+    """How the run before ended; None when its record cannot be read."""
+    try:
+        return read_record(out).outcome
+    except RunError:
+        return None
 
 
 @contextmanager

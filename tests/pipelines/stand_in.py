@@ -1,6 +1,7 @@
 """Stands in for every environment's interpreter: `python -m holdfast STEP ...` writes the smallest valid artifact.
 
-What a step says can be set with STAND_IN, for example {"schema": {"verdict": "fail"}, "train": {"exit": 5}}.
+What a step says can be set with STAND_IN, for example {"schema": {"verdict": "fail"}, "train": {"exit": 5}}; what only
+its first call says stands in "first".
 """
 
 import json
@@ -14,7 +15,10 @@ from holdfast.artifacts.folder import Ref, load_any, save
 step = sys.argv[3]
 given = dict(word[2:].split("=", 1) for word in sys.argv[4:] if word.startswith("--"))
 says = json.loads(os.environ.get("STAND_IN", "{}")).get(step, {})
-with Path(os.environ["STAND_IN_DIARY"]).open("a") as diary:
+with Path(os.environ["STAND_IN_DIARY"]).open("a+") as diary:
+    diary.seek(0)
+    if not any(json.loads(line)["step"] == step for line in diary):
+        says = says.get("first", says)
     diary.write(json.dumps({"step": step, **given}) + "\n")
 if "exit" in says:
     sys.stdout.write(f"no luck in {step}\n")

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.artifacts.documents import RolloutRecord
+from holdfast.artifacts.folder import load
 from holdfast.errors import InputError, RunError, WorkloadError
+from holdfast_pipelines.ending import last_line
 from holdfast_pipelines.local import StepError
 from holdfast_pipelines.run import STEPS, read_record, roll_out, run
 
@@ -138,6 +141,66 @@ def test_a_model_that_the_gate_does_not_pass_is_not_registered(toy, says, verdic
 def test_the_rollouts_outcome_is_the_runs(toy, says, outcome):
     says(rollout={"outcome": outcome, "verdict": "fail"})
     assert run(**toy).outcome == outcome
+
+
+BUSY = {"outcome": "inconclusive", "cause": "host", "reason": "too busy to judge", "verdict": "inconclusive"}
+
+
+def test_a_rollout_without_a_verdict_is_tried_again_when_asked(toy, says, tmp_path):
+    says(rollout={"first": BUSY})
+    result = run(**toy, retries=1)
+    assert (result.outcome, result.verdict("rollout"), result.retried) == ("promoted", "pass", ("too busy to judge",))
+    assert [step.step for step in result.steps] == list(STEPS)
+    assert recorded(tmp_path) == json.loads(json.dumps(result.as_dict()))
+    assert load(tmp_path / "run" / "rollout-earlier-1", RolloutRecord).document.cause == "host"
+
+
+@pytest.mark.parametrize("more", [{}, {"cause": "operator"}, {"outcome": "rolled-back", "cause": "server"}])
+def test_it_is_not_tried_again_unasked_nor_for_a_cause_that_stays(toy, says, more):
+    says(rollout={"first": {**BUSY, **more}})
+    result = run(**toy, retries=1 if more else 0)
+    assert (result.outcome, result.retried) == (more.get("outcome", "inconclusive"), ())
+
+
+def test_the_same_run_again_rolls_out_again_and_keeps_the_record_before(toy, says, tmp_path):
+    says(rollout={"first": BUSY})
+    assert run(**toy).outcome == "inconclusive"
+    again = run(**toy)
+    assert (again.outcome, again.model_version) == ("promoted", 3)
+    assert load(tmp_path / "run" / "rollout-earlier-1", RolloutRecord).document.outcome == "inconclusive"
+
+
+def test_a_rollout_without_a_verdict_is_taken_up_later(toy, says, tmp_path):
+    says(rollout={"first": BUSY})
+    run(**toy)
+    later = {name: toy[name] for name in ("workload", "out", "tracking", "interpreters")}
+    assert roll_out(**later, seed=7).outcome == "promoted"
+    assert (tmp_path / "run" / "rollout-earlier-1" / "artifact.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ({"schema": {"verdict": "fail"}}, "stopped: schema found the delivery unfit.*mend the delivery.*: again"),
+        ({"gate": {"verdict": "fail"}}, "refused: the gate failed x: .*Nothing was registered. Read page"),
+        ({"gate": {"verdict": "inconclusive"}}, "refused: the gate was inconclusive on x: more examples"),
+        ({"rollout": BUSY}, "inconclusive: too busy to judge .*less busy.* The command: again .*incident.md"),
+        ({}, "promoted: r. Version 3 serves all traffic"),
+    ],
+)
+def test_the_last_line_says_the_outcome_the_reason_and_what_to_do(toy, says, steps, words):
+    says(**steps)
+    result = run(**toy, from_step="schema")
+    line = last_line(result, toy["out"], Path("page"), "again", planted=False)
+    assert re.search(f"^toy: {words}", line), line
+    assert "\n" not in line
+
+
+def test_a_refused_rollout_ends_the_run_with_the_code_for_refused(toy, says):
+    says(rollout={"exit": 3})
+    with pytest.raises(StepError) as refused:
+        run(**toy)
+    assert refused.value.exit_code == 3
 
 
 def test_a_failing_step_fails_the_run_and_the_record_says_where(toy, says, tmp_path):

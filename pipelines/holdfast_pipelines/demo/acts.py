@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Count, Model, RolloutRecord, ScanReport, SchemaReport
 from holdfast.artifacts.folder import load
 from holdfast.errors import ArtifactError, RunError
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast_pipelines.demo import deliveries
 
 Summary = dict[str, Any]
@@ -47,6 +48,7 @@ def clean(played: Played) -> Summary:
         "model_version": record["model_version"],
         "steps": _verdicts(record),
         "requests": _requests(played.run("clean")),
+        **_ending(played.run("clean"), record),
     }
 
 
@@ -68,6 +70,7 @@ def poisoned(played: Played) -> Summary:
         "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get("gate", "missing"),
         "steps": _verdicts(record),
         "requests": _requests(played.run("poisoned")),
+        **_ending(played.run("poisoned"), record),
     }
 
 
@@ -93,7 +96,7 @@ def regressed(played: Played) -> Summary:
     return {
         "act": "regressed",
         "outcome": _outcome(record),
-        "reason": rollout.document.reason,
+        **_ending(played.run("regressed"), record),
         "seconds_to_rollback": _seconds_to_rollback(rollout.document),
         "steps": _verdicts(record),
         "requests": _requests(played.run("regressed")),
@@ -121,24 +124,66 @@ def clean_accuracy(run: Path) -> Count:
     return load(run / "steps" / "train", Model).document.clean
 
 
-def check(acts: list[Summary]) -> None:
-    """Raises RunError when an act did not end as told."""
+def check(acts: list[Summary], page: Path) -> None:
+    """Raises RunError when an act did not end as told; its last line says which, why, and what to do."""
     first, second, third, fourth = acts
-    told = {
-        "act 1 ends promoted": first["outcome"] == "promoted",
-        "act 2 ends promoted": second["outcome"] == "promoted",
-        "the scan finds at least 80 % of the planted rows": second["planted_quarantined"] >= 0.8 * second["planted"],
-        "the attack works without the scan (at least 70 %)": second["attack_success"]["unscanned"] >= 0.7,
-        "the attack fails with the scan (at most 15 %)": second["attack_success"]["scanned"] <= 0.15,
-        "the gate refuses the unscanned model": second["unscanned_verdict"] == "fail",
-        "act 3 is stopped before training": third["outcome"] == "stopped" and "train" not in third["steps"],
-        "act 4 is rolled back": fourth["outcome"] == "rolled_back",
-        "no client request failed": all(act["requests"]["failed"] == 0 for act in (first, second, fourth)),
-        "the champion never moved in act 4": fourth["champion_after"] == second["model_version"],
-    }
-    wrong = [line for line, holds in told.items() if not holds]
+    told = (
+        (1, f"ended {_how(first)} instead of promoted", first["outcome"] == "promoted"),
+        (2, f"ended {_how(second)} instead of promoted", second["outcome"] == "promoted"),
+        (2, "the scan found less than 80 % of the planted rows", _found(second) >= 0.8),
+        (2, "the attack works on less than 70 % without the scan", second["attack_success"]["unscanned"] >= 0.7),
+        (2, "the attack works on more than 15 % with the scan", second["attack_success"]["scanned"] <= 0.15),
+        (2, "the gate did not refuse the unscanned model", second["unscanned_verdict"] == "fail"),
+        (3, f"ended {_how(third)} instead of stopped before training", _stopped(third)),
+        (4, f"ended {_how(fourth)} instead of rolled back", fourth["outcome"] == "rolled_back"),
+        *((n, "client requests failed", acts[n - 1]["requests"]["failed"] == 0) for n in (1, 2, 4)),
+        (4, "the champion moved", fourth["champion_after"] == second["model_version"]),
+    )
+    wrong = [(number, what) for number, what, holds in told if not holds]
     if wrong:
-        raise RunError(f"the demo did not go as told: {'; '.join(wrong)} (see summary.json and report.html)")
+        number, what = wrong[0]
+        more = f" ({len(wrong) - 1} more: {'; '.join(f'act {n}: {w}' for n, w in wrong[1:])})" if wrong[1:] else ""
+        raise RunError(f"act {number} of 4 {what}{more}. {_advice(acts[number - 1])} The report: {page}")
+
+
+def _how(act: Summary) -> str:
+    """The outcome with its reason."""
+    outcome = str(act["outcome"]).replace("_", "-")
+    return f"{outcome} ({act['reason']}; cause: {Cause(act['cause']).words})" if act.get("reason") else outcome
+
+
+def _advice(act: Summary) -> str:
+    """What a person does whose demo did not go as told; nothing of it is registered anywhere but in the demo."""
+    cause = Cause(act.get("cause", Cause.NONE))
+    if cause.passes:
+        again = " a second time, although it was tried again" if act.get("retried") else ""
+        return f"Nothing is broken: the machine was too busy{again}. Run the same command when it is less busy."
+    if cause is Cause.NONE:
+        return "Read the report, then run the same command again."
+    return f"Read {act['record']}, then run the same command again."
+
+
+def _found(act: Summary) -> float:
+    return float(act["planted_quarantined"] / act["planted"])
+
+
+def _stopped(act: Summary) -> bool:
+    return act["outcome"] == "stopped" and "train" not in act["steps"]
+
+
+def _ending(run: Path, record: Summary) -> Summary:
+    """Why the act's rollout ended as it did, and why earlier tries of it were no verdict."""
+    try:
+        rollout = load(run / "steps" / "rollout", RolloutRecord)
+    except ArtifactError:
+        return {"retried": record["retried"]}
+    found = rollout.document
+    return {
+        "reason": found.reason,
+        "cause": found.cause.value,
+        "retried": record["retried"],
+        "record": str(rollout.folder),
+    }
 
 
 def _seconds_to_rollback(record: RolloutRecord) -> float:

@@ -27,7 +27,7 @@ def _clean(played: Played, act: Summary) -> Chapter:
             "one. Nothing served before, so it is held to absolute limits; from now on it is the champion.",
         ),
         run=played.run("clean"),
-        facts={"Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed"},
+        facts=_facts(act),
     )
 
 
@@ -43,7 +43,7 @@ def _poisoned(played: Played, act: Summary) -> Chapter:
             f"{act['clean_quarantined']} rows that were not planted. The model below was trained without them.",
         ),
         run=played.run("poisoned"),
-        facts={"Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed"},
+        facts=_facts(act),
         figures=(_side_by_side(played), _trigger(played), Decision("The gate on the unscanned model", Ref(decision))),
     )
 
@@ -98,8 +98,11 @@ def _regressed(played: Played, act: Summary) -> Chapter:
             "champion answered what the candidate could not, and never moved.",
         ),
         run=played.run("regressed"),
-        facts={
-            "Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed",
-            "Champion afterwards": f"version {act['champion_after']}",
-        },
+        facts={**_facts(act), "Champion afterwards": f"version {act['champion_after']}"},
     )
+
+
+def _facts(act: Summary) -> dict[str, str]:
+    """What clients noticed, and how often the rollout had to be tried."""
+    retried = {"Tried again after": "; ".join(act["retried"])} if act["retried"] else {}
+    return {"Client requests": f"{act['requests']['sent']} sent, {act['requests']['failed']} failed", **retried}

@@ -78,6 +78,7 @@ class RunRecord(_Record):
     outcome: Outcome
     stopped_at: str | None = None
     model_version: int | None = None
+    retried: tuple[str, ...] = ()
     steps: tuple[StepRecord, ...]
 
 

@@ -75,6 +75,8 @@ def rollout(run: Run, place: Place) -> Section | None:
         facts.append(("fault to rollback", seconds(rolled[-1])))
     if "incident.html" in record.files:
         facts.append(("incident", place.link(artifact.path("incident.html"), "incident report")))
+    if record.outcome != "promoted":
+        facts.append(("cause", f"{record.cause}: {record.cause.words}"))
     ended = Prose(f"{record.outcome.replace('-', ' ').capitalize()}: {record.reason}")
     blocks = (Facts(tuple(facts)), ended, *_timeline(artifact), _transitions(record))
     return Section("rollout", "Rollout", blocks, record.outcome)

@@ -193,6 +193,8 @@ def _head(run: Run) -> Iterator[tuple[str, Cell]]:
     yield "time in steps", seconds(sum(step.seconds for step in record.steps if not step.reused))
     if record.stopped_at:
         yield "stopped at", code(record.stopped_at)
+    if record.retried:
+        yield "rollout tried again after", "; ".join(record.retried)
 
 
 def _version(run: Run) -> Cell:

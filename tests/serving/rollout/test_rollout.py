@@ -168,7 +168,7 @@ def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_
     finally:
         done.set()
         killer.join()
-    assert (record.outcome, record.requests_failed) == ("rolled-back", 0)
+    assert (record.outcome, record.requests_failed, record.cause) == ("rolled-back", 0, "server")
     assert re.search("server is gone|ejected|failures in a row|fails more often", record.reason)
     assert no_child_left() == []
     assert not journal_of(out).exists()
@@ -216,10 +216,14 @@ def test_too_few_answers_by_the_deadline_are_inconclusive(bundle, tmp_path):
     # Without a champion: the stable arm is a second server of the candidate.
     prepared = contest(bundle, champion=False)
     record = compete(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
-    assert (record.outcome, record.champion_version) == ("inconclusive", None)
+    assert (record.outcome, record.champion_version, record.cause) == ("inconclusive", None, "evidence")
+    assert "nothing was compared with an earlier" in (tmp_path / "rollout" / "incident.md").read_text()
     assert "no verdict within 1 s" in record.reason
     assert record.transitions[-1].weight == 0
     assert record.requests_failed == 0
+    again = compete(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
+    assert again.outcome == "inconclusive"
+    assert load(tmp_path / "rollout-earlier-1", RolloutRecord).document == record
 
 
 def test_another_contract_than_the_champions_is_refused(bundle, tmp_path, make_bundle):

@@ -17,6 +17,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
 from holdfast.errors import RefusedError, RolloutError
+from holdfast.progress import say
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller, Pace, Wish
 from holdfast.serving.rollout.conduct.journal import JOURNAL, TIMELINE, state_folder
@@ -148,9 +149,19 @@ def rollout_on(
         note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried))
         errands.leave_note(out, tracking, name, note)
         artifact = write(contest, carried, out, state)
+        if carried.rollout.state is not State.PROMOTED:
+            _free(cluster)
         shutil.rmtree(state)
     hand_in(out)
     return artifact
+
+
+def _free(cluster: Cluster) -> None:
+    """Lets the same rollout start again, now that its end is on record."""
+    try:
+        cluster.store.recorded()
+    except RolloutError as error:
+        say(f"rollout: {error}; the next start writes the record of this end once more, the one after it begins anew")
 
 
 def require_these_bytes(target: Target, contest: Contest) -> None:

@@ -57,12 +57,12 @@ def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifac
 
 
 def _keep_earlier(out: Path) -> None:
-    """The record of a rollout that was started before with the same `out` is kept beside the new one."""
+    """The record of a rollout that was started before with the same `out` is kept under another name."""
     if not (out / DOCUMENT).exists():
         return
     kept = next(place for number in count(1) if not (place := out.with_name(f"{out.name}-earlier-{number}")).exists())
     out.rename(kept)
-    say(f"rollout: the record of the rollout before is kept in {kept}")
+    say(f"rollout: the earlier record is kept in {kept}")
 
 
 def _record(contest: Contest, carried: Carried) -> RolloutRecord:

@@ -279,3 +279,25 @@ def test_no_two_rollouts_at_once_and_none_again_under_the_same_decision(begin, k
     again.store.write("done", {"state": "Promoted"})
     with pytest.raises(RolloutError, match="expected a new decision of the gate"):
         open_cluster(make_target(version), kube, "decision-1", counters)
+
+
+@BOTH
+def test_a_rollback_that_is_not_the_models_fault_starts_again_once_it_is_on_record(
+    begin, kube, make_target, counters, version
+):
+    ended = {"state": "RolledBack", "judgement": {"cause": "server"}}
+    first = begin(version)
+    first.store.write("done", ended)
+    second = open_cluster(make_target(version), kube, "decision-1", counters)
+    assert second.store.state == ended, "another driver still has its record to write"
+    second.store.recorded()
+    assert open_cluster(make_target(version), kube, "decision-1", counters).store.state is None
+
+
+@BOTH
+def test_a_rollback_for_the_models_fault_stays_refused(begin, kube, make_target, counters, version):
+    first = begin(version)
+    first.store.write("done", {"state": "RolledBack", "judgement": {"cause": "model"}})
+    first.store.recorded()
+    with pytest.raises(RolloutError, match="expected a new decision of the gate"):
+        open_cluster(make_target(version), kube, "decision-1", counters)

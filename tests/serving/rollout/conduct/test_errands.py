@@ -12,6 +12,7 @@ from holdfast.artifacts.folder import load, save
 from holdfast.errors import RefusedError, RegistryError
 from holdfast.ledger import Note
 from holdfast.serving.rollout.conduct import errands
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.step import rollout, state_folder
 from holdfast.workload import RolloutPlan
 
@@ -60,7 +61,7 @@ def note(tracking, version: int, **more) -> Note:
     tags = next(one.tags for one in registry.versions(tracking, "tiny") if one.number == version)
     digests = {"model": tags["holdfast.model_digest"], "decision": tags["holdfast.decision_digest"]}
     now = round(time.time(), 3)
-    given = Note(version, "rolled-back", "it fails more often", now - 60, now, 1, **digests)
+    given = Note(version, "rolled-back", "it fails more often", now - 60, now, 1, **digests, cause=Cause.MODEL)
     return replace(given, **more)
 
 
@@ -73,7 +74,7 @@ def test_a_rolled_back_model_is_refused_until_the_gate_decides_anew(add, trackin
     assert add().version == 1
     errands.leave_note(out, tracking, "tiny", note(tracking, 1))
     with pytest.raises(
-        RefusedError, match=r"version 1, this very model, was rolled back .* \(it fails more often\)"
+        RefusedError, match=r"version 1, this very model, was rolled back for its own fault .* \(it fails more often\)"
     ) as no:
         start(tracking, 1, out)
     assert no.value.exit_code == 3
@@ -81,6 +82,16 @@ def test_a_rolled_back_model_is_refused_until_the_gate_decides_anew(add, trackin
     assert add().version == 1, "the same decision is no news"
     assert add(alpha=0.01).version == 2, "a new decision on a rolled-back model is a version of its own"
     assert errands.fetch(tracking, "tiny", 2, tmp_path / "fetched").candidate.is_dir()
+
+
+@pytest.mark.parametrize("cause", [Cause.SERVER, Cause.ROUTER, Cause.GATE])
+def test_a_rollback_for_another_cause_than_the_models_fault_refuses_nothing(add, tracking, tmp_path, cause):
+    add()
+    errands.leave_note(tmp_path / "rollout", tracking, "tiny", note(tracking, 1, cause=cause))
+    assert errands.fetch(tracking, "tiny", 1, tmp_path / "fetched").candidate.is_dir()
+    (found,) = errands.history(tracking, "tiny").notes
+    assert (found.cause, found.condemns) == (cause, False)
+    assert add(alpha=0.01).version == 1, "it is the same version that starts again"
 
 
 def test_a_fault_that_was_planted_refuses_nothing(add, tracking, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy
 from holdfast.serving.rollout.drivers.envoy_config import ARM_HEADER, CANDIDATE, STABLE, STICKY
-from holdfast.serving.rollout.site.processes import children, start, wait_ready
+from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
 
 
 @asynccontextmanager
@@ -37,10 +37,11 @@ async def answering(name: str, status: int | None = 200):
 
 
 @asynccontextmanager
-async def envoy(tmp_path, candidate_status: int | None = 200):
-    """(driver, url, session) with a fresh Envoy."""
+async def envoy(tmp_path, candidate_status: int | None = 200, listens: bool = True):
+    """(driver, url, session) with a fresh Envoy; a candidate that does not listen refuses connections."""
     async with answering(STABLE) as stable, answering(CANDIDATE, candidate_status) as candidate:
-        with children() as started:
+        with children() as started, reserved_ports(1) as (deaf,):
+            candidate = candidate if listens else deaf
             driver = Envoy.prepare(
                 tmp_path / "e", Arms({STABLE: stable, CANDIDATE: candidate}, lambda arm: True), 250.0
             )
@@ -110,7 +111,20 @@ def test_failures_of_the_candidate_are_absorbed_and_counted(tmp_path):
     answers, snapshot = asyncio.run(measure())
     assert answers == {STABLE}, "no client sees the candidate's failures"
     assert snapshot.candidate.failed == snapshot.candidate.answered == 5, "then it was ejected"
-    assert snapshot.ejections == 1
+    assert (snapshot.ejections, snapshot.candidate.unanswered) == (1, 0)
+
+
+def test_a_candidate_whose_address_refuses_connections_gave_no_answer(tmp_path):
+    async def measure():
+        async with envoy(tmp_path, listens=False) as (driver, url, session):
+            await driver.apply(50, shadow=False)
+            answers = {await arm_of(session, url) for _ in range(100)}
+            await asyncio.sleep(0.3)
+            return answers, await driver.observe()
+
+    answers, snapshot = asyncio.run(measure())
+    assert answers == {STABLE}
+    assert snapshot.candidate.unanswered == snapshot.candidate.failed > 0
 
 
 @pytest.mark.parametrize(("weight", "share"), [(50, 0.0), (75, 0.5), (100, 1.0)])

@@ -86,9 +86,13 @@ def test_a_rollout_is_seen_approved_too_early_and_aborted(start, tracking, tmp_p
     aborted = holdfast("abort", "--out", out, "--reason", "release freeze", "--json")
     assert aborted.returncode == 0, aborted.stderr
     assert json.loads(aborted.stdout)["record"]["reason"] == "release freeze"
-    assert process.wait(timeout=60) == 0
+    last = process.communicate(timeout=60)[1].splitlines()[-1]
+    assert process.returncode == 0
+    assert last.startswith("rollout: tiny version 2: inconclusive: release freeze (cause: ended by a person")
+    assert f"The command: holdfast rollout start --name tiny --version 2 --tracking {tracking}" in last
     record = load(out, RolloutRecord).document
     assert (record.outcome, record.transitions[-1].weight, record.requests_failed) == ("inconclusive", 0, 0)
+    assert record.cause == "operator"
     assert "approved" in {json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()}
     screen, lines = watching.communicate(timeout=30)
     assert "outcome     inconclusive" in screen

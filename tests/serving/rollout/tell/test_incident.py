@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 from xml.etree import ElementTree
 
 import pytest
 
 from holdfast.artifacts.documents import Count, Transition
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits, evidence
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.serving.rollout.tell.incident import RUNBOOK, Incident, markdown, page
 from holdfast.serving.rollout.tell.plot import plot
@@ -76,6 +78,24 @@ def test_a_planted_fault_is_named_and_condemns_nothing(incident):
     for text in (markdown(day), page(day)):
         assert "This was a game day" in text
         assert "may be rolled out again" in text
+
+
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.NONE}))
+def test_the_cause_its_advice_and_whether_it_locks_are_said(incident, cause):
+    of = replace(incident, cause=cause)
+    for text in (markdown(of), page(of)):
+        assert cause.words in unescape(text)
+        assert cause.advice in unescape(text)
+        assert ("is refused from now on" in text) == (cause is Cause.MODEL)
+        assert ("may be rolled out again" in text) == (cause is not Cause.MODEL)
+
+
+def test_without_a_champion_it_says_that_nothing_was_compared(incident):
+    alone = replace(incident, champion_version=None)
+    for text in (markdown(alone), page(alone)):
+        assert "There was no champion" in text
+        assert "nothing was compared with an earlier" in text
+    assert "compared with those of version 1" in markdown(incident)
 
 
 def test_the_page_is_whole_escapes_the_log_and_follows_the_readers_theme(incident):

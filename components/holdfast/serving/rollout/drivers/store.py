@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from holdfast.errors import FencedError, RolloutError
+from holdfast.ledger import locks
 from holdfast.serving.rollout.drivers.driver import State
 from holdfast.serving.rollout.drivers.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
 from holdfast.serving.rollout.judge import machine
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL
 
 PREFIX = "holdfast.dev/"
@@ -26,7 +28,9 @@ HOLDER = f"{PREFIX}holder"
 EXPIRES = f"{PREFIX}expires-at"
 HISTORY = f"{PREFIX}history"
 ROLLED_BACK = f"{PREFIX}rolled-back"
-"""Model -> the decision under which it was rolled back."""
+"""Model -> the decision under which it was rolled back for its own fault."""
+RECORDED = f"{PREFIX}recorded"
+"""The rollout that ended without a promotion and whose record was written: it may start again."""
 SUBJECT = f"{PREFIX}rollout"
 
 MAX_STATE_BYTES = 128 * 2**10
@@ -66,7 +70,7 @@ class AnnotationStore:
     def open(cls, kube: Kube, resource: Resource, name: str, what: Subject, wall: Wall = time.time) -> Self:
         """Takes the next fence; every driver before is refused from now on.
 
-        The state of an earlier rollout that has ended is forgotten when this is another one.
+        The state of an earlier rollout that has ended is forgotten when this is another one, or the same once more.
 
         Raises:
             RolloutError: the object is not there or cannot be written, its annotations have no meaning, another
@@ -78,9 +82,10 @@ class AnnotationStore:
             if annotations(found).get(HOLDER) == holder:
                 return ()
             notes: dict[str, str | None] = {FENCE: str(fence_of(found) + 1), HOLDER: holder}
-            if annotations(found).get(SUBJECT) != str(what):
+            here = annotations(found)
+            if here.get(SUBJECT) != str(what) or here.get(RECORDED) == str(what):
                 _require_free(found, what)
-                notes |= {SUBJECT: str(what), STATE: None}
+                notes |= {SUBJECT: str(what), STATE: None, RECORDED: None}
             return annotate(found, notes)
 
         found = edit(kube, resource, name, take)
@@ -103,9 +108,23 @@ class AnnotationStore:
             values: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
             if kind != "look":
                 values[HISTORY] = longer(found, line)
-            if state.get("state") == machine.State.ROLLED_BACK:
+            if state.get("state") == machine.State.ROLLED_BACK and locks("rolled-back", _cause(state), planted=False):
                 values[ROLLED_BACK] = _condemned(found, self.what)
             return annotate(found, values)
+
+        edit(self.kube, self.resource, self.name, keep)
+
+    def recorded(self) -> None:
+        """Notes that the record of an end without a promotion is written: the same rollout may start again.
+
+        Raises:
+            RolloutError: it could not be written.
+            FencedError: a newer driver has written meanwhile; nothing was changed.
+        """
+
+        def keep(found: Json) -> Sequence[Operation]:
+            require_fence(found, self.fence)
+            return annotate(found, {RECORDED: str(self.what)})
 
         edit(self.kube, self.resource, self.name, keep)
 
@@ -145,6 +164,13 @@ def _require_free(found: Json, what: Subject) -> None:
         raise RolloutError(
             f"{name}: expected a new decision of the gate, found {what.digest}, rolled back under {what.decision!r}"
         )
+
+
+def _cause(state: State) -> Cause | None:
+    """Where the fault was; None when the state does not know, or not in these words."""
+    judgement = state.get("judgement")
+    said = judgement.get("cause") if isinstance(judgement, Mapping) else None
+    return Cause(said) if said in list(Cause) else None
 
 
 def _condemned(found: Json, what: Subject) -> str:

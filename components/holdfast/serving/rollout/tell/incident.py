@@ -142,7 +142,7 @@ def next_steps(incident: Incident) -> list[str]:
         "what passes."
         if incident.locked
         else "The same version may be rolled out again, as it is, once its cause is gone: "
-        "the same command starts it, and this record is kept beside the new one."
+        "the same command starts it, and this record is kept."
     )
     advice = PLANTED if incident.game_day else incident.cause.advice
     return [

@@ -1,0 +1,54 @@
+"""The last line on the terminal of a run: how it ended, why, and what to do."""
+
+from pathlib import Path
+
+from holdfast.artifacts.documents import GateDecision, RolloutRecord, Verdict
+from holdfast.artifacts.folder import load
+from holdfast.serving.rollout.tell import ending
+from holdfast_pipelines.run import RunResult
+
+
+def last_line(result: RunResult, out: Path, report: Path, again: str, *, planted: bool) -> str:
+    """One line.
+
+    Args:
+        result: of the run.
+        out: its folder.
+        report: what to read.
+        again: the command that starts the same run again.
+        planted: whether a fault was planted on purpose.
+    """
+    return f"{result.workload}: {_ended(result, out, report, again, planted=planted)}"
+
+
+def _ended(result: RunResult, out: Path, report: Path, again: str, *, planted: bool) -> str:
+    if result.outcome == "stopped":
+        return (
+            f"stopped: {result.stopped_at} found the delivery unfit, and nothing was trained. "
+            f"Read {report}, mend the delivery and run it again: {again}"
+        )
+    if result.outcome == "refused":
+        return f"refused: {_refused(out)} Nothing was registered. Read {report}"
+    if result.outcome == "registered":
+        return (
+            f"registered: version {result.model_version} passed the gate, and no rollout was asked for. "
+            "Run the same command without --no-rollout to roll it out"
+        )
+    return _rolled_out(load(out / "steps" / "rollout", RolloutRecord).document, out, again, planted=planted)
+
+
+def _refused(out: Path) -> str:
+    """What the gate objected to, and what would help."""
+    decision = load(out / "steps" / "gate", GateDecision).document
+    names = ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
+    if decision.verdict is Verdict.INCONCLUSIVE:
+        return f"the gate was inconclusive on {names}: more examples make its intervals narrower."
+    return f"the gate failed {names}: train another model, or look at the data."
+
+
+def _rolled_out(record: RolloutRecord, out: Path, again: str, *, planted: bool) -> str:
+    head = ending.ended(record)
+    if record.outcome == "promoted":
+        return f"{head} Version {record.candidate_version} serves all traffic"
+    what = ending.what_to_do(record, again, planted=planted)
+    return f"{head} {what} The incident report: {out / 'steps' / 'rollout' / 'incident.md'}"
