@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from benchmarks.faults.world import Killed, StuckError, Time, Trouble, World
 from holdfast.errors import FencedError, RegistryError, RolloutError
+from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, Rollout, State
 from holdfast.serving.rollout.judge.state import dump, restore
 
@@ -111,6 +112,8 @@ def _of_the_end(world: World, ended: Rollout, wanted: Wanted) -> Iterator[str]:
             yield f"{ended.state}, and the router has {router}"
         if world.truth.moved:
             yield f"{ended.state}, and the registry was told of a promotion"
+    if (ended.state is State.PROMOTED) != (ended.judgement.cause is Cause.NONE):
+        yield f"{ended.state} with the cause {ended.judgement.cause}"
     if restore(dump(ended), ended.plan) != ended:
         yield "the last state does not survive being written and read"
 

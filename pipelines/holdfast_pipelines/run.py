@@ -143,10 +143,10 @@ def roll_out(
     plan = given.read(workload)
     machine = Machine(out=out.resolve(), pythons=pythons(interpreters))
     with _held(machine.out):
-        record = _Record(machine, before)
+        _keep_rollout(machine.out)
+        record = _Record(machine, replace(_without_rollout(before), outcome="registered"))
         with record.of_failure():
             parameters = given.rollout_parameters(plan, before.model_version, settings, game_day)
-            _keep_rollout(machine.out)
             record.finish(_roll_out(machine, record, parameters, retries))
         return record.result
 
@@ -175,8 +175,7 @@ class _Record:
 
     def add(self, step: StepRecord) -> None:
         # In the documented order: kfp.local takes independent steps in the order of their names.
-        others = (one for one in self.result.steps if one.step != step.step)
-        steps = sorted((*others, step), key=lambda record: STEPS.index(record.step))
+        steps = sorted((*self.result.steps, step), key=lambda record: STEPS.index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
         if step.step == "train":
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
@@ -198,7 +197,7 @@ class _Record:
 
     def again(self, reason: str) -> None:
         """Notes a rollout that is tried once more."""
-        self.result = replace(self.result, retried=(*self.result.retried, reason))
+        self.result = replace(_without_rollout(self.result), retried=(*self.result.retried, reason))
         self._write()
 
     def finish(self, outcome: Outcome) -> None:
@@ -217,6 +216,11 @@ class _Record:
 
     def _write(self) -> None:
         replace_file(self.out / RECORD, (json.dumps(self.result.as_dict(), indent=2) + "\n").encode())
+
+
+def _without_rollout(result: RunResult) -> RunResult:
+    """As it was when the model had been registered, but for the outcome."""
+    return replace(result, steps=tuple(one for one in result.steps if one.step != "rollout"))
 
 
 def _retrain(machine: Machine, arguments: given.Parameters) -> None:

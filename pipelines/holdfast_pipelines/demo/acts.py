@@ -153,14 +153,14 @@ def _how(act: Summary) -> str:
 
 
 def _advice(act: Summary) -> str:
-    """What a person does whose demo did not go as told; nothing of it is registered anywhere but in the demo."""
+    """What a person does whose demo did not go as told."""
     cause = Cause(act.get("cause", Cause.NONE))
     if cause.passes:
-        again = " a second time, although it was tried again" if act.get("retried") else ""
-        return f"Nothing is broken: the machine was too busy{again}. Run the same command when it is less busy."
+        tries = ", although the rollout was tried twice" if act.get("retried") else ""
+        return f"Nothing is broken: {cause.words}{tries}. Run `make demo` again when the machine is less busy."
     if cause is Cause.NONE:
-        return "Read the report, then run the same command again."
-    return f"Read {act['record']}, then run the same command again."
+        return "Read the report, then run `make demo` again."
+    return f"Read {act['record']}/incident.md, then run `make demo` again."
 
 
 def _found(act: Summary) -> float:

@@ -43,7 +43,8 @@ def test_a_busy_machine_is_named_and_nothing_is_said_to_be_broken():
     why = {"outcome": "inconclusive", "reason": "no verdict within 60 s", "cause": "host"}
     said = told_otherwise(2, **why, retried=["no verdict within 60 s"])
     assert said.startswith("act 2 of 4 ended inconclusive (no verdict within 60 s; cause: the machine was too busy")
-    assert "although it was tried again. Run the same command when it is less busy. The report: report.html" in said
+    assert "although the rollout was tried twice. Run `make demo` again when the machine is less busy" in said
+    assert said.endswith("The report: report.html")
     assert "\n" not in said
 
 
