@@ -91,7 +91,10 @@ async def wait_ready(child: Child, ready: Callable[[], Awaitable[bool]], seconds
         if not child.alive:
             raise _ended(child)
         if time.monotonic() > deadline:
-            raise RolloutError(f"{child.name}: expected to be ready within {seconds:g} s, found: {child.tail()}")
+            raise RolloutError(
+                f"{child.name}: expected to be ready within {seconds:g} s, found: {child.tail()}\n"
+                f"{child.name} was not ready within {seconds:g} s; start it again when the machine is less busy"
+            )
         await asyncio.sleep(POLL_SECONDS)
 
 
