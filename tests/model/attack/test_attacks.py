@@ -8,7 +8,7 @@ from holdfast.artifacts.documents import Feature, InputSpec, Norm, ThreatModel
 from holdfast.model.attack.apgd import apgd, checkpoints
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
-from holdfast.model.attack.losses import TargetedDlr, cross_entropy, dlr, margin
+from holdfast.model.attack.losses import FULL_ROWS, TargetedDlr, cross_entropy, dlr, filled, margin
 from holdfast.model.attack.pgd import _out_of_reach, pgd
 from holdfast.model.attack.square import covered, square
 from holdfast.model.attack.suite import Plan, in_batches, measure, plans, survivors
@@ -231,3 +231,14 @@ def test_an_attack_that_leaves_the_ball_is_a_bug() -> None:
     x, y = torch.rand(3, 1, 8, 8), torch.ones(3, dtype=torch.long)
     with pytest.raises(RuntimeError, match="cheat left the ball of linf 0.1"):
         survivors(Linear(torch.ones(64), 0.0), x, y, ball("linf", "1/10", IMAGE), plan, seed=0)
+
+
+@pytest.mark.parametrize("count", [1, FULL_ROWS - 1, FULL_ROWS, FULL_ROWS + 1])
+def test_rows_that_fill_a_batch_come_after_the_others_and_take_no_gradient(count: int) -> None:
+    x = torch.rand(count, 1, 2, 2).requires_grad_()
+    full = filled(x)
+    assert len(full) % FULL_ROWS == 0
+    assert len(full) - count < FULL_ROWS
+    assert torch.equal(full[:count], x)
+    (gradient,) = torch.autograd.grad(full.sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))

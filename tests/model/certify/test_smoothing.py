@@ -4,6 +4,7 @@ import torch
 from scipy.stats import binomtest, norm
 from torch import Tensor, nn
 
+from holdfast.errors import ModelError
 from holdfast.model.certify.smoothing import (
     ABSTAIN,
     Certified,
@@ -83,6 +84,28 @@ def test_batches_do_not_change_how_many_samples_are_drawn() -> None:
         found = answers(net, x.expand(20, 1), n, draw=draw, batch=batch)
         assert found.shape == (20, n)
         assert set(found.flatten().tolist()) <= {0, 1}
+
+
+class Crowded(nn.Module):
+    """Takes no more than so many rows at a time, and answers for each whether its value is above 0."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError
+        return torch.cat([-x, x], dim=1)
+
+
+def test_copies_that_do_not_fit_the_memory_are_drawn_in_smaller_parts() -> None:
+    x = torch.tensor([[1.0], [-1.0], [1.0]])
+    draw = gaussian(0.01, ONE, torch.Generator().manual_seed(0))
+    found = answers(Crowded(9), x, 50, draw=draw, batch=64)
+    assert found.tolist() == [[1] * 50, [0] * 50, [1] * 50]
+    with pytest.raises(ModelError, match="expected memory for one copy of each example"):
+        answers(Crowded(2), x, 50, draw=draw, batch=64)
 
 
 def test_the_largest_provable_radius_is_the_papers() -> None:

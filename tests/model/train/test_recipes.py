@@ -15,7 +15,7 @@ from holdfast.model.inputs import Arrays
 from holdfast.model.threat import Ball
 from holdfast.model.train.adversarial import Training, collapsed, mixed
 from holdfast.model.train.ranks import Ranks
-from holdfast.model.train.recipes import divergent, fast_attack, moved_weights
+from holdfast.model.train.recipes import divergent, fast_attack, frozen_weights, moved_weights
 from holdfast.workload import RecipeConfig
 
 PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
@@ -130,6 +130,15 @@ def test_a_divergent_point_lies_in_the_ball_and_answers_differently() -> None:
     apart = (network(moved).softmax(1) - network(x).softmax(1)).abs().amax(1)
     start = divergent(network, x, ball(), steps=0, generator=generator())
     assert (apart > (network(start).softmax(1) - network(x).softmax(1)).abs().amax(1)).all()
+
+
+def test_frozen_weights_ask_for_no_gradient_and_those_that_did_ask_again() -> None:
+    network = net()
+    network[1].bias.requires_grad_(False)
+    before = [p.requires_grad for p in network.parameters()]
+    with frozen_weights(network):
+        assert not any(p.requires_grad for p in network.parameters())
+    assert [p.requires_grad for p in network.parameters()] == before == [True, False, True, True]
 
 
 def test_weights_are_moved_by_gamma_of_their_norm_uphill_and_come_back_bit_for_bit() -> None:

@@ -11,7 +11,7 @@ from holdfast.model.attack.losses import cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import HIDDEN, PAD, Arrays
 from holdfast.model.threat import Ball
-from holdfast.model.train.adversarial import Training, one_cycle, split_selection
+from holdfast.model.train.adversarial import READ_EVERY, Training, one_cycle, split_selection
 from holdfast.model.train.recipes import with_noise
 from holdfast.workload import RecipeConfig
 
@@ -91,6 +91,24 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch() -> None:
     nn.init.constant_(broken[4].bias, float("nan"))
     with pytest.raises(ModelError, match="epoch 1, batch 2: expected a finite loss, found nan; lower"):
         training.advance()
+
+
+def test_losses_that_are_read_late_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, late = (Training(net(), rows(), ball(), recipe(), seed=0) for _ in range(2))
+    best = finished(at_once)
+    monkeypatch.setitem(READ_EVERY, "cpu", 32)
+    assert all(torch.equal(best[name], value) for name, value in finished(late).items())
+    assert late.state.curve == at_once.state.curve
+
+
+def test_a_loss_that_is_read_late_is_named_with_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READ_EVERY, "cpu", 32)
+    broken = net()
+    training = Training(broken, rows(), ball(), recipe(), seed=0)
+    training.advance()
+    nn.init.constant_(broken[4].bias, float("nan"))
+    with pytest.raises(ModelError, match="epoch 1, batch 2: expected a finite loss, found nan; lower"):
+        finished(training)
 
 
 def test_the_rows_set_apart_are_at_most_a_fifth_and_never_fitted() -> None:

@@ -13,6 +13,8 @@ from torch.nn.functional import cross_entropy as _cross_entropy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits[N, classes], y[N]) -> float32[N]."""
+FULL_ROWS = 64
+"""On a GPU, attacks show a network a multiple of so many images."""
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
@@ -54,10 +56,27 @@ def only(loss: Loss, flags: Tensor) -> Loss:
     return TargetedDlr(loss.target[flags]) if isinstance(loss, TargetedDlr) else loss
 
 
+def logits_at(net: nn.Module, x: Tensor) -> Tensor:
+    """Logits float32[N, classes] at x `[N, ...]`, with their gradients.
+
+    Examples leave an attack one by one, and cuDNN plans every convolution again for each number of images that it has
+    not met. So on a GPU a network in eval mode, whose answers do not depend on the rest of the batch, gets few sizes.
+    """
+    if x.is_cuda and x.dim() == 4 and not net.training:
+        return torch.as_tensor(net(filled(x)).float()[: len(x)])
+    return torch.as_tensor(net(x).float())
+
+
+def filled(x: Tensor) -> Tensor:
+    """The rows of x `[N, ...]`, N > 0, and after them the first one until there are a multiple of `FULL_ROWS`."""
+    missing = -len(x) % FULL_ROWS
+    return torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])]) if missing else x
+
+
 def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """bool[N]: whether the network answers y."""
     with torch.no_grad():
-        return torch.as_tensor(net(x).argmax(1) == y)
+        return logits_at(net, x).argmax(1) == y
 
 
 def climb_direction(net: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,7 +85,7 @@ def climb_direction(net: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[T
     A network that cuts the path from its input gets a gradient of zero.
     """
     leaf = x.detach().requires_grad_()
-    z = net(leaf).float()
+    z = logits_at(net, leaf)
     values = loss(z, y)
     if not values.requires_grad:
         return torch.zeros_like(x), values.detach(), z.detach()

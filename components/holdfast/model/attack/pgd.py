@@ -6,7 +6,7 @@ Random starts in the ball, steps of 2.5 eps / steps along the steepest ascent of
 import torch
 from torch import Tensor, nn
 
-from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, margin
+from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, logits_at, margin
 from holdfast.model.threat import Ball
 
 STEP_FACTOR = 2.5
@@ -92,6 +92,6 @@ def _restart(
     settled = ball.settle(point, x)
     found[alive] = settled
     with torch.no_grad():
-        z = net(settled).float()
+        z = logits_at(net, settled)
     standing = z.argmax(1) == y
     return alive[standing], margin(z, y)[standing]

@@ -12,7 +12,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from holdfast.model.attack.losses import correct, margin
+from holdfast.model.attack.losses import correct, logits_at, margin
 from holdfast.model.threat import Ball
 
 START_SHARE = 0.8
@@ -89,7 +89,7 @@ def covered(query: int, queries: int) -> float:
 
 def _margin(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return margin(net(x).float(), y)
+        return margin(logits_at(net, x), y)
 
 
 def _stripes(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:

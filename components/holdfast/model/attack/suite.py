@@ -26,7 +26,7 @@ from holdfast.model.attack.edits import search_edits
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.hotflip import Embedding, flip_at_once, hotflip
-from holdfast.model.attack.losses import Loss, TargetedDlr, correct, cross_entropy, dlr, margin
+from holdfast.model.attack.losses import Loss, TargetedDlr, correct, cross_entropy, dlr, logits_at, margin
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.attack.square import square
 from holdfast.model.attack.typos import type_badly
@@ -295,7 +295,7 @@ def targeted_apgd(
 def ranked_targets(net: nn.Module, x: Tensor, y: Tensor, targets: int) -> Tensor:
     """int64[N, targets]: the wrong classes with the largest logits at x, the most likely first."""
     with torch.no_grad():
-        z = net(x).float()
+        z = logits_at(net, x)
     order: Tensor = z.scatter(1, y[:, None], -torch.inf).topk(targets, dim=1).indices
     return order
 
@@ -323,7 +323,7 @@ def _towards(
 def _closeness(net: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """float32[N]: how far the logit of the target is below that of y, negative."""
     with torch.no_grad():
-        z = net(x).float()
+        z = logits_at(net, x)
     below: Tensor = (z.gather(1, target[:, None]) - z.gather(1, y[:, None]))[:, 0]
     return below
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holdfast.errors import ModelError
 from holdfast_gates.intervals import lower_bound
 
 Answers = NDArray[np.int64]
@@ -30,6 +31,8 @@ may share their noise. What is claimed of each example stays true, and so does e
 RadiusOf = Callable[[float], float]
 """A lower bound p > 1/2 of the top class's probability -> the radius that it proves."""
 
+BATCH = {"cpu": 512, "cuda": 8192}
+"""Copies in one call of the network: what stays in a CPU's cache, what fills a GPU."""
 TOGETHER = 16
 """Examples that share a call of `Draw`."""
 ABSTAIN = -1.0
@@ -58,8 +61,8 @@ class Sampling:
     n0: int
     n: int
     alpha: float
-    batch: int = 512
-    """Copies in one call of the network: few enough that they stay in the processor's cache."""
+    batch: int = BATCH["cpu"]
+    """Copies in one call of the network."""
 
 
 def certify(net: nn.Module, x: Tensor, *, draw: Draw, radius_of: RadiusOf, sampling: Sampling) -> Certified:
@@ -85,17 +88,34 @@ def certify_all(
 
 
 def answers(net: nn.Module, x: Tensor, n: int, *, draw: Draw, batch: int) -> Answers:
-    """The classes int64[M, n] that the network answers for n randomized copies of each example x `[M, ...]`."""
+    """The classes int64[M, n] that the network answers for n randomized copies of each example x `[M, ...]`.
+
+    Copies that do not fit the memory are drawn again, half as many at a time.
+
+    Raises:
+        ModelError: not even one copy of each example that shares a draw fits.
+    """
     found = np.empty((len(x), n), dtype=np.int64)
     with torch.inference_mode():
         for top in range(0, len(x), TOGETHER):
-            rows = x[top : top + TOGETHER]
-            step = max(1, batch // len(rows))
-            for start in range(0, n, step):
-                copies = draw(rows, min(step, n - start))
-                classes = net(copies.flatten(0, 1)).argmax(dim=1).reshape(copies.shape[:2])
-                found[top : top + TOGETHER, start : start + step] = classes.cpu().numpy()
+            rows, start = x[top : top + TOGETHER], 0
+            while start < n:
+                step = max(1, batch // len(rows))
+                try:
+                    classes = _classes(net, draw(rows, min(step, n - start)))
+                except torch.OutOfMemoryError:
+                    if step == 1:
+                        raise ModelError("expected memory for one copy of each example, found too little") from None
+                    batch //= 2
+                    continue
+                found[top : top + TOGETHER, start : start + step] = classes
+                start += step
     return found
+
+
+def _classes(net: nn.Module, copies: Tensor) -> Answers:
+    """int64[M, n]: the network's answers for copies `[M, n, ...]`."""
+    return net(copies.flatten(0, 1)).argmax(dim=1).reshape(copies.shape[:2]).cpu().numpy()  # type: ignore[no-any-return]
 
 
 def top_classes(votes: Answers) -> Answers:

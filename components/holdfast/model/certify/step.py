@@ -116,10 +116,11 @@ def _smoothed(
 
     ball = Ball.of(document.threat, document.input, str(generator.device))
     draw = smoothing.gaussian(config.noise, ball.scale * ball.mutable, generator)
+    sampling = _sampling(config, generator.device.type)
     if config.mode == "fixed":
-        return _fixed(net, draw, config, lambda _: smoothing.gaussian_radius(config.noise))
-    tests = sequential.table(sequential.gaussian_threshold(config.noise), config.radii, _sampling(config))
-    return lambda x: sequential.certify_table(net, x, draw=draw, table_of=lambda _: tests, sampling=_sampling(config))
+        return _fixed(net, draw, sampling, lambda _: smoothing.gaussian_radius(config.noise))
+    tests = sequential.table(sequential.gaussian_threshold(config.noise), config.radii, sampling)
+    return lambda x: sequential.certify_table(net, x, draw=draw, table_of=lambda _: tests, sampling=sampling)
 
 
 def _ablated(
@@ -127,12 +128,12 @@ def _ablated(
 ) -> "Callable[[Tensor], Sequence[Certified]]":
     from holdfast.model.certify import ablation, sequential
 
-    share, sampling = config.noise, _sampling(config)
+    share, sampling = config.noise, _sampling(config, generator.device.type)
     if share > 1:
         raise WorkloadError(f"certify.noise: expected the share of characters kept, at most 1, found {share}")
     draw = ablation.ablation(share, generator)
     if config.mode == "fixed":
-        return _fixed(net, draw, config, lambda ids: ablation.ablation_radius(share, ids))
+        return _fixed(net, draw, sampling, lambda ids: ablation.ablation_radius(share, ids))
 
     def table_of(ids: "Tensor") -> sequential.Table:
         return sequential.table(ablation.ablation_threshold(share, ids), config.radii, sampling)
@@ -141,11 +142,11 @@ def _ablated(
 
 
 def _fixed(
-    net: "nn.Module", draw: "Draw", config: CertifyConfig, radius_of: "Callable[[Tensor], RadiusOf]"
+    net: "nn.Module", draw: "Draw", sampling: "Sampling", radius_of: "Callable[[Tensor], RadiusOf]"
 ) -> "Callable[[Tensor], Sequence[Certified]]":
     from holdfast.model.certify.smoothing import certify_all
 
-    return lambda x: certify_all(net, x, draw=draw, radius_of=radius_of, sampling=_sampling(config))
+    return lambda x: certify_all(net, x, draw=draw, radius_of=radius_of, sampling=sampling)
 
 
 def _method(document: Model, found: "Sequence[Certified]") -> Method:
@@ -156,10 +157,10 @@ def _method(document: Model, found: "Sequence[Certified]") -> Method:
     return "randomized-ablation" if document.input.modality == "text" else "randomized-smoothing"
 
 
-def _sampling(config: CertifyConfig) -> "Sampling":
-    from holdfast.model.certify.smoothing import Sampling
+def _sampling(config: CertifyConfig, device: str) -> "Sampling":
+    from holdfast.model.certify.smoothing import BATCH, Sampling
 
-    return Sampling(n0=config.selection_samples, n=config.samples, alpha=config.alpha)
+    return Sampling(n0=config.selection_samples, n=config.samples, alpha=config.alpha, batch=BATCH[device])
 
 
 def _certified_at(radii: "np.ndarray[tuple[int], np.dtype[np.float64]]", radius: float) -> CertifiedAt:

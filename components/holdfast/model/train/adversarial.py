@@ -44,6 +44,8 @@ CHECKS = 4
 """How often in an epoch fgsm-rs is looked at for a collapse, on so many rows:"""
 CHECK_ROWS = 256
 COLLAPSED_GAP, COLLAPSED_SHARE = 0.2, 0.7
+READ_EVERY = {"cpu": 1, "cuda": 32}
+"""Batches after which their losses are read: reading makes a GPU wait for its next work."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ class State:
     """fgsm-rs: the most rows that stood under PGD at any look."""
     rescues: int = 0
     """fgsm-rs: how many collapses were taken back; each adds a step to the inner attack."""
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """What a batch came to, not yet read from the device."""
+
+    batch: int
+    losses: tuple[tuple[Tensor, float], ...]
+    """Of each piece of the batch, with its share of it."""
+    norm: Tensor
+    """Of the gradient."""
 
 
 def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arrays, Arrays]:
@@ -109,8 +122,12 @@ class Training:
         self.ranks = ranks or Ranks()
         self.x, self.y = _tensors(fitted, device)
         self.apart = _tensors(apart, device)
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            net.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True if device.type == "cuda" else None
+        )
         self.state = State()
+        self._unread: list[_Unread] = []
+        self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
         self.pieces = 1
         self.notes: list[str] = []
         self._half = device.type == "cuda" and config.precision == "auto" or config.precision == "bfloat16"
@@ -138,15 +155,33 @@ class Training:
             ModelError: the loss or a gradient is not a finite number, or one row does not fit into the memory.
         """
         state = self.state
-        state.loss += self._fit(self._batch_rows()) / self.batches
+        self._unread.append(self._fit(self._batch_rows()))
         self._keep_average()
+        if len(self._unread) >= READ_EVERY.get(self.x.device.type, 1):
+            self._read()
         state.batch += 1
         if self.config.recipe == "fgsm-rs" and state.batch % max(1, self.batches // CHECKS) == 0:
             self._look_for_collapse()
         return None if state.batch < self.batches else self._end_epoch()
 
+    def _read(self) -> None:
+        """Adds the losses of the batches that are not read yet.
+
+        Raises:
+            ModelError: a loss or a gradient was not a finite number.
+        """
+        for unread in self._unread:
+            value = 0.0
+            for loss, share in unread.losses:
+                value += loss.item() * share
+                self._guard("loss", value, unread.batch)
+            self._guard("gradient", unread.norm.item(), unread.batch)
+            self.state.loss += value / self.batches
+        self._unread.clear()
+
     def _end_epoch(self) -> Epoch:
         """Judges the epoch and keeps its weights when they are the best so far."""
+        self._read()
         state, row = self.state, self._judge()
         state.curve.append(row)
         if self.best_epoch is row:
@@ -156,6 +191,7 @@ class Training:
 
     def export_state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Everything that `restore_state` needs: tensors by name, and counters."""
+        self._read()
         kept = {"best": self.state.best, "average": self.state.average, "sound": self.state.sound}
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"{name}.{k}": v for name, weights in kept.items() for k, v in weights.items()}
@@ -167,6 +203,7 @@ class Training:
 
     def restore_state(self, tensors: dict[str, Tensor], counters: dict[str, object]) -> None:
         """Goes on from what `export_state` gave."""
+        self._unread.clear()
         self.net.load_state_dict(_under(tensors, "net."))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, "optimizer.").items():
@@ -185,12 +222,14 @@ class Training:
         return (row.clean, row.robust) if self.config.recipe == "standard" else (row.robust, row.clean)
 
     def _batch_rows(self) -> Tensor:
-        order = np.random.default_rng([self.seed, 1, self.state.epoch]).permutation(len(self.y))
-        parts = np.array_split(order, self.batches)
-        return torch.from_numpy(parts[self.state.batch]).to(self.y.device)
+        epoch = self.state.epoch
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.y))
+            self._order = epoch, torch.from_numpy(order).to(self.y.device).tensor_split(self.batches)
+        return self._order[1][self.state.batch]
 
-    def _fit(self, rows: Tensor) -> float:
-        """The loss of the batch; where it does not fit into the memory it is fitted in more, smaller pieces."""
+    def _fit(self, rows: Tensor) -> _Unread:
+        """Fits the batch; where it does not fit into the memory it is fitted in more, smaller pieces."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * one_cycle(self._progress())
         while True:
@@ -203,40 +242,38 @@ class Training:
                 size = ceil(len(rows) / self.pieces)
                 self.notes.append(f"train: a batch of {len(rows)} rows does not fit; {size} at a time from now on")
 
-    def _descend(self, rows: Tensor) -> float:
+    def _descend(self, rows: Tensor) -> _Unread:
         """One step of the optimizer on the batch, or on this rank's share of it."""
         place = [self.seed, 2, self.state.epoch, self.state.batch, *([self.ranks.rank] if self.ranks.rank else [])]
         seed = int(np.random.SeedSequence(place).generate_state(1)[0])
         mine, device = self.ranks.share(rows), self.x.device
-        generator, value = torch.Generator(device).manual_seed(seed), 0.0
+        generator, losses = torch.Generator(device).manual_seed(seed), list[tuple[Tensor, float]]()
         self.optimizer.zero_grad(set_to_none=True)
         # A user's network may draw from torch's own generator (dropout): it is seeded inside and restored after.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for part in mine.tensor_split(self.pieces):
-                value += self._accumulate(part, len(part) / len(mine), generator)
+                share = len(part) / len(mine)
+                losses.append((self._accumulate(part, share, generator), share))
         self.ranks.average(self.net, rows=len(mine), of=len(rows))
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP_BOUNDS if self.config.recipe == "ibp" else _CLIP)
-        self._guard("gradient", float(norm))
         self.optimizer.step()
-        return value
+        return _Unread(self.state.batch, tuple(losses), norm)
 
-    def _accumulate(self, rows: Tensor, share: float, generator: torch.Generator) -> float:
-        """Adds the gradient of a piece of the batch, weighed by its share of it, and returns its weighed loss."""
+    def _accumulate(self, rows: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """Adds the gradient of a piece of the batch, weighed by its share of it, and returns its loss."""
         x, y = self.x[rows], self.y[rows]
         with (
             torch.autocast(self.x.device.type, torch.bfloat16, enabled=self._half),
             batch_loss(self._called, x, y, self._moment(generator), self.config) as loss,
         ):
-            value = loss.item() * share
-            self._guard("loss", value)
             (loss * share).backward()
-        return value
+        return loss.detach()
 
-    def _guard(self, what: str, value: float) -> None:
+    def _guard(self, what: str, value: float, batch: int) -> None:
         if not np.isfinite(value):
             raise ModelError(
-                f"train: epoch {self.state.epoch + 1}, batch {self.state.batch + 1}: expected a finite {what}, "
+                f"train: epoch {self.state.epoch + 1}, batch {batch + 1}: expected a finite {what}, "
                 f"found {value}; lower train.learning_rate"
             )
 

@@ -52,7 +52,7 @@ class ArtTraining(Training):
         with _seeded(int(np.random.SeedSequence([self.seed, 3, self.state.epoch]).generate_state(1)[0])):
             self._trainer().fit(x, y, batch_size=self.config.batch, nb_epochs=1)
         for parameter in self.net.parameters():
-            self._guard("weight", float(parameter.detach().abs().max()))
+            self._guard("weight", float(parameter.detach().abs().max()), self.state.batch)
         self.state.batch = self.batches - 1
         return self._end_epoch()
 

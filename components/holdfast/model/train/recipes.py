@@ -62,10 +62,25 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
         yield interval_loss(net, x, y, moment.ball, kappa=moment.kappa)
         return
     net.eval()
-    x = with_noise(_hardened(net, x, y, moment, config), config.noise, moment.ball, moment.generator)
+    with frozen_weights(net) if config.compile else nullcontext():
+        moved = _hardened(net, x, y, moment, config)
+    x = with_noise(moved, config.noise, moment.ball, moment.generator)
     net.train()
     with moved_weights(net, x, y, config.weight_step) if config.recipe == "awp" else nullcontext():
         yield cross_entropy(net(x).float(), y)
+
+
+@contextmanager
+def frozen_weights(net: nn.Module) -> Iterator[None]:
+    """Within: gradients are those of inputs alone; kernels of torch.compile would compute those of all weights too."""
+    fitted = [p for p in net.parameters() if p.requires_grad]
+    for parameter in fitted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in fitted:
+            parameter.requires_grad_(True)
 
 
 def fast_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
@@ -163,7 +178,8 @@ def _attacked(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Reci
 
 def _trades(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:
     net.eval()
-    moved = divergent(net, x, moment.ball, steps=moment.steps, generator=moment.generator)
+    with frozen_weights(net) if config.compile else nullcontext():
+        moved = divergent(net, x, moment.ball, steps=moment.steps, generator=moment.generator)
     x = with_noise(x, config.noise, moment.ball, moment.generator)
     net.train()
     z, z_moved = net(x).float(), net(moved).float()
