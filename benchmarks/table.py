@@ -1,8 +1,12 @@
-"""What a benchmark says: rows of target, required, measured; printed, kept as JSON and shown in docs/benchmarks.md."""
+"""What a benchmark says: rows of target, required, measured; printed, kept as JSON and shown in docs/benchmarks.md.
+
+`python -m benchmarks.table` writes the page again from the results that are kept.
+"""
 
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -65,16 +69,21 @@ def cpu_seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
 def keep(benchmark: str, rows: Sequence[Row]) -> None:
     """Prints the table, writes `results/BENCHMARK.json` and lays docs/benchmarks.md anew."""
     show(benchmark, rows)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    facts = {"benchmark": benchmark, "machine": machine(), "rows": [asdict(row) for row in rows]}
-    (RESULTS / f"{benchmark}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    record(benchmark, rows, RESULTS / f"{benchmark}.json")
     PAGE.write_text(page(), encoding="utf-8")
 
 
+def record(benchmark: str, rows: Sequence[Row], path: Path) -> None:
+    """Writes the rows as JSON, with the machine that they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"benchmark": benchmark, "machine": machine(), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
 def machine() -> str:
-    """Processor, cores and versions, without names of hosts."""
+    """GPU where there is one, processor, cores and versions, without names of hosts."""
     versions = ", ".join(f"{name} {found}" for name in _VERSIONS if (found := _version(name)))
-    return f"{os.cpu_count()} x {_processor()}; Python {platform.python_version()}, {versions}"
+    return f"{_gpu()}{os.cpu_count()} x {_processor()}; Python {platform.python_version()}, {versions}"
 
 
 def page() -> str:
@@ -126,6 +135,16 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _gpu() -> str:
+    """Only what runs on torch can have used the GPU."""
+    torch = sys.modules.get("torch")
+    return f"{torch.cuda.get_device_name()}; " if torch and torch.cuda.is_available() else ""
+
+
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
