@@ -30,7 +30,7 @@ def hardened(images: Images) -> tuple[nn.Module, float]:
 def run(bench: Bench) -> list[Row]:
     """The full recipe, the fast one, whether the fast one collapses, and what it does on other images."""
     images = bench.images
-    return [*_full(images), *_fast(images), *_collapses(images, bench.seeds), *_rendered(), *_gpu()]
+    return [*_full(images), *_fast(images), *_collapses(images, bench.seeds), *_rendered()]
 
 
 def _full(images: Images) -> list[Row]:
@@ -97,13 +97,6 @@ def _collapses(images: Images, seeds: int) -> list[Row]:
         f"{COLLAPSE_ROWS} rows, {COLLAPSE_EPOCHS} epochs, seeds 0 to {seeds - 1}; taken back by the detector: {rescued}"
     )
     return [at_most("fast training (fgsm-rs), seeds that collapsed", gone, 0, how)]
-
-
-def _gpu() -> list[Row]:
-    """Nothing is told of a GPU by a machine that has none."""
-    if torch.cuda.is_available():
-        return []
-    return [shown("one H200, PreAct ResNet-18, share of the bf16 step's roofline", "not measured", "needs a GPU")]
 
 
 def judged(images: Images, net: nn.Module) -> tuple[float, float]:
