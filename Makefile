@@ -9,24 +9,31 @@ PYTHON ?= python3.11
 SEED ?= 0
 BENCH ?=
 FAULTS ?=
+# What `make test` runs; `make test-all` leaves nothing out.
+SELECT ?= -m "not nightly"
+# Tests that start servers and measure live traffic, or load the machine: one at a time.
+LIVE := tests/serving tests/e2e tests/benchmarks
 UV := .uv/bin/uv
 LOCKS := components/locks
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test lint bench faults compile ui clean doctor lock setup
+.PHONY: help demo test test-all lint bench faults compile ui clean doctor lock setup
 
 help: ## Print the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
 
 demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
-test: setup .venv-seldon/.done lint ## Run all tests, linters and type checks
-	.venv/bin/python -m pytest -n 2 --dist loadscope --ignore tests/data --ignore tests/serving --ignore tests/e2e
-	.venv-data/bin/python -m pytest -n 2 --dist loadscope tests/data
-	.venv/bin/python -m pytest tests/serving tests/e2e  # one at a time: they measure live traffic
+test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (within 25 minutes)
+	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope --ignore tests/data $(LIVE:%=--ignore %)
+	.venv-data/bin/python -m pytest $(SELECT) -n 2 --dist loadscope tests/data
+	.venv/bin/python -m pytest $(SELECT) $(LIVE)
+
+test-all: ## Run them with the tests marked nightly, as CI does every night
+	@$(MAKE) test SELECT=
 
 lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff check .

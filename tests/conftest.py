@@ -3,6 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,12 +17,14 @@ NEEDS = {
     "data": "tensorflow_data_validation",
     "model": "torch",
     "gates": "scipy",
+    "benchmarks": "mlserver",
     "serving": "mlserver",
     "pipelines": "kfp",
     "manifests": "kfp",
     "e2e": "kfp",
     "test_registry.py": "mlflow",
 }
+LEFT_OUT = pytest.StashKey[int]()
 collect_ignore = [name for name, package in NEEDS.items() if find_spec(package) is None]
 
 
@@ -29,6 +32,38 @@ def pytest_report_header() -> str:
     """Says what this environment leaves out."""
     left = f"other environments: {', '.join(collect_ignore)}" if collect_ignore else "nothing left out"
     return f"holdfast: {left}; shared data: {shared_folder() or 'absent, its tests are skipped'}"
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remembers how many tests this process leaves to `make test-all`."""
+    for config in {item.config for item in items}:
+        config.stash[LEFT_OUT] = config.stash.get(LEFT_OUT, 0) + len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tells the process that prints the summary (pytest-xdist)."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the count, so that a test that was left out is not taken for one that passed."""
+    if left := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"holdfast: {left} tests left to `make test-all`")
+
+
+class _Workers:
+    """What pytest-xdist asks for; each worker collects all tests, so that one count is everyone's."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended."""
+        node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hears pytest-xdist's workers, where there are any."""
+    config.pluginmanager.register(_Workers())
 
 
 def shared_folder() -> Path | None:

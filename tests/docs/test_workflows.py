@@ -1,6 +1,7 @@
 """The workflows run what people run, with no more rights than they need."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,24 @@ def test_the_aggregate_takes_nothing_but_success() -> None:
 
 def judged(program: str, results: str) -> int:
     """The exit code of the aggregate's own program."""
-    import subprocess
-
     command = ["bash", "-e", "-c", program]
     return subprocess.run(command, env={"RESULTS": results}, capture_output=True, check=False).returncode
+
+
+def test_the_night_runs_every_test() -> None:
+    nightly = read(ROOT / ".github" / "workflows" / "nightly.yml")
+    assert nightly[True]["schedule"]
+    assert "make test-all" in [step["run"] for step in steps(nightly) if "run" in step]
+
+
+def test_only_what_is_marked_nightly_is_left_out_of_make_test() -> None:
+    by_day, by_night = (pytest_lines(target) for target in ("test", "test-all"))
+    assert len(by_day) == len(by_night) == 3
+    for day, night in zip(by_day, by_night, strict=True):
+        assert day.split() == night.replace(" -m pytest", ' -m pytest -m "not nightly"').split()
+
+
+def pytest_lines(target: str) -> list[str]:
+    """The lines with which a target runs pytest, without running them."""
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if " -m pytest" in line]
