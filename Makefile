@@ -11,8 +11,9 @@ BENCH ?=
 FAULTS ?=
 # What `make test` runs; `make test-all` leaves nothing out.
 SELECT ?= -m "not nightly"
-# Tests that start servers and measure live traffic, or load the machine: one at a time.
-LIVE := tests/serving tests/e2e tests/benchmarks
+# Tests that measure live traffic or load the machine: one at a time.
+LIVE := tests/benchmarks tests/e2e tests/serving/predictor $(addprefix tests/serving/rollout/, \
+	cluster drivers replay site tell/test_commands.py test_rollout.py)
 UV := .uv/bin/uv
 LOCKS := components/locks
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.

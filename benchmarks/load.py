@@ -5,8 +5,8 @@
 
 Kind `a`: eight busy loops, in the caller's session. Kind `b`, as builds and tests in other terminals load a machine:
 eight loops that start and stop at random every 0.1 to 3 s, a writer that syncs blocks of 64 MB, and a process that
-imports torch again and again, each in a session of its own (Linux shares cores between sessions, where its autogroups
-are on). All of it is gone at the end of the block, and when the process that started it is killed.
+imports torch again and again, in three sessions of their own (where its autogroups are on, Linux shares cores between
+sessions, not between processes). All of it is gone at the end, and when the process that started it is killed.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.load_workers import LOOPS
 from benchmarks.table import ROOT
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 
-LOOPS = 8
 GRACE_SECONDS = 20.0
 """How long a command may take to end after SIGTERM."""
 TIMED_OUT = 124
@@ -48,7 +48,7 @@ class Kind(StrEnum):
 
 WORKERS: dict[Kind, tuple[str, ...]] = {
     Kind.A: ("spin",) * LOOPS,
-    Kind.B: (*("burst",) * LOOPS, "write", "import_torch"),
+    Kind.B: ("bursts", "write", "import_torch"),
 }
 WORDS = {Kind.A: "eight busy loops", Kind.B: "bursts, synced writes and imports"}
 

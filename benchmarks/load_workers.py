@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from holdfast.processes import dying_with_us
 
+LOOPS = 8
 SHORTEST, LONGEST = 0.1, 3.0
 """Seconds that a loop in bursts runs, and then rests."""
 BLOCK, PIECE = 64 * 2**20, 2**20
@@ -30,6 +31,14 @@ def burst(chance: random.Random) -> None:
         while time.monotonic() < until:
             pass
         time.sleep(chance.uniform(SHORTEST, LONGEST))
+
+
+def bursts(chance: random.Random) -> None:
+    """Eight processes that burst, in one session as those of one terminal are; ends when one of them does."""
+    for _ in range(LOOPS):
+        command = [sys.executable, "-m", "benchmarks.load_workers", burst.__name__, str(chance.getrandbits(32))]
+        subprocess.Popen(command, preexec_fn=dying_with_us(signal.SIGKILL))
+    os.wait()
 
 
 def write(chance: random.Random) -> None:
@@ -53,7 +62,7 @@ def import_torch(chance: random.Random) -> None:
 
 
 WORKERS: dict[str, Callable[[random.Random], None]] = {
-    worker.__name__: worker for worker in (spin, burst, write, import_torch)
+    worker.__name__: worker for worker in (spin, burst, bursts, write, import_torch)
 }
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ def page() -> str:
         "Written by `make bench` from `benchmarks/results/*.json`; do not edit. Peers run in the same process, on the",
         "same model, data and one thread; speeds are ratios of CPU-seconds. A row without a requirement informs.",
         "Other images: `python -m benchmarks attacks --images FILE.npz --epsilon 3/10`, arrays as in Fashion-MNIST.",
-        "Made apart, because each takes an hour or more and the machine for itself: `make faults`,",
-        "`python -m benchmarks.local --baseline CHECKOUT` (the demo and a run, their wall and CPU-seconds beside those of",
-        "another checkout; `--load a --load b`: the demo on a busy machine) and `python -m benchmarks.rollouts_under_load`.",
+        "Run apart, because each wants the machine for itself: `make faults`; `python -m benchmarks.local` (with",
+        "`--baseline CHECKOUT`: wall and CPU-seconds of the demo and of a run beside those of another checkout; with",
+        "`--load a --load b`: the demo on a busy machine); `python -m benchmarks.rollouts_under_load`.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -77,6 +77,7 @@ def test_each_case_asks_for_what_the_targets_say():
     assert sum(case.wanted for case in CASES if case.candidate == "slow") == 30
 
 
+@pytest.mark.nightly
 def test_a_real_rollout_under_load_ends_and_is_not_made_twice(tmp_path, capfd):
     # One short step whose deadline passes at once: how it ends is the same on every machine.
     plan = RolloutPlan(shadow_requests=0, steps=(50,), step_requests=10**6, max_step_seconds=0.5)
