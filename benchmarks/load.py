@@ -90,7 +90,7 @@ def loaded(kind: Kind, seed: int = 0) -> Iterator[Load]:
     """Loads the machine until the end of the block. Enter it from the main thread.
 
     Raises:
-        RolloutError: a worker ended by itself, so that the load was not what its name says.
+        RolloutError: a worker ended by itself, so that the load was not the one that was asked for.
     """
     with watched() as load:
         try:

@@ -1,4 +1,4 @@
-"""What the main job costs on this machine: wall and CPU-seconds of everything that it starts, beside another checkout.
+"""What the main job costs on this machine: wall and CPU-seconds of everything that it starts, and those of another checkout.
 
     python -m benchmarks.local --baseline ../before          the demo, a run, the same run again; in turns, three times
     python -m benchmarks.local --load a --load b --seeds 5   the demo under load: does it end as told?
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.scenes import Bench
 
 NAME = "local"
-CODE = ("components", "gates", "pipelines", "pyproject.toml")
+CODE = ("components", "gates", "pipelines", "pyproject.toml", "benchmarks/load.py", "benchmarks/load_workers.py")
 TIMES, SEEDS = 3, 5
 OURS, BEFORE = "this", "baseline"
 BASELINE = ROOT / ".holdfast" / "bench" / "baseline"

@@ -41,7 +41,7 @@ class Records:
             stream.write(json.dumps({**record, "sources": self.sources}) + "\n")
 
     def read(self) -> list[Record]:
-        """The records about this code, oldest first; says how many of other code there are."""
+        """The records about this code, oldest first; reports how many of other code there are."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         every = [json.loads(line) for line in lines]
         ours = [record for record in every if record["sources"] == self.sources]

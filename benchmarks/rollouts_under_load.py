@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from benchmarks.scenes import Bench
 
 NAME = "rollouts_under_load"
-CODE = ("components/holdfast/serving", "components/holdfast/artifacts", "components/holdfast/workload.py")
-"""What is measured: other code does not take part in a rollout."""
+CODE = (
+    *(f"components/holdfast/{part}" for part in ("serving", "artifacts", "processes.py", "workload.py")),
+    *(f"benchmarks/{part}.py" for part in ("load", "load_workers", "one_rollout")),
+)
+"""What is measured, and the load: other code takes no part in a rollout."""
 GAME_DAYS: Mapping[str, str | None] = {"healthy": None, "slow": "delay_ms=400"}
 WANTED = {"healthy": ("promoted",), "slow": ("rolled-back", "inconclusive")}
 HEALTHY, SLOW, PROMOTED = 30, 15, 0.9

@@ -95,7 +95,7 @@ def page() -> str:
         "same model, data and one thread; speeds are ratios of CPU-seconds. A row without a requirement informs.",
         "Other images: `python -m benchmarks attacks --images FILE.npz --epsilon 3/10`, arrays as in Fashion-MNIST.",
         "Run apart, because each wants the machine for itself: `make faults`; `python -m benchmarks.local` (with",
-        "`--baseline CHECKOUT`: wall and CPU-seconds of the demo and of a run beside those of another checkout; with",
+        "`--baseline CHECKOUT`: wall and CPU-seconds of the demo and of a run, and those of another checkout; with",
         "`--load a --load b`: the demo on a busy machine); `python -m benchmarks.rollouts_under_load`.",
     ]
     for path in sorted(RESULTS.glob("*.json")):

@@ -41,7 +41,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tells the process that prints the summary (pytest-xdist)."""
+    """Sends the count to the process that prints the summary (pytest-xdist)."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
 

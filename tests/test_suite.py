@@ -1,4 +1,4 @@
-"""The suite says what it left out, on one core and on two."""
+"""The suite reports what it left out, on one core and on two."""
 
 import shutil
 import subprocess

@@ -15,7 +15,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-"""Starts a program as daemons are started: forked twice, in a session of its own, waited for by nobody here."""
+"""Starts a program as daemons are started: forked twice, in a session of its own, not waited for by the program."""
 
 
 def python(program: str) -> list[str]:
