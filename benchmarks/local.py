@@ -1,4 +1,4 @@
-"""What the main job costs on this machine: wall and CPU-seconds of everything that it starts, and those of another checkout.
+"""What the main job costs on this machine: wall and CPU-seconds of everything that it starts; compares checkouts.
 
     python -m benchmarks.local --baseline ../before          the demo, a run, the same run again; in turns, three times
     python -m benchmarks.local --load a --load b --seeds 5   the demo under load: does it end as told?

@@ -1,4 +1,4 @@
-"""A load is the one that was asked for, for as long as it is asked for, and gone afterwards, however that comes about."""
+"""A load is the one that was asked for, for as long as it is asked for; then it is gone, however that comes about."""
 
 import os
 import signal
