@@ -30,6 +30,7 @@ import yaml
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.drivers.envoy import binary
 from holdfast.serving.rollout.drivers.envoy_config import Layout, bootstrap, clusters, routes
 from holdfast.serving.rollout.drivers.kube import (
@@ -168,6 +169,14 @@ def wait_for(what: Callable[[], bool], seconds: float, name: str) -> None:
     while not what():
         assert time.monotonic() < deadline, f"{name}: not within {seconds} s"
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def one_registry_worker(tracking: str) -> Iterator[None]:
+    """One child with MLflow for all rollouts of a module: each would start its own, which costs seconds of CPU."""
+    with errands.office():
+        errands.history(tracking, "tiny")  # it starts now, so that no test takes it for a child of its own
+        yield
 
 
 @pytest.fixture(scope="session")

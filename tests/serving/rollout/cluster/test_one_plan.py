@@ -9,6 +9,7 @@ from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.step import rollout
 
+pytestmark = pytest.mark.usefixtures("one_registry_worker")
 PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 DRIVERS = ["envoy", "seldon-v1", "seldon-v2"]
 

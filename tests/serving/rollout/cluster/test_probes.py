@@ -10,6 +10,7 @@ from holdfast.serving.rollout.drivers.split import Split
 from holdfast.serving.rollout.judge.analysis import MIN_PAIRS
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 
+pytestmark = pytest.mark.usefixtures("one_registry_worker")
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
 PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
