@@ -23,14 +23,32 @@ import numpy as np
 from seldon_core.proto import prediction_pb2, prediction_pb2_grpc
 
 SECONDS = 60
+ROW = np.full((1, 1, 8, 8), 0.5).tolist()
+UNREADABLE = (
+    b"[" * 100_000,
+    b"{",
+    b"",
+    b'{"data": "\xff"}',
+    {"data": None},
+    {"data": 5},
+    {"data": {"ndarray": [[1], [1, 2]]}},
+    {"data": {"tensor": {"values": [1]}}},
+    {"data": {"tensor": {"shape": [2**62, 2**62], "values": [1]}}},
+    {"data": {"tensor": {"shape": [1.5], "values": [1]}}},
+    {"data": {"tftensor": {}}},
+    {"data": {"ndarray": ROW}, "meta": 5},
+    {"data": {"ndarray": ROW}, "meta": {"tags": 5}},
+)
+"""What a client may get wrong about the request itself."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 def rest(port, body):
     """Status and JSON answer."""
     url, headers = f"http://127.0.0.1:{port}/api/v1.0/predictions", {"content-type": "application/json"}
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -63,6 +81,7 @@ def ask(rest_port, grpc_port, x):
         "tensor": rest(rest_port, {"data": {"tensor": {"shape": x.shape, "values": x.ravel().tolist()}}}),
         "wrong": rest(rest_port, {"data": {"ndarray": [[9.0]]}}),
         "text": rest(rest_port, {"strData": "hello"}),
+        "unreadable": [rest(rest_port, body) for body in UNREADABLE],
         "grpc": over_grpc(grpc_port, x),
         "grpc_wrong": over_grpc(grpc_port, x + 9),
         "health": health,

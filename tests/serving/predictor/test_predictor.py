@@ -156,7 +156,7 @@ def test_rounded_probabilities_have_the_digits_asked_for_and_labels_stay(bundle)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"temprature": 2.0}, "option 'temprature': expected one of decimals, label_only, max_rows, temperature"),
+        ({"temprature": 2.0}, "option 'temprature': expected one of decimals, label_only, max_body_bytes, max_rows, "),
         ({"temperature": 0}, r"option 'temperature': expected a number in \[0.001, 1000\], found 0"),
         ({"temperature": -1.0}, "found -1.0"),
         ({"temperature": float("nan")}, "found nan"),
@@ -168,6 +168,7 @@ def test_rounded_probabilities_have_the_digits_asked_for_and_labels_stay(bundle)
         ({"decimals": None}, "found None"),
         ({"max_rows": 0}, r"option 'max_rows': expected a whole number in \[1, 65536\], found 0"),
         ({"max_rows": 65537}, "found 65537"),
+        ({"max_body_bytes": 10}, r"option 'max_body_bytes': expected a whole number in \[1024, 1073741824\], found 10"),
         ({"label_only": "yes"}, "option 'label_only': expected true or false, found 'yes'"),
     ],
 )

@@ -171,6 +171,11 @@ def test_a_clients_mistake_says_what_was_expected(answers):
     assert "input: expected values in [0, 1], found" in answers["grpc_wrong"]["error"]
 
 
+def test_a_request_that_cannot_be_read_is_the_clients_mistake(answers):
+    assert [status for status, _ in answers["unreadable"]] == [400] * len(answers["unreadable"])
+    assert all(answer["status"]["info"].isprintable() for _, answer in answers["unreadable"])
+
+
 def test_the_face_listens_on_loopback_alone(seldon):
     child, rest, grpc = seldon
     addresses = set()

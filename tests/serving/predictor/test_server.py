@@ -1,17 +1,22 @@
 """One real MLServer with the runtime in it, asked as a client would ask."""
 
 import asyncio
+import contextlib
+import http.client
 import json
+import socket
 import urllib.error
 import urllib.request
 
 import aiohttp
 import numpy as np
 import pytest
+from benchmarks.faults.malformed import Target, for_servers
 
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
+from holdfast.serving.predictor.intake import Budget
 from holdfast.serving.rollout.replay.answers import read_label
 from holdfast.serving.rollout.replay.rows import body
 from holdfast.serving.rollout.site.processes import children, reserved_ports, wait_ready
@@ -43,6 +48,24 @@ def ask(port, data):
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def get(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def send(port, data):
+    """Status and body of the answer to raw bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with contextlib.suppress(ConnectionError):  # refused before all of it was sent
+            connection.sendall(data)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.read()
 
 
 def request_body(data, shape=(1, 1, 8, 8), datatype="FP32", name="input"):
@@ -91,6 +114,87 @@ def test_a_clients_mistake_is_a_400_that_says_what_was_expected(server, data, me
     status, answer = ask(server[0], data)
     assert status == 400
     assert message in json.loads(answer)["error"]
+
+
+def test_each_kind_of_wrong_request_is_a_4xx_of_one_line(server):
+    """The table is that of the run with hostile clients; what a router refuses is tested with the router."""
+    target = Target("tiny", (1, 8, 8), (0.5,) * 64)
+    for wrong in for_servers(target):
+        status, answer = send(server[0], wrong.data)
+        assert status in wrong.statuses, (wrong.name, answer)
+        error = json.loads(answer)["error"]
+        assert error.isprintable(), wrong.name
+        assert "expected" in error, wrong.name
+        assert len(error) < 400, wrong.name
+    assert send(server[0], target.post(target.body()))[0] == 200
+
+
+@pytest.mark.parametrize("given", ["order-17", "é", ""])
+def test_an_id_that_fits_into_a_header_comes_back(server, given):
+    body = json.loads(request_body([0.5] * 64))
+    status, answer = ask(server[0], json.dumps({**body, "id": given}).encode())
+    assert (status, json.loads(answer)["id"]) == (200, given)
+
+
+def test_odd_requests_that_are_right_are_answered(server):
+    """Nested and whole numbers, unknown fields, parameters, a repeated key: the protocol allows them."""
+    row = json.loads(request_body([0] * 64))["inputs"][0]
+    nested = {**row, "data": np.full((1, 1, 8, 8), 0.5).tolist(), "parameters": {"content_type": "pd"}}
+    bodies = [{"inputs": [row], "x": 1}, {"inputs": [nested], "parameters": {"content_type": "pickle", "a": [1]}}]
+    texts = [json.dumps(body) for body in bodies]
+    texts.append(texts[0].replace('"x": 1', '"inputs": [], "inputs": ' + json.dumps([row])))
+    assert [ask(server[0], text.encode())[0] for text in texts] == [200] * 3
+
+
+def test_only_the_outputs_that_were_asked_for_are_given(server):
+    body = json.loads(request_body([0.5] * 64))
+    status, answer = ask(server[0], json.dumps({**body, "outputs": [{"name": "label"}]}).encode())
+    assert status == 200
+    assert [output["name"] for output in json.loads(answer)["outputs"]] == ["label"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(server):
+    head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: models\r\n"
+    status, answer = send(server[0], head + b"content-length: 150000000\r\n\r\n")
+    assert (status, b"expected a body of at most 1572864 bytes" in answer) == (413, True)
+    chunk = b"%x\r\n%s\r\n" % (2**20, b" " * 2**20)
+    status, answer = send(server[0], head + b"transfer-encoding: chunked\r\n\r\n" + 2 * chunk)
+    assert (status, b"expected a body of at most" in answer) == (413, True)
+
+
+def test_bodies_wait_until_there_is_room_for_them():
+    async def measure():
+        budget, order = Budget(10), []
+
+        async def hold(name, size):
+            await budget.take(size)
+            order.append(name)
+            await asyncio.sleep(0.01)
+            await budget.give(size)
+
+        await asyncio.gather(hold("large", 8), hold("larger", 9), hold("small", 2))
+        return order, budget.held
+
+    assert asyncio.run(measure()) == (["large", "small", "larger"], 0)
+
+
+def test_a_server_that_lost_its_model_fails_and_is_not_ready(server):
+    """An unload comes over gRPC, for which no client of a rollout has a route; REST refuses it."""
+    import grpc
+    from mlserver.grpc import model_repository_pb2 as messages
+    from mlserver.grpc.model_repository_pb2_grpc import ModelRepositoryServiceStub
+
+    paths = ("/v2/models/tiny/ready", "/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/versions/7/ready")
+    with grpc.insecure_channel(f"127.0.0.1:{server[1]}") as channel:
+        stub = ModelRepositoryServiceStub(channel)
+        stub.RepositoryModelUnload(messages.RepositoryModelUnloadRequest(model_name="tiny"), timeout=10)
+        lost = [ask(server[0], request_body([0.5] * 64)), *(get(server[0], path) for path in paths)]
+        stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="tiny"), timeout=30)
+    assert [status for status, _ in lost] == [503] * 5
+    assert b"model tiny is not loaded" in lost[0][1]
+    assert [get(server[0], path)[0] for path in paths] == [200] * 4
+    assert get(server[0], "/v2/models/tiny/versions/8/ready")[0] == 404
+    assert send(server[0], Target("tiny", (), ()).post(b"", path="/v2/repository/models/tiny/unload"))[0] == 404
 
 
 def test_a_taken_port_is_named(server, bundle, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.errors import HoldfastError, WorkloadError
 from holdfast.serving.predictor.admission import admit
-from holdfast.serving.predictor.settings import Extra
+from holdfast.serving.predictor.settings import Extra, largest_body
 
 _MAX_BYTES = 2**20
 
@@ -19,11 +19,11 @@ def main(folder: Path) -> int:
     """Checks, then serves until SIGTERM; returns the exit code."""
     try:
         extra = _read_extra(folder / "model-settings.json")
-        admit(extra.model, extra.decision)
+        artifact = admit(extra.model, extra.decision)
     except HoldfastError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    return _serve(folder)
+    return _serve(folder, largest_body(extra.options, artifact.document.input))
 
 
 def _read_extra(path: Path) -> Extra:
@@ -37,16 +37,20 @@ def _read_extra(path: Path) -> Extra:
     return Extra.parse(extra)
 
 
-def _serve(folder: Path) -> int:
+def _serve(folder: Path, max_body_bytes: int) -> int:
     from mlserver.cli.serve import load_settings
     from mlserver.server import MLServer
     from mlserver.utils import install_uvloop_event_loop
+
+    from holdfast.serving.predictor.intake import guard
 
     loaded: list[bool] = []
 
     async def serve() -> None:
         settings, models = await load_settings(str(folder))
         server = MLServer(settings)
+        for model in models:
+            guard(server, model.name, str(model.parameters and model.parameters.version), max_body_bytes)
         await server.start(models)
         # MLServer swallows a model's failure to load and ends as if all were well.
         loaded.extend(model.ready for model in await server._model_registry.get_models())

@@ -10,6 +10,7 @@ from holdfast.errors import WorkloadError
 MAX_ROWS = 1024
 """Most rows in one request, unless told otherwise."""
 _LARGEST_ROWS = 2**16
+_SMALLEST_BODY, _LARGEST_BODY = 2**10, 2**30
 _TEMPERATURES = (1e-3, 1e3)
 _LARGEST_DECIMALS = 9  # nine digits tell any two float32 apart
 
@@ -24,6 +25,8 @@ class Options:
     """Digits that probabilities are rounded to; None gives them whole. Rounded ones may not sum to 1."""
     max_rows: int = MAX_ROWS
     """Most rows in one request."""
+    max_body_bytes: int | None = None
+    """Most bytes in the body of one request; None: what `max_rows` rows need, between 1 and 8 MiB."""
     label_only: bool = False
     """Whether probabilities are kept back: they help who copies or inverts a model."""
 
@@ -43,6 +46,10 @@ class Options:
             "temperature": (_is_number(given, "temperature", low, high), f"a number in [{low:g}, {high:g}]"),
             "decimals": (_is_count(given, "decimals", 0, _LARGEST_DECIMALS), "a whole number in [0, 9]"),
             "max_rows": (_is_count(given, "max_rows", 1, _LARGEST_ROWS), f"a whole number in [1, {_LARGEST_ROWS}]"),
+            "max_body_bytes": (
+                _is_count(given, "max_body_bytes", _SMALLEST_BODY, _LARGEST_BODY),
+                f"a whole number in [{_SMALLEST_BODY}, {_LARGEST_BODY}]",
+            ),
             "label_only": (isinstance(given.get("label_only", False), bool), "true or false"),
         }
         for name, (is_good, expected) in good.items():

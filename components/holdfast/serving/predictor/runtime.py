@@ -5,6 +5,7 @@ A model that is not served ends the process, also under plain `mlserver start`, 
 """
 
 import asyncio
+import math
 import multiprocessing
 import os
 import signal
@@ -25,10 +26,13 @@ from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
+from holdfast.serving.predictor.intake import plain
 from holdfast.serving.predictor.settings import Extra
 
 INPUT = "input"
+OUTPUTS = ("label", "probabilities")
 _DTYPES = {"FP32": "float32", "INT64": "int64"}
+_LONGEST_ID, _MOST_DIMENSIONS = 256, 8
 
 
 class HoldfastModel(MLModel):
@@ -58,17 +62,33 @@ class HoldfastModel(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""
+        if self._batched:
+            return self._respond(payload, self._answer(payload))
+        _require_id(payload)
+        wanted = self._wanted(payload)
         if self._extra.game_day and self._fault_is_on(payload, self._extra.game_day):
-            return await self._bad_answer(payload)
-        return self._respond(payload, self._answer(payload))
+            return _only(wanted, await self._bad_answer(payload))
+        return _only(wanted, self._respond(payload, self._answer(payload)))
+
+    def _wanted(self, payload: InferenceRequest) -> set[str] | None:
+        """The outputs that a client asks for; None: all of them."""
+        if not payload.outputs:
+            return None
+        known = OUTPUTS[: 1 if self._extra.options.label_only else 2]
+        unknown = [output.name for output in payload.outputs if output.name not in known]
+        if unknown:
+            raise _refusal(f"outputs: expected {' or '.join(known)}, found {unknown[0]!r}")
+        return {output.name for output in payload.outputs}
 
     def _check_before_batching(self) -> None:
         """MLServer strings the rows of concurrent requests together: a wrong one must not get among them."""
         batched = self.predict
 
         async def predict(payload: InferenceRequest) -> InferenceResponse:
+            _require_id(payload)
+            wanted, payload.outputs = self._wanted(payload), None
             payload.inputs = [_tensor(_checked(self._predictor, payload))]
-            return await batched(payload)
+            return _only(wanted, await batched(payload))
 
         self.predict = predict  # type: ignore[method-assign]
 
@@ -97,6 +117,7 @@ class HoldfastModel(MLModel):
 
     def _fault_is_on(self, payload: InferenceRequest, day: GameDay) -> bool:
         """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
+        _checked(self._predictor, payload)
         if _is_live(payload):
             self._live += 1
             if self._live == day.after + 1:
@@ -132,7 +153,29 @@ def _checked(predictor: Predictor, payload: InferenceRequest) -> NDArray[np.gene
     try:
         return predictor.check(_rows(payload))
     except InputError as error:
-        raise MLServerError(str(error), 400) from error
+        raise _refusal(str(error)) from error
+
+
+def _refusal(why: str) -> MLServerError:
+    """What a client got wrong."""
+    return MLServerError(plain(why), 400)
+
+
+def _require_id(payload: InferenceRequest) -> None:
+    """MLServer sends the id back in a header: it must fit into one, and must not end it."""
+    given = payload.id or ""
+    if len(given) > _LONGEST_ID or not given.isprintable() or not _is_latin(given):
+        raise _refusal(f"id: expected at most {_LONGEST_ID} printable Latin-1 characters, found {given[:40]!r}")
+
+
+def _is_latin(text: str) -> bool:
+    return all(ord(sign) < 256 for sign in text)
+
+
+def _only(wanted: set[str] | None, response: InferenceResponse) -> InferenceResponse:
+    if wanted is not None:
+        response.outputs = [output for output in response.outputs if output.name in wanted]
+    return response
 
 
 def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
@@ -140,11 +183,29 @@ def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
     tensor = _the_input(payload)
     if tensor.datatype not in _DTYPES:
         raise InputError(f"input: expected datatype {' or '.join(_DTYPES)}, found {tensor.datatype}")
+    shape, data = tensor.shape, getattr(tensor.data, "root", tensor.data)
+    if not 1 <= len(shape) <= _MOST_DIMENSIONS or min(shape) < 0:
+        raise InputError(f"input: expected a shape of 1 to {_MOST_DIMENSIONS} sizes from 0 on, found {shape}")
+    flat = _numbers(data, tensor.datatype)
+    if flat.size != math.prod(shape):
+        raise InputError(f"input: expected {tensor.datatype} numbers for shape {shape}, found {flat.size}")
+    return flat.reshape(shape)
+
+
+def _numbers(data: object, datatype: str) -> NDArray[np.generic]:
+    """An array of the datatype from JSON numbers, flat or nested; what only looks like numbers is refused."""
+    allowed = (int, float) if datatype == "FP32" else (int,)
+    if not isinstance(data, list) or not set(map(type, data)) <= {*allowed, list}:
+        kinds = sorted({type(value).__name__ for value in data}) if isinstance(data, list) else [type(data).__name__]
+        raise InputError(f"input: expected {datatype} numbers, found {', '.join(kinds)}")
     try:
-        flat = np.array(getattr(tensor.data, "root", tensor.data), dtype=_DTYPES[tensor.datatype])
-        return flat.reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"input: expected {tensor.datatype} numbers for shape {tensor.shape}, found {error}") from None
+        found = np.array(data, dtype=None if list in set(map(type, data[:1])) else _DTYPES[datatype])
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"input: expected {datatype} numbers, found {error}") from None
+    if found.dtype.kind not in ("iuf" if datatype == "FP32" else "iu"):
+        raise InputError(f"input: expected {datatype} numbers, found {found.dtype}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and infinity is refused
+        return found.astype(_DTYPES[datatype], copy=False)
 
 
 def _the_input(payload: InferenceRequest) -> RequestInput:
@@ -160,6 +221,7 @@ def _tensor(rows: NDArray[np.generic]) -> RequestInput:
 
 
 def _is_live(payload: InferenceRequest) -> bool:
+    """By what the router says: it removes the header from a client's request, and writes the host itself."""
     headers = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
     host = str(headers.get("host", headers.get("Host", "")))
     return "-shadow" not in host and "x-rollout" not in {name.lower() for name in headers}

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flask import Blueprint, jsonify
+from flask.typing import ResponseReturnValue
 from gunicorn.arbiter import Arbiter
 from numpy.typing import NDArray
 from seldon_core import wrapper
@@ -22,6 +24,7 @@ from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.gunicorn_utils import StandaloneApplication
 from seldon_core.microservice import parse_parameters
 from seldon_core.user_model import SeldonResponse
+from werkzeug.exceptions import HTTPException
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.processes import die_with_parent
@@ -30,6 +33,10 @@ from holdfast.serving.predictor.settings import LOOPBACK, Extra
 
 THREADS = 4
 _GRACE_SECONDS = 3
+_UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, NameError, RecursionError, TypeError, ValueError
+)  # fmt: skip
+"""What the wrapper's own reading of a request comes to when a client got it wrong; it would be a 500."""
 
 
 class RefusedRequestError(SeldonMicroserviceException):
@@ -39,12 +46,35 @@ class RefusedRequestError(SeldonMicroserviceException):
         return str(self.message)
 
 
+ERRORS = Blueprint("holdfast", __name__)
+"""The wrapper registers it with its app: a request that cannot be read is a 400, another path a 404."""
+
+
+@ERRORS.app_errorhandler(HTTPException)
+def _as_it_is(error: HTTPException) -> ResponseReturnValue:
+    return _told(f"expected a call of Seldon's API: {error.name}", error.code or 400)
+
+
+def _unreadable(error: Exception) -> ResponseReturnValue:
+    return _told(f"expected a request of Seldon's API, found one that cannot be read: {str(error)[:200]}", 400)
+
+
+for _kind in _UNREADABLE:
+    ERRORS.app_errorhandler(_kind)(_unreadable)
+
+
+def _told(why: str, status: int) -> ResponseReturnValue:
+    return jsonify(RefusedRequestError(why, status_code=status).to_dict()), status
+
+
 class HoldfastModel:
     """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
 
     Parameters of the predictive unit: `model` and `decision` (FOLDER or FOLDER@DIGEST), and the options of
     `holdfast.serving.predictor.options`. A refusal ends the process with exit code 3, other failures with 1 or 2.
     """
+
+    model_error_handler = ERRORS
 
     def __init__(self, **parameters: object) -> None:
         # Before Seldon forks its servers: all of them share the one network whose bytes were checked.
@@ -92,10 +122,11 @@ class HoldfastModel:
     def _answer(self, x: object) -> Answer:
         try:
             rows = self._predictor.check(from_doubles(x, self._predictor.spec))
-            return self._predictor.answer(rows)
         except InputError as error:
             raise RefusedRequestError(str(error), status_code=400) from error
-        except ModelError as error:
+        try:
+            return self._predictor.answer(rows)
+        except (ModelError, *_UNREADABLE) as error:  # the rows were found right: whatever it is, it is ours
             raise RefusedRequestError(str(error), status_code=500, reason="MICROSERVICE_INTERNAL_ERROR") from error
 
 

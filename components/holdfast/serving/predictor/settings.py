@@ -1,6 +1,7 @@
 """MLServer's two settings files for one model, in a private folder."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from holdfast.serving.predictor.options import Options
 LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
 _DATATYPES = {"float32": "FP32", "int64": "INT64"}
+_NUMBER_BYTES = 24
+"""One number in JSON: 17 digits, sign, point, exponent and comma."""
+_SMALLEST_BODY, _LARGEST_BODY = 2**20, 2**23
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,12 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
         ][: 1 if served.options.label_only else 2],
         "parameters": {"version": str(served.version), "extra": extra},
     }
+
+
+def largest_body(options: Options, spec: InputSpec) -> int:
+    """Most bytes in the body of one request: the option, or what `max_rows` rows need, between 1 and 8 MiB."""
+    needed = options.max_rows * math.prod(spec.shape) * _NUMBER_BYTES
+    return options.max_body_bytes or min(max(needed, _SMALLEST_BODY), _LARGEST_BODY)
 
 
 def _named(given: dict[str, object], name: str) -> str:

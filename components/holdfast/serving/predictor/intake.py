@@ -1,0 +1,199 @@
+"""What a request must be before MLServer reads it, and what its errors become, in our own server process.
+
+MLServer by itself takes bodies of any size, unpacks gzip without a limit, answers 422 or 500 where a body is no
+request, 404 for a model that was unloaded, and calls a server without any model ready. Here what a client got wrong is
+a 4xx of one line, and what the server lost is a 503. What is checked inside a request is in `runtime`.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse
+from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
+from mlserver.server import MLServer
+from starlette.exceptions import HTTPException
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+CLIENTS_FAULT = (b"x-envoy-upstream-canary", b"true")
+"""Envoy keeps the counters and times of answers with this header a second time, under `canary`."""
+LONGEST_ERROR = 300
+"""Characters of a message; what a client sent may stand in it."""
+_BODIES = 2
+"""So many of the largest bodies are held at once; further ones wait in the sockets."""
+_BINARY = b"inference-header-content-length"
+
+
+@dataclass
+class Budget:
+    """Bytes of bodies that may be in memory together."""
+
+    most: int
+    held: int = 0
+    freed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def take(self, count: int) -> None:
+        """Returns when `count` bytes (at most `most`) are free."""
+        if self.held + count > self.most:
+            async with self.freed:
+                await self.freed.wait_for(lambda: self.held + count <= self.most)
+        self.held += count
+
+    async def give(self, count: int) -> None:
+        """Frees them again."""
+        self.held -= count
+        async with self.freed:
+            self.freed.notify_all()
+
+
+class Intake:
+    """ASGI middleware: refuses by headers and size alone, before a body is read."""
+
+    def __init__(self, app: App, max_body_bytes: int) -> None:
+        self._app, self._most = app, max_body_bytes
+        self._budget = Budget(_BODIES * max_body_bytes)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        refused = self._refused(headers)
+        if refused is not None:
+            await _reply(send, *refused)
+            return
+        length = int(headers.get(b"content-length", self._most))
+        await self._budget.take(length)
+        try:
+            await self._app(scope, self._counted(receive), _marking(send))
+        finally:
+            await self._budget.give(length)
+
+    def _refused(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 18 or int(length) > self._most:
+            return 413, self._too_large(_shown(length))
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            return 415, f"expected a body without content-encoding, found {_shown(headers[b'content-encoding'])}"
+        if _BINARY in headers:
+            return 400, f"expected tensors as JSON, found {_BINARY.decode()}: binary tensor data is not supported"
+        kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            return 415, f"expected content-type application/json, found {_shown(kind)}"
+        return None
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Bodies in chunks have no length that could be looked at first."""
+        left = self._most
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, self._too_large("more"))
+            return message
+
+        return counted
+
+    def _too_large(self, found: str) -> str:
+        return f"expected a body of at most {self._most} bytes, found {found}"
+
+
+def guard(server: MLServer, name: str, version: str, max_body_bytes: int) -> None:
+    """Puts all of this in front of a server that serves one model and was not started yet."""
+    app = server._rest_server._app
+
+    async def lost(request: Request, error: Exception) -> JSONResponse:
+        """A 404 for the very model that this process serves is no mistake of the client's."""
+        asked = request.path_params
+        served = asked.get("model_name") == name and asked.get("model_version") in (None, version)
+        return _error(503, f"model {name} is not loaded") if served else _error(404, str(error))
+
+    for kind in (ModelNotFound, ModelNotReady):
+        app.add_exception_handler(kind, lost)
+    app.add_exception_handler(RequestValidationError, _no_request)
+    app.add_exception_handler(HTTPException, _as_error)
+    app.router.routes[:] = [route for route in app.routes if not _loads(getattr(route, "path", ""))]
+    app.add_middleware(Intake, max_body_bytes=max_body_bytes)
+    _require_model(server)
+
+
+def _loads(path: str) -> bool:
+    """One model is served here; nothing is loaded or unloaded over REST."""
+    return path.startswith("/v2/repository")
+
+
+def _require_model(server: MLServer) -> None:
+    """MLServer without a model says that all its models are ready, and 400 of one that is not."""
+    plane, models = server._data_plane, server._model_registry.get_models
+    model_ready = plane.model_ready
+
+    async def ready() -> bool:
+        found = [model.ready for model in await models()]
+        if not found or not all(found):
+            raise MLServerError("expected a model that is loaded, found none", 503)
+        return True
+
+    async def is_ready(name: str, version: str | None = None) -> bool:
+        if not await model_ready(name, version):
+            raise ModelNotReady(name, version)
+        return True
+
+    plane.ready, plane.model_ready = ready, is_ready
+
+
+async def _no_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    why = first.get("ctx", {}).get("error", first["msg"])
+    return _error(400, f"expected a request of the Open Inference Protocol, found at {place}: {why}")
+
+
+async def _as_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail))
+
+
+def _error(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": plain(why)}, status)
+
+
+def plain(text: str) -> str:
+    """One line of printable ASCII, cut where it is too long to be read."""
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    line = "".join(sign if sign.isprintable() else " " for sign in escaped)
+    return line if len(line) <= LONGEST_ERROR else f"{line[:LONGEST_ERROR]}..."
+
+
+def _marking(send: Send) -> Send:
+    """Marks what a client got wrong, so that a router keeps the time of such answers apart."""
+
+    async def marking(message: Message) -> None:
+        if message["type"] == "http.response.start" and 400 <= message["status"] < 500:
+            message["headers"] = [*message.get("headers", ()), CLIENTS_FAULT]
+        await send(message)
+
+    return marking
+
+
+def _shown(value: bytes) -> str:
+    return plain(value[:80].decode("latin-1"))
+
+
+async def _reply(send: Send, status: int, why: str) -> None:
+    """The connection ends with it: nobody has read the body."""
+    body = json.dumps({"error": why}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), CLIENTS_FAULT]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": body})
