@@ -38,7 +38,8 @@ from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError, RolloutError
 from holdfast.serving.predictor.settings import Served, write_settings
 from holdfast.serving.rollout.drivers.envoy import binary
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Layout, bootstrap, clusters, routes
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress, Layout, bootstrap, clusters
+from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
 from holdfast.serving.rollout.replay.rows import body
 from holdfast.serving.rollout.site.processes import Child, children, reserved_ports, start
 
@@ -111,7 +112,7 @@ def _latencies(folder: Path) -> list[Row]:
         flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         started.append(start("envoy", [str(binary()), "-c", str(envoy.bootstrap), *flags], folder))
         via = _envoy_port(started[-1], envoy)
-        request = _http("/echo", body(_digits()[0]))
+        request = _http("/v2/models/echo/infer", body(_digits()[0]))
         rounds = [_paired(upstream, via, request) for _ in range(PAIRED_ROUNDS)]
     return _latency_rows(rounds)
 
@@ -242,10 +243,12 @@ def _wait(server: Server, seconds: float = 60) -> None:
 def _configure(envoy: Layout, upstream: int) -> None:
     """Our own configuration in the middle of a rollout; both arms are the one upstream."""
     ports = {STABLE: upstream, CANDIDATE: upstream}
+    ingress, traffic = Ingress("echo", 1, 2), Traffic(weight=10)
     files = {
-        envoy.bootstrap: bootstrap(envoy, 0, 100.0),
+        envoy.bootstrap: bootstrap(envoy, 0, 100.0, ingress),
         envoy.clusters: clusters(ports, 1),
-        envoy.routes: routes(1, weight=10, shadow=False, candidate=True),
+        envoy.routes: routes(1, ingress, traffic),
+        envoy.probe_routes: probe_routes(1, traffic),
     }
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +261,8 @@ def _envoy_port(child: Child, envoy: Layout, seconds: float = 20) -> int:
         with suppress(OSError, KeyError, IndexError, ValueError, http.client.HTTPException):
             if _admin(envoy, "/ready").startswith(b"LIVE"):
                 listeners = json.loads(_admin(envoy, "/listeners?format=json"))["listener_statuses"]
-                return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+                address = next(found["local_address"] for found in listeners if found["name"] == "clients")
+                return int(address["socket_address"]["port_value"])
         time.sleep(0.05)
     raise InputError(f"envoy: expected it to take our configuration, found {child.tail()}")
 

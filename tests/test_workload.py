@@ -2,6 +2,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from holdfast.errors import WorkloadError
 from holdfast.resources import workloads
@@ -97,6 +98,15 @@ def test_a_plan_is_a_file_of_its_own_or_a_section_of_a_workload(tmp_path: Path) 
     assert read_plan(tmp_path / "plan.yaml").max_decision_days == 30
     assert read_plan(tmp_path / "empty.yaml") == RolloutPlan()
     assert read_plan(tmp_path / "w.yaml").steps == (5, 100)
+
+
+def test_a_plan_names_by_address_who_may_choose_an_arm() -> None:
+    assert RolloutPlan().arm_header_from == ()
+    named = RolloutPlan(arm_header_from=("127.0.0.1", "10.0.0.0/8"))
+    assert named.arm_header_from == ("127.0.0.1/32", "10.0.0.0/8")
+    for wrong in ("gateway", "10.0.0.1/8", ""):
+        with pytest.raises(ValidationError, match=r"expected addresses such as 127\.0\.0\.1 or 10\.0\.0\.0/8, found"):
+            RolloutPlan(arm_header_from=(wrong,))
 
 
 def test_a_mistake_in_a_plan_names_its_line_and_the_key_meant(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
     """Site and clients; both are gone afterwards."""
     folder.mkdir(parents=True)
     site = _start(folder, kind)
-    scene = Scene(folder, kind, site, _send(folder, kind, site.url))
+    scene = Scene(folder, kind, site, _send(folder, kind, site))
     try:
         scene.until((folder / "tally.json").exists, "the clients' first counts")
         yield scene
@@ -220,10 +220,11 @@ def _start(folder: Path, kind: Kind) -> launch.Running:
     return launch._read(about, process)
 
 
-def _send(folder: Path, kind: Kind, url: str) -> "subprocess.Popen[bytes]":
-    given = {"url": url, "rows": kind.rows, "classes": 10, "rate": kind.rate, "clients": kind.clients, "warm": 20}
+def _send(folder: Path, kind: Kind, site: launch.Running) -> "subprocess.Popen[bytes]":
+    given = {"url": site.url, "rows": kind.rows, "classes": 10, "rate": kind.rate, "clients": kind.clients, "warm": 20}
     share = 0.1 if not kind.fast else 0.02
-    words = [f"--{name}={value}" for name, value in {**given, "tally": folder / "tally.json"}.items()]
+    more = {"tally": folder / "tally.json", "probes": site.probes}
+    words = [f"--{name}={value}" for name, value in {**given, **more}.items()]
     with (folder / "replay.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "holdfast", "replay", *words, f"--probe-share={share}"],

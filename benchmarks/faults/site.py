@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast.serving.predictor.settings import LOOPBACK, Served
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress
 from holdfast.serving.rollout.site import site
 from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
 from holdfast.serving.rollout.site.servers import Stage
@@ -17,7 +17,15 @@ UPSTREAM = Path(__file__).with_name("upstream.py")
 
 
 @asynccontextmanager
-async def stage(folder: Path, *, stable: Served, candidate: Served, slow_ms: float) -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path,
+    *,
+    stable: Served,
+    candidate: Served,
+    slow_ms: float,
+    max_body_bytes: int | None,
+    arm_header_from: tuple[str, ...],
+) -> AsyncIterator[Stage]:
     """As `holdfast.serving.rollout.site.servers.stage`, with servers that hold no model."""
     with children() as started, reserved_ports(2) as ports:
         servers = {}
@@ -28,13 +36,14 @@ async def stage(folder: Path, *, stable: Served, candidate: Served, slow_ms: flo
         for arm, port in ((STABLE, ports[0]), (CANDIDATE, ports[1])):
             await wait_ready(servers[arm], lambda port=port: _listens(port))
         arms = Arms({STABLE: ports[0], CANDIDATE: ports[1]}, lambda arm: servers[arm].alive)
-        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms)
+        ingress = Ingress(stable.name, stable.version, candidate.version, arm_header_from=arm_header_from)
+        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms, ingress)
         try:
             router = start("envoy", envoy.command, folder)
             started.append(router)
             await wait_ready(router, envoy.live, 20.0)
             url = f"{listener_address(await envoy.port())}/v2/models/{stable.name}/infer"
-            yield Stage(envoy, url, {**servers, "envoy": router})
+            yield Stage(envoy, url, envoy.layout.probes, {**servers, "envoy": router})
         finally:
             await envoy.close()
 

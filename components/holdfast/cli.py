@@ -416,6 +416,9 @@ def replay(
     probe_share: Annotated[
         float, typer.Option(help="Rows sent to both arms (header x-rollout) per client request; 0: none.", min=0)
     ] = 0.1,
+    probes: Annotated[
+        Path | None, typer.Option(help="Unix socket of a router that obeys x-rollout there and not at --url.")
+    ] = None,
     warm: Annotated[int, typer.Option(help="Rows sent to both arms before anything is counted.", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds until an answer counts as lost.")] = 10.0,
     tally: Annotated[Path | None, typer.Option(help="File that always holds the counts so far.")] = None,
@@ -436,7 +439,7 @@ def replay(
         raise typer.BadParameter(f"expected --url or --arms, found {'neither' if where is None else 'both'}")
     load = traffic.Load(
         where, rate=rate, clients=clients, seed=seed, seconds=seconds, requests=requests,
-        probe_share=probe_share, warm=warm, timeout=timeout,
+        probe_share=probe_share, warm=warm, timeout=timeout, probes=probes,
     )  # fmt: skip
     hostile = replayed.read_attacks(attacks, rows, classes) if attacks else replayed.NO_ATTACKS
     found = traffic.replay(load, replayed.read_rows(rows, classes), hostile, tally)

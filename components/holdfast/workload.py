@@ -3,10 +3,11 @@
 Each section is the configuration of one step; a step receives nothing but its section.
 """
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
 from holdfast.yamlfile import read_yaml, top_keys
@@ -311,6 +312,20 @@ class RolloutPlan(Section):
     rate: float = Field(200.0, gt=0)
     """Replayed requests per second, where Holdfast itself sends the traffic."""
     clients: int = Field(8, gt=0)
+    max_body_bytes: int | None = Field(None, ge=2**10, le=2**30)
+    """Largest body of a client's request, on this machine; left out: what the model's largest request needs, between
+    1 and 8 MiB."""
+    arm_header_from: tuple[str, ...] = Field((), max_length=64)
+    """Addresses (CIDR) of clients who may choose their arm with the header `x-rollout` (A/B tests), on this machine.
+    For all others it is removed."""
+
+    @field_validator("arm_header_from")
+    @classmethod
+    def _are_networks(cls, found: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ip_network(text)) for text in found)
+        except ValueError as error:
+            raise ValueError(f"expected addresses such as 127.0.0.1 or 10.0.0.0/8, found {error}") from None
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Self:

@@ -106,6 +106,8 @@ def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
         "slow_ms": config.latency_limit_ms,
         "ttl_seconds": config.ttl_seconds,
         "linger_seconds": LINGER_SECONDS,
+        "max_body_bytes": config.max_body_bytes,
+        "arm_header_from": list(config.arm_header_from),
     }
 
 
@@ -166,7 +168,7 @@ def _carry_out(
     try:
         driver.health()  # from now on connected: the site waits for as long as the traffic takes to start
         journal.write("started", pids={**site.pids, "site": site.pid}, found=site.found)
-        with sending(state, site.url, _load(contest, config, seed)) as sender:
+        with sending(state, site.url, _load(contest, config, seed, site.probes)) as sender:
             sender.wait(stop)
             timeline = Timeline.at(state / TIMELINE, lambda: sender)
             plan = plan_of(
@@ -225,9 +227,9 @@ def _put_aside(state: Path, journal: Journal) -> None:
     journal.path.replace(journal.path.with_name(f"stopped-{number}.jsonl"))
 
 
-def _load(contest: Contest, config: RolloutPlan, seed: int) -> Load:
+def _load(contest: Contest, config: RolloutPlan, seed: int, probes: Path) -> Load:
     classes = len(contest.candidate.model.document.classes)
-    return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed)
+    return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed, probes)
 
 
 def _last_words(driver: LocalDriver) -> tuple[str, Sequence[str]]:

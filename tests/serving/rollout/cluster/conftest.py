@@ -32,7 +32,8 @@ from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.drivers.envoy import binary
-from holdfast.serving.rollout.drivers.envoy_config import Layout, bootstrap, clusters, routes
+from holdfast.serving.rollout.drivers.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
+from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
 from holdfast.serving.rollout.drivers.kube import (
     Access,
     ConflictError,
@@ -53,6 +54,7 @@ SHARED = Path(os.environ.get("HOLDFAST_SHARED", ROOT.parent / "shared"))
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", None)
 NAMESPACES = Resource("", "v1", "namespaces", None)
 ADMIN_TOKEN = "admin-of-the-test"
+INGRESS = Ingress("m", 1, 2)
 OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
@@ -282,6 +284,9 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Host"].startswith("holdfast"):  # through the mesh; probes come past it
+            self.do_GET()
+            return
         label, count = self.server.label, 10
         probabilities = [float(number == label) for number in range(count)]
         outputs = [
@@ -333,7 +338,7 @@ class Mesh:
         if self.version and self.route == (weight, shadow):
             return
         self.version += 1
-        content = routes(self.version, weight=weight, shadow=shadow, candidate=True)
+        content = routes(self.version, INGRESS, Traffic(weight, shadow))
         replace_file(self.layout.routes, json.dumps(content).encode())
         wait_for(self._taken, 5, "Envoy's routes")
         self.route = (weight, shadow)
@@ -352,7 +357,7 @@ class Mesh:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         found = []
         for _ in range(count):
-            connection.request("GET", "/v2/models/m/infer")
+            connection.request("POST", "/v2/models/m/infer", b"{}")
             response = connection.getresponse()
             found.append((response.status, response.read().decode()))
         connection.close()
@@ -390,8 +395,8 @@ class Mesh:
 
     def _taken(self) -> bool:
         dump = json.loads(self.get(self.admin, "/config_dump?resource=dynamic_route_configs")[1])
-        configs = dump.get("configs") or [{}]
-        return configs[0].get("version_info") == str(self.version)
+        versions = {config["route_config"]["name"]: config.get("version_info") for config in dump.get("configs", [])}
+        return versions.get(ROUTES) == str(self.version)
 
 
 @pytest.fixture
@@ -403,7 +408,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     layout, port, admin = Layout(tmp_path / "envoy"), free_port(), free_port()
     for path in (layout.clusters, layout.routes):
         path.parent.mkdir(parents=True)
-    static = bootstrap(layout, port, 250.0)
+    static = bootstrap(layout, port, 250.0, INGRESS)
     static["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}
     with (
         serving(Echo, name="stable", fail=False, count=0, label=3, probed=0) as stable,
@@ -412,7 +417,8 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         ports = {"stable": stable.server_address[1], "candidate": candidate.server_address[1]}
         layout.bootstrap.write_text(json.dumps(static))
         layout.clusters.write_text(json.dumps(clusters(ports, 0)))
-        layout.routes.write_text(json.dumps(routes(0, weight=0, shadow=False, candidate=True)))
+        layout.routes.write_text(json.dumps(routes(0, INGRESS, Traffic())))
+        layout.probe_routes.write_text(json.dumps(probe_routes(0, Traffic())))
         command = [str(envoy), "-c", str(layout.bootstrap), "--concurrency", "1", "--disable-hot-restart"]
         with running([*command, "--log-level", "warning"], tmp_path, "envoy"):
             found = Mesh(layout, port, admin, stable, candidate)

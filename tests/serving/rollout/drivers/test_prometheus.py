@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.drivers.envoy import binary
-from holdfast.serving.rollout.drivers.envoy_config import Layout, bootstrap, clusters, routes
+from holdfast.serving.rollout.drivers.envoy_config import Ingress, Layout, bootstrap, clusters
+from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
 from holdfast.serving.rollout.drivers.prometheus import Prometheus
 from holdfast.serving.rollout.drivers.target import SETS, Metrics
 
@@ -80,7 +81,7 @@ def healthy(metric, query):
     if metric == BUCKET:
         counts = {"0.1": 10, "0.5": 18, "+Inf": 20}
         return [({"pod": p, "le": le}, NOW - 3, str(scale * n)) for p in "ab" for le, n in counts.items()]
-    if 'code=~"[^2].*"' in query:
+    if 'code=~"[^24].*|404"' in query:
         return [({"pod": "a", "code": "500"}, NOW - 3, str(3 if scale == 1 else 8))]
     good = 37 if scale == 1 else 392
     bad = 3 if scale == 1 else 8
@@ -101,7 +102,7 @@ def spoil(server, metric, change):
 
     def answer(name, query):
         found = healthy(name, query)
-        return change(found) if name == metric and "candidate" in query and "[^2]" not in query else found
+        return change(found) if name == metric and "candidate" in query and "[^24]" not in query else found
 
     server.answer = answer
 
@@ -243,8 +244,9 @@ class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def do_GET(self):
-        self.send_response(503 if self.path == "/bad" else 200)
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(503 if self.path.endswith("?bad") else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -274,12 +276,14 @@ def scraped(tmp_path):
     layout, port, admin, web = Layout(tmp_path / "envoy"), free_port(), free_port(), free_port()
     for path in (layout.clusters, layout.routes):
         path.parent.mkdir(parents=True)
-    static = bootstrap(layout, port, 250.0)
+    ingress = Ingress("m", 1, 2)
+    static = bootstrap(layout, port, 250.0, ingress)
     static["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}
     layout.bootstrap.write_text(json.dumps(static))
     ports = {"stable": echo.server_address[1], "candidate": echo.server_address[1]}
     layout.clusters.write_text(json.dumps(clusters(ports, 0)))
-    layout.routes.write_text(json.dumps(routes(0, weight=0, shadow=True, candidate=True)))
+    layout.routes.write_text(json.dumps(routes(0, ingress, Traffic(shadow=True))))
+    layout.probe_routes.write_text(json.dumps(probe_routes(0, Traffic(shadow=True))))
     job = {
         "job_name": "envoy",
         "metrics_path": "/stats/prometheus",
@@ -321,8 +325,8 @@ def test_a_real_prometheus_says_of_a_real_envoy_what_was_sent(scraped):
             assert time.monotonic() < deadline
             time.sleep(0.2)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    for path in ["/good"] * 45 + ["/bad"] * 2:
-        connection.request("GET", path)
+    for query in ["good"] * 45 + ["bad"] * 2:
+        connection.request("POST", f"/v2/models/m/infer?{query}", b"{}")
         connection.getresponse().read()
     connection.close()
     # The 2 bad ones are tried twice at stable: 49 attempts, 4 failures; the mirror sees 47 of which 2 failed.

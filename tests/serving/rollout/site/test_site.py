@@ -2,9 +2,11 @@
 model (`benchmarks/faults/upstream.py`) but one time.
 """
 
+import json
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,17 @@ def test_only_the_newest_driver_is_heard(site):
         with pytest.raises(FencedError, match="driver 1 was followed by driver 2"):
             act()
     assert new.observe().weight == 50
+
+
+def test_probes_reach_each_arm_and_clients_do_not_choose_one(site):
+    driver = LocalDriver(site.site.socket, 1)
+    wait(lambda: site.tally().probes.pairs > 20)
+    headers = {"x-rollout": "candidate", "content-type": "application/json"}
+    for _ in range(20):
+        with urllib.request.urlopen(urllib.request.Request(site.site.url, b"{}", headers)) as response:
+            assert json.load(response)["model_version"] == "1"
+    assert site.tally().strays == 0
+    assert driver.observe().live == 0
 
 
 def test_a_weight_that_nobody_renews_is_taken_back_and_the_candidate_gets_nothing(site):

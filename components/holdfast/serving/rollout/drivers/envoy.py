@@ -1,8 +1,9 @@
 """The Envoy driver: weights by route file, counters from the admin socket.
 
-Where the numbers are when a composite cluster hides failures: attempts at a server stand in its endpoint's counters,
+Where the numbers are when a composite cluster hides failures: attempts at a server are in its endpoint's counters,
 whoever asked for them; answers to mirrored requests and probes in `candidate`; what a retry absorbed in
-`candidate_then_stable`.
+`candidate_then_stable`. What a client got wrong (4xx) is no answer of an arm and is counted nowhere; a 404 is the arm's
+failure, because no client can ask for what is not served.
 """
 
 import asyncio
@@ -22,17 +23,22 @@ from holdfast.serving.rollout.drivers.driver import Desired, Health
 from holdfast.serving.rollout.drivers.envoy_config import (
     CANDIDATE,
     COMPOSITE,
+    COMPOSITE_CHOSEN,
     LOOPBACK,
+    PROBE_ROUTES,
+    ROUTES,
     STABLE,
+    STABLE_CHOSEN,
     STABLE_PROBE,
+    Ingress,
     Json,
     Layout,
     Timeouts,
     bootstrap,
     clusters,
     edges_ms,
-    routes,
 )
+from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 
 APPLY_SECONDS = 2.0
@@ -40,8 +46,10 @@ APPLY_SECONDS = 2.0
 ADMIN_SECONDS = 2.0
 _POLL_SECONDS = 0.005
 _MAX_SOCKET_PATH = 100
-_NAMES = f"({CANDIDATE}|{STABLE}|{STABLE_PROBE}|{COMPOSITE})"
-_STATS = r"upstream_rq_time|upstream_rq_retry$|upstream_rq_completed$|ejections_enforced_total$"
+_OF_STABLE = (STABLE, STABLE_PROBE, STABLE_CHOSEN)
+_OF_CANDIDATE = (CANDIDATE, COMPOSITE, COMPOSITE_CHOSEN)
+_NAMES = f"({'|'.join((*_OF_STABLE, *_OF_CANDIDATE))})"
+_STATS = r"(canary\.)?upstream_rq_time|upstream_rq_(retry|completed|4xx|404)$|ejections_enforced_total$"
 _ENDPOINT = r"endpoint\..*\.(rq_success|rq_error|rq_timeout|cx_connect_fail)$"
 _KINDS = ("rq_success", "rq_error", "rq_timeout", "cx_connect_fail")
 # One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
@@ -69,6 +77,7 @@ class Envoy:
     layout: Layout
     arms: Arms
     slow_ms: float
+    ingress: Ingress
     admin: aiohttp.ClientSession
     version: int = 0
     desired: Desired = Desired()
@@ -77,25 +86,24 @@ class Envoy:
     """When the clusters of a removed candidate go."""
 
     @classmethod
-    def prepare(cls, folder: Path, arms: Arms, slow_ms: float) -> Self:
+    def prepare(cls, folder: Path, arms: Arms, slow_ms: float, ingress: Ingress) -> Self:
         """Writes the configuration of an Envoy that sends everything to stable; the process is started by the caller.
 
         Raises:
             RolloutError: the folder's path is too long for a unix socket.
         """
         layout = Layout(folder)
-        if len(str(layout.admin)) > _MAX_SOCKET_PATH:
-            raise RolloutError(
-                f"{layout.admin}: expected a path of at most {_MAX_SOCKET_PATH} bytes; set TMPDIR shorter"
-            )
+        longest = max(map(str, (layout.admin, layout.probes)), key=len)
+        if len(longest) > _MAX_SOCKET_PATH:
+            raise RolloutError(f"{longest}: expected a path of at most {_MAX_SOCKET_PATH} bytes; set TMPDIR shorter")
         for path in (layout.clusters, layout.routes):
             path.parent.mkdir(mode=0o700, parents=True)
-        _write(layout.bootstrap, bootstrap(layout, 0, slow_ms))
+        _write(layout.bootstrap, bootstrap(layout, 0, slow_ms, ingress))
         _write(layout.clusters, clusters(dict(arms.ports), 0))
-        _write(layout.routes, routes(0, weight=0, shadow=False, candidate=True))
+        _write_routes(layout, 0, ingress, Traffic())
         timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
         session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(layout.admin)), timeout=timeout)
-        return cls(layout, arms, slow_ms, session)
+        return cls(layout, arms, slow_ms, ingress, session)
 
     @property
     def command(self) -> list[str]:
@@ -119,8 +127,8 @@ class Envoy:
     async def port(self) -> int:
         """The loopback port that clients use; the kernel chose it."""
         status = json.loads(await self._get("/listeners?format=json"))
-        address = status["listener_statuses"][0]["local_address"]["socket_address"]
-        return int(address["port_value"])
+        addresses = {found["name"]: found["local_address"] for found in status["listener_statuses"]}
+        return int(addresses["clients"]["socket_address"]["port_value"])
 
     async def apply(self, weight: int, shadow: bool) -> None:
         """Puts `weight` percent of live traffic on the candidate; returns when Envoy says that it is in effect.
@@ -162,22 +170,24 @@ class Envoy:
                 self.last, at=time.monotonic(), champion=champion, champion_alive=alive[STABLE], weight=0
             )
             return self.last
-        candidate = self._arm((CANDIDATE,), (CANDIDATE, COMPOSITE), stats, endpoints)
-        mirrored = stats.get(f"{CANDIDATE}.upstream_rq_completed", 0)
+        only = (CANDIDATE,)
+        candidate = self._arm(only, _OF_CANDIDATE, only, stats, endpoints, self.last.candidate)
+        mirrored = _answered(stats, CANDIDATE)
         self.last = Snapshot(
             at=time.monotonic(),
             edges_ms=edges_ms(self.slow_ms),
             candidate=candidate,
             champion=self._champion(stats, endpoints),
             live=max(candidate.answered - mirrored, self.last.live),
-            mirrored=mirrored,
-            routed=_routed(stats),
+            mirrored=max(mirrored, self.last.mirrored),
+            routed=max(_answered(stats, STABLE, COMPOSITE), self.last.routed),
+            chosen=max(_answered(stats, COMPOSITE_CHOSEN), self.last.chosen),
             ejections=stats.get(f"{CANDIDATE}.outlier_detection.ejections_enforced_total", 0),
             weight=self.desired.weight,
             candidate_alive=alive[CANDIDATE],
             champion_alive=alive[STABLE],
-            balanced=True,
             candidate_exit=None if alive[CANDIDATE] else self.arms.exit_code(CANDIDATE),
+            balanced=True,
         )
         return self.last
 
@@ -186,41 +196,56 @@ class Envoy:
         return Health(await self.live(), self.arms.alive(STABLE), self.arms.alive(CANDIDATE))
 
     def _champion(self, stats: Mapping[str, int], endpoints: Mapping[str, Mapping[str, int]]) -> Arm:
-        return self._arm((STABLE, STABLE_PROBE), (STABLE, STABLE_PROBE), stats, endpoints)
+        # The last attempt through a composite is one at stable.
+        lost = (*_OF_STABLE, COMPOSITE, COMPOSITE_CHOSEN)
+        return self._arm(_OF_STABLE, _OF_STABLE, lost, stats, endpoints, self.last.champion)
 
     def _arm(
         self,
         served: tuple[str, ...],
         timed: tuple[str, ...],
+        losing: tuple[str, ...],
         stats: Mapping[str, int],
         endpoints: Mapping[str, Mapping[str, int]],
+        last: Arm,
     ) -> Arm:
-        """One arm's counters; a retry that the composite made is a failure of the candidate, in any case."""
+        """One arm's counters; a retry that the composite made is a failure of the candidate, in any case.
+
+        Args:
+            served: clusters whose endpoint's counters are this arm's attempts.
+            timed: clusters whose answers were timed, and whose retries this arm caused.
+            losing: clusters whose final 404 was this arm's; one that was tried again is an error of its endpoint.
+            stats: counters of clusters.
+            endpoints: counters of their endpoints.
+            last: what was seen before.
+        """
         count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in _KINDS}
-        failed = max(count["rq_error"], *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
-        within = tuple(
-            sum(stats.get(f"{name}.time<={_edge(edge)}", 0) for name in timed) for edge in edges_ms(self.slow_ms)
-        )
-        timed_answers = sum(stats.get(f"{name}.time", 0) for name in timed)
+        lost = sum(stats.get(f"{name}.upstream_rq_404", 0) for name in losing)
+        failed = max(count["rq_error"] + lost, *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
+        clients = sum(_refused(stats, name) for name in timed)
+        within = tuple(_timed(stats, timed, f"time<={_edge(edge)}") for edge in edges_ms(self.slow_ms))
+        answered = max(count["rq_success"] - lost - clients, 0) + failed
         timed_out = min(count["rq_timeout"], failed)
         refused = min(count["cx_connect_fail"], failed - timed_out)
-        return Arm(count["rq_success"] + failed, failed, timed_answers, within, timed_out, refused)
+        found = Arm(answered, failed, _timed(stats, timed, "time"), within, timed_out, refused)
+        # Counters of one answer are written one after the other; between them a difference may be one too small.
+        return found.at_least(last)
 
     async def _write_routes(self, desired: Desired) -> None:
         self.version += 1
-        content = routes(self.version, weight=desired.weight, shadow=desired.shadow, candidate=desired.candidate)
-        _write(self.layout.routes, content)
+        traffic = Traffic(desired.weight, desired.shadow, desired.candidate)
+        _write_routes(self.layout, self.version, self.ingress, traffic)
         deadline = time.monotonic() + APPLY_SECONDS
-        while await self._version() != str(self.version):
+        while await self._versions() != {ROUTES: str(self.version), PROBE_ROUTES: str(self.version)}:
             if time.monotonic() > deadline:
                 raise RolloutError(f"{self.layout.routes}: expected Envoy to take it within {APPLY_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
         self.desired = desired
 
-    async def _version(self) -> str | None:
+    async def _versions(self) -> dict[str, str]:
+        """Route configuration -> the version of the file that it was taken from."""
         dump = json.loads(await self._get("/config_dump?resource=dynamic_route_configs"))
-        found = dump.get("configs", [])
-        return str(found[0].get("version_info")) if found else None
+        return {found["route_config"]["name"]: str(found.get("version_info")) for found in dump.get("configs", [])}
 
     async def _get(self, path: str) -> str:
         try:
@@ -248,13 +273,28 @@ def listener_address(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
+def _write_routes(layout: Layout, version: int, ingress: Ingress, traffic: Traffic) -> None:
+    _write(layout.probe_routes, probe_routes(version, traffic))
+    _write(layout.routes, routes(version, ingress, traffic))
+
+
 def _write(path: Path, content: Json) -> None:
     replace_file(path, json.dumps(content, indent=1).encode())
 
 
-def _routed(stats: Mapping[str, int]) -> int:
-    """Live requests that got their answer, from either arm."""
-    return sum(stats.get(f"{name}.upstream_rq_completed", 0) for name in (STABLE, COMPOSITE))
+def _answered(stats: Mapping[str, int], *clusters: str) -> int:
+    """Requests that got their answer through these clusters, without those that a client got wrong."""
+    return sum(stats.get(f"{name}.upstream_rq_completed", 0) - _refused(stats, name) for name in clusters)
+
+
+def _timed(stats: Mapping[str, int], clusters: tuple[str, ...], what: str) -> int:
+    """Answers timed, without those that the server marked as a client's fault."""
+    return sum(stats.get(f"{name}.{what}", 0) - stats.get(f"{name}.canary.{what}", 0) for name in clusters)
+
+
+def _refused(stats: Mapping[str, int], cluster: str) -> int:
+    """Requests that a client got wrong: 4xx, but for 404, which only a server that lost its model gives."""
+    return stats.get(f"{cluster}.upstream_rq_4xx", 0) - stats.get(f"{cluster}.upstream_rq_404", 0)
 
 
 def _stats(answer: dict[str, Any]) -> dict[str, int]:
@@ -285,6 +325,6 @@ def _endpoints(stats: Mapping[str, int]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for name, value in stats.items():
         cluster, _, rest = name.partition(".endpoint.")
-        if rest and cluster in (STABLE, STABLE_PROBE, CANDIDATE):
+        if rest and cluster in (*_OF_STABLE, CANDIDATE):
             found.setdefault(cluster, {})[rest.rpartition(".")[2]] = value
     return found

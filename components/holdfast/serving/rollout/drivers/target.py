@@ -114,7 +114,7 @@ SETS: dict[SetName, SeriesSet] = {
         failed=(
             Series(
                 metric="seldon_api_executor_server_requests_seconds_count",
-                labels={"code": "[^2].*"},
+                labels={"code": "[^24].*|404"},
                 absent_is_zero=True,
             ),
         ),
@@ -137,7 +137,9 @@ SETS: dict[SetName, SeriesSet] = {
         bucket_ms=1.0,
     ),
 }
-"""Names as the sources say them (docs/rollout-on-seldon.md); only `envoy` was scraped from a real server here."""
+"""A 4xx is the client's, but for 404, which a server gives that lost its model.
+
+Names as the sources say them (docs/rollout-on-seldon.md); only `envoy` was scraped from a real server here."""
 
 
 class Metrics(Section):

@@ -357,11 +357,12 @@ def _wrong_split(look: Look) -> str | None:
     n, share = look.here.routed, look.weight / 100
     if not look.weight or n < SPLIT_ROUTED:
         return None
-    off = look.here.live - n * share
+    off = look.here.live - look.here.chosen - n * share
     slack = SPLIT_SLACK + SPLIT_SECONDS * share * n / max(look.here.seconds, SPLIT_SECONDS)
     if abs(off) <= SPLIT_SIGMAS * math.sqrt(n * share * (1 - share)) + slack:
         return None
-    return f"the candidate answered {look.here.live} of {n} live requests at weight {look.weight} %"
+    answered = look.here.live - look.here.chosen
+    return f"the candidate answered {answered} of {n} live requests at weight {look.weight} %"
 
 
 def _proven(tests: Tests, look: Look, limits: Limits) -> Fault | None:

@@ -1,6 +1,7 @@
 """What is counted, at one moment. All numbers grow from the start of the counting; nothing here is a rate."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 EDGES_MS: tuple[float, ...] = tuple(round(1.25**k, 3) for k in range(-3, 42))
 """Upper edges of the latency buckets where we choose them: 0.5 ms to 9.4 s, each a quarter above the last."""
@@ -56,6 +57,18 @@ class Arm:
             plus(self.within, more.within),
             self.timed_out + more.timed_out,
             self.refused + more.refused,
+        )
+
+    def at_least(self, earlier: "Arm") -> "Arm":
+        """Each counter, or what it was before where it seems to have fallen."""
+        within = tuple(max(pair) for pair in zip_longest(self.within, earlier.within, fillvalue=0))
+        return Arm(
+            max(self.answered, earlier.answered),
+            max(self.failed, earlier.failed),
+            max(self.timed, earlier.timed),
+            within,
+            max(self.timed_out, earlier.timed_out),
+            max(self.refused, earlier.refused),
         )
 
     def over(self, edge: int) -> int:
@@ -121,7 +134,9 @@ class Snapshot:
     mirrored: int = 0
     """Of the candidate's answers, those to mirrored requests and probes."""
     routed: int = 0
-    """Live requests that the router sent to either arm."""
+    """Live requests that the router sent to either arm by weight."""
+    chosen: int = 0
+    """Of `live`, those that a client sent to the candidate itself, or whose key kept them there; not in `routed`."""
     ejections: int = 0
     probes: Probes = Probes()
     weight: int | None = None
@@ -152,7 +167,11 @@ def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
             if getattr(after, name) < getattr(before, name):
                 return f"{role}.{name}"
     return next(
-        (name for name in ("live", "mirrored", "routed", "ejections") if getattr(now, name) < getattr(earlier, name)),
+        (
+            name
+            for name in ("live", "mirrored", "routed", "chosen", "ejections")
+            if getattr(now, name) < getattr(earlier, name)
+        ),
         None,
     )
 

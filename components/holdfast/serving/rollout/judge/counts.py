@@ -18,6 +18,7 @@ class Counts:
     live: int = 0
     mirrored: int = 0
     routed: int = 0
+    chosen: int = 0
     ejections: int = 0
     probes: Probes = Probes()
     lag: float = 0.0
@@ -32,6 +33,7 @@ class Counts:
             self.live + more.live,
             self.mirrored + more.mirrored,
             self.routed + more.routed,
+            self.chosen + more.chosen,
             self.ejections + more.ejections,
             self.probes.plus(more.probes),
             max(self.lag, more.lag),
@@ -47,6 +49,7 @@ def between(before: Snapshot, now: Snapshot) -> Counts:
         now.live - before.live,
         now.mirrored - before.mirrored,
         now.routed - before.routed,
+        now.chosen - before.chosen,
         now.ejections - before.ejections,
         now.probes.since(before.probes),
         now.lag,

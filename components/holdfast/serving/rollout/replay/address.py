@@ -1,6 +1,7 @@
 """Where requests go, and the bytes of one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from holdfast.errors import RolloutError
@@ -13,6 +14,8 @@ class Address:
     host: str
     port: int
     path: str
+    socket: Path | None = None
+    """A unix socket that is connected to instead of host and port."""
 
     @classmethod
     def parse(cls, url: str) -> "Address":

@@ -1,13 +1,14 @@
 """Probes: one row to both arms at once, adversarial rows to the candidate alone.
 
-A router discards a shadow's answer, so this is how answers are compared. On this machine both arms are behind one
-address, which reads a header (`x-rollout`); on a cluster each has an address of its own.
+A router discards a shadow's answer, so this is how answers are compared. On this machine both arms are behind one unix
+socket, whose listener reads a header (`x-rollout`); on a cluster each has an address of its own.
 """
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Arm:
 
     where: Destination
     timeout: float
+    socket: Path | None = None
+    """A unix socket that is connected to instead of the address in `where`."""
     address: Address = field(init=False)
     headers: tuple[str, ...] = field(init=False)
     version: str | None = field(default=None, init=False)
@@ -39,7 +42,7 @@ class Arm:
     _idle: list[Caller] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.address = Address.parse(self.where.url)
+        self.address = replace(Address.parse(self.where.url), socket=self.socket)
         self.headers = tuple(f"{name}: {value}" for name, value in self.where.headers.items())
 
     async def ask(self, row: bytes, classes: int) -> Reply | Failed:
@@ -75,10 +78,13 @@ class Prober:
     under_way: int = 0
 
     @classmethod
-    def behind(cls, url: str, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":
-        """Both arms are behind one address, which reads the header `x-rollout`."""
+    def behind(
+        cls, url: str, socket: Path | None, rows: Rows, attacks: Attacks, counts: Counts, timeout: float
+    ) -> "Prober":
+        """Both arms are behind one address, or the unix socket, which reads the header `x-rollout`."""
         champion, candidate = (Destination(url=url, headers={ARM_HEADER: arm}) for arm in (STABLE, CANDIDATE))
-        return cls(rows, attacks, counts, Arm(champion, timeout), Arm(candidate, timeout), one_address=True)
+        arms = (Arm(where, timeout, socket) for where in (champion, candidate))
+        return cls(rows, attacks, counts, *arms, one_address=True)
 
     @classmethod
     def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":

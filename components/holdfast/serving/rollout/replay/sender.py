@@ -40,6 +40,8 @@ class Load:
     """Client requests per second; pairs, where only probes are sent."""
     clients: int
     seed: int
+    probes: Path | None = None
+    """The unix socket that probes use, where there is one."""
     warm: int = WARM
     """Rows that both arms answer before anything is counted; with an address for either, they must be two."""
 
@@ -193,6 +195,7 @@ def _command(state: Path, where: str | Arms, load: Load) -> list[str]:
         "tally": state / TALLY,
         "warm": load.warm,
         **({"attacks": load.attacks} if load.attacks else {}),
+        **({"probes": load.probes} if load.probes else {}),
     }
     words = [f"--{name}={value}" for name, value in given.items()]
     return [sys.executable, "-m", "holdfast", "replay", *words]

@@ -54,6 +54,8 @@ class Load:
     they must show that there are two arms."""
     timeout: float = REQUEST_SECONDS
     """Seconds until an answer counts as lost."""
+    probes: Path | None = None
+    """The unix socket that probes use, where the address of clients obeys no header."""
 
     def __post_init__(self) -> None:
         found = {name: getattr(self, name) for name in ("rate", "clients", "seconds", "requests", "timeout")}
@@ -108,7 +110,7 @@ class _Sender:
         else:
             self._address = Address.parse(load.where)
             self._requests = [self._address.request(row) for row in rows.bodies]
-            self._prober = Prober.behind(load.where, rows, attacks, self.counts, load.timeout)
+            self._prober = Prober.behind(load.where, load.probes, rows, attacks, self.counts, load.timeout)
         self._begun, self._ended = 0, False
 
     async def run(self) -> None:

@@ -67,14 +67,17 @@ class Caller:
             self._connection.close()
 
     async def _connect(self) -> "_Connection | Failed":
-        host, port = self._address.host, self._address.port
-        loop = asyncio.get_running_loop()
+        host, port, path = self._address.host, self._address.port, self._address.socket
+        loop, where = asyncio.get_running_loop(), f"{host}:{port}" if path is None else str(path)
         try:
-            made = await asyncio.wait_for(loop.create_connection(_Connection, host, port), self._seconds)
+            if path is None:
+                made = await asyncio.wait_for(loop.create_connection(_Connection, host, port), self._seconds)
+            else:
+                made = await asyncio.wait_for(loop.create_unix_connection(_Connection, str(path)), self._seconds)
         except TimeoutError:
-            return Failed("timeout", f"{host}:{port}: no connection within {self._seconds:g} s", sent=False)
+            return Failed("timeout", f"{where}: no connection within {self._seconds:g} s", sent=False)
         except OSError as error:
-            return Failed("connection", f"{host}:{port}: {error.strerror or error}", sent=False)
+            return Failed("connection", f"{where}: {error.strerror or error}", sent=False)
         return made[1]
 
 

@@ -27,6 +27,8 @@ class Running:
 
     socket: Path
     url: str
+    probes: Path
+    """The unix socket of probes."""
     pid: int
     pids: Mapping[str, int]
     process: "subprocess.Popen[bytes] | None" = None
@@ -140,7 +142,8 @@ def _about(state: Path) -> Mapping[str, Any] | None:
 
 
 def _read(about: Mapping[str, Any], process: "subprocess.Popen[bytes] | None" = None) -> Running:
-    return Running(Path(about["socket"]), str(about["url"]), int(about["pid"]), dict(about["pids"]), process)
+    sockets = Path(about["socket"]), str(about["url"]), Path(about["probes"])
+    return Running(*sockets, int(about["pid"]), dict(about["pids"]), process)
 
 
 def _alive(pid: int) -> bool:

@@ -2,16 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from sys import executable
 
 import aiohttp
 
-from holdfast.serving.predictor.settings import LOOPBACK, write_settings
+from holdfast.serving.predictor.settings import LOOPBACK, largest_body, write_settings
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
+from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress
 from holdfast.serving.rollout.site.processes import Child, children, require_free, reserved_ports, start, wait_ready
 from holdfast.serving.rollout.site.side import Side
 
@@ -26,21 +26,40 @@ class Stage:
     driver: Envoy
     url: str
     """Where clients send inference requests."""
+    probes: Path
+    """The unix socket where the header `x-rollout` leads to an arm."""
     children: dict[str, Child]
 
 
 @asynccontextmanager
-async def stage(folder: Path, *, stable: Side, candidate: Side, slow_ms: float) -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path,
+    *,
+    stable: Side,
+    candidate: Side,
+    slow_ms: float,
+    max_body_bytes: int | None = None,
+    arm_header_from: tuple[str, ...] = (),
+) -> AsyncIterator[Stage]:
     """Starts both servers at once, then Envoy; all are gone on the way out, whatever happened.
+
+    Args:
+        folder: private; holds settings, logs and sockets.
+        stable: the arm that has the traffic.
+        candidate: the other one.
+        slow_ms: an answer that takes longer is slow.
+        max_body_bytes: largest request of a client; None: what the model's largest request needs.
+        arm_header_from: addresses (CIDR) of clients who may choose their arm.
 
     Raises:
         RefusedError: a server refused its model.
         RolloutError: one of them did not start.
     """
+    sides = {arm: _limited(side, max_body_bytes) for arm, side in ((STABLE, stable), (CANDIDATE, candidate))}
     with children() as started, reserved_ports(4) as ports:
         servers = {
             arm: start_server(folder, arm, side, rest=ports[2 * i], grpc=ports[2 * i + 1])
-            for i, (arm, side) in enumerate(((STABLE, stable), (CANDIDATE, candidate)))
+            for i, (arm, side) in enumerate(sides.items())
         }
         started += servers.values()
         await _ready(servers, {STABLE: ports[0], CANDIDATE: ports[2]}, stable.served.name)
@@ -49,15 +68,30 @@ async def stage(folder: Path, *, stable: Side, candidate: Side, slow_ms: float) 
             lambda arm: servers[arm].alive,
             lambda arm: servers[arm].exit_code,
         )
-        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms)
+        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms, _ingress(sides, arm_header_from))
         try:
             router = start("envoy", envoy.command, folder)
             started.append(router)
             await wait_ready(router, envoy.live, ENVOY_SECONDS)
             url = f"{listener_address(await envoy.port())}/v2/models/{stable.served.name}/infer"
-            yield Stage(envoy, url, {**servers, "envoy": router})
+            yield Stage(envoy, url, envoy.layout.probes, {**servers, "envoy": router})
         finally:
             await envoy.close()
+
+
+def _limited(side: Side, max_body_bytes: int | None) -> Side:
+    """An arm whose server takes bodies of that size, where the plan says one."""
+    if max_body_bytes is None:
+        return side
+    options = replace(side.served.options, max_body_bytes=max_body_bytes)
+    return replace(side, served=replace(side.served, options=options))
+
+
+def _ingress(sides: dict[str, Side], arm_header_from: tuple[str, ...]) -> Ingress:
+    served = {arm: side.served for arm, side in sides.items()}
+    largest = max(largest_body(side.served.options, side.model.document.input) for side in sides.values())
+    versions = served[STABLE].version, served[CANDIDATE].version
+    return Ingress(served[STABLE].name, *versions, max_body_bytes=largest, arm_header_from=arm_header_from)
 
 
 def start_server(folder: Path, arm: str, side: Side, *, rest: int, grpc: int) -> Child:

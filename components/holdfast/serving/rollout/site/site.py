@@ -48,11 +48,21 @@ class Spec:
     """A weight or a mirror that nobody renewed for so long is taken back."""
     linger_seconds: float = 15.0
     """A site that no driver spoke to for so long ends."""
+    max_body_bytes: int | None = None
+    """Largest request of a client; None: as `holdfast.serving.predictor.settings.largest_body` says."""
+    arm_header_from: tuple[str, ...] = ()
+    """Addresses (CIDR) of clients who may choose their arm."""
 
     def to_json(self) -> dict[str, object]:
         """As JSON values."""
         sides = {arm: getattr(self, arm).as_json() for arm in (STABLE, CANDIDATE)}
-        return {**sides, **{k: getattr(self, k) for k in ("slow_ms", "ttl_seconds", "linger_seconds")}}
+        times = {k: getattr(self, k) for k in ("slow_ms", "ttl_seconds", "linger_seconds")}
+        return {
+            **sides,
+            **times,
+            "max_body_bytes": self.max_body_bytes,
+            "arm_header_from": list(self.arm_header_from),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Spec":
@@ -61,6 +71,8 @@ class Spec:
             Served.from_json(values[STABLE]),
             Served.from_json(values[CANDIDATE]),
             **{k: float(values[k]) for k in ("slow_ms", "ttl_seconds", "linger_seconds")},
+            max_body_bytes=values["max_body_bytes"],
+            arm_header_from=tuple(values["arm_header_from"]),
         )
 
 
@@ -127,7 +139,8 @@ class Site:
 
     async def _hello(self, asked: Mapping[str, Any]) -> dict[str, object]:
         pids = {name: child.process.pid for name, child in self.staged.children.items()}
-        return {"url": self.staged.url, "pids": pids, "pid": os.getpid(), "fence": self.fence, "fired": self.fired}
+        where = {"url": self.staged.url, "probes": str(self.staged.probes)}
+        return {**where, "pids": pids, "pid": os.getpid(), "fence": self.fence, "fired": self.fired}
 
     async def _apply(self, asked: Mapping[str, Any]) -> dict[str, object]:
         async with self.turn:
@@ -218,7 +231,14 @@ async def run(state: Path) -> int:
 
 async def _serve(state: Path, folder: Path, spec: Spec) -> int:
     sides = {arm: _side(getattr(spec, arm)) for arm in (STABLE, CANDIDATE)}
-    async with stage(folder, stable=sides[STABLE], candidate=sides[CANDIDATE], slow_ms=spec.slow_ms) as staged:
+    async with stage(
+        folder,
+        stable=sides[STABLE],
+        candidate=sides[CANDIDATE],
+        slow_ms=spec.slow_ms,
+        max_body_bytes=spec.max_body_bytes,
+        arm_header_from=spec.arm_header_from,
+    ) as staged:
         site = Site(spec, staged)
         server = await asyncio.start_unix_server(_talker(site), str(folder / SOCKET), limit=_MAX_LINE)
         (folder / SOCKET).chmod(0o600)
