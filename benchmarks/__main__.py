@@ -23,8 +23,8 @@ NAMES = sorted(
     for path in (*(ROOT / "benchmarks").glob("*.py"), ROOT / "benchmarks" / "faults")
     if path.stem not in PARTS
 )
-APART = {"faults", "local", "rollouts_under_load"}
-"""Run when named and not with the others: each takes an hour or more, and wants the machine for itself."""
+APART = {"faults", "hostile", "latency", "local", "rollouts_under_load"}
+"""Run when named and not with the others: each takes half an hour or more, and wants the machine for itself."""
 
 
 def main(

@@ -17,6 +17,8 @@ OTHERS = "<!-- targets: begin -->", "<!-- targets: end -->"
 BESIDE = {
     "rollouts": ("candidate answering only errors", "5 % errors", "healthy candidate"),
     "rollouts_under_load": ("",),
+    "latency": ("",),
+    "hostile": ("",),
     "serving": ("",),
 }
 """Of the benchmarks beside this one, the rows that begin so are about a rollout's reliability."""
