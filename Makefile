@@ -1,5 +1,6 @@
 # Everything a person or CI runs. `make` alone prints the targets.
-# Needs Linux x86-64, git, make and Python 3.11; everything else comes through uv from the committed locks.
+# Needs Linux x86-64, git, make and Python 3.11 with venv (tools/probe.py looks); no compiler. Everything else comes
+# through uv from the committed locks.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -16,11 +17,18 @@ LIVE := tests/benchmarks tests/e2e tests/serving/predictor $(addprefix tests/ser
 	cluster drivers replay site tell/test_commands.py test_rollout.py)
 UV := .uv/bin/uv
 LOCKS := components/locks
+# Wheels, but for the few pure Python packages that pyproject.toml names; what builds those is locked too.
+INSTALL := $(UV) pip install -q --build-constraints $(LOCKS)/build.txt
+# $(call probe,GB): one line about what is missing, before a rule fails with many.
+define probe
+@command -v $(PYTHON) >/dev/null || { echo "make: expected $(PYTHON) on the PATH, found none; install Python 3.11 with venv (Debian 12: apt-get install python3-venv) or set PYTHON=/path/to/python3.11" >&2; exit 2; }
+@$(PYTHON) tools/probe.py --free-gb $(1)
+endef
 # torch: the build for this machine (CPU or CUDA), or the wheels that PIP_FIND_LINKS names.
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile ui clean doctor lock setup
+.PHONY: help demo test test-all lint bench faults compile minimal ui clean doctor lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -51,6 +59,9 @@ compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
 	.venv/bin/python -m holdfast schemas
 
+minimal: ## Run make demo where nothing is but what README lists: a fresh Debian, no compiler (root, debootstrap)
+	tools/minimal-system make demo SEED=$(SEED)
+
 ui: setup ## Open the MLflow UI on what the demo registered
 	.venv/bin/mlflow ui --backend-store-uri sqlite:///.holdfast/demo/mlflow.db --host 127.0.0.1 --port 5000
 
@@ -64,34 +75,37 @@ clean: ## Remove what runs and checks left behind (not the environments)
 setup: .venv/.done .venv-data/.done
 
 $(UV):
-	@command -v $(PYTHON) >/dev/null || { echo "make: expected $(PYTHON) on the PATH, found none; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(call probe,6)
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install -q "uv==0.13.8"
 
-.venv/.done: $(LOCKS)/dev.txt pyproject.toml | $(UV)
+.venv/.done: $(LOCKS)/dev.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
+	$(call probe,2)
 	$(UV) venv -q --clear --python $(PYTHON) .venv
-	$(UV) pip install -q --python .venv --require-hashes --no-deps -r $(LOCKS)/dev.txt
-	$(UV) pip install -q --python .venv $(TORCH)
-	$(UV) pip install -q --python .venv --no-deps -e .
+	$(INSTALL) --python .venv --require-hashes --no-deps -r $(LOCKS)/dev.txt
+	$(INSTALL) --python .venv $(TORCH)
+	$(INSTALL) --python .venv --no-deps -e .
 	@touch $@
 
 # Without their dependencies: torchattacks asks for a torchvision that fits no CPU build and for an old requests.
 .venv/.peers: $(LOCKS)/peers.txt .venv/.done
-	$(UV) pip install -q --python .venv --require-hashes --no-deps -r $(LOCKS)/peers.txt
+	$(INSTALL) --python .venv --require-hashes --no-deps -r $(LOCKS)/peers.txt
 	@touch $@
 
-.venv-data/.done: $(LOCKS)/data-dev.txt pyproject.toml | $(UV)
+.venv-data/.done: $(LOCKS)/data-dev.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
+	$(call probe,3)
 	$(UV) venv -q --clear --python $(PYTHON) .venv-data
-	$(UV) pip install -q --python .venv-data --require-hashes --no-deps -r $(LOCKS)/data-dev.txt
-	$(UV) pip install -q --python .venv-data --no-deps -e .
+	$(INSTALL) --python .venv-data --require-hashes --no-deps -r $(LOCKS)/data-dev.txt
+	$(INSTALL) --python .venv-data --no-deps -e .
 	@touch $@
 
 # Only tests and benchmarks need it: seldon-core's pins (numpy 1, protobuf 3) fit no other environment.
-.venv-seldon/.done: $(LOCKS)/seldon.txt pyproject.toml | $(UV)
+.venv-seldon/.done: $(LOCKS)/seldon.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
+	$(call probe,1)
 	$(UV) venv -q --clear --python $(PYTHON) .venv-seldon
-	$(UV) pip install -q --python .venv-seldon --require-hashes --no-deps -r $(LOCKS)/seldon.txt
-	$(UV) pip install -q --python .venv-seldon $(TORCH)
-	$(UV) pip install -q --python .venv-seldon --no-deps -e .
+	$(INSTALL) --python .venv-seldon --require-hashes --no-deps -r $(LOCKS)/seldon.txt
+	$(INSTALL) --python .venv-seldon $(TORCH)
+	$(INSTALL) --python .venv-seldon --no-deps -e .
 	@touch $@
 
 # torch stays out of the locks: its hash differs from build to build (CPU, CUDA); its own dependencies are locked.
@@ -105,4 +119,5 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
 	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
+	printf '%s\n' "hatchling>=1.27" setuptools wheel | $(UV) pip compile - -q --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/build.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt
