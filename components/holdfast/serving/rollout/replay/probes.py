@@ -83,8 +83,8 @@ class Prober:
     ) -> "Prober":
         """Both arms are behind one address, or the unix socket, which reads the header `x-rollout`."""
         champion, candidate = (Destination(url=url, headers={ARM_HEADER: arm}) for arm in (STABLE, CANDIDATE))
-        arms = (Arm(where, timeout, socket) for where in (champion, candidate))
-        return cls(rows, attacks, counts, *arms, one_address=True)
+        arms = Arm(champion, timeout, socket), Arm(candidate, timeout, socket)
+        return cls(rows, attacks, counts, arms[0], arms[1], one_address=True)
 
     @classmethod
     def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":
