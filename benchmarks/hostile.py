@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.faults import bundles
 from benchmarks.faults.bundles import NAME, Bundles
+from benchmarks.faults.hostiles import MANNERS
 from benchmarks.faults.scene import Kind, Scene, playing
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
@@ -58,6 +59,8 @@ class Found:
     kinds: set[str] = field(default_factory=set)
     half_open: int = 0
     dropped: int = 0
+    headers: int = 0
+    """Valid requests with headers that choose an arm, a timeout or retries."""
     wrong: dict[str, str] = field(default_factory=dict)
     growth: float = 0.0
     """Largest peak of a server's memory, over its own idle."""
@@ -139,9 +142,10 @@ def _attacked(folder: Path, scene: Scene) -> Iterator[Path]:
 
 def _add(found: Found, report: dict[str, dict[str, int]]) -> None:
     sent = report["sent"]
-    apart = ("half-open post", "flood")
+    apart = ("half-open post", "flood", *MANNERS)
     found.half_open += sent.get("half-open post", 0)
     found.dropped += sent.get("flood", 0)
+    found.headers += sum(sent.get(name, 0) for name in MANNERS)
     found.malformed += sum(count for name, count in sent.items() if name not in apart)
     found.kinds |= set(sent) - set(apart)
     found.wrong |= {name: str(answer) for name, answer in report["wrong"].items()}
@@ -157,8 +161,8 @@ def _rows(found: Found) -> list[Row]:
     healthy = sum(wanted == "Promoted" for wanted, _ in found.ends)
     changed = sum(wanted != end for wanted, end in found.ends)
     attack = (
-        f"{found.malformed:,} malformed or ill-mannered requests of {len(found.kinds)} kinds, {found.half_open:,} "
-        f"half-open posts, {found.dropped:,} connections in floods"
+        f"{found.malformed:,} malformed requests of {len(found.kinds)} kinds, {found.half_open:,} half-open posts, "
+        f"{found.dropped:,} connections in floods, {found.headers:,} requests that ask for an arm, a timeout or retries"
     )
     how = f"real processes, `python -m benchmarks hostile --seeds {healthy}`"
     name = f"hostile clients during {healthy} rollouts of a healthy candidate and {len(BAD)} of a bad one"
