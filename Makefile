@@ -85,6 +85,7 @@ $(UV):
 	$(INSTALL) --python .venv --require-hashes --no-deps -r $(LOCKS)/dev.txt
 	$(INSTALL) --python .venv $(TORCH)
 	$(INSTALL) --python .venv --no-deps -e .
+	.venv/bin/python -W ignore -m holdfast.warm bytecode
 	@touch $@
 
 # Without their dependencies: torchattacks asks for a torchvision that fits no CPU build and for an old requests.
@@ -97,6 +98,7 @@ $(UV):
 	$(UV) venv -q --clear --python $(PYTHON) .venv-data
 	$(INSTALL) --python .venv-data --require-hashes --no-deps -r $(LOCKS)/data-dev.txt
 	$(INSTALL) --python .venv-data --no-deps -e .
+	.venv-data/bin/python -W ignore -m holdfast.warm bytecode
 	@touch $@
 
 # Only tests and benchmarks need it: seldon-core's pins (numpy 1, protobuf 3) fit no other environment.

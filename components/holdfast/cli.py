@@ -452,6 +452,10 @@ def replay(
 # --- pipelines ------------------------------------------------------------------------------------------------------
 
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
+Isolated = Annotated[
+    bool,
+    typer.Option(help="Run every step as a fresh process, not as a fork of one that has imported the libraries."),
+]
 DataPath = Annotated[Path | None, typer.Option(help="Data to use instead of the workload's source.")]
 
 
@@ -471,19 +475,23 @@ def run(
         int,
         typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0),
     ] = 0,
+    isolated: Isolated = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
     from holdfast_pipelines.ending import last_line
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
+    from holdfast_pipelines.warm import servers
 
     path = _shipped(workload)
     folder = out or Path(STATE) / "runs" / path.stem
-    result = run_pipeline(
-        path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
-        from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
-    )  # fmt: skip
+    with servers(isolated=isolated) as forks:
+        result = run_pipeline(
+            path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
+            from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
+            forks=forks,
+        )  # fmt: skip
     report = write_report(folder, folder / "report.html")
     _tell_run(result, report, as_json, last_line(result, folder, report, _same_command(), planted=bool(game_day)))
 
@@ -492,12 +500,13 @@ def run(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo; what an earlier one left is replaced.")] = DEMO,
     seed: Seed = 0,
+    isolated: Isolated = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary on standard output.")] = False,
 ) -> None:
     """Tell the story in four acts on real digits: clean, poisoned, broken, and a rollback."""
     from holdfast_pipelines.demo import demo as play
 
-    page = play(out, seed=seed)
+    page = play(out, seed=seed, isolated=isolated)
     if as_json:
         typer.echo((page.parent / "summary.json").read_text().rstrip("\n"))
     else:

@@ -194,6 +194,15 @@ def tag(tracking: str, name: str, version: int, key: str, value: str) -> bool:
         return True
 
 
+def library() -> None:
+    """Imports what a client of MLflow with a database of its own needs; takes seconds."""
+    with quiet():
+        import mlflow.entities
+        import mlflow.pyfunc
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def set_up(tracking: str) -> None:
     """Makes the SQLite database where there is none; elsewhere, asks whether MLflow answers."""
     path = sqlite_file(tracking)

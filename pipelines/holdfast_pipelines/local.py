@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 from holdfast import images
 from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
-from holdfast_pipelines.process import Ended, ends_on_sigterm, run_child
+from holdfast.warm import CALM
+from holdfast_pipelines.process import Ended, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
+from holdfast_pipelines.warm import Servers
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
@@ -38,6 +40,13 @@ VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
 """Environment -> the virtual environment below the source tree that is made of its lock."""
 NEVER_REUSED = frozenset({"baseline", "gate", "register", "rollout"})
 """Steps that look at, or change, something outside their inputs; and the gate, which is cheap."""
+FOLLOWED_BY = {
+    "snapshot": {
+        images.DATA: ("snapshot", "drift", "schema"),
+        images.MODEL: ("baseline", "scan", "train", "certify", "attack", "backdoor", "gate", "register"),
+    }
+}
+"""Step -> the steps that come after it, when it did not make what it made before, by image."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 
@@ -90,6 +99,8 @@ class Machine:
     """Digest of the code that the steps run."""
     pythonpath: Path | None = None
     """The folder of the user's own network code."""
+    forks: Servers | None = None
+    """Warm processes whose forks the steps are; None: every step is a fresh process."""
     on_step: Callable[[StepRecord], None] = lambda record: None
     _places: dict[str, str] = field(default_factory=dict)
 
@@ -120,6 +131,7 @@ class Machine:
                 outputs[name].write_text(value)
             self._tell(step, entry.outputs, 0.0, reused=True)
             return
+        self._prepare(step)
         ended = self._run(step, [str(python), *command[1:]], python, env)
         self._take(step, outputs, key, ended)
 
@@ -146,12 +158,21 @@ class Machine:
     def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
         log = self.out / "logs" / f"{step}.log"
         live = partial(_live, step) if sys.stderr.isatty() else None
-        ended = run_child(command, env=_environment(python, self.pythonpath) | dict(env), log=log, on_line=live)
+        start = fresh if self.forks is None else self.forks.start
+        given = _environment(python, self.pythonpath) | dict(env)
+        ended = run_child(command, env=given, log=log, on_line=live, start=start)
         if ended.code != 0:
             how = f"was ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
             _say(f"{step:<10} failed       {ended.seconds:7.1f} s")
             raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail, ended.code)
         return ended
+
+    def _prepare(self, step: str) -> None:
+        """A delivery that is new is followed by all other steps: their libraries are imported while it is read."""
+        if self.forks is not None and step in FOLLOWED_BY:
+            for image, steps in FOLLOWED_BY[step].items():
+                python = self._python(image, step)
+                self.forks.prepare(python, _environment(python, None), steps)
 
     def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
         missing = sorted(name for name, path in outputs.items() if not path.exists())
@@ -187,6 +208,12 @@ def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
         RunError: an interpreter that is not there.
     """
     return {images.image(name): _interpreter(name, overrides or {}) for name in images.ENVIRONMENTS}
+
+
+def start(forks: Servers) -> None:
+    """Starts the warm process of every environment, so that it can be handed on to another process."""
+    for python in pythons().values():
+        forks.prepare(python, _environment(python, None), ())
 
 
 def holds(condition: str, resolve: Callable[[str], object]) -> bool:
@@ -252,7 +279,7 @@ def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:
     env |= {"PATH": f"{python.parent}:{env.get('PATH', '')}", "VIRTUAL_ENV": str(python.parent.parent)}
     # Unbuffered: the last words before a kill reach the log. Telemetry: steps talk to nobody but what they are told.
     env |= {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return env | ({"PYTHONPATH": str(pythonpath)} if pythonpath is not None else {})
+    return env | CALM | ({"PYTHONPATH": str(pythonpath)} if pythonpath is not None else {})
 
 
 def _say(line: str) -> None:

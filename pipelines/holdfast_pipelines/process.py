@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from holdfast.processes import dying_with_us
 
@@ -38,19 +39,74 @@ class Ended:
     """Its last lines, without colour codes."""
 
 
+class Child(Protocol):
+    """A process that leads a group of its own, however it was started."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, and its group's; nobody else's before `wait`."""
+
+    @property
+    def handle(self) -> int:
+        """A descriptor that can be read once it has ended (pidfd_open(2))."""
+
+    def wait(self) -> int:
+        """Its exit code, once; negative: the signal that ended it."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], int], Child]
+"""(command, environment, descriptor of the log) -> the running child."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A child that is a new process."""
+
+    process: "subprocess.Popen[bytes]"
+    handle: int
+
+    @property
+    def pid(self) -> int:
+        """Its number, and its group's."""
+        return self.process.pid
+
+    def wait(self) -> int:
+        """Its exit code, once."""
+        os.close(self.handle)
+        return self.process.wait()
+
+
+def fresh(command: Sequence[str], env: Mapping[str, str], output: int) -> Fresh:
+    """Starts `command` as a new process that dies with this one."""
+    process = subprocess.Popen(
+        list(command),
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=dying_with_us(),
+    )
+    # The descriptor sees the end without reaping: until wait() the group's number cannot be given to another process.
+    return Fresh(process, os.pidfd_open(process.pid))
+
+
 def run_child(
-    command: Sequence[str], *, env: Mapping[str, str], log: Path, on_line: Callable[[str], None] | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    on_line: Callable[[str], None] | None = None,
+    start: Start = fresh,
 ) -> Ended:
     """Runs `command` to its end, its output in `log`; `on_line` hears the newest line about twice a second."""
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with log.open("wb") as stream, _started(command, env, stream.fileno()) as (child, ended):
+    with log.open("wb") as stream, _ending(start(command, env, stream.fileno())) as (child, ended):
         while not ended(0.5):
             if on_line is not None:
                 on_line(next(iter(tail(log, 1)), ""))
-        _signal_group(child.pid, signal.SIGKILL)
-        code = child.wait()
-    return Ended(code, time.monotonic() - started, tail(log, TAIL_LINES))
+    return Ended(child.code, time.monotonic() - started, tail(log, TAIL_LINES))
 
 
 def tail(log: Path, lines: int) -> tuple[str, ...]:
@@ -79,39 +135,26 @@ def ends_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@dataclass
+class _Watched:
+    code: int = 0
+
+
 @contextmanager
-def _started(
-    command: Sequence[str], env: Mapping[str, str], output: int
-) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[float], bool]]]:
-    """The child and `ended(seconds)`, which waits; leaving early stops the child and all of its group."""
-    child = subprocess.Popen(
-        list(command),
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=dying_with_us(),
-    )
-    # The descriptor sees the end without reaping: until wait() the group's number cannot be given to another process.
-    handle = os.pidfd_open(child.pid)
-    ended = select.poll()
-    ended.register(handle, select.POLLIN)
+def _ending(child: Child) -> Iterator[tuple[_Watched, Callable[[float], bool]]]:
+    """The child's code, known on the way out, and `ended(seconds)`, which waits; leaving early stops its whole group."""
+    watched, ended = _Watched(), select.poll()
+    ended.register(child.handle, select.POLLIN)
     try:
-        yield child, lambda seconds: bool(ended.poll(seconds * 1000))
+        yield watched, lambda seconds: bool(ended.poll(seconds * 1000))
     finally:
-        if child.returncode is None:
-            _stop(child, ended)
-        os.close(handle)
-
-
-def _stop(child: subprocess.Popen[bytes], ended: select.poll) -> None:
-    try:
-        _signal_group(child.pid, signal.SIGTERM)
-        ended.poll(GRACE_SECONDS * 1000)
-    finally:
-        _signal_group(child.pid, signal.SIGKILL)
-        child.wait()
+        try:
+            if not ended.poll(0):
+                _signal_group(child.pid, signal.SIGTERM)
+                ended.poll(GRACE_SECONDS * 1000)
+        finally:
+            _signal_group(child.pid, signal.SIGKILL)
+            watched.code = child.wait()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

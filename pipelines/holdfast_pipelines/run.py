@@ -23,6 +23,7 @@ from holdfast.workload import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
 from holdfast_pipelines.reuse import Cache, code_digest
+from holdfast_pipelines.warm import Servers
 
 Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 STEPS = (
@@ -75,6 +76,7 @@ def run(
     retries: int = 0,
     overrides: Mapping[str, Any] | None = None,
     interpreters: Mapping[str, Path] | None = None,
+    forks: Servers | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -93,6 +95,7 @@ def run(
         retries: how often a rollout is tried again that ended inconclusive for a cause that passes by itself.
         overrides: values that replace the workload's, by dotted key.
         interpreters: environment -> its interpreter, where it is not the usual one.
+        forks: warm processes whose forks the steps are; without, every step is a fresh process.
 
     Raises:
         StepError: a step failed; the record says which.
@@ -103,7 +106,7 @@ def run(
     plan = given.read(workload, overrides)
     plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, beside)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
-    machine = _machine(plan, beside, out, cache, from_step, pythons(interpreters))
+    machine = replace(_machine(plan, beside, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed))
         with record.of_failure():
@@ -127,6 +130,7 @@ def roll_out(
     game_day: str | None = None,
     retries: int = 0,
     interpreters: Mapping[str, Path] | None = None,
+    forks: Servers | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
 
@@ -141,7 +145,7 @@ def roll_out(
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
-    machine = Machine(out=out.resolve(), pythons=pythons(interpreters))
+    machine = Machine(out=out.resolve(), pythons=pythons(interpreters), forks=forks)
     with _held(machine.out):
         _keep_rollout(machine.out)
         record = _Record(machine, replace(_without_rollout(before), outcome="registered"))

@@ -5,6 +5,7 @@ Every number comes from the run. An act that does not end as told makes the demo
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,9 @@ from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
-from holdfast_pipelines.local import StepError
+from holdfast_pipelines.local import StepError, start
 from holdfast_pipelines.run import roll_out, run
+from holdfast_pipelines.warm import Servers, servers
 
 NAME = "digits"
 GAME_DAY = "delay_ms=400,wrong=1.0,after=120"
@@ -49,6 +51,8 @@ class Stage:
     out: Path
     cache: Path
     seed: int
+    forks: Servers | None = None
+    """Warm processes of all acts; None: every step is a fresh process."""
 
     @property
     def tracking(self) -> str:
@@ -68,8 +72,10 @@ class Stage:
         return self.out / "deliveries" / f"{name}.yaml"
 
 
-def demo(out: Path, *, seed: int) -> Path:
+def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
     """Plays the story into `out`, which is replaced; returns the report, beside which `summary.json` lies.
+
+    Steps are forks of warm processes that all acts share, unless they are to be `isolated`.
 
     Raises:
         RunError: an act did not end as told.
@@ -78,7 +84,8 @@ def demo(out: Path, *, seed: int) -> Path:
     out = out.resolve()
     with _alone(out), _said_last():
         started = time.monotonic()
-        played = _play(Stage(out, out.parent / "cache", seed))
+        with servers(isolated=isolated) as forks:
+            played = _play(Stage(out, out.parent / "cache", seed, forks))
         acts = summarize(played)
         summary: Summary = {"seed": seed, "seconds": round(time.monotonic() - started, 1), "acts": acts}
         replace_file(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
@@ -106,6 +113,7 @@ def _play(stage: Stage) -> Played:
         threads=1,
         game_day=GAME_DAY,
         retries=RETRIES,
+        forks=stage.forks,
     )
     return Played(stage.out / "runs", stage.data("clean"), planted, partial(_champion, stage.tracking))
 
@@ -155,6 +163,7 @@ def _run(stage: Stage, name: str) -> None:
         cache=stage.cache,
         threads=1,
         retries=RETRIES,
+        forks=stage.forks,
     )
 
 
@@ -165,6 +174,8 @@ Aside = tuple[str, str, str, int]
 @contextmanager
 def _aside(stage: Stage, *runs: Aside) -> Iterator[None]:
     """Plays `runs`, one after the other, beside what happens inside; ends when both are done."""
+    if stage.forks is not None:
+        start(stage.forks)
     thread = threading.Thread(target=_play_aside, args=(stage, runs), daemon=True)
     thread.start()
     yield
@@ -172,11 +183,18 @@ def _aside(stage: Stage, *runs: Aside) -> Iterator[None]:
 
 
 def _play_aside(stage: Stage, runs: Sequence[Aside]) -> None:
+    variables, descriptors = stage.forks.handed_on() if stage.forks is not None else ({}, ())
     with (stage.out / "aside.log").open("ab") as log:
         for one in runs:
-            command = _command(stage, *one)
             subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dying_with_us(), check=False
+                _command(stage, *one),
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=descriptors,
+                preexec_fn=dying_with_us(),
+                check=False,
             )
 
 
@@ -186,6 +204,7 @@ def _command(stage: Stage, name: str, workload: str, data: str, seed: int) -> li
         sys.executable, "-m", "holdfast", "run", "--workload", str(stage.workload(workload)),
         "--data", str(stage.data(data)), "--out", str(stage.run(name)), "--seed", str(seed),
         "--tracking", stage.tracking, "--threads", "1", "--no-rollout",
+        *(["--isolated"] if stage.forks is None else []),
     ]  # fmt: skip
 
 

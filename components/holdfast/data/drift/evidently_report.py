@@ -58,6 +58,13 @@ def compare(
     return Compared(p_values, steady(html).encode())
 
 
+def library() -> None:
+    """Imports Evidently with its metrics and its page; takes seconds."""
+    with quiet():
+        import evidently.metrics
+        from evidently import DataDefinition, Dataset, Report  # noqa: F401
+
+
 def steady(html: str) -> str:
     """The page with its random element ids replaced by numbers in order of appearance."""
     numbers: dict[str, int] = {}

@@ -19,6 +19,13 @@ MOST_EXAMPLES = 200
 _NORMS = {"linf": np.inf, "l2": 2}
 
 
+def load() -> None:
+    """Imports what the second opinion needs; takes seconds."""
+    # The narrow modules save nothing: art/__init__ imports every attack; about 4 s of CPU.
+    import art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch
+    import art.estimators.classification.pytorch  # noqa: F401
+
+
 def library() -> str:
     """The name and version that stand beside its numbers."""
     return f"adversarial-robustness-toolbox {version('adversarial-robustness-toolbox')}"

@@ -85,6 +85,15 @@ def network_features(net: nn.Module, x: NDArray[np.generic], device: str) -> NDA
     return np.concatenate(parts).astype(np.float64)
 
 
+def library() -> None:
+    """Imports the learners of tables and messages; takes a second."""
+    import sklearn.ensemble
+    import sklearn.feature_extraction.text
+    import sklearn.linear_model
+    import sklearn.pipeline
+    import sklearn.preprocessing  # noqa: F401
+
+
 def table_learner(classes: int) -> Learner:
     """Fits gradient boosting, and logistic regression on the features' quantiles, and averages them."""
 

@@ -1,0 +1,185 @@
+"""The runner's side of `holdfast.warm`: one warm process per interpreter, and steps that are forks of it.
+
+A step is the same to the runner however it began (`Child`): a process that leads its own group, a descriptor that says
+when it has ended, and an exit code.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from holdfast import warm
+from holdfast.processes import dying_with_us
+from holdfast.progress import say
+from holdfast_pipelines.process import Child, fresh
+
+HANDED_ON = "HOLDFAST_WARM"
+"""How a process that we start finds our warm processes: JSON, interpreter -> inherited descriptor."""
+_AS_MODULE = ("-m", "holdfast")
+_MAX_ANSWER = 2**16
+_LAST_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A step that is a fork of a warm process."""
+
+    pid: int
+    handle: int
+    _answer: socket.socket
+
+    def wait(self) -> int:
+        """Its exit code; negative: the signal that ended it. When the warm process died, its steps died by SIGTERM."""
+        try:
+            self._answer.send(warm.REAP)
+            answer = self._answer.recv(_MAX_ANSWER)
+        except OSError:
+            answer = b""
+        self._answer.close()
+        os.close(self.handle)
+        return int(json.loads(answer)["code"]) if answer else -int(signal.SIGTERM)
+
+
+@dataclass
+class _Server:
+    control: socket.socket
+    process: "subprocess.Popen[bytes] | None" = None
+    """None: another process of this run started it."""
+    words: IO[bytes] | None = None
+
+    def last_words(self) -> str:
+        if self.words is None:
+            return ""
+        self.words.seek(0, os.SEEK_END)
+        self.words.seek(max(0, self.words.tell() - _LAST_WORDS))
+        return self.words.read().decode(errors="replace").strip().rpartition("\n")[2]
+
+
+@dataclass
+class Servers:
+    """Warm processes by interpreter; each is started when it is first wanted. Use from the main thread."""
+
+    _servers: dict[Path, _Server] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def prepare(self, python: Path, env: Mapping[str, str], steps: Sequence[str]) -> None:
+        """Lets the warm process of `python` import, in its spare time, what these steps need."""
+        libraries = [name for step in steps for name in warm.LIBRARIES.get(step, ())]
+        with _message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
+            socket.send_fds(self._server(python, env).control, [warm.PREPARE], [request])
+
+    def start(self, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+        """`python -m holdfast STEP ...` as a fork; any other command, or where a fork is not safe, as a new process."""
+        python, words = Path(command[0]), tuple(command[3:])
+        if tuple(command[1:3]) != _AS_MODULE or not words:
+            return fresh(command, env, output)
+        request = warm.Request(
+            "holdfast", words, dict(env), str(Path.cwd()), warm.limits(), warm.LIBRARIES.get(words[0], ())
+        )
+        answer, refused = self._ask(python, env, request, output)
+        if answer is not None:
+            return answer
+        self._say_once(f"{words[0]}: runs as a fresh process: {refused}")
+        return fresh(command, env, output)
+
+    def handed_on(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """Variables and descriptors with which a process that we start shares these warm processes."""
+        numbers = {str(python): server.control.fileno() for python, server in self._servers.items()}
+        return {HANDED_ON: json.dumps(numbers)}, tuple(numbers.values())
+
+    def close(self) -> None:
+        """Ends those that were started here."""
+        for server in self._servers.values():
+            server.control.close()
+            if server.process is not None:
+                server.process.kill()
+                server.process.wait()
+            if server.words is not None:
+                server.words.close()
+        self._servers.clear()
+
+    def _ask(
+        self, python: Path, env: Mapping[str, str], request: warm.Request, output: int
+    ) -> tuple[Forked | None, str]:
+        server = self._server(python, env)
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with _message(warm.encoded(request)) as data, theirs:
+            with contextlib.suppress(OSError):
+                socket.send_fds(server.control, [warm.START], [data, output, theirs.fileno()])
+        try:
+            told, handles, _, _ = socket.recv_fds(mine, _MAX_ANSWER, 1)
+        except OSError:
+            told, handles = b"", []
+        answer = json.loads(told) if told else {"refused": f"its warm process died: {server.last_words()}"}
+        if "pid" in answer:
+            return Forked(int(answer["pid"]), handles[0], mine), ""
+        mine.close()
+        return None, str(answer["refused"])
+
+    def _server(self, python: Path, env: Mapping[str, str]) -> _Server:
+        if python not in self._servers:
+            self._servers[python] = _started(python, env)
+        return self._servers[python]
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            say(line)
+
+
+@contextmanager
+def servers(*, isolated: bool = False) -> Iterator[Servers | None]:
+    """Warm processes for what happens inside; None when every step is to be a fresh process."""
+    if isolated:
+        yield None
+        return
+    found = Servers(_inherited())
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _inherited() -> dict[Path, _Server]:
+    """What the process that started this one handed on."""
+    numbers: dict[str, int] = json.loads(os.environ.pop(HANDED_ON, "{}"))
+    found = {Path(python): _Server(socket.socket(fileno=number)) for python, number in numbers.items()}
+    for server in found.values():
+        server.control.set_inheritable(False)
+    return found
+
+
+def _started(python: Path, env: Mapping[str, str]) -> _Server:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = tempfile.TemporaryFile()
+    with theirs:
+        process = subprocess.Popen(
+            [str(python), "-m", "holdfast.warm", str(theirs.fileno())],
+            env={name: value for name, value in env.items() if name != "PYTHONPATH"},
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            preexec_fn=dying_with_us(signal.SIGKILL),
+        )
+    return _Server(ours, process, words)
+
+
+@contextmanager
+def _message(data: bytes) -> Iterator[int]:
+    """A descriptor from which `data` can be read, for a message of any size."""
+    descriptor = os.memfd_create("holdfast", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        yield descriptor
