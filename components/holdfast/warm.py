@@ -185,21 +185,22 @@ class Server:
             os.close(log)
             return None
         gc.freeze()
-        parent, (heard, said) = os.getpid(), os.pipe()
+        parent, gate = os.getpid(), socket.socketpair()
         pid = os.fork()
         if pid == 0:
+            gate[0].close()
             _lead_session(parent)
+            _wait_at(gate[1])
             self._close()
             answer.close()
             _become(request, log)
-            os.close(heard)
-            os.close(said)
             return request
-        os.close(said)
+        gate[1].close()
         os.close(log)
-        os.read(heard, 1)  # until it leads its own session, or is gone
-        os.close(heard)
+        gate[0].recv(1)  # until it leads its own session, or is gone
         self._keep(_Step(pid, os.pidfd_open(pid), answer))
+        with gate[0], contextlib.suppress(OSError):
+            gate[0].send(b"!")
         return None
 
     def _close(self) -> None:
@@ -302,6 +303,14 @@ def _lead_session(parent: int) -> None:
     die_with_parent()
     if os.getppid() != parent:  # it was gone before the arrangement stood
         os._exit(128 + signal.SIGTERM)
+
+
+def _wait_at(gate: socket.socket) -> None:
+    """Returns when the runner was told about this process: one that it does not know of must not begin."""
+    with gate:
+        gate.send(b"!")
+        if not gate.recv(1):
+            os._exit(128 + signal.SIGTERM)
 
 
 def _become(request: Request, log: int) -> None:

@@ -24,7 +24,6 @@ from holdfast_pipelines.process import Child, fresh
 
 HANDED_ON = "HOLDFAST_WARM"
 """How a process that we start finds our warm processes: JSON, interpreter -> inherited descriptor."""
-_AS_MODULE = ("-m", "holdfast")
 _MAX_ANSWER = 2**16
 _LAST_WORDS = 2000
 
@@ -78,16 +77,15 @@ class Servers:
             socket.send_fds(self._server(python, env).control, [warm.PREPARE], [request])
 
     def start(self, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
-        """`python -m holdfast STEP ...` as a fork; any other command, or where a fork is not safe, as a new process."""
-        python, words = Path(command[0]), tuple(command[3:])
-        if tuple(command[1:3]) != _AS_MODULE or not words:
+        """`python -m MODULE STEP ...` as a fork; any other command, or where a fork is not safe, as a new process."""
+        python, module, words = Path(command[0]), command[1:3], tuple(command[3:])
+        if module[:1] != ["-m"] or not words:
             return fresh(command, env, output)
-        request = warm.Request(
-            "holdfast", words, dict(env), str(Path.cwd()), warm.limits(), warm.LIBRARIES.get(words[0], ())
-        )
-        answer, refused = self._ask(python, env, request, output)
-        if answer is not None:
-            return answer
+        libraries = warm.LIBRARIES.get(words[0], ())
+        request = warm.Request(module[1], words, dict(env), str(Path.cwd()), warm.limits(), libraries)
+        child, refused = self._ask(python, env, request, output)
+        if child is not None:
+            return child
         self._say_once(f"{words[0]}: runs as a fresh process: {refused}")
         return fresh(command, env, output)
 
@@ -112,9 +110,8 @@ class Servers:
     ) -> tuple[Forked | None, str]:
         server = self._server(python, env)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _message(warm.encoded(request)) as data, theirs:
-            with contextlib.suppress(OSError):
-                socket.send_fds(server.control, [warm.START], [data, output, theirs.fileno()])
+        with _message(warm.encoded(request)) as data, theirs, contextlib.suppress(OSError):
+            socket.send_fds(server.control, [warm.START], [data, output, theirs.fileno()])
         try:
             told, handles, _, _ = socket.recv_fds(mine, _MAX_ANSWER, 1)
         except OSError:
