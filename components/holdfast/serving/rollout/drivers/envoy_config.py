@@ -372,7 +372,7 @@ def _overload(ingress: Ingress) -> Json:
     scaled = {"name": heap, "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}}
     full = {"name": heap, "threshold": {"value": 0.95}}
     return {
-        "refresh_interval": "0.250s",
+        "refresh_interval": "1.000s",
         "resource_monitors": resources,
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 20},
         "actions": [
