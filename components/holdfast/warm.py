@@ -1,10 +1,10 @@
 """One process per environment that has imported its libraries once; every step is a fork of it.
 
-`python -m holdfast.warm FD` serves the runner at the other end of the inherited socket FD: there is no path and no port,
-so nobody else can reach it. A message is one byte and, as SCM_RIGHTS, descriptors: the request (JSON in a memory file),
-the step's log and a socket for the answer. What `python -m MODULE ARGUMENTS` would find in a process of its own, the
-fork finds too: session, working folder, environment, limits, log. It gets SIGTERM when this process is gone, and this
-process is killed when the runner is gone.
+`python -m holdfast.warm FD` serves the runner at the other end of the inherited socket FD: there is no path and no port
+by which another could reach it. A message is one byte and, as SCM_RIGHTS, descriptors: the request (JSON in a memory
+file), the step's log and a socket for the answer. What `python -m MODULE ARGUMENTS` would find in a process of its own,
+the fork finds too: session, working folder, environment, limits, log. It gets SIGTERM when this process is gone, and
+this process is killed when the runner is gone.
 
 A fork copies the calling thread alone and every lock as it is. Therefore no fork is made while this process has more
 than one thread: the answer says so, and the runner starts a fresh process instead.
@@ -32,7 +32,7 @@ MAX_REQUEST = 2**23
 """Bytes of one request; arguments and environment of a process are at most a quarter of it on Linux."""
 START, PREPARE, REAP = b"S", b"P", b"R"
 CALM: dict[str, str] = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Without these, importing numpy, scipy and pyarrow starts threads. A step's `--threads` goes to each library itself."""
+"""Without these, importing numpy, scipy and pyarrow starts threads. A step sets its own `--threads` in each library."""
 
 READ_AT_START = (
     "PYTHON", "LD_", "LC_", "LANG", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "JE_", "TF_", "XLA_", "CUDA_", "TORCH",
@@ -60,7 +60,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 
 OTHERS = (
     "holdfast_pipelines.demo", "holdfast_pipelines.report", "holdfast_pipelines.retrain", "holdfast_pipelines.rollout",
-    "kfp.local", "kfp.local.orchestrator.enhanced_dag_orchestrator", "sklearn.datasets", "holdfast.model.attack.art:load",
+    "kfp.local", "kfp.local.orchestrator.enhanced_dag_orchestrator", "sklearn.datasets",
+    "holdfast.model.attack.art:load",
     "holdfast.serving.rollout.site.site", "holdfast.serving.predictor.runtime", "mlserver.cli.serve", "mlserver.server",
     "holdfast.serving.rollout.replay.traffic", "uvloop", "aiohttp",
 )  # fmt: skip
@@ -212,10 +213,8 @@ class Server:
 
     def _keep(self, step: _Step) -> None:
         told = json.dumps({"pid": step.pid}).encode()
-        try:
+        with contextlib.suppress(OSError):  # the runner is gone: its end is hung up, which `serve` sees next
             socket.send_fds(step.answer, [told], [step.handle])
-        except OSError:  # the runner is gone: its end is hung up, which `serve` sees next
-            pass
         self.steps[step.answer.fileno()] = self.steps[step.handle] = step
         self._poll.register(step.answer, select.POLLIN)
 
@@ -327,7 +326,7 @@ def _become(request: Request, log: int) -> None:
     sys.path[:0] = _own_folders(request)
     sys.argv[:] = [request.module, *request.arguments]
     importlib.invalidate_caches()
-    _draw_anew()
+    _reseed_numpy()
 
 
 def _live_in(env: Mapping[str, str]) -> None:
@@ -338,7 +337,7 @@ def _live_in(env: Mapping[str, str]) -> None:
     time.tzset()
 
 
-def _draw_anew() -> None:
+def _reseed_numpy() -> None:
     """numpy's global generator begins with fresh entropy, as in every process; Python's own does so by itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:

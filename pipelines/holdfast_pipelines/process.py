@@ -142,7 +142,7 @@ class _Watched:
 
 @contextmanager
 def _ending(child: Child) -> Iterator[tuple[_Watched, Callable[[float], bool]]]:
-    """The child's code, known on the way out, and `ended(seconds)`, which waits; leaving early stops its whole group."""
+    """The child's code, known on the way out, and `ended(seconds)`, which waits; leaving early stops its group."""
     watched, ended = _Watched(), select.poll()
     ended.register(child.handle, select.POLLIN)
     try:

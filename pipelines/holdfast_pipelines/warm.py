@@ -157,7 +157,7 @@ def _inherited() -> dict[Path, _Server]:
 
 def _started(python: Path, env: Mapping[str, str]) -> _Server:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    words = tempfile.TemporaryFile()
+    words = tempfile.TemporaryFile()  # noqa: SIM115  # `Servers.close` closes it
     with theirs:
         process = subprocess.Popen(
             [str(python), "-m", "holdfast.warm", str(theirs.fileno())],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,7 +57,13 @@ def first(folder: Path) -> dict[str, Any]:
     return record
 
 
-def test_a_clean_delivery_is_promoted(first: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def kept(folder: Path, first: dict[str, Any]) -> Path:
+    """The artifacts of the first run; later ones replace them in its folder."""
+    return shutil.copytree(folder / "run" / "steps", folder / "kept")
+
+
+def test_a_clean_delivery_is_promoted(first: dict[str, Any], kept: Path) -> None:
     assert first["outcome"] == "promoted"
     assert first["model_version"] == 1
     assert [step["step"] for step in first["steps"]] == [*STEPS, "rollout"]
@@ -108,6 +115,21 @@ def test_a_second_run_reuses_what_did_not_change_and_makes_no_second_version(
     assert record["model_version"] == 1
     reused = {step["step"] for step in record["steps"] if step["reused"]}
     assert reused >= {"schema", "drift", "scan", "train", "backdoor", "attack", "certify"}
+
+
+def test_steps_that_are_fresh_processes_make_the_same_bytes(folder: Path, first: dict[str, Any], kept: Path) -> None:
+    place = folder / "isolated"
+    place.mkdir()
+    done = run(place, "--isolated", "--no-rollout")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert not any(step["reused"] for step in json.loads(done.stdout)["steps"])
+    made = {path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    steps = place / "run" / "steps"
+    again = {path.relative_to(steps): path.read_bytes() for path in steps.rglob("*") if path.is_file()}
+    # The registration names MLflow's run, whose number is drawn.
+    compared = {path for path in again if path.parts[0] != "register"}
+    assert {path.parts[0] for path in compared} == set(STEPS) - {"register"}
+    assert {str(path) for path in compared if made.get(path) != again[path]} == set()
 
 
 @pytest.mark.parametrize("moment", ["snapshot", "scan", "train"])

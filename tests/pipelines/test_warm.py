@@ -17,7 +17,7 @@ from holdfast import warm
 from holdfast_pipelines import process
 from holdfast_pipelines.local import _environment, pythons
 from holdfast_pipelines.process import fresh, run_child
-from holdfast_pipelines.warm import Servers, servers
+from holdfast_pipelines.warm import servers
 
 # A stand-in for the command line: `python -m holdfast CODE` runs CODE, from a folder of its own.
 COMMAND = "import sys\nexec(compile(sys.argv[1], 'step', 'exec'))\n"
@@ -77,11 +77,13 @@ def test_a_fork_ends_with_the_code_of_a_process_of_its_own(running, code, expect
 SEEN = """
 import gc, json, os, random, resource, signal, sys, threading
 seen = {
-    "argv": sys.argv[:1] + sys.argv[2:], "folder": os.getcwd(), "path": sys.path, "environment": dict(sorted(os.environ.items())),
-    "name": __name__, "leads": [os.getpgrp() == os.getpid(), os.getsid(0) == os.getpid()],
+    "argv": sys.argv[:1] + sys.argv[2:], "folder": os.getcwd(), "path": sys.path,
+    "environment": dict(sorted(os.environ.items())),
+    "name": __name__,
+    "leads": [os.getpgrp() == os.getpid(), os.getsid(0) == os.getpid()],
     "descriptors": sorted(os.listdir("/proc/self/fd")), "threads": len(os.listdir("/proc/self/task")),
     "limits": [resource.getrlimit(number) for number in range(16)],
-    "signals": [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD)],
+    "signals": [str(signal.getsignal(number)) for number in range(1, 32)],
     "mask": [str(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
     "stdin": sys.stdin.read(), "flags": str(sys.flags), "gc": gc.isenabled(),
     "executable": sys.executable, "same": os.path.samestat(os.fstat(1), os.fstat(2)),
@@ -154,7 +156,10 @@ def test_every_library_of_every_step_leaves_one_thread():
         "if name in sys.modules))"
     )
     found = {}
-    for environment_name, steps in {"data": ("snapshot", "schema", "drift"), "model": tuple(warm.LIBRARIES)[3:]}.items():
+    for environment_name, steps in {
+        "data": ("snapshot", "schema", "drift"),
+        "model": tuple(warm.LIBRARIES)[3:],
+    }.items():
         python = next(python for image, python in pythons().items() if f"/{environment_name}:" in image)
         done = subprocess.run(
             [str(python), "-W", "ignore", "-c", program, *steps],
@@ -195,7 +200,9 @@ def test_another_setting_of_a_library_is_not_ignored(running, capsys):
 
 
 def test_a_warm_process_that_cannot_start_is_replaced_by_fresh_ones(tmp_path, capsys):
-    (tmp_path / "python").write_text(f'#!/bin/sh\ncase "$*" in *warm*) echo no luck >&2; exit 1;; esac\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\ncase "$*" in *warm*) echo no luck >&2; exit 1;; esac\nexec {sys.executable} "$@"\n'
+    )
     (tmp_path / "python").chmod(0o755)
     with servers() as forks:
         command = [str(tmp_path / "python"), "-m", "holdfast", "--version"]
@@ -249,7 +256,9 @@ def test_killing_the_runner_outright_leaves_neither_its_step_nor_its_warm_proces
 
 
 def test_killing_the_warm_process_ends_its_step_and_the_next_one_is_fresh(running, capsys):
-    code = f"import os, signal; assert os.getppid() != {os.getpid()}; os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
+    code = (
+        f"import os, signal; assert os.getppid() != {os.getpid()};os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
+    )
     assert running(code).code == -signal.SIGTERM
     assert running("print(1)").tail == ("1",)
     assert "its warm process died" in capsys.readouterr().err
@@ -279,7 +288,9 @@ def test_a_step_that_does_not_stop_is_killed_after_its_grace(running, monkeypatc
     assert gone(child.pid, 1)
 
 
-def test_a_runner_that_is_gone_while_another_shares_its_warm_process_has_its_step_told(running, forks, package, tmp_path):
+def test_a_runner_that_is_gone_while_another_shares_its_warm_process_has_its_step_told(
+    running, forks, package, tmp_path
+):
     running("pass")
     variables, descriptors = forks.handed_on()
     code = "import os, signal; print(os.getpid()); signal.pause()"
@@ -297,7 +308,11 @@ def test_nothing_of_the_warm_process_can_be_reached_from_outside(running, forks)
     server = next(iter(forks._servers.values()))
     assert server.control.getsockname() in ("", b"")  # unnamed: neither a path nor an abstract name
     listening = {line.split()[6]: line.split()[7:] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
-    inodes = {os.readlink(path)[8:-1] for path in Path(f"/proc/{server.process.pid}/fd").iterdir() if "socket" in os.readlink(path)}
+    inodes = {
+        str(path.readlink())[8:-1]
+        for path in Path(f"/proc/{server.process.pid}/fd").iterdir()
+        if "socket" in str(path.readlink())
+    }
     assert inodes
     assert all(not listening.get(inode) for inode in inodes)
 

@@ -61,8 +61,7 @@ def compare(
 def library() -> None:
     """Imports Evidently with its metrics and its page; takes seconds."""
     with quiet():
-        import evidently.metrics
-        from evidently import DataDefinition, Dataset, Report  # noqa: F401
+        import evidently.metrics  # noqa: F401
 
 
 def steady(html: str) -> str:
