@@ -12,9 +12,10 @@ BENCH ?=
 FAULTS ?=
 # What `make test` runs; `make test-all` leaves nothing out.
 SELECT ?= -m "not nightly"
+# Tests with servers that mostly wait, two at a time.
+WAITING := tests/e2e tests/serving/predictor tests/serving/rollout/cluster
 # Tests that measure live traffic or load the machine: one at a time.
-LIVE := tests/benchmarks tests/e2e tests/serving/predictor $(addprefix tests/serving/rollout/, \
-	cluster drivers replay site tell/test_commands.py test_rollout.py)
+LIVE := tests/benchmarks $(addprefix tests/serving/rollout/,drivers replay site tell/test_commands.py test_rollout.py)
 UV := .uv/bin/uv
 LOCKS := components/locks
 # Wheels, but for the few pure Python packages that pyproject.toml names; what builds those is locked too.
@@ -37,8 +38,9 @@ demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
 test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (within 25 minutes)
-	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope --ignore tests/data $(LIVE:%=--ignore %)
+	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope --ignore tests/data $(patsubst %,--ignore %,$(WAITING) $(LIVE))
 	.venv-data/bin/python -m pytest $(SELECT) -n 2 --dist loadscope tests/data
+	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope $(WAITING)
 	.venv/bin/python -m pytest $(SELECT) $(LIVE)
 
 test-all: ## Run them with the tests marked nightly, as CI does every night
