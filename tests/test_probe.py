@@ -1,5 +1,6 @@
 """What make needs is looked at first, and what is missing is one line that says what to do."""
 
+import os
 import re
 import runpy
 import shutil
@@ -23,7 +24,9 @@ def make_uv(folder: Path, python: object) -> "subprocess.CompletedProcess[str]":
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "tools", folder / "tools")
     command = ["make", ".uv/bin/uv", f"PYTHON={python}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # The tests themselves may run below another make.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_this_machine_lacks_nothing():
