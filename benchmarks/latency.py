@@ -28,7 +28,7 @@ FAST = (0.6, 0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SLOW = (0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.3, 0.15, 0.05)
 PROBES = 0.1
 """Pairs, and adversarial rows, per client request, as the replay sends them."""
-CALM, SHORTEST, LONGEST = 8.0, 0.1, 1.5
+CALM, SHORTEST, LONGEST = 8.0, 0.1, 1.0
 """Mean seconds between two stalls, and how long one lasts."""
 
 

@@ -93,6 +93,13 @@ def test_a_block_waits_for_its_time_and_for_both_arms():
     assert after(*[block(only(5), Arm())] * 9, block(Arm(), only(0))).blocks == 1
 
 
+@pytest.mark.parametrize("edges", [(), EDGES[:3]])
+def test_answers_counted_in_other_buckets_are_no_data(edges):
+    # A reading of counters that is empty, or of a router that was started with other buckets.
+    test = PairedLatency().add(block(only(5), only(0)), edges, floor_ms=25.0, stall_seconds=0.125)
+    assert (test.blocks, test.waiting) == (0, Counts())
+
+
 def test_a_block_in_which_the_machine_stalled_is_no_data():
     test = after(block(only(5), only(0), lag=0.2), block(only(5), only(0), lag=0.1))
     assert (test.blocks, test.stalled) == (1, 1)

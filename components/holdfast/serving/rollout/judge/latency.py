@@ -13,7 +13,7 @@ answer. The test's value is a mean of the products of 1 + s U over the blocks, o
 whatever the block's answers have in common: U is linear in the pairs, and unequal numbers of answers do not matter. So
 1 + s U has the mean 1 given the past, the product is a martingale, and so is the mean over stakes set beforehand;
 Ville's bound holds under any stopping. Needed is only that a stall of one arm alone does not last over many blocks;
-`benchmarks/operating.py` simulates stalls of one arm of up to three blocks. A block in which the machine kept
+`benchmarks/latency.py` simulates stalls of one arm of up to two blocks. A block in which the machine kept
 the controller or the traffic from running is no data: when that happens is not decided by who answers what.
 
 **When it is not asked.** Without a champion, and where the candidate carries more traffic than the champion: it may be
@@ -69,6 +69,8 @@ class PairedLatency:
             stall_seconds: a block with a lag above this is no data.
         """
         block = self.waiting.plus(more)
+        if not all(len(arm.within) in (0, len(edges_ms)) for arm in (block.candidate, block.champion)):
+            return replace(self, waiting=Counts())  # counted in other buckets: nothing to compare
         if block.seconds < BLOCK_SECONDS or not (_answers(block.candidate) and _answers(block.champion)):
             return replace(self, waiting=block)
         if block.lag > stall_seconds:
