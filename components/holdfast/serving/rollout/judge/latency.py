@@ -10,7 +10,7 @@ at least `SLOWER` times as long, and longer than the floor of the plan. An attem
 answer. The test's value is a mean of the products of 1 + s U over the blocks, one product per stake s.
 
 **Why it is valid.** When the arms are alike, each pair (x, y) of a block is as likely as (y, x), so U has the mean 0,
-whatever the block's answers have in common: U is linear in the pairs, and unequal numbers of answers do not matter. So
+also when the answers of a block depend on each other: U is linear in the pairs, and unequal numbers do not matter. So
 1 + s U has the mean 1 given the past, the product is a martingale, and so is the mean over stakes set beforehand;
 Ville's bound holds under any stopping. Needed is only that a stall of one arm alone does not last over many blocks;
 `benchmarks/latency.py` simulates stalls of one arm of up to two blocks. A block in which the machine kept
