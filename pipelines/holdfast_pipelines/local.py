@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from holdfast import images
 from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
-from holdfast.warm import CALM
-from holdfast_pipelines.process import Ended, ends_on_sigterm, fresh, run_child
+from holdfast.warm.libraries import CALM
+from holdfast_pipelines.process import Child, Ended, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.warm import Servers
 
@@ -40,11 +40,12 @@ VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
 """Environment -> the virtual environment below the source tree that is made of its lock."""
 NEVER_REUSED = frozenset({"baseline", "gate", "register", "rollout"})
 """Steps that look at, or change, something outside their inputs; and the gate, which is cheap."""
-FOLLOWED_BY = {
+FOLLOWED_BY: Mapping[str, Mapping[str, Sequence[str]]] = {
     "snapshot": {
         images.DATA: ("snapshot", "drift", "schema"),
         images.MODEL: ("baseline", "scan", "train", "certify", "attack", "backdoor", "gate", "register"),
-    }
+    },
+    "register": {images.MODEL: ("rollout",)},
 }
 """Step -> the steps that come after it, when it did not make what it made before, by image."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
@@ -131,7 +132,6 @@ class Machine:
                 outputs[name].write_text(value)
             self._tell(step, entry.outputs, 0.0, reused=True)
             return
-        self._prepare(step)
         ended = self._run(step, [str(python), *command[1:]], python, env)
         self._take(step, outputs, key, ended)
 
@@ -158,21 +158,28 @@ class Machine:
     def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
         log = self.out / "logs" / f"{step}.log"
         live = partial(_live, step) if sys.stderr.isatty() else None
-        start = fresh if self.forks is None else self.forks.start
         given = _environment(python, self.pythonpath) | dict(env)
-        ended = run_child(command, env=given, log=log, on_line=live, start=start)
+        ended = run_child(command, env=given, log=log, on_line=live, start=partial(self._start, step))
         if ended.code != 0:
             how = f"was ended by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
             _say(f"{step:<10} failed       {ended.seconds:7.1f} s")
             raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail, ended.code)
         return ended
 
-    def _prepare(self, step: str) -> None:
-        """A delivery that is new is followed by all other steps: their libraries are imported while it is read."""
-        if self.forks is not None and step in FOLLOWED_BY:
-            for image, steps in FOLLOWED_BY[step].items():
-                python = self._python(image, step)
+    def _start(self, step: str, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+        """While a step runs, what the steps after it need is imported; in its own environment once it has begun."""
+        if self.forks is None:
+            return fresh(command, env, output)
+        mine, after = Path(command[0]), FOLLOWED_BY.get(step, {})
+        pythons = [(self._python(image, step), steps) for image, steps in after.items()]
+        for python, steps in pythons:
+            if python != mine:
                 self.forks.prepare(python, _environment(python, None), steps)
+        child = self.forks.start(command, env, output)
+        for python, steps in pythons:
+            if python == mine:
+                self.forks.prepare(python, _environment(python, None), steps)
+        return child
 
     def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
         missing = sorted(name for name, path in outputs.items() if not path.exists())

@@ -17,35 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from holdfast import warm
 from holdfast.processes import dying_with_us
 from holdfast.progress import say
+from holdfast.warm.children import NotForkedError, ask, message, nothing
+from holdfast.warm.libraries import LIBRARIES, STARTING_OTHERS
+from holdfast.warm.request import PREPARE, Request, limits
 from holdfast_pipelines.process import Child, fresh
 
 HANDED_ON = "HOLDFAST_WARM"
 """How a process that we start finds our warm processes: JSON, interpreter -> inherited descriptor."""
-_MAX_ANSWER = 2**16
 _LAST_WORDS = 2000
-
-
-@dataclass(frozen=True)
-class Forked:
-    """A step that is a fork of a warm process."""
-
-    pid: int
-    handle: int
-    _answer: socket.socket
-
-    def wait(self) -> int:
-        """Its exit code; negative: the signal that ended it. When the warm process died, its steps died by SIGTERM."""
-        try:
-            self._answer.send(warm.REAP)
-            answer = self._answer.recv(_MAX_ANSWER)
-        except OSError:
-            answer = b""
-        self._answer.close()
-        os.close(self.handle)
-        return int(json.loads(answer)["code"]) if answer else -int(signal.SIGTERM)
 
 
 @dataclass
@@ -72,22 +53,32 @@ class Servers:
 
     def prepare(self, python: Path, env: Mapping[str, str], steps: Sequence[str]) -> None:
         """Lets the warm process of `python` import, in its spare time, what these steps need."""
-        libraries = [name for step in steps for name in warm.LIBRARIES.get(step, ())]
-        with _message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
-            socket.send_fds(self._server(python, env).control, [warm.PREPARE], [request])
+        libraries = [name for step in steps for name in LIBRARIES.get(step, ())]
+        with message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
+            socket.send_fds(self._server(python, env).control, [PREPARE], [request])
 
     def start(self, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
         """`python -m MODULE STEP ...` as a fork; any other command, or where a fork is not safe, as a new process."""
         python, module, words = Path(command[0]), command[1:3], tuple(command[3:])
         if module[:1] != ["-m"] or not words:
             return fresh(command, env, output)
-        libraries = warm.LIBRARIES.get(words[0], ())
-        request = warm.Request(module[1], words, dict(env), str(Path.cwd()), warm.limits(), libraries)
-        child, refused = self._ask(python, env, request, output)
-        if child is not None:
-            return child
-        self._say_once(f"{words[0]}: runs as a fresh process: {refused}")
-        return fresh(command, env, output)
+        request = Request(
+            module[1],
+            words,
+            dict(env),
+            str(Path.cwd()),
+            limits(),
+            LIBRARIES.get(words[0], ()),
+            forks=words[0] in STARTING_OTHERS,
+        )
+        server = self._server(python, env)
+        try:
+            with nothing() as stdin:
+                return ask(server.control, request, (stdin, output, output))
+        except NotForkedError as refusal:
+            why = str(refusal) or f"its warm process died: {server.last_words()}"
+            self._say_once(f"{words[0]}: runs as a fresh process: {why}")
+            return fresh(command, env, output)
 
     def handed_on(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """Variables and descriptors with which a process that we start shares these warm processes."""
@@ -104,23 +95,6 @@ class Servers:
             if server.words is not None:
                 server.words.close()
         self._servers.clear()
-
-    def _ask(
-        self, python: Path, env: Mapping[str, str], request: warm.Request, output: int
-    ) -> tuple[Forked | None, str]:
-        server = self._server(python, env)
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _message(warm.encoded(request)) as data, theirs, contextlib.suppress(OSError):
-            socket.send_fds(server.control, [warm.START], [data, output, theirs.fileno()])
-        try:
-            told, handles, _, _ = socket.recv_fds(mine, _MAX_ANSWER, 1)
-        except OSError:
-            told, handles = b"", []
-        answer = json.loads(told) if told else {"refused": f"its warm process died: {server.last_words()}"}
-        if "pid" in answer:
-            return Forked(int(answer["pid"]), handles[0], mine), ""
-        mine.close()
-        return None, str(answer["refused"])
 
     def _server(self, python: Path, env: Mapping[str, str]) -> _Server:
         if python not in self._servers:
@@ -170,13 +144,3 @@ def _started(python: Path, env: Mapping[str, str]) -> _Server:
             preexec_fn=dying_with_us(signal.SIGKILL),
         )
     return _Server(ours, process, words)
-
-
-@contextmanager
-def _message(data: bytes) -> Iterator[int]:
-    """A descriptor from which `data` can be read, for a message of any size."""
-    descriptor = os.memfd_create("holdfast", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        yield descriptor

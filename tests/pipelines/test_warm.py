@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import warm
+from holdfast.warm.libraries import LIBRARIES
 from holdfast_pipelines import process
 from holdfast_pipelines.local import _environment, pythons
 from holdfast_pipelines.process import fresh, run_child
@@ -150,15 +150,15 @@ def test_what_a_step_leaves_running_ends_with_it(running, tmp_path):
 def test_every_library_of_every_step_leaves_one_thread():
     # Each environment's own interpreter; what a step imports is there, and no import has started a thread.
     program = (
-        "import sys; from holdfast import warm\n"
-        "for step in sys.argv[1:]: warm.load(warm.LIBRARIES[step])\n"
-        "print(*warm.threads(), '|', *(name for name in ('tensorflow', 'evidently', 'torch', 'mlflow', 'sklearn') "
+        "import sys; from holdfast.warm.libraries import LIBRARIES, load, threads\n"
+        "for step in sys.argv[1:]: load(LIBRARIES[step])\n"
+        "print(*threads(), '|', *(name for name in ('tensorflow', 'evidently', 'torch', 'mlflow', 'sklearn') "
         "if name in sys.modules))"
     )
     found = {}
     for environment_name, steps in {
         "data": ("snapshot", "schema", "drift"),
-        "model": tuple(warm.LIBRARIES)[3:],
+        "model": tuple(LIBRARIES)[3:],
     }.items():
         python = next(python for image, python in pythons().items() if f"/{environment_name}:" in image)
         done = subprocess.run(
@@ -174,7 +174,7 @@ def test_every_library_of_every_step_leaves_one_thread():
 
 def test_with_a_thread_beside_it_nothing_is_forked_and_the_runner_says_why(running, monkeypatch, capsys):
     # Left to itself, numpy's OpenBLAS starts a thread per core when it is imported.
-    monkeypatch.setitem(warm.LIBRARIES, "print(1)", ("numpy",))
+    monkeypatch.setitem(LIBRARIES, "print(1)", ("numpy",))
     assert running("print(1)", OPENBLAS_NUM_THREADS="2").tail == ("1",)
     assert "runs as a fresh process: expected one thread before a fork, found 2: " in capsys.readouterr().err
 

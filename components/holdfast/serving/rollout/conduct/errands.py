@@ -6,9 +6,8 @@ NAME VERSION FOLDER, `promote` TRACKING NAME VERSION, `note` FOLDER, `history` T
 
 import json
 import os
-import select
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import time
@@ -22,8 +21,9 @@ from holdfast import errors
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, RefusedError, RegistryError, RolloutError
 from holdfast.ledger import Note, as_json, notes_of, parse, rolled_back
-from holdfast.processes import dying_with_us
 from holdfast.progress import say
+from holdfast.warm import children
+from holdfast.warm.children import Process
 
 if TYPE_CHECKING:
     from holdfast.registry import Bundle, Version
@@ -122,7 +122,9 @@ class Office:
 
     words: IO[bytes]
     """What the child says on standard error: only wanted when it dies."""
-    child: "subprocess.Popen[bytes] | None" = None
+    child: Process | None = None
+    line: socket.socket | None = None
+    """To the child's standard input and from its standard output."""
 
     def ask(self, arguments: Sequence[str]) -> str:
         """What one errand gives.
@@ -130,21 +132,19 @@ class Office:
         Raises:
             HoldfastError: what the errand raised; RegistryError when there is no answer.
         """
-        child = self._open()
-        assert child.stdin is not None
-        assert child.stdout is not None
+        line = self._open()
         try:
-            child.stdin.write(json.dumps(list(arguments)).encode() + b"\n")
-            child.stdin.flush()
-            came, _, _ = select.select([child.stdout], [], [], SECONDS)
-            line = child.stdout.readline(_MAX_ANSWER) if came else b""
-        except BrokenPipeError:
-            came, line = [child.stdout], b""
-        if not line.endswith(b"\n"):
+            line.sendall(json.dumps(list(arguments)).encode() + b"\n")
+            with line.makefile("rb") as answers:
+                said, missing = answers.readline(_MAX_ANSWER), "the errand died"
+        except TimeoutError:
+            said, missing = b"", f"expected an answer within {SECONDS:g} s, found none"
+        except ConnectionError:
+            said, missing = b"", "the errand died"
+        if not said.endswith(b"\n"):
             self.close()
-            late = f"expected an answer within {SECONDS:g} s, found none"
-            raise RegistryError(f"{arguments[1]}: {self._last_words() or 'the errand died' if came else late}")
-        answer = json.loads(line)
+            raise RegistryError(f"{arguments[1]}: {self._last_words() or missing}")
+        answer = json.loads(said)
         if "kind" in answer:
             raise _KINDS.get(answer["kind"], RegistryError)(answer["message"])
         return str(answer["gives"])
@@ -153,20 +153,26 @@ class Office:
         """Ends the child; the next errand starts another."""
         if self.child is not None:
             self.child.kill()
-            self.child.communicate()
-            self.child = None
+            self.child.wait()
+        if self.line is not None:
+            self.line.close()
+        self.child = self.line = None
 
-    def _open(self) -> "subprocess.Popen[bytes]":
-        if self.child is None or self.child.poll() is not None:
-            command = [sys.executable, "-m", "holdfast.serving.rollout.conduct.errands"]
-            self.child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.words,
-                preexec_fn=dying_with_us(signal.SIGKILL),
-            )
-        return self.child
+    def _open(self) -> socket.socket:
+        if self.line is None or self.child is None or self.child.poll() is not None:
+            self.close()
+            self.line, theirs = socket.socketpair()
+            self.line.settimeout(SECONDS)
+            with theirs:
+                self.child = children.start(
+                    "holdfast.serving.rollout.conduct.errands",
+                    (),
+                    stdin=theirs.fileno(),
+                    out=theirs.fileno(),
+                    errors=self.words.fileno(),
+                    told=signal.SIGKILL,
+                )
+        return self.line
 
     def _last_words(self) -> str:
         self.words.seek(0)

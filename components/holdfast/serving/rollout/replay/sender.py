@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,13 @@ from pathlib import Path
 from holdfast.artifacts.documents import Count
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
-from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.conduct.wishes import Stop
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.serving.rollout.replay.tally import Tally, read_tally
+from holdfast.warm import children
+from holdfast.warm.children import Process
 
 TALLY, BEFORE, LOG, ARMS = "tally.json", "tally-before.jsonl", "replay.log", "arms.json"
 START_SECONDS = 240.0
@@ -51,7 +51,7 @@ class Sender:
     """Traffic that runs."""
 
     state: Path
-    process: "subprocess.Popen[bytes]"
+    process: Process
     before: tuple[int, int]
     """Client requests sent and failed under drivers before this one."""
     last: Tally | None = None
@@ -161,13 +161,7 @@ def sending(state: Path, where: str | Arms, load: Load) -> Iterator[Sender]:
     """
     before = _put_by(state)
     with (state / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            _command(state, where, load),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=dying_with_us(signal.SIGTERM),
-        )
+        process = children.start("holdfast", _words(state, where, load), out=log.fileno())
     try:
         yield Sender(state, process, before)
     finally:
@@ -179,7 +173,7 @@ def sending(state: Path, where: str | Arms, load: Load) -> Iterator[Sender]:
             process.wait()
 
 
-def _command(state: Path, where: str | Arms, load: Load) -> list[str]:
+def _words(state: Path, where: str | Arms, load: Load) -> list[str]:
     if isinstance(where, str):
         to = {"url": where}
     else:
@@ -197,8 +191,7 @@ def _command(state: Path, where: str | Arms, load: Load) -> list[str]:
         **({"attacks": load.attacks} if load.attacks else {}),
         **({"probes": load.probes} if load.probes else {}),
     }
-    words = [f"--{name}={value}" for name, value in given.items()]
-    return [sys.executable, "-m", "holdfast", "replay", *words]
+    return ["replay", *(f"--{name}={value}" for name, value in given.items())]
 
 
 def _put_by(state: Path) -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import Any
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.warm import children
+from holdfast.warm.children import Process
 
 SPEC, ABOUT, LOG = "site-spec.json", "site.json", "site.log"
 START_SECONDS = 300.0
@@ -31,7 +31,7 @@ class Running:
     """The unix socket of probes."""
     pid: int
     pids: Mapping[str, int]
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Process | None = None
     """When this process started it."""
 
     @property
@@ -105,13 +105,7 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
     (state / ABOUT).unlink(missing_ok=True)
     replace_file(state / SPEC, json.dumps(spec).encode())
     with (state / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast.serving.rollout.site", str(state)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = children.start("holdfast.serving.rollout.site", [str(state)], out=log.fileno(), told=None, forks=True)
     deadline = time.monotonic() + START_SECONDS
     try:
         while True:
@@ -141,7 +135,7 @@ def _about(state: Path) -> Mapping[str, Any] | None:
     return about
 
 
-def _read(about: Mapping[str, Any], process: "subprocess.Popen[bytes] | None" = None) -> Running:
+def _read(about: Mapping[str, Any], process: Process | None = None) -> Running:
     sockets = Path(about["socket"]), str(about["url"]), Path(about["probes"])
     return Running(*sockets, int(about["pid"]), dict(about["pids"]), process)
 

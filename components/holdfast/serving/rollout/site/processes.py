@@ -16,6 +16,9 @@ from pathlib import Path
 
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.warm import children as warm
+from holdfast.warm.children import Process
+from holdfast.warm.libraries import CALM
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 240.0
@@ -30,7 +33,7 @@ class Child:
     """One server process."""
 
     name: str
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: Path
 
     @property
@@ -61,6 +64,16 @@ def children() -> Iterator[list[Child]]:
         deadline = time.monotonic() + STOP_SECONDS
         for child in started:
             _end(child, deadline)
+
+
+def start_module(name: str, module: str, arguments: Sequence[str], folder: Path) -> Child:
+    """Starts `python -m module arguments` in `folder`, its output in `folder/NAME.log`."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as stream:
+        process = warm.start(
+            module, arguments, out=stream.fileno(), folder=folder, env=_environment(), told=signal.SIGKILL
+        )
+    return Child(name, process, log)
 
 
 def start(name: str, command: Sequence[str], folder: Path) -> Child:
@@ -145,6 +158,6 @@ def _end(child: Child, deadline: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what would change a server's settings, and with one thread each."""
+    """This process's, without what would change a server's settings, and with one thread each: torch's is set later."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLSERVER_")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {**kept, **CALM, "PYTHONUNBUFFERED": "1"}

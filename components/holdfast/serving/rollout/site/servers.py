@@ -5,14 +5,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from sys import executable
 
 import aiohttp
 
 from holdfast.serving.predictor.settings import LOOPBACK, largest_body, write_settings
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
 from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress
-from holdfast.serving.rollout.site.processes import Child, children, require_free, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.site.processes import (
+    Child,
+    children,
+    require_free,
+    reserved_ports,
+    start,
+    start_module,
+    wait_ready,
+)
 from holdfast.serving.rollout.site.side import Side
 
 ENVOY_SECONDS = 60.0
@@ -104,7 +111,7 @@ def start_server(folder: Path, arm: str, side: Side, *, rest: int, grpc: int) ->
         require_free(port)
     document = side.model.document
     write_settings(folder / arm, side.served, document.input, len(document.classes), rest=rest, grpc=grpc)
-    return start(arm, [executable, "-m", "holdfast.serving.predictor", str(folder / arm)], folder / arm)
+    return start_module(arm, "holdfast.serving.predictor", [str(folder / arm)], folder / arm)
 
 
 async def server_ready(session: aiohttp.ClientSession, port: int, name: str) -> bool:

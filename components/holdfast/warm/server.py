@@ -2,12 +2,15 @@
 
 `python -m holdfast.warm FD` serves the runner at the other end of the inherited socket FD: there is no path and no port
 by which another could reach it. A message is one byte and, as SCM_RIGHTS, descriptors: the request (JSON in a memory
-file), the step's log and a socket for the answer. What `python -m MODULE ARGUMENTS` would find in a process of its own,
-the fork finds too: session, working folder, environment, limits, log. It gets SIGTERM when this process is gone, and
-this process is killed when the runner is gone.
+file), standard input, output and error of the step, and a socket for the answer. What `python -m MODULE ARGUMENTS`
+would find in a process of its own, the fork finds too: session, working folder, environment, limits, descriptors. It is
+told when this process is gone, and this process is killed when the runner is gone.
 
 A fork copies the calling thread alone and every lock as it is. Therefore no fork is made while this process has more
 than one thread: the answer says so, and the runner starts a fresh process instead.
+
+A step that starts processes of its own (a rollout, its site) gets a warm process of its own for them: a fork that is
+made before the step begins, and serves it as this one serves the runner (`holdfast.warm.children`).
 """
 
 import contextlib
@@ -22,65 +25,20 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from holdfast.processes import die_with_parent
-
-MAX_REQUEST = 2**23
-"""Bytes of one request; arguments and environment of a process are at most a quarter of it on Linux."""
-START, PREPARE, REAP = b"S", b"P", b"R"
-CALM: dict[str, str] = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Without these, importing numpy, scipy and pyarrow starts threads. A step sets its own `--threads` in each library."""
+from holdfast.warm import children
+from holdfast.warm.libraries import load, threads, write_bytecode
+from holdfast.warm.request import MAX_REQUEST, PREPARE, REAP, START, Request, decoded
 
 READ_AT_START = (
     "PYTHON", "LD_", "LC_", "LANG", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "JE_", "TF_", "XLA_", "CUDA_", "TORCH",
     "PYTORCH_", "ARROW_", "MLFLOW_",
 )  # fmt: skip
 """Variables that begin so are read by the interpreter or by a library as it is imported: too late to change them."""
-_TABLES = ("holdfast.cli", "holdfast.tables", "pandas", "pyarrow.parquet")
-_NETWORKS = ("holdfast.cli", "torch", "holdfast.model.networks", "holdfast.model.inputs", "scipy.special", "pandas")
-_REGISTRY = ("holdfast.cli", "holdfast.registry:library")
-LIBRARIES: dict[str, tuple[str, ...]] = {
-    "snapshot": ("holdfast.data.snapshot.step", *_TABLES),
-    "schema": ("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
-    "drift": ("holdfast.data.drift.step", *_TABLES, "holdfast.data.drift.evidently_report:library"),
-    "baseline": ("holdfast.model.baseline.step", *_REGISTRY),
-    "scan": ("holdfast.model.scan.step", *_NETWORKS, "holdfast.model.scan.learners:library"),
-    "train": ("holdfast.model.train.step", *_NETWORKS, "holdfast.model.train.recipes"),
-    "backdoor": ("holdfast.model.backdoor.step", *_NETWORKS),
-    "attack": ("holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.suite"),
-    "certify": ("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
-    "gate": ("holdfast_gates.step", "holdfast.cli", "scipy.special"),
-    "register": ("holdfast.model.register.step", *_REGISTRY, *_NETWORKS),
-    "rollout": ("holdfast.serving.rollout.step", "holdfast.cli"),
-}
-"""Step -> what it imports, as MODULE or as MODULE:FUNCTION that imports. What is missing here a step imports itself."""
-
-OTHERS = (
-    "holdfast_pipelines.demo", "holdfast_pipelines.report", "holdfast_pipelines.retrain", "holdfast_pipelines.rollout",
-    "kfp.local", "kfp.local.orchestrator.enhanced_dag_orchestrator", "sklearn.datasets",
-    "holdfast.model.attack.art:load",
-    "holdfast.serving.rollout.site.site", "holdfast.serving.predictor.runtime", "mlserver.cli.serve", "mlserver.server",
-    "holdfast.serving.rollout.replay.traffic", "uvloop", "aiohttp",
-)  # fmt: skip
-"""What a run imports outside its steps, or only when it is asked to."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One process to start: `python -m module arguments`."""
-
-    module: str
-    arguments: tuple[str, ...]
-    env: Mapping[str, str]
-    folder: str
-    """The working folder."""
-    limits: Mapping[str, tuple[int, int]]
-    """Soft and hard limit by the number of the resource (`resource.RLIMIT_*`)."""
-    libraries: tuple[str, ...]
-    """What to import first."""
 
 
 @dataclass(frozen=True)
@@ -90,45 +48,8 @@ class _Step:
     pid: int
     handle: int
     answer: socket.socket
-
-
-def encoded(request: Request) -> bytes:
-    """The request as `decoded` reads it."""
-    return json.dumps(asdict(request)).encode()
-
-
-def decoded(data: bytes) -> Request:
-    """The request of `encoded`.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is none.
-    """
-    given = json.loads(data)
-    limits = {number: (int(soft), int(hard)) for number, (soft, hard) in given.pop("limits").items()}
-    words, libraries = given.pop("arguments"), given.pop("libraries")
-    return Request(**given, arguments=tuple(words), limits=limits, libraries=tuple(libraries))
-
-
-def limits() -> dict[str, tuple[int, int]]:
-    """The limits of this process, as `Request.limits`."""
-    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-    numbers = sorted({int(getattr(resource, name)) for name in names})
-    return {str(number): resource.getrlimit(number) for number in numbers}
-
-
-def threads() -> tuple[str, ...]:
-    """The names of the threads of this process, those that no Python code knows of included."""
-    return tuple(path.read_text().strip() for path in sorted(Path("/proc/self/task").glob("*/comm")))
-
-
-def load(libraries: Sequence[str]) -> None:
-    """Imports each MODULE, or calls each MODULE:FUNCTION; one that is not installed here is left out."""
-    for name in libraries:
-        module, _, function = name.partition(":")
-        with contextlib.suppress(ImportError):
-            found = importlib.import_module(module)
-            if function:
-                getattr(found, function)()
+    told: int | None
+    """The signal that it gets when the runner is gone; None: it lives on."""
 
 
 class Server:
@@ -161,9 +82,9 @@ class Server:
     def _take(self, message: bytes, descriptors: list[int]) -> Request | None:
         if message == PREPARE and len(descriptors) == 1:
             self._waiting += json.loads(_read(descriptors[0]))
-        elif message == START and len(descriptors) == 3:
-            given, log, answer = descriptors
-            return self._start(decoded(_read(given)), log, socket.socket(fileno=answer))
+        elif message == START and len(descriptors) == 5:
+            given, *standard, answer = descriptors
+            return self._start(decoded(_read(given)), standard, socket.socket(fileno=answer))
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -176,30 +97,30 @@ class Server:
             load([name])
             gc.enable()
 
-    def _start(self, request: Request, log: int, answer: socket.socket) -> Request | None:
+    def _start(self, request: Request, standard: list[int], answer: socket.socket) -> Request | None:
         for name in request.libraries:
             self._load(name)
         refused = _refusal(request)
         if refused:
             answer.send(json.dumps({"refused": refused}).encode())
             answer.close()
-            os.close(log)
+            _close(standard)
             return None
         gc.freeze()
         parent, gate = os.getpid(), socket.socketpair()
         pid = os.fork()
         if pid == 0:
             gate[0].close()
-            _lead_session(parent)
+            _lead_session(parent, request.told)
             _wait_at(gate[1])
             self._close()
             answer.close()
-            _become(request, log)
+            _become(request, standard)
             return request
         gate[1].close()
-        os.close(log)
+        _close(standard)
         gate[0].recv(1)  # until it leads its own session, or is gone
-        self._keep(_Step(pid, os.pidfd_open(pid), answer))
+        self._keep(_Step(pid, os.pidfd_open(pid), answer, request.told))
         with gate[0], contextlib.suppress(OSError):
             gate[0].send(b"!")
         return None
@@ -231,7 +152,8 @@ class Server:
                 step.answer.send(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
         else:
             self._poll.unregister(step.answer)
-            signal.pidfd_send_signal(step.handle, signal.SIGTERM)
+            if step.told is not None:
+                signal.pidfd_send_signal(step.handle, step.told)
             self._poll.register(step.handle, select.POLLIN)
 
     def _reap(self, step: _Step) -> int:
@@ -248,7 +170,7 @@ class Server:
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+    message, descriptors, _, _ = socket.recv_fds(control, 1, 5)
     return message, list(descriptors)
 
 
@@ -297,11 +219,23 @@ def _own_folders(request: Request) -> list[str]:
     return [request.folder, *(entry for entry in given.split(os.pathsep) if entry)]
 
 
-def _lead_session(parent: int) -> None:
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _lead_session(parent: int, told: int | None) -> None:
     os.setsid()
-    die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if told is not None:
+        _die_with(parent, told)
+
+
+def _die_with(parent: int, told: int) -> None:
+    die_with_parent(told)
     if os.getppid() != parent:  # it was gone before the arrangement stood
-        os._exit(128 + signal.SIGTERM)
+        os._exit(128 + told)
 
 
 def _wait_at(gate: socket.socket) -> None:
@@ -312,18 +246,18 @@ def _wait_at(gate: socket.socket) -> None:
             os._exit(128 + signal.SIGTERM)
 
 
-def _become(request: Request, log: int) -> None:
+def _become(request: Request, standard: list[int]) -> None:
     """In a fork: descriptors, folder, limits, environment, module path and words as a process of its own has them."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, descriptor in enumerate((nothing, log, log)):
+    for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
-    os.close(nothing)
-    os.close(log)
+    _close(standard)
     os.chdir(request.folder)
     for number_of, pair in request.limits.items():
         resource.setrlimit(int(number_of), pair)
     _live_in(request.env)
-    sys.path[:0] = _own_folders(request)
+    own = _own_folders(request)
+    sys.path[: len(_OWN)] = own
+    _OWN[:] = own
     sys.argv[:] = [request.module, *request.arguments]
     importlib.invalidate_caches()
     _reseed_numpy()
@@ -345,6 +279,8 @@ def _reseed_numpy() -> None:
 
 
 _STARTED_WITH: dict[str, str] = {}
+_OWN: list[str] = []
+"""What stands in `sys.path` before what the interpreter put there."""
 
 
 def main(descriptor: int) -> None:
@@ -353,23 +289,39 @@ def main(descriptor: int) -> None:
 
     _STARTED_WITH.update(os.environ)
     os.set_inheritable(descriptor, False)
-    mine = Server(socket.socket(fileno=descriptor)).serve()
+    mine = _serve(socket.socket(fileno=descriptor))
     if mine is not None:
         runpy.run_module(mine.module, run_name="__main__", alter_sys=True)
 
 
-def write_bytecode() -> None:
-    """Imports everything once, so that its bytecode is there: installing with uv leaves none, and many steps are short.
+def _serve(control: socket.socket) -> Request | None:
+    """Serves; in a fork, gives it a warm process of its own where it starts others, and returns what it is to do."""
+    while (mine := Server(control).serve()) is not None and mine.forks:
+        end = _serving(os.getpid())
+        if end is None:
+            break
+        control = end
+    return mine
 
-    As pip does, whatever PYTHONDONTWRITEBYTECODE says of files that change.
-    """
-    sys.dont_write_bytecode = False
-    os.environ.update(CALM)
-    load([name for libraries in LIBRARIES.values() for name in libraries])
-    load(OTHERS)
+
+def _serving(step: int) -> socket.socket | None:
+    """A warm process for what this one starts; in it, the end at which it serves."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() != 0:
+        theirs.close()
+        children.serve_from(ours)
+        return None
+    ours.close()
+    _die_with(step, signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # these are for the step, which may start something as its last act
+    _STARTED_WITH.clear()
+    _STARTED_WITH.update(os.environ)
+    return theirs
 
 
-def _run() -> NoReturn:
+def run() -> NoReturn:
+    """`python -m holdfast.warm`."""
     if sys.argv[1:] == ["bytecode"]:
         write_bytecode()
         sys.exit(0)
@@ -378,7 +330,3 @@ def _run() -> NoReturn:
     sys.path.pop(0)  # the working folder of this process: each step has its own
     main(int(sys.argv[1]))
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    _run()

@@ -1,0 +1,1 @@
+"""Processes that have imported their libraries once, and whose forks are the steps."""
