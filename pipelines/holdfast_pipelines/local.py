@@ -45,7 +45,7 @@ FOLLOWED_BY: Mapping[str, Mapping[str, Sequence[str]]] = {
         images.DATA: ("snapshot", "drift", "schema"),
         images.MODEL: ("baseline", "scan", "train", "certify", "attack", "backdoor", "gate", "register"),
     },
-    "register": {images.MODEL: ("rollout",)},
+    "train": {images.MODEL: ("rollout",)},
 }
 """Step -> the steps that come after it, when it did not make what it made before, by image."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"

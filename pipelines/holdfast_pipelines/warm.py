@@ -20,7 +20,7 @@ from typing import IO
 from holdfast.processes import dying_with_us
 from holdfast.progress import say
 from holdfast.warm.children import NotForkedError, ask, message, nothing
-from holdfast.warm.libraries import LIBRARIES, STARTING_OTHERS
+from holdfast.warm.libraries import LIBRARIES, STARTING_OTHERS, UNLESS_UNCHANGED
 from holdfast.warm.request import PREPARE, Request, limits
 from holdfast_pipelines.process import Child, fresh
 
@@ -53,7 +53,7 @@ class Servers:
 
     def prepare(self, python: Path, env: Mapping[str, str], steps: Sequence[str]) -> None:
         """Lets the warm process of `python` import, in its spare time, what these steps need."""
-        libraries = [name for step in steps for name in LIBRARIES.get(step, ())]
+        libraries = [name for step in steps for found in (LIBRARIES, UNLESS_UNCHANGED) for name in found.get(step, ())]
         with message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
             socket.send_fds(self._server(python, env).control, [PREPARE], [request])
 
@@ -69,6 +69,7 @@ class Servers:
             str(Path.cwd()),
             limits(),
             LIBRARIES.get(words[0], ()),
+            UNLESS_UNCHANGED.get(words[0], ()),
             forks=words[0] in STARTING_OTHERS,
         )
         server = self._server(python, env)

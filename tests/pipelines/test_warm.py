@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.warm.libraries import LIBRARIES
+from holdfast.warm.libraries import LIBRARIES, UNLESS_UNCHANGED
 from holdfast_pipelines import process
 from holdfast_pipelines.local import _environment, pythons
 from holdfast_pipelines.process import fresh, run_child
@@ -150,8 +150,8 @@ def test_what_a_step_leaves_running_ends_with_it(running, tmp_path):
 def test_every_library_of_every_step_leaves_one_thread():
     # Each environment's own interpreter; what a step imports is there, and no import has started a thread.
     program = (
-        "import sys; from holdfast.warm.libraries import LIBRARIES, load, threads\n"
-        "for step in sys.argv[1:]: load(LIBRARIES[step])\n"
+        "import sys; from holdfast.warm.libraries import LIBRARIES, UNLESS_UNCHANGED, load, threads\n"
+        "for step in sys.argv[1:]: load(LIBRARIES[step] + UNLESS_UNCHANGED.get(step, ()))\n"
         "print(*threads(), '|', *(name for name in ('tensorflow', 'evidently', 'torch', 'mlflow', 'sklearn') "
         "if name in sys.modules))"
     )
@@ -170,6 +170,14 @@ def test_every_library_of_every_step_leaves_one_thread():
         )
         found[environment_name] = done.stdout.strip()
     assert found == {"data": "python | tensorflow evidently sklearn", "model": "python | torch mlflow sklearn"}
+
+
+def test_what_only_something_new_needs_is_imported_where_it_was_prepared_and_not_otherwise(running, forks, monkeypatch):
+    code = "import sys; print('colorsys' in sys.modules)"
+    monkeypatch.setitem(UNLESS_UNCHANGED, code, ("colorsys",))
+    assert running(code).tail == ("False",)
+    forks.prepare(Path(sys.executable), environment(), [code])
+    assert running(code).tail == ("True",)
 
 
 def test_with_a_thread_beside_it_nothing_is_forked_and_the_runner_says_why(running, monkeypatch, capsys):

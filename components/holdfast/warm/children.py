@@ -143,6 +143,7 @@ def start(
     env: Mapping[str, str] | None = None,
     told: int | None = int(signal.SIGTERM),
     forks: bool = False,
+    libraries: tuple[str, ...] = (),
 ) -> Process:
     """Starts `python -m module arguments`.
 
@@ -156,11 +157,13 @@ def start(
         env: its environment; None: ours.
         told: the signal that it gets when this process is gone; None: it outlives us, in a session of its own.
         forks: whether it starts processes of this kind itself.
+        libraries: what a fork has imported already (`holdfast.warm.libraries`).
     """
     errors = out if errors is None else errors
     env, folder = dict(os.environ if env is None else env), Path.cwd() if folder is None else folder
     if _ours:
-        request = Request(module, tuple(arguments), env, str(folder), limits(), told=told, forks=forks)
+        where = env, str(folder), limits()
+        request = Request(module, tuple(arguments), *where, libraries=libraries, told=told, forks=forks)
         with _input(stdin) as descriptor, contextlib.suppress(NotForkedError):
             return Forked(ask(_ours[0], request, (descriptor, out, errors)))
     return subprocess.Popen(

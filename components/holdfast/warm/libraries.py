@@ -21,8 +21,8 @@ _REGISTRY = ("holdfast.cli", "holdfast.registry:library")
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "snapshot": ("holdfast.data.snapshot.step", *_TABLES),
     "schema": ("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
-    "drift": ("holdfast.data.drift.step", *_TABLES, "holdfast.data.drift.evidently_report:library"),
-    "baseline": ("holdfast.model.baseline.step", *_REGISTRY),
+    "drift": ("holdfast.data.drift.step", *_TABLES),
+    "baseline": ("holdfast.model.baseline.step", *_REGISTRY, *_NETWORKS),
     "scan": ("holdfast.model.scan.step", *_NETWORKS, "holdfast.model.scan.learners:library"),
     "train": ("holdfast.model.train.step", *_NETWORKS, "holdfast.model.train.recipes"),
     "backdoor": ("holdfast.model.backdoor.step", *_NETWORKS),
@@ -30,9 +30,14 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "certify": ("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
     "gate": ("holdfast_gates.step", "holdfast.cli", "scipy.special"),
     "register": ("holdfast.model.register.step", *_REGISTRY, *_NETWORKS),
-    "rollout": ("holdfast.serving.rollout.step", "holdfast.cli", *_SERVERS, *_REGISTRY, *_NETWORKS),
+    "rollout": ("holdfast.serving.rollout.step", *_REGISTRY),
 }
 """Step -> what it imports, as MODULE or as MODULE:FUNCTION that imports. What is missing here a step imports itself."""
+UNLESS_UNCHANGED: dict[str, tuple[str, ...]] = {
+    "drift": ("holdfast.data.drift.evidently_report:library",),
+    "rollout": (*_SERVERS, *_NETWORKS),
+}
+"""The same, as far as a step needs it only for a delivery or a model that is new."""
 STARTING_OTHERS = frozenset({"rollout"})
 """Steps that start processes of their own which need the same libraries."""
 
@@ -66,5 +71,5 @@ def write_bytecode() -> None:
     """
     sys.dont_write_bytecode = False
     os.environ.update(CALM)
-    load([name for libraries in LIBRARIES.values() for name in libraries])
+    load([name for found in (LIBRARIES, UNLESS_UNCHANGED) for libraries in found.values() for name in libraries])
     load(OTHERS)

@@ -24,6 +24,8 @@ class Request:
     """Soft and hard limit by the number of the resource (`resource.RLIMIT_*`)."""
     libraries: tuple[str, ...] = ()
     """What to import first."""
+    prepared: tuple[str, ...] = ()
+    """What to import first, too, where it was to be prepared and is not there yet."""
     told: int | None = int(signal.SIGTERM)
     """The signal that it gets when who asked for it is gone; None: it lives on."""
     forks: bool = False
@@ -43,8 +45,9 @@ def decoded(data: bytes) -> Request:
     """
     given = json.loads(data)
     limits = {number: (int(soft), int(hard)) for number, (soft, hard) in given.pop("limits").items()}
-    words, libraries = given.pop("arguments"), given.pop("libraries")
-    return Request(**given, arguments=tuple(words), limits=limits, libraries=tuple(libraries))
+    for name in ("arguments", "libraries", "prepared"):
+        given[name] = tuple(given[name])
+    return Request(**given, limits=limits)
 
 
 def limits() -> dict[str, tuple[int, int]]:

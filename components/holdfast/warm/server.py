@@ -98,7 +98,7 @@ class Server:
             gc.enable()
 
     def _start(self, request: Request, standard: list[int], answer: socket.socket) -> Request | None:
-        for name in request.libraries:
+        for name in (*request.libraries, *(one for one in request.prepared if one in self._waiting)):
             self._load(name)
         refused = _refusal(request)
         if refused:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Baseline, DriftReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save
-from holdfast.data.drift.evidently_report import steady
+from holdfast.data.drift.columns import Kind
+from holdfast.data.drift.evidently_report import compare, same, steady
 from holdfast.data.drift.step import drift
 from holdfast.errors import ArtifactError
 from holdfast.tables import read_table
@@ -180,6 +181,26 @@ def test_the_same_delivery_gives_the_same_bytes(take: Take, write: Write, judge:
     again = judge(taken, max_rows=1000, seed=5)
     assert (first.digest, pages) == (again.digest, again.open("evidently.html").read())
     assert judge(taken, max_rows=1000, seed=6).digest != first.digest
+
+
+def test_the_very_rows_of_the_champion_are_not_compared(
+    take: Take, write: Write, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.data.drift.step.compare", lambda *_, **__: pytest.fail("Evidently was asked"))
+    data = take(write(rows()))
+    made = judge(data, data)
+    assert {(column.statistic, column.effect, column.drifted) for column in made.document.stage_one} == {(1, 0, False)}
+    assert made.document.verdict is Verdict.PASS
+    assert "very rows of the reference" in made.open("evidently.html").getvalue().decode()
+
+
+def test_what_is_said_of_equal_tables_is_what_evidently_measures(take: Take, write: Write) -> None:
+    table = read_table(take(write(rows())), "train")
+    kinds: dict[str, Kind] = {
+        name: "number" if table[name].dtype.kind in "biuf" else "category" for name in table.columns
+    }
+    assert set(kinds.values()) == {"number", "category"}
+    assert same(kinds).p_values == compare(table, table, kinds, threshold=0.01).p_values
 
 
 def test_the_page_is_evidentlys_and_names_the_columns(take: Take, write: Write, judge: Judge) -> None:

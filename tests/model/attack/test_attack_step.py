@@ -9,6 +9,7 @@ import torch
 from holdfast.artifacts.documents import Baseline, Model, RobustnessReport, Snapshot, ThreatModel, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
 from holdfast.errors import IntegrityError, ModelError
+from holdfast.model.attack import step
 from holdfast.model.attack.step import attack
 from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_split
@@ -88,6 +89,36 @@ def test_the_champion_meets_the_same_attacks_on_the_same_examples(
     assert paired.both + paired.only_champion == alone.worst_case.k
     assert paired.both + paired.only_candidate + paired.only_champion + paired.neither == 60
     assert set(made.inputs) == {"model", "snapshot", "baseline"}
+
+
+def test_a_model_that_is_the_champion_is_measured_once(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, named = champion(robust, tmp_path / "baseline"), []
+    measure = step._measure
+    monkeypatch.setattr(step, "_measure", lambda *given: (named.append(given[-1]), measure(*given))[1])
+    made = report(robust, digits, tmp_path / "r", baseline=old).document
+    assert named == ["candidate"]
+    clean, paired = made.champion_clean, made.champion_worst_case
+    assert clean is not None
+    assert paired is not None
+    assert (clean.both, clean.only_candidate, clean.only_champion) == (made.clean.k, 0, 0)
+    assert (paired.both, paired.only_candidate, paired.only_champion) == (made.worst_case.k, 0, 0)
+
+
+def test_the_champion_measured_anew_gives_what_the_candidate_gave(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    # The same network under another digest (its recipe says something else): measured a second time, and equal.
+    with write_artifact(tmp_path / "twin") as work:
+        shutil.copytree(robust.folder, work, dirs_exist_ok=True)
+        (work / "artifact.json").unlink()
+        twin = seal(work, robust.document.model_copy(update={"seed": robust.document.seed + 1, "files": {}}))
+    assert twin.digest != robust.digest
+    old = champion(Artifact(tmp_path / "twin", twin.document, twin.digest), tmp_path / "baseline")
+    made = report(robust, digits, tmp_path / "r", baseline=old).document
+    same = report(robust, digits, tmp_path / "s", baseline=champion(robust, tmp_path / "itself")).document
+    assert (made.champion_clean, made.champion_worst_case) == (same.champion_clean, same.champion_worst_case)
 
 
 def test_a_champion_whose_bytes_were_changed_is_refused(

@@ -145,6 +145,24 @@ def test_records_lead_back_to_the_models(rolled_back, tracking, tmp_path):
         assert inputs[role] == fetched.model.digest
 
 
+def test_what_is_the_champion_already_is_not_rolled_out(tracking, promoted, tmp_path, no_child_left):
+    before = registry.versions(tracking, "tiny")
+    artifact = rollout("tiny", tmp_path / "rollout", version=2, tracking=tracking, config=CONFIG, seed=0)
+    record = load(artifact.folder, RolloutRecord).document
+    assert (record.outcome, record.verdict, record.cause) == ("promoted", "pass", "none")
+    assert record.reason == "version 2 is the champion already, so there was nothing to roll out"
+    assert (record.champion_version, record.requests_sent, record.transitions) == (2, 0, ())
+    assert registry.versions(tracking, "tiny") == before
+    assert not state_folder(tmp_path / "rollout").exists()
+    assert no_child_left() == []
+
+
+def test_a_fault_can_be_planted_in_the_champion(tracking, promoted, tmp_path):
+    day = "wrong=1.0,after=20"
+    artifact = rollout("tiny", tmp_path / "r", version=2, tracking=tracking, config=CONFIG, seed=0, game_day=day)
+    assert (artifact.document.outcome, artifact.document.requests_sent > 0) == ("rolled-back", True)
+
+
 def test_an_unknown_version_is_named(tracking, tmp_path):
     with pytest.raises(RolloutError, match="expected version 9 of model tiny, found none"):
         rollout("tiny", tmp_path / "rollout", version=9, tracking=tracking, config=CONFIG, seed=0)

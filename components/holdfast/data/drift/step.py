@@ -12,7 +12,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.data.drift import confidence
 from holdfast.data.drift.columns import TESTS, Kind, count, ks_distance, shift, total_variation
 from holdfast.data.drift.distributions import bars, histogram
-from holdfast.data.drift.evidently_report import compare
+from holdfast.data.drift.evidently_report import compare, same
 from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
 from holdfast.tables import harden_pyarrow, read_table
@@ -79,7 +79,8 @@ def _stage_one(
     names = [*current.columns, *(name for name in reference.columns if name not in current.columns)]
     kinds = {name: kind for name in names if (kind := _shared_kind(name, reference, current)) is not None}
     threshold = config.alpha / len(names)
-    compared = compare(reference, current, kinds, threshold=threshold)
+    equal = reference.equals(current)
+    compared = same(kinds) if equal else compare(reference, current, kinds, threshold=threshold)
     found = []
     for name in names:
         if name not in kinds:

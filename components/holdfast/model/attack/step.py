@@ -55,7 +55,7 @@ def attack(
     measured = _measure(scene, scene.net, "candidate")
     opinion = _second_opinion(scene, measured, config)
     checks = _checks(scene, measured, config) + tuple(check for _, check in opinion)
-    champion = _champion(scene, judged, baseline)
+    champion = _champion(scene, judged, baseline, measured)
     inputs = {"model": judged.digest, "snapshot": data.digest}
     report = RobustnessReport(
         tier=config.tier,
@@ -242,8 +242,11 @@ def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
     )
 
 
-def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None) -> "Measured | None":
-    """The champion under the same attacks on the same examples; None without one, or when it takes another input."""
+def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None, measured: "Measured") -> "Measured | None":
+    """The champion under the same attacks on the same examples; None without one, or when it takes another input.
+
+    When the judged model is the champion, what was `measured` of the one is that of the other.
+    """
     from holdfast.model.networks import load_network
 
     found = None if baseline is None else load(baseline, Baseline)
@@ -253,6 +256,8 @@ def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None) -> "
     if _input(champion.document) != _input(judged.document):
         say(f"attack: version {found.document.model_version} takes another input; it is not compared")
         return None
+    if champion.digest == judged.digest:
+        return measured
     return _measure(scene, load_network(champion, scene.device), "champion")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Transition, Verdict
-from holdfast.artifacts.folder import DOCUMENT, Artifact, load, seal, write_artifact
+from holdfast.artifacts.folder import DOCUMENT, Artifact, load, save, seal, write_artifact
 from holdfast.progress import say
 from holdfast.serving.rollout.conduct.journal import JOURNAL
 from holdfast.serving.rollout.contest import Contest, digests_of
@@ -54,6 +54,26 @@ def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifac
             (work / "incident.html").write_text(incident.page(facts))
         sealed = seal(work, record)
     return Artifact(out, sealed.document, sealed.digest)
+
+
+def write_serving(contest: Contest, out: Path) -> Artifact[RolloutRecord]:
+    """Writes to `out` that there was nothing to roll out: the candidate is the champion."""
+    served = contest.candidate.served
+    record = RolloutRecord(
+        inputs=digests_of(contest),
+        name=served.name,
+        candidate_version=served.version,
+        champion_version=served.version,
+        transitions=(),
+        requests_sent=0,
+        requests_failed=0,
+        outcome="promoted",
+        reason=f"version {served.version} is the champion already, so there was nothing to roll out",
+        cause=Cause.NONE,
+        verdict=Verdict.PASS,
+    )
+    _keep_earlier(out)
+    return save(out, record, {"timeline.json": b"[]"})
 
 
 def _keep_earlier(out: Path) -> None:

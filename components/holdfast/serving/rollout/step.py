@@ -43,7 +43,7 @@ from holdfast.serving.rollout.contest import (
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import State
-from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write
+from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write, write_serving
 from holdfast.serving.rollout.replay.sender import BEFORE, TALLY, Load, Sender, Unpairing, sending
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.tell import log, metrics, status
@@ -70,7 +70,8 @@ def rollout(
     """Rolls version `version` of model `name` out against the champion; writes the record whatever the outcome.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
-    absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood.
+    absolute limits beside the comparison. After a crash, the same call goes on where the rollout stood. What is the
+    champion already is not rolled out, unless a fault is to be planted in it.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
@@ -86,6 +87,10 @@ def rollout(
     fetched = fetch(tracking, name, version, state)
     contest = replace(contest_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
     require_fresh(contest, state, config)
+    if fetched.serving and not game_day and not (state / JOURNAL).exists():
+        artifact = write_serving(contest, out)
+        shutil.rmtree(state)
+        return artifact
     artifact = compete(
         contest,
         out,

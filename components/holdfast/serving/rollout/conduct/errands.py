@@ -48,6 +48,8 @@ class Fetched:
     champion_version: int | None
     decided: float
     """Unix seconds: when the candidate was registered with its gate decision."""
+    serving: bool = False
+    """The candidate is the champion already."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
             f"{found['version']}; choose another --out"
         )
     champion = found["champion"]
-    return Fetched(folder / CANDIDATE, folder / CHAMPION if champion else None, champion, float(found["decided"]))
+    where = folder / CANDIDATE, folder / CHAMPION if champion else None
+    return Fetched(*where, champion, float(found["decided"]), bool(found.get("serving", False)))
 
 
 def promote(tracking: str, name: str, version: int) -> None:
@@ -220,6 +223,7 @@ def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
         "name": name,
         "version": bundle.version,
         "champion": champion,
+        "serving": current is not None and current.version == bundle.version,
         "decided": decided,
         "decision": bundle.decision.digest,
     }

@@ -13,6 +13,7 @@ from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.warm import children
 from holdfast.warm.children import Process
+from holdfast.warm.libraries import UNLESS_UNCHANGED
 
 SPEC, ABOUT, LOG = "site-spec.json", "site.json", "site.log"
 START_SECONDS = 300.0
@@ -105,7 +106,14 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
     (state / ABOUT).unlink(missing_ok=True)
     replace_file(state / SPEC, json.dumps(spec).encode())
     with (state / LOG).open("ab") as log:
-        process = children.start("holdfast.serving.rollout.site", [str(state)], out=log.fileno(), told=None, forks=True)
+        process = children.start(
+            "holdfast.serving.rollout.site",
+            [str(state)],
+            out=log.fileno(),
+            told=None,
+            forks=True,
+            libraries=UNLESS_UNCHANGED["rollout"],
+        )
     deadline = time.monotonic() + START_SECONDS
     try:
         while True:
