@@ -10,9 +10,11 @@ command goes on where it was stopped; rollouts by other code are not counted.
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 NAME = "rollouts_under_load"
 CODE = (
-    *(f"components/holdfast/{part}" for part in ("serving", "artifacts", "processes.py", "workload.py")),
+    *(f"components/holdfast/{part}" for part in ("serving", "artifacts", "warm", "processes.py", "workload.py")),
     *(f"benchmarks/{part}.py" for part in ("load", "load_workers", "one_rollout")),
 )
 """What is measured, and the load: other code takes no part in a rollout."""
@@ -80,22 +82,42 @@ def run(bench: "Bench") -> list[Row]:
     return rows(records.read())
 
 
-def measure(records: Records, counts: Mapping[Case, int], plan: RolloutPlan) -> None:
-    """Rolls out until `records` has so many of each case with this plan."""
+def measure(records: Records, counts: Mapping[Case, int], plan: RolloutPlan, at_once: int = 1) -> None:
+    """Rolls out until `records` has so many of each case with this plan.
+
+    Args:
+        records: what is kept, and takes more.
+        counts: of each case.
+        plan: of all rollouts.
+        at_once: how many share one load, each to the others one load more.
+    """
     kept = _with_plan(records.read(), plan)
-    missing = [(case, seed) for case, count in counts.items() for seed in range(len(case.of(kept)), count)]
-    if not missing:
+    missing = {case: range(len(case.of(kept)), count) for case, count in counts.items()}
+    if not any(missing.values()):
         return
     with TemporaryDirectory(prefix="hf-") as folder:
         made = bundles.make(Path(folder))
-        for case, seed in missing:
-            record = one(case, seed, made, plan, Path(folder) / f"{case.candidate}-{case.load}-{seed}")
-            records.add(record)
-            _say(record)
+        for case, seeds in missing.items():
+            for first in seeds[::at_once]:
+                for record in several(case, range(first, min(first + at_once, seeds.stop)), made, plan, Path(folder)):
+                    records.add(record)
+                    _say(record)
 
 
-def one(case: Case, seed: int, made: bundles.Bundles, plan: RolloutPlan, folder: Path) -> Record:
-    """One rollout under its load: how it ended, why, and what it took."""
+def several(
+    case: Case, seeds: Sequence[int], made: bundles.Bundles, plan: RolloutPlan, folder: Path
+) -> Iterator[Record]:
+    """Rollouts at once under one load: how each ended, why, and what it took."""
+    with _loaded(case.load, seeds[0]) as machine, ThreadPoolExecutor(len(seeds)) as pool:
+        places = [folder / f"{case.candidate}-{case.load}-{seed}" for seed in seeds]
+        found = list(pool.map(partial(_one, case, made, plan), seeds, places))
+    for record, place in zip(found, places, strict=True):
+        if not _as_expected(record):
+            keep_failed(place, place.name)
+        yield {**record, "wanted_core": machine.seen}
+
+
+def _one(case: Case, made: bundles.Bundles, plan: RolloutPlan, seed: int, folder: Path) -> Record:
     folder.mkdir()
     spec = {
         "champion": str(made.champion),
@@ -105,12 +127,13 @@ def one(case: Case, seed: int, made: bundles.Bundles, plan: RolloutPlan, folder:
         "game_day": GAME_DAYS[case.candidate],
     }
     command = [sys.executable, "-m", "benchmarks.one_rollout", json.dumps(spec), str(folder / "rollout")]
-    with _loaded(case.load, seed) as machine:
-        ended = _ended(command, folder)
-    record = {"candidate": case.candidate, "load": case.load, "seed": seed, "plan": spec["plan"], **ended}
-    if not _as_expected(record):
-        keep_failed(folder, folder.name)
-    return {**record, "wanted_core": machine.seen}
+    return {
+        "candidate": case.candidate,
+        "load": case.load,
+        "seed": seed,
+        "plan": spec["plan"],
+        **_ended(command, folder),
+    }
 
 
 def _loaded(kind: Kind | None, seed: int) -> AbstractContextManager[Load]:
@@ -240,6 +263,7 @@ def main(
     candidate: Annotated[list[str] | None, typer.Option(help="healthy, slow, or both when left out.")] = None,
     rollouts: Annotated[int | None, typer.Option(help="Until so many of each are kept; 0: only the table.")] = None,
     plan: Annotated[str, typer.Option(help="JSON of a plan; rollouts are counted by their plan.")] = "{}",
+    at_once: Annotated[int, typer.Option(help="So many share one load: a harder test in less time.", min=1)] = 1,
     fresh: Annotated[bool, typer.Option(help="Forget what is kept.")] = False,
 ) -> None:
     """Rolls out under load; writes benchmarks/results/rollouts_under_load.json and the tables of the two pages.
@@ -253,7 +277,7 @@ def main(
     if fresh:
         records.clear()
     cases = [Case(name, kind) for name, kind in product(candidate or GAME_DAYS, [None] if quiet else kinds or Kind)]
-    measure(records, {case: case.wanted if rollouts is None else rollouts for case in cases}, planned)
+    measure(records, {case: case.wanted if rollouts is None else rollouts for case in cases}, planned, at_once)
     table = rows(records.read(), planned)
     _keep(table) if planned == RolloutPlan() else show(NAME, table)
     raise typer.Exit(0 if all(row.met is not False for row in table) else 1)

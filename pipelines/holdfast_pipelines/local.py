@@ -18,7 +18,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -218,9 +218,15 @@ def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
 
 
 def start(forks: Servers) -> None:
-    """Starts the warm process of every environment, so that it can be handed on to another process."""
-    for python in pythons().values():
-        forks.prepare(python, _environment(python, None), ())
+    """Starts the warm process of every environment, to be handed on, and has it import what a new delivery needs."""
+    for image, python in pythons().items():
+        forks.prepare(python, _environment(python, None), FOLLOWED_BY["snapshot"].get(image, ()))
+
+
+def lent(forks: Servers) -> AbstractContextManager[None]:
+    """Inside, what `holdfast.warm.children` starts here are forks of the model environment's warm process."""
+    python = pythons()[images.MODEL]
+    return forks.lent(python, _environment(python, None))
 
 
 def holds(condition: str, resolve: Callable[[str], object]) -> bool:

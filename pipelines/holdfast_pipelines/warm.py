@@ -19,7 +19,7 @@ from typing import IO
 
 from holdfast.processes import dying_with_us
 from holdfast.progress import say
-from holdfast.warm.children import NotForkedError, ask, message, nothing
+from holdfast.warm.children import NotForkedError, ask, lent, message, nothing
 from holdfast.warm.libraries import LIBRARIES, STARTING_OTHERS, UNLESS_UNCHANGED
 from holdfast.warm.request import PREPARE, Request, limits
 from holdfast_pipelines.process import Child, fresh
@@ -85,6 +85,12 @@ class Servers:
         """Variables and descriptors with which a process that we start shares these warm processes."""
         numbers = {str(python): server.control.fileno() for python, server in self._servers.items()}
         return {HANDED_ON: json.dumps(numbers)}, tuple(numbers.values())
+
+    @contextmanager
+    def lent(self, python: Path, env: Mapping[str, str]) -> Iterator[None]:
+        """Inside, what this process starts by `holdfast.warm.children` are forks of the warm process of `python`."""
+        with lent(self._server(python, env).control, env):
+            yield
 
     def close(self) -> None:
         """Ends those that were started here."""

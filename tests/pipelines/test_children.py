@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.warm import children
 from holdfast_pipelines import warm
 from holdfast_pipelines.local import _environment
 from holdfast_pipelines.process import fresh, run_child
@@ -190,6 +191,20 @@ time.sleep(600)
         assert not gone(free, 0.5)  # nor does the end of the run end it
     finally:
         os.kill(free, signal.SIGKILL)
+
+
+def test_the_runner_can_start_something_from_a_warm_process_too(tmp_path):
+    python, env = Path(sys.executable), _environment(Path(sys.executable), None) | {"SAID": "x"}
+    code = "import os; print(os.environ['SAID'], os.getppid())"
+    with servers() as forks, (tmp_path / "a.log").open("wb") as log:
+        for _ in range(2):
+            with forks.lent(python, env):
+                child = children.start("timeit", ["-n1", "-r1", code], out=log.fileno())
+            assert (type(child), child.wait(20)) == (children.Forked, 0)
+        server = forks._servers[python].process.pid
+        assert children.start("timeit", ["-h"], out=log.fileno()).wait(20) == 0
+    lines = (tmp_path / "a.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("x ")] == [f"x {server}"] * 2
 
 
 def numbers_in(path):

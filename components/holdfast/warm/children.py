@@ -21,7 +21,8 @@ from holdfast.processes import dying_with_us
 from holdfast.warm.request import REAP, START, Request, encoded, limits
 
 _MAX_ANSWER = 2**16
-_ours: list[socket.socket] = []
+_ours: list[tuple[socket.socket, Mapping[str, str] | None]] = []
+"""Our end to the warm process, and the environment of its forks when that is not ours."""
 
 
 class Process(Protocol):
@@ -129,7 +130,18 @@ class Forked:
 
 def serve_from(control: socket.socket) -> None:
     """From now on what this process starts are forks of the warm process at the other end."""
-    _ours[:] = [control]
+    _ours[:] = [(control, None)]
+
+
+@contextmanager
+def lent(control: socket.socket, env: Mapping[str, str]) -> Iterator[None]:
+    """Inside, what this process starts are forks, with the environment `env`, of the warm process at the other end."""
+    before = _ours[:]
+    _ours[:] = [(control, env)]
+    try:
+        yield
+    finally:
+        _ours[:] = before
 
 
 def start(
@@ -160,12 +172,12 @@ def start(
         libraries: what a fork has imported already (`holdfast.warm.libraries`).
     """
     errors = out if errors is None else errors
-    env, folder = dict(os.environ if env is None else env), Path.cwd() if folder is None else folder
-    if _ours:
-        where = env, str(folder), limits()
+    folder = Path.cwd() if folder is None else folder
+    for control, theirs in _ours:
+        where = dict(env or theirs or os.environ), str(folder), limits()
         request = Request(module, tuple(arguments), *where, libraries=libraries, told=told, forks=forks)
         with _input(stdin) as descriptor, contextlib.suppress(NotForkedError):
-            return Forked(ask(_ours[0], request, (descriptor, out, errors)))
+            return Forked(ask(control, request, (descriptor, out, errors)))
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,

@@ -12,6 +12,8 @@ CALM: dict[str, str] = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "ba
 
 _TABLES = ("holdfast.cli", "holdfast.tables", "pandas", "pyarrow.parquet")
 _NETWORKS = ("holdfast.cli", "torch", "holdfast.model.networks", "holdfast.model.inputs", "scipy.special", "pandas")
+_TRAINING = (*_NETWORKS, "torch._dynamo")
+"""Making the first optimizer imports the latter: 3 s of CPU where its bytecode is not kept."""
 _SERVERS = (
     "holdfast.serving.rollout.site.site", "holdfast.serving.rollout.replay.traffic",
     "holdfast.serving.predictor.intake", "holdfast.serving.predictor.runtime",
@@ -23,8 +25,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "schema": ("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
     "drift": ("holdfast.data.drift.step", *_TABLES),
     "baseline": ("holdfast.model.baseline.step", *_REGISTRY, *_NETWORKS),
-    "scan": ("holdfast.model.scan.step", *_NETWORKS, "holdfast.model.scan.learners:library"),
-    "train": ("holdfast.model.train.step", *_NETWORKS, "holdfast.model.train.recipes"),
+    "scan": ("holdfast.model.scan.step", *_TRAINING, "holdfast.model.scan.learners:library"),
+    "train": ("holdfast.model.train.step", *_TRAINING, "torch.export._trace", "holdfast.model.train.recipes"),
     "backdoor": ("holdfast.model.backdoor.step", *_NETWORKS),
     "attack": ("holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.suite"),
     "certify": ("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
@@ -34,6 +36,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 """Step -> what it imports, as MODULE or as MODULE:FUNCTION that imports. What is missing here a step imports itself."""
 UNLESS_UNCHANGED: dict[str, tuple[str, ...]] = {
+    "attack": ("holdfast.model.attack.art:load",),
     "drift": ("holdfast.data.drift.evidently_report:library",),
     "rollout": (*_SERVERS, *_NETWORKS),
 }
@@ -44,7 +47,6 @@ STARTING_OTHERS = frozenset({"rollout"})
 OTHERS = (
     "holdfast_pipelines.demo", "holdfast_pipelines.report", "holdfast_pipelines.retrain", "holdfast_pipelines.rollout",
     "kfp.local", "kfp.local.orchestrator.enhanced_dag_orchestrator", "sklearn.datasets",
-    "holdfast.model.attack.art:load",
 )  # fmt: skip
 """What a run imports outside its steps, or only when it is asked to."""
 

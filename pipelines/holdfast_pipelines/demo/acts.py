@@ -1,7 +1,6 @@
 """What happened in each act, from the artifacts of its run: the summary, and whether it went as told."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ class Played:
     delivery: Path
     """The clean delivery: its held-out rows are those of every act."""
     planted: NDArray[np.int64]
-    champion: Callable[[], int | None]
-    """Which version MLflow calls champion now."""
+    champion: int | None
+    """Which version MLflow calls champion at the end."""
 
     def run(self, name: str) -> Path:
         """The run folder `clean`, `poisoned`, `unscanned`, `broken` or `regressed`."""
@@ -100,7 +99,7 @@ def regressed(played: Played) -> Summary:
         "seconds_to_rollback": _seconds_to_rollback(rollout.document),
         "steps": _verdicts(record),
         "requests": _requests(played.run("regressed")),
-        "champion_after": played.champion(),
+        "champion_after": played.champion,
         "incident": str(folder / "incident.html"),
     }
 

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,16 +26,20 @@ from holdfast.errors import RunError
 from holdfast.processes import die_with_parent, dying_with_us
 from holdfast.progress import say
 from holdfast.resources import workloads
+from holdfast.serving.rollout.conduct import errands
+from holdfast.warm.libraries import load
 from holdfast.workload import read_workload
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
-from holdfast_pipelines.local import StepError, start
+from holdfast_pipelines.local import StepError, lent, start
 from holdfast_pipelines.run import roll_out, run
 from holdfast_pipelines.warm import Servers, servers
 
 NAME = "digits"
+FOR_THE_REPORT = ("holdfast.model.networks",)
+"""What `summarize` imports, torch: a second that a machine with a second core need not wait for."""
 GAME_DAY = "delay_ms=400,wrong=1.0,after=120"
 """The candidate of the fourth act answers slowly and wrongly after its 120th answer."""
 
@@ -97,6 +101,8 @@ def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
 
 def _play(stage: Stage) -> Played:
     """Two runs at a time, because the machine has a second core; what must follow on another waits for it."""
+    if stage.forks is not None:
+        start(stage.forks)
     planted = _deliver(stage)
     say("act 1 of 4: a clean delivery (beside it, for act 2: the model that nobody scanned for)")
     with _aside(stage, ("unscanned", "unscanned", "poisoned", stage.seed)):
@@ -105,23 +111,23 @@ def _play(stage: Stage) -> Played:
     with _aside(stage, ("broken", NAME, "broken", stage.seed), ("regressed", NAME, "clean", stage.seed + 1)):
         _run(stage, "poisoned")
     say("act 4 of 4: the candidate turns bad in production")
-    roll_out(
-        stage.workload(NAME),
-        out=stage.run("regressed"),
-        tracking=stage.tracking,
-        seed=stage.seed,
-        threads=1,
-        game_day=GAME_DAY,
-        retries=RETRIES,
-        forks=stage.forks,
-    )
-    return Played(stage.out / "runs", stage.data("clean"), planted, partial(_champion, stage.tracking))
+    with _beside(partial(load, FOR_THE_REPORT)):
+        roll_out(
+            stage.workload(NAME),
+            out=stage.run("regressed"),
+            tracking=stage.tracking,
+            seed=stage.seed,
+            threads=1,
+            game_day=GAME_DAY,
+            retries=RETRIES,
+            forks=stage.forks,
+        )
+    return Played(stage.out / "runs", stage.data("clean"), planted, _champion(stage))
 
 
-def _champion(tracking: str) -> int | None:
-    from holdfast.registry import aliases
-
-    return aliases(tracking, NAME).get("champion")
+def _champion(stage: Stage) -> int | None:
+    with lent(stage.forks) if stage.forks is not None else nullcontext():
+        return errands.history(stage.tracking, NAME).champion
 
 
 def _deliver(stage: Stage) -> NDArray[np.int64]:
@@ -174,9 +180,14 @@ Aside = tuple[str, str, str, int]
 @contextmanager
 def _aside(stage: Stage, *runs: Aside) -> Iterator[None]:
     """Plays `runs`, one after the other, beside what happens inside; ends when both are done."""
-    if stage.forks is not None:
-        start(stage.forks)
-    thread = threading.Thread(target=_play_aside, args=(stage, runs), daemon=True)
+    with _beside(partial(_play_aside, stage, runs)):
+        yield
+
+
+@contextmanager
+def _beside(work: Callable[[], None]) -> Iterator[None]:
+    """Does `work` in a thread beside what happens inside; ends when both are done."""
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield
     thread.join()
