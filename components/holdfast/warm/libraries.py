@@ -21,7 +21,7 @@ _SERVERS = (
 )  # fmt: skip
 _REGISTRY = ("holdfast.cli", "holdfast.registry:library")
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "snapshot": ("holdfast.data.snapshot.step", *_TABLES),
+    "snapshot": ("holdfast.data.snapshot.step", *_TABLES, "sklearn.datasets"),
     "schema": ("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
     "drift": ("holdfast.data.drift.step", *_TABLES),
     "baseline": ("holdfast.model.baseline.step", *_REGISTRY, *_NETWORKS),
