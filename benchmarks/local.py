@@ -10,7 +10,10 @@ command goes on where it was stopped; measurements of other code are not counted
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -101,23 +104,32 @@ def compare(records: Records, baseline: Path, times: int, parts: Sequence[str]) 
                 play(records, one, part)
 
 
-def under_load(records: Records, kind: Kind, seeds: int) -> None:
-    """Plays the demo under a load until `records` has each of so many seeds."""
+def under_load(records: Records, kind: Kind, seeds: int, at_once: int = 1) -> None:
+    """Plays the demo under a load until `records` has each of so many seeds; `at_once` of them share one load."""
     done = {record["seed"] for record in _of(records.read(), "demo", OURS, kind)}
-    for seed in sorted(set(range(seeds)) - done):
-        play(records, checkout(OURS, ROOT), "demo", seed=seed, load=kind)
+    missing = sorted(set(range(seeds)) - done)
+    for first in range(0, len(missing), at_once):
+        play(records, checkout(OURS, ROOT), "demo", seeds=missing[first : first + at_once], load=kind)
 
 
-def play(records: Records, one: Checkout, part: str, *, seed: int = 0, load: Kind | None = None) -> None:
-    """Runs the jobs of one part in a new folder, and keeps what each of them cost and how it ended."""
-    with TemporaryDirectory(prefix="hf-") as folder, loaded(load, seed) if load else watched() as machine:
+def play(records: Records, one: Checkout, part: str, *, seeds: Sequence[int] = (0,), load: Kind | None = None) -> None:
+    """Runs the jobs of one part, each seed in a new folder, and keeps what each of them cost and how it ended."""
+    with loaded(load, seeds[0]) if load else watched() as machine, ThreadPoolExecutor(len(seeds)) as pool:
+        found = list(pool.map(partial(_jobs, one, part, load), seeds))
+    for record in chain.from_iterable(found):
+        records.add({**record, "wanted_core": machine.seen})
+        _say(record)
+
+
+def _jobs(one: Checkout, part: str, load: Kind | None, seed: int) -> list[Record]:
+    found = []
+    with TemporaryDirectory(prefix="hf-") as folder:
         for job in PARTS[part]:
             cost = _measured(one, job, Path(folder), seed)
-            record = {**_facts(one, job, cost, Path(folder)), "seed": seed, "load": load, "wanted_core": machine.seen}
-            if not _as_told(record):
+            found.append({**_facts(one, job, cost, Path(folder)), "seed": seed, "load": load})
+            if not _as_told(found[-1]):
                 keep_failed(Path(folder), f"{one.name}-{job}-{load or 'quiet'}-{seed}")
-            records.add(record)
-            _say(record)
+    return found
 
 
 def _measured(one: Checkout, job: str, folder: Path, seed: int) -> Spent | None:
@@ -219,6 +231,7 @@ def main(
     part: Annotated[list[str] | None, typer.Option(help="demo, run, or both when left out: compared.")] = None,
     kinds: Annotated[list[Kind] | None, typer.Option("--load", help="Plays the demo under load a, b.")] = None,
     seeds: Annotated[int, typer.Option(help="Under each load: seeds 0, 1, ...")] = SEEDS,
+    at_once: Annotated[int, typer.Option(help="So many demos share one load: a harder test in less time.", min=1)] = 1,
     fresh: Annotated[bool, typer.Option(help="Forget what is kept.")] = False,
 ) -> None:
     """Measures what is asked for; writes benchmarks/results/local.json and docs/benchmarks.md from all that is kept.
@@ -235,7 +248,7 @@ def main(
         if baseline is not None:
             compare(records, baseline, times, part or tuple(PARTS))
         for kind in kinds or ():
-            under_load(records, kind, seeds)
+            under_load(records, kind, seeds, at_once)
     except HoldfastError as error:
         sys.stderr.write(f"{NAME}: {error}\n")
         raise typer.Exit(error.exit_code) from None

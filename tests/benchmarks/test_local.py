@@ -2,11 +2,12 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from benchmarks import local
-from benchmarks.load import Kind
+from benchmarks.load import Kind, Load
 from benchmarks.local import BEFORE, OURS, checkout, play, rows
 from benchmarks.records import Records
 
@@ -88,10 +89,22 @@ def test_jobs_run_in_a_new_folder_with_the_checkouts_own_python(tmp_path):
 def test_the_demo_gets_its_seed_and_its_load(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "keep_failed", lambda folder, name: (tmp_path / name).mkdir())
     records = Records.of("local", "code", root=tmp_path)
-    play(records, small(tmp_path / "a", OURS, code=2), "demo", seed=3, load=Kind.A)
+    play(records, small(tmp_path / "a", OURS, code=2), "demo", seeds=(3,), load=Kind.A)
     (found,) = records.read()
     assert (found["code"], found["load"], found["last_line"]) == (2, "a", "demo of seed --seed=3")
     assert (tmp_path / "this-demo-a-3").is_dir(), "what failed is kept for a person to read"
+
+
+def test_several_seeds_share_one_load_and_each_is_kept_once(tmp_path, monkeypatch):
+    loads: list[int] = []
+    ours = small(tmp_path / "a", OURS)
+    monkeypatch.setattr(local, "checkout", lambda name, root: ours)
+    monkeypatch.setattr(local, "loaded", lambda kind, seed: (loads.append(seed), nullcontext(Load()))[1])
+    records = Records.of("local", "code", root=tmp_path)
+    for _ in range(2):
+        local.under_load(records, Kind.B, 5, 2)
+    assert [record["last_line"] for record in records.read()] == [f"demo of seed --seed={n}" for n in range(5)]
+    assert loads == [0, 2, 4]
 
 
 def test_both_checkouts_take_turns(tmp_path, monkeypatch):

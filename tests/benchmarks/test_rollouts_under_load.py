@@ -81,10 +81,11 @@ def test_each_case_asks_for_what_the_targets_say():
 def test_a_real_rollout_under_load_ends_and_is_not_made_twice(tmp_path, capfd):
     # One short step whose deadline passes at once: how it ends is the same on every machine.
     plan = RolloutPlan(shadow_requests=0, steps=(50,), step_requests=10**6, max_step_seconds=0.5)
-    records, wanted = Records.of("rollouts", "code", root=tmp_path), {Case("healthy", Kind.A): 1}
+    records, wanted = Records.of("rollouts", "code", root=tmp_path), {Case("healthy", Kind.A): 2}
     for _ in range(2):
-        measure(records, wanted, plan)
-    (found,) = records.read()
+        measure(records, wanted, plan, 2)
+    found, other = records.read()
+    assert (other["outcome"], other["seed"]) == ("inconclusive", 1)
     assert (found["outcome"], found["where"], found["left"]) == ("inconclusive", "Canary 50 %", [])
     assert found["requests_failed"] == 0
     assert found["cpu"] > 1.0, "two model servers import torch"
