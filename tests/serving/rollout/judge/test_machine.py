@@ -70,9 +70,9 @@ def grown(
 
 
 def _arm(counts, timed_out=0) -> Arm:
-    answered, failed, slow = counts
+    answered, failed, slow, *later = counts  # later: above 25 ms, not above 250 ms
     timed = answered - timed_out
-    return Arm(answered, failed, timed, (timed - slow, timed - slow, timed), timed_out)
+    return Arm(answered, failed, timed, (timed - slow - sum(later), timed - slow, timed), timed_out)
 
 
 def after(*looks, plan=PLAN) -> Rollout:
@@ -132,6 +132,28 @@ def test_a_candidate_that_turns_slow_after_it_was_good_turns_back():
     rollout = after(*IN_CANARY, *[SLOW] * 24)
     assert (rollout.state, rollout.judgement.cause) == (State.ROLLING_BACK, Cause.MODEL)
     assert "takes longer than the champion" in rollout.judgement.reason
+
+
+LONG_SHADOW = replace(PLAN, shadow=Step(0, 10**6))
+SECOND = {"candidate": (20, 0, 0, 20), "seconds": 0.25}
+"""All of the candidate's answers take longer than all of the champion's, and none longer than the limit."""
+
+
+def test_in_the_shadow_a_candidate_that_is_second_at_a_busy_core_is_not_slow():
+    rollout = after(*[SECOND] * 60, plan=LONG_SHADOW)
+    assert (rollout.state, rollout.tests.compared.slow.recent) == (State.SHADOW, 0.0)
+    assert rollout.tests.compared.slow.blocks == 30
+    assert rollout.tests.compared.slow.value == pytest.approx(1.0)
+
+
+def test_the_same_answers_to_live_requests_are_slow():
+    live = replace(PLAN, shadow=None, steps=(Step(50, 10**6),))
+    assert after(*[SECOND] * 40, plan=live).state is State.ROLLING_BACK
+
+
+def test_in_the_shadow_answers_above_the_limit_are_slow():
+    rollout = after(*[SLOW] * 24, plan=LONG_SHADOW)
+    assert (rollout.state, rollout.judgement.cause) == (State.ROLLING_BACK, Cause.MODEL)
 
 
 def test_a_few_slow_looks_are_no_verdict_and_hold_the_step():
