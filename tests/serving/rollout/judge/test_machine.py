@@ -70,9 +70,9 @@ def grown(
 
 
 def _arm(counts, timed_out=0) -> Arm:
-    answered, failed, slow, *later = counts  # later: above 25 ms, not above 250 ms
+    answered, failed, slow = counts
     timed = answered - timed_out
-    return Arm(answered, failed, timed, (timed - slow - sum(later), timed - slow, timed), timed_out)
+    return Arm(answered, failed, timed, (timed - slow, timed - slow, timed), timed_out)
 
 
 def after(*looks, plan=PLAN) -> Rollout:
@@ -90,8 +90,20 @@ IN_CANARY = [HEALTHY, HEALTHY]
 
 
 def test_a_healthy_candidate_goes_through_every_step_to_promoting():
-    states = [after(*[HEALTHY] * n).name for n in range(5)]
-    assert states == ["Shadow", "Canary 5 %", "Canary 50 %", "Canary 100 %", "Promoting"]
+    states = [after(*[HEALTHY] * n).name for n in range(6)]
+    # One look more at 50 %: latency is compared three times, and not in the shadow.
+    assert states == ["Shadow", "Canary 5 %", "Canary 50 %", "Canary 50 %", "Canary 100 %", "Promoting"]
+
+
+def test_in_the_shadow_copies_that_queue_up_are_not_the_candidates_fault():
+    rollout = after(*[SLOW] * 60, plan=replace(PLAN, shadow=Step(0, 10**6)))
+    assert (rollout.state, rollout.tests.compared.slow.blocks) == (State.SHADOW, 0)
+
+
+def test_a_candidate_whose_attempts_time_out_does_not_leave_the_shadow():
+    hanging = {"candidate": (60, 60, 0), "timed_out": 60}
+    assert after(*[hanging] * 6).state is not State.CANARY
+    assert after(*[{**hanging, "candidate": (60, 6, 0), "timed_out": 6}] * 6).state is not State.CANARY
 
 
 def test_shadow_mirrors_and_carries_no_live_traffic():
@@ -134,28 +146,6 @@ def test_a_candidate_that_turns_slow_after_it_was_good_turns_back():
     assert "takes longer than the champion" in rollout.judgement.reason
 
 
-LONG_SHADOW = replace(PLAN, shadow=Step(0, 10**6))
-SECOND = {"candidate": (20, 0, 0, 20), "seconds": 0.25}
-"""All of the candidate's answers take longer than all of the champion's, and none longer than the limit."""
-
-
-def test_in_the_shadow_a_candidate_that_is_second_at_a_busy_core_is_not_slow():
-    rollout = after(*[SECOND] * 60, plan=LONG_SHADOW)
-    assert (rollout.state, rollout.tests.compared.slow.recent) == (State.SHADOW, 0.0)
-    assert rollout.tests.compared.slow.blocks == 30
-    assert rollout.tests.compared.slow.value == pytest.approx(1.0)
-
-
-def test_the_same_answers_to_live_requests_are_slow():
-    live = replace(PLAN, shadow=None, steps=(Step(50, 10**6),))
-    assert after(*[SECOND] * 40, plan=live).state is State.ROLLING_BACK
-
-
-def test_in_the_shadow_answers_above_the_limit_are_slow():
-    rollout = after(*[SLOW] * 24, plan=LONG_SHADOW)
-    assert (rollout.state, rollout.judgement.cause) == (State.ROLLING_BACK, Cause.MODEL)
-
-
 def test_a_few_slow_looks_are_no_verdict_and_hold_the_step():
     # What ended rollouts on busy machines: most answers slow in four looks in a row, the champion's were not.
     rollout = after(*IN_CANARY, *[SLOW] * 6)
@@ -180,8 +170,8 @@ def test_nothing_is_slow_where_the_champion_answers_nothing():
 def test_no_latency_is_compared_while_the_machine_itself_stalls():
     # Only the candidate's answers are slow, but the controller was kept waiting as well: that is no data.
     rollout = after(*[{**SLOW, "lag": 0.5}] * 80)
-    assert (rollout.tests.compared.slow.blocks, rollout.tests.compared.slow.stalled) == (0, 40)
-    assert rollout.name == "Shadow"
+    assert (rollout.tests.compared.slow.blocks, rollout.tests.compared.slow.stalled) == (0, 37)
+    assert rollout.name == "Canary 5 %"
 
 
 def test_a_rollout_on_a_machine_that_is_too_busy_to_judge_blames_the_machine():
@@ -199,7 +189,7 @@ def test_without_a_champion_latency_is_compared_with_nothing():
 
 
 def test_above_half_of_the_traffic_latency_is_compared_only_with_a_champion_as_busy():
-    at_100 = [HEALTHY] * 3
+    at_100 = [HEALTHY] * 4
     few = {**SLOW, "candidate": (5, 0, 5)}
     alone, with_copies = after(*at_100, *[few] * 24), after(*at_100, *[{**few, "balanced": True}] * 24)
     assert (alone.name, alone.tests.compared.slow.blocks) == ("Canary 100 %", 3)
@@ -323,7 +313,7 @@ def test_an_abort_is_not_a_verdict_on_the_candidate():
 
 
 def test_a_promotion_under_way_is_taken_back_by_an_abort():
-    promoting = after(*[HEALTHY] * 4)
+    promoting = after(*[HEALTHY] * 5)
     assert promoting.state is State.PROMOTING
     assert confirm(promoting).state is State.PROMOTED
     assert confirm(abort(promoting, "told to stop")).state is State.INCONCLUSIVE

@@ -139,7 +139,7 @@ def test_the_simulation_adds_up_what_the_judge_adds_up_over_states(seed):
         if look in {2, 4, 6}:
             tests = tests.next_state(limits)
         more = Counts(candidate=Arm(10, failed), champion=Arm(90, 0))
-        tests = tests.add(more, Counts(), (), limits, floor_ms=limits.floor_ms)
+        tests = tests.add(more, Counts(), (), limits)
         expected.append(tests.values()["service"])
     found = held_values(lambda part: one_arm_values(hits[:, part], 10, limit), hits.shape)
     assert found[0].tolist() == pytest.approx(expected, rel=1e-9)

@@ -112,21 +112,22 @@ class Compared:
     broken: TwoArm = TwoArm()
     slow: PairedLatency = PairedLatency()
 
-    def add(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits, *, floor_ms: float | None) -> "Compared":
-        """After what one look adds; `floor_ms` as `Tests.add` has it."""
+    def add(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool) -> "Compared":
+        """After what one look adds; `timed`: whether latency is compared now."""
         candidate, champion, probes = more.candidate, more.champion, more.probes
         return Compared(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
             # Probes that the champion broke are not counted, so its share of those is that of its own failures.
             self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
-            self.without_open_block().slow
-            if floor_ms is None
-            else self.slow.add(more, edges_ms, floor_ms=floor_ms, stall_seconds=limits.stall_seconds),
+            self._slower(more, edges_ms, limits) if timed else self.without_open_block().slow,
         )
 
     def without_open_block(self) -> "Compared":
         """What began under one weight is not compared under the next."""
         return replace(self, slow=replace(self.slow, waiting=Counts()))
+
+    def _slower(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits) -> PairedLatency:
+        return self.slow.add(more, edges_ms, floor_ms=limits.floor_ms, stall_seconds=limits.stall_seconds)
 
 
 @dataclass(frozen=True)
@@ -201,21 +202,13 @@ class Tests:
         return replace(self, compared=compared, current=Held.fresh(limits), banked=banked, waiting=self.waiting - 1)
 
     def add(
-        self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits, *, floor_ms: float | None
+        self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool = True
     ) -> "Tests":
-        """After what one look adds to `earlier`.
-
-        Args:
-            more: what it adds.
-            earlier: what was seen before.
-            edges_ms: upper edges of the latency buckets.
-            limits: of the plan.
-            floor_ms: no answer that may have been faster is a slow one; None: latency is not compared now.
-        """
+        """After what one look adds to `earlier`; `timed`: whether latency is compared now."""
         control, failing = earlier.champion, _fails_in_rows(more.champion)
         return replace(
             self,
-            compared=self.compared.add(more, edges_ms, limits, floor_ms=floor_ms),
+            compared=self.compared.add(more, edges_ms, limits, timed=timed),
             whole=self.whole.add(more),
             current=self.current.add(more),
             streak=_streak(self.streak, more.candidate, more.champion),

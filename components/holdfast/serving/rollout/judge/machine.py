@@ -212,8 +212,8 @@ def _blind(rollout: Rollout, reason: str) -> Rollout:
 
 
 def _judged(rollout: Rollout, more: Counts, now: Snapshot) -> Rollout:
-    floor = _floor(rollout, now)
-    tests = rollout.tests.add(more, rollout.total, now.edges_ms, rollout.plan.limits, floor_ms=floor)
+    timed = _timed(rollout, desired(rollout).weight, now)
+    tests = rollout.tests.add(more, rollout.total, now.edges_ms, rollout.plan.limits, timed=timed)
     seen = replace(rollout, tests=tests, total=rollout.total.plus(more), here=rollout.here.plus(more), last=now)
     verdict = judge(tests, _look(seen, now), rollout.plan.limits)
     seen = replace(seen, judgement=verdict)
@@ -256,19 +256,12 @@ def _look(rollout: Rollout, now: Snapshot) -> Look:
 
 
 def _timed(rollout: Rollout, weight: int, seen: Snapshot) -> bool:
-    """Whether latency is compared at this weight: with more traffic than the champion a candidate may be slower."""
-    return not rollout.plan.limits.probation and (weight <= EQUAL_WEIGHT or seen.balanced)
+    """Whether latency is compared at this weight.
 
-
-def _floor(rollout: Rollout, seen: Snapshot) -> float | None:
-    """From how many milliseconds on an answer can be slow; None: latency is not compared.
-
-    A shadow's copy comes a moment after the request, so on a busy machine the candidate is always the second at the
-    core. What that costs stays far below the plan's limit of latency, so there only an answer above it is slow.
+    Not in a shadow: nobody waits for the answers to copies, so where cores are scarce they queue up at a candidate that
+    is as fast as the champion. With more traffic than the champion a candidate may be slower, too.
     """
-    if not _timed(rollout, desired(rollout).weight, seen):
-        return None
-    return rollout.plan.limits.slow_ms if rollout.state is State.SHADOW else rollout.plan.limits.floor_ms
+    return not rollout.plan.limits.probation and weight > 0 and (weight <= EQUAL_WEIGHT or seen.balanced)
 
 
 def _later(rollout: Rollout) -> tuple[Step, ...]:
