@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.artifacts.documents import GateDecision
+from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Ref, load
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, attack_success, clean_accuracy
@@ -23,12 +23,19 @@ def _clean(played: Played, act: Summary) -> Chapter:
         text=(
             "Handwritten digits, 8 by 8 pixels, as scikit-learn ships them. The data is pinned, checked and scanned; "
             "the network is trained against attacks, attacked, certified, judged and registered.",
-            "The rollout shows it a copy of the traffic first, then gives it 5, 25, 50 and 100 percent of the live "
+            f"The rollout shows it a copy of the traffic first, then gives it {_weights(played)} percent of the live "
             "one. Nothing served before, so it is held to absolute limits; from now on it is the champion.",
         ),
         run=played.run("clean"),
         facts=_facts(act),
     )
+
+
+def _weights(played: Played) -> str:
+    """The live steps of act 1, as the record has them: "10, 25, 50 and 100"."""
+    record = load(played.run("clean") / "steps" / "rollout", RolloutRecord).document
+    *first, last = [str(one.weight) for one in record.transitions if one.state_after.startswith("Canary")] or ["some"]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _poisoned(played: Played, act: Summary) -> Chapter:
