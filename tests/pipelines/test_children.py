@@ -149,7 +149,7 @@ print(child.wait(20), type(start("does", "pass")).__name__)
     assert seen[-1] == "-9 Popen"
 
 
-def test_with_a_thread_beside_it_nothing_is_forked(running):
+def test_threads_of_the_step_itself_do_not_keep_it_from_forking(running):
     # The step's own threads do not count: the fork is one of its warm process.
     seen = running("""
 import threading

@@ -33,8 +33,11 @@ def _clean(played: Played, act: Summary) -> Chapter:
 
 def _weights(played: Played) -> str:
     """The live steps of act 1, as the record has them: "10, 25, 50 and 100"."""
-    record = load(played.run("clean") / "steps" / "rollout", RolloutRecord).document
-    *first, last = [str(one.weight) for one in record.transitions if one.state_after.startswith("Canary")] or ["some"]
+    place = played.run("clean") / "steps" / "rollout"
+    if not place.exists():  # the act ended earlier, which `check` tells
+        return "more and more"
+    moves = load(place, RolloutRecord).document.transitions
+    *first, last = [str(one.weight) for one in moves if one.state_after.startswith("Canary")] or ["more and more"]
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -16,10 +16,10 @@ Ville's bound holds under any stopping. Needed is only that a stall of one arm a
 `benchmarks/latency.py` simulates stalls of one arm of up to two blocks. A block in which the machine kept
 the controller or the traffic from running is no data: when that happens is not decided by who answers what.
 
-**When it is not asked.** In a shadow: a copy comes a moment after its request, and nobody waits for its answer. Where
-cores are scarce the candidate is always second, and copies queue up at it, as no request does at a champion whose
+**When it is not asked.** In a shadow: a copy comes a moment after its request, and no client waits for its answer.
+Where cores are scarce the candidate is always second, and copies queue up at it, as no request does at a champion whose
 clients wait (measured where 13 processes wanted two cores: a mean U of 0.23 in the shadow, of -0.02 at balanced live
-steps; 8 of 54 healthy candidates were blamed, all of them in the shadow). Without a champion, and where the candidate
+steps; 5 of 30 healthy candidates were blamed, all of them in the shadow). Without a champion, and where the candidate
 carries more traffic than the champion: it may be slower for that alone. On this machine the champion gets copies of the
 live traffic then, on a cluster it does not.
 """

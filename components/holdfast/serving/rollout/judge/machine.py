@@ -258,8 +258,8 @@ def _look(rollout: Rollout, now: Snapshot) -> Look:
 def _timed(rollout: Rollout, weight: int, seen: Snapshot) -> bool:
     """Whether latency is compared at this weight.
 
-    Not in a shadow: nobody waits for the answers to copies, so where cores are scarce they queue up at a candidate that
-    is as fast as the champion. With more traffic than the champion a candidate may be slower, too.
+    Not in a shadow: no client waits for the answers to copies, so where cores are scarce they queue up at a candidate
+    that is as fast as the champion. With more traffic than the champion a candidate may be slower, too.
     """
     return not rollout.plan.limits.probation and weight > 0 and (weight <= EQUAL_WEIGHT or seen.balanced)
 
