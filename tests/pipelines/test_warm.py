@@ -73,6 +73,30 @@ def test_a_fork_ends_with_the_code_of_a_process_of_its_own(running, code, expect
     assert (running(code).code, running(code, start=fresh).code) == (expected, expected)
 
 
+LAST_ACTS = """
+import atexit, sys, threading, time
+class Module:
+    def __del__(self):
+        print("taken apart")
+sys.modules["made"] = Module()
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+sys.stderr.write("held back")
+print("end")
+"""
+
+
+def test_a_fork_does_its_last_acts_but_does_not_take_its_modules_apart(running):
+    fork, own = (running(LAST_ACTS, start=start, name=name).tail for start, name in ((None, "a"), (fresh, "b")))
+    assert (fork, own) == (("held backend", "thread", "at exit"), (*fork, "taken apart"))
+
+
+def test_output_that_cannot_be_written_is_an_error_in_a_fork_as_in_every_process(running):
+    code = "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+    code += "; sys.stdout.reconfigure(line_buffering=False, write_through=False); print('lost')"
+    assert {running(code, start=start).code for start in (None, fresh)} == {120}
+
+
 # What a step can see of its process that is not a number of its own.
 SEEN = """
 import gc, json, os, random, resource, signal, sys, threading

@@ -10,8 +10,13 @@ from pathlib import Path
 CALM: dict[str, str] = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Without these, importing numpy, scipy and pyarrow starts threads. A step sets its own `--threads` in each library."""
 
-_TABLES = ("holdfast.cli", "holdfast.tables", "pandas", "pyarrow.parquet")
-_NETWORKS = ("holdfast.cli", "torch", "holdfast.model.networks", "holdfast.model.inputs", "scipy.special", "pandas")
+_PARQUET = ("pandas", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat")
+"""The last two are imported when the first table is read."""
+_TABLES = ("holdfast.cli", "holdfast.tables", *_PARQUET)
+_NETWORKS = (
+    "holdfast.cli", "torch", "holdfast.model.networks", "holdfast.model.inputs", "scipy.special", "safetensors.torch",
+    *_PARQUET,
+)  # fmt: skip
 _TRAINING = (*_NETWORKS, "torch._dynamo")
 """Making the first optimizer imports the latter: 3 s of CPU where its bytecode is not kept."""
 _SERVERS = (

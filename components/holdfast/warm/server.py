@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from holdfast.processes import die_with_parent
-from holdfast.warm import children
+from holdfast.warm import children, ending
 from holdfast.warm.libraries import load, threads, write_bytecode
 from holdfast.warm.request import MAX_REQUEST, PREPARE, REAP, START, Request, decoded
 
@@ -290,8 +290,9 @@ def main(descriptor: int) -> None:
     _STARTED_WITH.update(os.environ)
     os.set_inheritable(descriptor, False)
     mine = _serve(socket.socket(fileno=descriptor))
-    if mine is not None:
-        runpy.run_module(mine.module, run_name="__main__", alter_sys=True)
+    with ending.quick():
+        if mine is not None:
+            runpy.run_module(mine.module, run_name="__main__", alter_sys=True)
 
 
 def _serve(control: socket.socket) -> Request | None:
@@ -327,6 +328,7 @@ def run() -> NoReturn:
         sys.exit(0)
     if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
         sys.exit("usage: python -m holdfast.warm DESCRIPTOR|bytecode (for `holdfast run` and for make, not for people)")
+    ending.arrange()
     sys.path.pop(0)  # the working folder of this process: each step has its own
     main(int(sys.argv[1]))
     sys.exit(0)
