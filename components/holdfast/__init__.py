@@ -6,6 +6,7 @@ step by step and takes it back by itself.
 
 Where is what:
 
+* `holdfast.steps`       one row per step: all lists of steps are made from it
 * `holdfast.workload`    the user's YAML: data, network, threat model, recipe, policy
 * `holdfast.artifacts`   documents that flow between the steps, and how they lie on disk
 * `holdfast.data`        snapshot, schema, drift             (environment `data`: TFDV, Evidently)
@@ -14,7 +15,7 @@ Where is what:
 * `holdfast.serving`     predictor, rollout                  (environment `serving`: MLServer, Envoy)
 * `holdfast_gates`       the policy gate: intervals, checks, decision
 * `holdfast_pipelines`   the pipelines, and running them without a cluster
-* `holdfast.cli`         one subcommand per step; what containers call
+* `holdfast.cli`         the command line; a step's own commands are in its folder (`command.py`); what containers call
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,9 @@
-"""Options that several subcommands have, how a step's section is read, and how its result is handed on."""
+"""Options that several subcommands have, how they are read, and how a step's result is handed on."""
 
+import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -10,7 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
-    from holdfast.artifacts.folder import Artifact
+    from holdfast.artifacts.folder import Artifact, Ref
+    from holdfast.model.compute import Compute
     from holdfast.workload import Section, Workload
 
 STATE = ".holdfast"
@@ -26,7 +28,19 @@ DigestFile = Annotated[Path | None, typer.Option(help="Write the artifact's dige
 VerdictFile = Annotated[Path | None, typer.Option(help="Write the verdict into this file.", hidden=True)]
 
 
-def section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
+SnapshotRef = Annotated[str, typer.Option(help="Snapshot artifact: FOLDER or FOLDER@DIGEST.")]
+BaselineRef = Annotated[str | None, typer.Option(help="Baseline artifact (the champion): FOLDER or FOLDER@DIGEST.")]
+ModelRef = Annotated[str, typer.Option(help="Model artifact: FOLDER or FOLDER@DIGEST.")]
+ScanRef = Annotated[str | None, typer.Option(help="Scan report: FOLDER or FOLDER@DIGEST.")]
+Evidence = Annotated[
+    list[str] | None, typer.Option(help="STEP=FOLDER or STEP=FOLDER@DIGEST of a report; once for each report.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, since sums depend on it.", min=1)]
+WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
+
+
+def read_section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
     """A step's section: from JSON, or picked from a workload file."""
     from holdfast.workload import read_workload
     from holdfast.yamlfile import parse_yaml
@@ -34,6 +48,76 @@ def section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
     if text.lstrip().startswith("{"):
         return parse_yaml(text, kind, name="--config")
     return pick(read_workload(Path(text)))
+
+
+def ref(text: str) -> "Ref":
+    """An artifact as an option names it."""
+    from holdfast.artifacts.folder import Ref
+
+    return Ref.parse(text)
+
+
+def maybe_ref(text: str | None) -> "Ref | None":
+    """The same for an artifact that may be left out."""
+    return ref(text) if text else None
+
+
+def evidence_refs(given: list[str] | None) -> "dict[str, Ref]":
+    """Role -> artifact, from `ROLE=FOLDER[@DIGEST]`.
+
+    Raises:
+        typer.BadParameter: no such role, a role given twice, or no folder.
+    """
+    from holdfast.steps import evidence
+
+    known = evidence()
+    found: dict[str, Ref] = {}
+    for text in given or ():
+        role, _, place = text.partition("=")
+        if role not in known or not place:
+            raise typer.BadParameter(
+                f"expected STEP=FOLDER with a step of {', '.join(known)}, found {text!r}", param_hint="--evidence"
+            )
+        if role in found:
+            raise typer.BadParameter(f"expected one {role} report, found two", param_hint="--evidence")
+        found[role] = ref(place)
+    return found
+
+
+def compute_settings(seed: int, device: str, threads: int) -> "Compute":
+    """Where and with which seed a step computes.
+
+    Raises:
+        typer.BadParameter: no such device.
+    """
+    from holdfast.model.compute import Compute
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"expected auto, cpu or cuda, found {device!r}", param_hint="--device")
+    return Compute(seed=seed, device=device, threads=threads)  # type: ignore[arg-type]
+
+
+def shipped(workload: Path) -> Path:
+    """The workload file, or the one of that name that ships with Holdfast.
+
+    Raises:
+        WorkloadError: neither is there.
+    """
+    if workload.exists():
+        return workload
+    from holdfast.errors import WorkloadError
+    from holdfast.resources import workloads
+
+    known = {path.stem: path for path in workloads()}
+    if str(workload) in known:
+        return known[str(workload)]
+    raise WorkloadError(f"{workload}: expected a workload file or one of {', '.join(sorted(known))}, found neither")
+
+
+def print_paths(paths: Iterable[Path], as_json: bool) -> None:
+    """Lists files on standard output."""
+    written = [str(path) for path in paths]
+    typer.echo(json.dumps(written) if as_json else "\n".join(written))
 
 
 def finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: Path | None, as_json: bool) -> None:

@@ -2,39 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from holdfast.artifacts.documents import (
-    BackdoorReport,
-    Certificate,
-    Check,
-    Document,
-    DriftReport,
-    GateDecision,
-    Modality,
-    Model,
-    RobustnessReport,
-    ScanReport,
-    SchemaReport,
-    Verdict,
-    worst,
-)
+from holdfast.artifacts.documents import Check, Document, GateDecision, Modality, Model, Verdict, worst
+from holdfast.steps import evidence as evidence_steps
 from holdfast_gates import checks
 from holdfast_gates.policy import Policy
 
-Role = Literal["schema", "drift", "scan", "backdoor", "attack", "certify"]
-
-KINDS: dict[Role, type[Document]] = {
-    "schema": SchemaReport,
-    "drift": DriftReport,
-    "scan": ScanReport,
-    "backdoor": BackdoorReport,
-    "attack": RobustnessReport,
-    "certify": Certificate,
-}
+KINDS: dict[str, type[Document]] = {role: step.document for role, step in evidence_steps().items()}
 """Which document each role of evidence is."""
 
-SOURCES: dict[str, Role] = {
+SOURCES: dict[str, str] = {
     "schema_anomalies": "schema",
     "drift": "drift",
     "poison": "scan",
@@ -49,7 +27,7 @@ SOURCES: dict[str, Role] = {
 }
 """Which evidence each check reads; also the order of the table."""
 
-ABOUT_THE_MODEL: frozenset[Role] = frozenset({"backdoor", "attack", "certify"})
+ABOUT_THE_MODEL = frozenset(role for role, step in evidence_steps().items() if "model" in step.reads)
 """Evidence about the network's bytes; the rest is about the snapshot alone."""
 
 WITH_ALPHA = frozenset(
@@ -75,7 +53,7 @@ class Judged:
     modality: Modality
 
 
-def decide(policy: Policy, judged: Judged, evidence: Mapping[Role, Exhibit]) -> GateDecision:
+def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Exhibit]) -> GateDecision:
     """The verdict on a model: the worst check decides.
 
     Evidence that is missing, or is about another model or snapshot, makes its checks inconclusive.
@@ -98,7 +76,7 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[Role, Exhibit]) -> 
     )
 
 
-def lineage(judged: Judged, evidence: Mapping[Role, Exhibit]) -> Check:
+def lineage(judged: Judged, evidence: Mapping[str, Exhibit]) -> Check:
     """The model says that it was trained on this very snapshot, less what this very scan set aside."""
     read = judged.model.inputs
     broken = [] if read.get("snapshot") == judged.snapshot_digest else [_other("snapshot", read.get("snapshot"))]
@@ -113,7 +91,7 @@ def lineage(judged: Judged, evidence: Mapping[Role, Exhibit]) -> Check:
     )
 
 
-def stale(role: Role, judged: Judged, document: Document) -> str | None:
+def stale(role: str, judged: Judged, document: Document) -> str | None:
     """Why `document` says nothing about what is judged; None when it does."""
     wanted = {"snapshot": judged.snapshot_digest}
     if role in ABOUT_THE_MODEL:
@@ -130,7 +108,7 @@ def _asked(policy: Policy, judged: Judged) -> list[str]:
     return [name for name, section in sections.items() if section and judged.modality in section.applies_to]
 
 
-def _check(name: str, policy: Policy, judged: Judged, evidence: Mapping[Role, Exhibit]) -> Check:
+def _check(name: str, policy: Policy, judged: Judged, evidence: Mapping[str, Exhibit]) -> Check:
     role = SOURCES[name]
     exhibit = evidence.get(role)
     if exhibit is None:

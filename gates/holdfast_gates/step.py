@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
 
 from holdfast.artifacts.documents import GateDecision, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import WorkloadError
-from holdfast_gates.decide import KINDS, Exhibit, Judged, Role, decide
+from holdfast_gates.decide import KINDS, Exhibit, Judged, decide
 from holdfast_gates.policy import Policy
 from holdfast_gates.report import to_junit, to_markdown
 
@@ -24,7 +23,7 @@ def gate(
     """
     trained, data = load(model, Model), load(snapshot, Snapshot)
     judged = Judged(trained.document, trained.digest, data.digest, data.document.modality)
-    decision = decide(policy, judged, {_role(role): _exhibit(_role(role), ref) for role, ref in evidence.items()})
+    decision = decide(policy, judged, {role: _exhibit(role, ref) for role, ref in evidence.items()})
     return save(
         out,
         decision,
@@ -36,12 +35,8 @@ def gate(
     )
 
 
-def _exhibit(role: Role, ref: Ref) -> Exhibit:
+def _exhibit(role: str, ref: Ref) -> Exhibit:
+    if role not in KINDS:
+        raise WorkloadError(f"evidence {role!r}: expected one of {', '.join(KINDS)}")
     artifact = load(ref, KINDS[role])
     return Exhibit(artifact.document, artifact.digest)
-
-
-def _role(role: str) -> Role:
-    if role not in get_args(Role):
-        raise WorkloadError(f"evidence {role!r}: expected one of {', '.join(get_args(Role))}")
-    return cast(Role, role)

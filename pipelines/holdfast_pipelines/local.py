@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast import images
 from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
+from holdfast.steps import STEPS, find, of
 from holdfast.warm.libraries import CALM
 from holdfast_pipelines.process import Child, Ended, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
@@ -38,16 +39,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
 """Environment -> the virtual environment below the source tree that is made of its lock."""
-NEVER_REUSED = frozenset({"baseline", "gate", "register", "rollout"})
-"""Steps that look at, or change, something outside their inputs; and the gate, which is cheap."""
-FOLLOWED_BY: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "snapshot": {
-        images.DATA: ("snapshot", "drift", "schema"),
-        images.MODEL: ("baseline", "scan", "train", "certify", "attack", "backdoor", "gate", "register"),
-    },
-    "train": {images.MODEL: ("rollout",)},
-}
-"""Step -> the steps that come after it, when it did not make what it made before, by image."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 
@@ -151,9 +142,13 @@ class Machine:
         folder = str(self.out / "steps")
         pins = {**self.pins, **{str(path): f"<{name}>" for name, path in outputs.items()}}
         words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in command]
-        if step in NEVER_REUSED or self.cache is None or any(folder in word for word in words):
+        if not self._reusable(step) or self.cache is None or any(folder in word for word in words):
             return None
         return step_key(image, words, code=self.code, environment=environment_digest(python))
+
+    def _reusable(self, step: str) -> bool:
+        row = find(step)
+        return row is None or row.reusable
 
     def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
         log = self.out / "logs" / f"{step}.log"
@@ -170,8 +165,9 @@ class Machine:
         """While a step runs, what the steps after it need is imported; in its own environment once it has begun."""
         if self.forks is None:
             return fresh(command, env, output)
-        mine, after = Path(command[0]), FOLLOWED_BY.get(step, {})
-        pythons = [(self._python(image, step), steps) for image, steps in after.items()]
+        mine, row = Path(command[0]), find(step)
+        ahead = [] if row is None else [(images.image(environment), of(environment)) for environment in row.prepares]
+        pythons = [(self._python(image, step), steps) for image, steps in ahead]
         for python, steps in pythons:
             if python != mine:
                 self.forks.prepare(python, _environment(python, None), steps)
@@ -219,8 +215,10 @@ def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
 
 def start(forks: Servers) -> None:
     """Starts the warm process of every environment, to be handed on, and has it import what a new delivery needs."""
-    for image, python in pythons().items():
-        forks.prepare(python, _environment(python, None), FOLLOWED_BY["snapshot"].get(image, ()))
+    found = pythons()
+    for environment in STEPS[0].prepares:
+        python = found[images.image(environment)]
+        forks.prepare(python, _environment(python, None), of(environment))
 
 
 def lent(forks: Servers) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from holdfast.artifacts.documents import Scalar
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
+from holdfast.steps import STEPS
 from holdfast.workload import Section, Workload, read_workload
 
 Parameters = dict[str, str | int]
@@ -41,18 +42,17 @@ def retrain_parameters(workload: Workload, beside: Path, settings: Settings) -> 
         "name": workload.name,
         "tracking": settings.tracking,
         "policy": resolve(workload.gate, beside).to_json(),
-        "snapshot_config": _json(workload.snapshot_config),
-        "schema_config": _json(workload.schema_),
-        "drift_config": _json(workload.drift),
-        "scan_config": _json(workload.scan),
-        "train_config": _json(workload.train_config),
-        "backdoor_config": _json(workload.backdoor),
-        "attack_config": _json(workload.attack),
-        "certify_config": _json(workload.certify),
+        **_sections(workload),
         "seed": settings.seed,
         "device": settings.device,
         "threads": settings.threads,
     }
+
+
+def _sections(workload: Workload) -> Parameters:
+    """The section of each step of `retrain` that has one."""
+    steps = [step for step in STEPS if step.pipeline == "retrain" and step.config]
+    return {f"{step.name}_config": _json(getattr(workload, step.config)) for step in steps}
 
 
 def rollout_parameters(workload: Workload, version: int, settings: Settings, game_day: str | None = None) -> Parameters:

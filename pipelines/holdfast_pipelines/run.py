@@ -19,6 +19,7 @@ from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import DOCUMENT, load, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
+from holdfast.steps import STEPS, names
 from holdfast.workload import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
@@ -26,11 +27,6 @@ from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
 Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
-STEPS = (
-    "snapshot", "baseline", "schema", "drift", "scan", "train", "backdoor", "attack", "certify", "gate", "register",
-    "rollout",
-)  # fmt: skip
-"""Every step, each after what it reads."""
 RECORD = "run.json"
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
@@ -179,7 +175,7 @@ class _Record:
 
     def add(self, step: StepRecord) -> None:
         # In the documented order: kfp.local takes independent steps in the order of their names.
-        steps = sorted((*self.result.steps, step), key=lambda record: STEPS.index(record.step))
+        steps = sorted((*self.result.steps, step), key=lambda record: names().index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
         if step.step == "train":
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
@@ -189,7 +185,8 @@ class _Record:
 
     def judge(self) -> Outcome:
         """What the verdicts of `retrain` come to."""
-        stopped = next((name for name in ("schema", "drift") if self.result.verdict(name) == Verdict.FAIL), None)
+        guards = names(step for step in STEPS if step.stops_delivery)
+        stopped = next((name for name in guards if self.result.verdict(name) == Verdict.FAIL), None)
         if stopped is not None:
             self.result = replace(self.result, stopped_at=stopped)
             return "stopped"
@@ -265,15 +262,15 @@ def _registered_version(out: Path) -> int:
 def _machine(
     plan: Workload, beside: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
 ) -> Machine:
-    if from_step is not None and from_step not in STEPS:
-        raise WorkloadError(f"--from {from_step}: expected one of {', '.join(STEPS)}")
+    if from_step is not None and from_step not in names():
+        raise WorkloadError(f"--from {from_step}: expected one of {', '.join(names())}")
     own = given.own_code(plan, beside)
     out = out.resolve()
     return Machine(
         out=out,
         pythons=interpreters,
         cache=Cache(cache) if cache is not None else None,
-        anew=frozenset(STEPS[STEPS.index(from_step) :]) if from_step is not None else frozenset(),
+        anew=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
         pins={**given.file_pins(plan), str(out / "checkpoint"): "<checkpoint>"},
         code=code_digest(own),
         pythonpath=beside if own else None,

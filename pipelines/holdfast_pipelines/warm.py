@@ -11,16 +11,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from holdfast.processes import dying_with_us
 from holdfast.progress import say
+from holdfast.steps import Step, find
 from holdfast.warm.children import NotForkedError, ask, lent, message, nothing
-from holdfast.warm.libraries import LIBRARIES, STARTING_OTHERS, UNLESS_UNCHANGED
 from holdfast.warm.request import PREPARE, Request, limits
 from holdfast_pipelines.process import Child, fresh
 
@@ -51,9 +51,9 @@ class Servers:
     _servers: dict[Path, _Server] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
-    def prepare(self, python: Path, env: Mapping[str, str], steps: Sequence[str]) -> None:
+    def prepare(self, python: Path, env: Mapping[str, str], steps: Iterable[Step]) -> None:
         """Lets the warm process of `python` import, in its spare time, what these steps need."""
-        libraries = [name for step in steps for found in (LIBRARIES, UNLESS_UNCHANGED) for name in found.get(step, ())]
+        libraries = [name for step in steps for name in (*step.libraries, *step.libraries_if_changed)]
         with message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
             socket.send_fds(self._server(python, env).control, [PREPARE], [request])
 
@@ -62,16 +62,7 @@ class Servers:
         python, module, words = Path(command[0]), command[1:3], tuple(command[3:])
         if module[:1] != ["-m"] or not words:
             return fresh(command, env, output)
-        request = Request(
-            module[1],
-            words,
-            dict(env),
-            str(Path.cwd()),
-            limits(),
-            LIBRARIES.get(words[0], ()),
-            UNLESS_UNCHANGED.get(words[0], ()),
-            forks=words[0] in STARTING_OTHERS,
-        )
+        request = _request(module[1], words, env)
         server = self._server(python, env)
         try:
             with nothing() as stdin:
@@ -112,6 +103,14 @@ class Servers:
         if line not in self._told:
             self._told.add(line)
             say(line)
+
+
+def _request(module: str, words: tuple[str, ...], env: Mapping[str, str]) -> Request:
+    request = Request(module, words, dict(env), str(Path.cwd()), limits())
+    step = find(words[0])
+    if step is None:
+        return request
+    return replace(request, libraries=step.libraries, prepared=step.libraries_if_changed, forks=step.starts_processes)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from holdfast.artifacts.documents import (
     TriggerResult,
     Verdict,
 )
-from holdfast_gates.decide import Exhibit, Judged, Role
+from holdfast_gates.decide import Exhibit, Judged
 from holdfast_gates.policy import Policy, find
 
 MODEL, SNAPSHOT, SCAN, BASELINE = "a" * 64, "b" * 64, "c" * 64, "d" * 64
@@ -127,7 +127,7 @@ def drift(**changes: object) -> DriftReport:
     return document.model_copy(update=changes)
 
 
-MAKERS: dict[Role, Callable[..., object]] = {
+MAKERS: dict[str, Callable[..., object]] = {
     "schema": schema,
     "drift": drift,
     "scan": scan,
@@ -148,11 +148,11 @@ def judged() -> Judged:
 
 
 @pytest.fixture
-def evidence() -> dict[Role, Exhibit]:
-    digests: dict[Role, str] = {"scan": SCAN}
+def evidence() -> dict[str, Exhibit]:
+    digests: dict[str, str] = {"scan": SCAN}
     return {role: Exhibit(make(), digests.get(role, "f" * 64)) for role, make in MAKERS.items()}
 
 
 @pytest.fixture
-def make() -> dict[Role, Callable[..., object]]:
+def make() -> dict[str, Callable[..., object]]:
     return MAKERS

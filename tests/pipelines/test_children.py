@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from holdfast.steps import STEPS
 from holdfast.warm import children
 from holdfast_pipelines import warm
 from holdfast_pipelines.local import _environment
@@ -56,7 +58,7 @@ def package(tmp_path_factory):
 @pytest.fixture
 def running(package, tmp_path, monkeypatch):
     """Runs a step that starts others; in a process of its own with `start=fresh`."""
-    monkeypatch.setattr(warm, "STARTING_OTHERS", frozenset({"starts"}))
+    monkeypatch.setattr(warm, "find", lambda name: replace(STEPS[0], name=name, libraries=(), starts_processes=True))
     with servers() as forks:
 
         def run(code, start=None):
@@ -172,7 +174,7 @@ time.sleep(60)
 
 
 def test_killing_the_step_outright_ends_what_it_started_but_not_what_may_outlive_it(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(warm, "STARTING_OTHERS", frozenset({"starts"}))
+    monkeypatch.setattr(warm, "find", lambda name: replace(STEPS[0], name=name, libraries=(), starts_processes=True))
     code = """
 children_ = [start("does", "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)", told=signal.SIGKILL),
              start("does", "time.sleep(600)"), start("does", "time.sleep(600)", told=None, forks=True)]

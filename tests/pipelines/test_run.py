@@ -14,9 +14,10 @@ import pytest
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import InputError, RunError, WorkloadError
+from holdfast.steps import names
 from holdfast_pipelines.ending import last_line
 from holdfast_pipelines.local import StepError
-from holdfast_pipelines.run import STEPS, read_record, roll_out, run
+from holdfast_pipelines.run import read_record, roll_out, run
 
 WORKLOAD = """
 name: toy
@@ -25,6 +26,7 @@ data: {source: digits.npz}
 network: {architecture: cnn}
 threat: {norm: linf, epsilon: 8/255}
 """
+STEPS = names()
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from holdfast.warm.libraries import LIBRARIES, UNLESS_UNCHANGED
-from holdfast_pipelines import process
+from holdfast.steps import STEPS, find
+from holdfast_pipelines import process, warm
 from holdfast_pipelines.local import _environment, pythons
 from holdfast_pipelines.process import fresh, run_child
 from holdfast_pipelines.warm import servers
@@ -133,7 +134,7 @@ def test_a_fork_sees_what_a_process_of_its_own_sees(running, monkeypatch, tmp_pa
 
 
 def test_global_generators_begin_with_entropy_of_their_own_as_in_every_process(running, forks):
-    forks.prepare(Path(sys.executable), environment(), ["train"])
+    forks.prepare(Path(sys.executable), environment(), [find("train")])
     code = "import random, numpy, torch; print(random.random(), numpy.random.random(), torch.rand(1).item())"
     drawn = [running(code).tail[0].split() for _ in range(2)] + [running(code, start=fresh).tail[0].split()]
     assert [len(set(of_one_generator)) for of_one_generator in zip(*drawn, strict=True)] == [3, 3, 3]
@@ -174,19 +175,17 @@ def test_what_a_step_leaves_running_ends_with_it(running, tmp_path):
 def test_every_library_of_every_step_leaves_one_thread():
     # Each environment's own interpreter; what a step imports is there, and no import has started a thread.
     program = (
-        "import sys; from holdfast.warm.libraries import LIBRARIES, UNLESS_UNCHANGED, load, threads\n"
-        "for step in sys.argv[1:]: load(LIBRARIES[step] + UNLESS_UNCHANGED.get(step, ()))\n"
+        "import sys; from holdfast.steps import STEPS; from holdfast.warm.libraries import load, threads\n"
+        "for step in STEPS:\n"
+        "    if step.environment in sys.argv[1:]: load(step.libraries + step.libraries_if_changed)\n"
         "print(*threads(), '|', *(name for name in ('tensorflow', 'evidently', 'torch', 'mlflow', 'sklearn') "
         "if name in sys.modules))"
     )
     found = {}
-    for environment_name, steps in {
-        "data": ("snapshot", "schema", "drift"),
-        "model": tuple(LIBRARIES)[3:],
-    }.items():
+    for environment_name, environments in {"data": ["data"], "model": ["model", "serving"]}.items():
         python = next(python for image, python in pythons().items() if f"/{environment_name}:" in image)
         done = subprocess.run(
-            [str(python), "-W", "ignore", "-c", program, *steps],
+            [str(python), "-W", "ignore", "-c", program, *environments],
             env=_environment(python, None),
             capture_output=True,
             text=True,
@@ -198,15 +197,17 @@ def test_every_library_of_every_step_leaves_one_thread():
 
 def test_what_only_something_new_needs_is_imported_where_it_was_prepared_and_not_otherwise(running, forks, monkeypatch):
     code = "import sys; print('colorsys' in sys.modules)"
-    monkeypatch.setitem(UNLESS_UNCHANGED, code, ("colorsys",))
+    step = replace(STEPS[0], name=code, libraries=(), libraries_if_changed=("colorsys",))
+    monkeypatch.setattr(warm, "find", {code: step}.get)
     assert running(code).tail == ("False",)
-    forks.prepare(Path(sys.executable), environment(), [code])
+    forks.prepare(Path(sys.executable), environment(), [step])
     assert running(code).tail == ("True",)
 
 
 def test_with_a_thread_beside_it_nothing_is_forked_and_the_runner_says_why(running, monkeypatch, capsys):
     # Left to itself, numpy's OpenBLAS starts a thread per core when it is imported.
-    monkeypatch.setitem(LIBRARIES, "print(1)", ("numpy",))
+    step = replace(STEPS[0], name="print(1)", libraries=("numpy",))
+    monkeypatch.setattr(warm, "find", {"print(1)": step}.get)
     assert running("print(1)", OPENBLAS_NUM_THREADS="2").tail == ("1",)
     assert "runs as a fresh process: expected one thread before a fork, found 2: " in capsys.readouterr().err
 

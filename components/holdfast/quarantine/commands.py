@@ -152,3 +152,7 @@ def _facts(row: "HeldRow", decision: "Decision | None") -> dict[str, Any]:
         "score": row.scores["score"],
         "decision": None if decision is None else decision.model_dump(mode="json"),
     }
+
+
+COMMANDS = {"quarantine": app}
+"""What `holdfast` runs by these names."""

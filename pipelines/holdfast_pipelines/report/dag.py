@@ -6,21 +6,12 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from holdfast.steps import columns, names
 from holdfast_pipelines.report.numbers import seconds
 from holdfast_pipelines.report.svg import path, picture, rect, tag, text
 
-COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("snapshot",),
-    ("baseline",),
-    ("schema", "drift"),
-    ("scan",),
-    ("train",),
-    ("backdoor", "attack", "certify"),
-    ("gate",),
-    ("register",),
-    ("rollout",),
-)
-"""The steps, those that run beside each other together; each needs all of the column before it."""
+COLUMNS = tuple(names(column) for column in columns())
+"""The steps, those that run at the same time together; each needs all of the column before it."""
 
 State = Literal["pass", "inconclusive", "fail", "idle"]
 

@@ -10,45 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from holdfast.artifacts.documents import (
-    BackdoorReport,
-    Baseline,
-    Certificate,
-    Document,
-    DriftReport,
-    GateDecision,
-    Model,
-    Registration,
-    RobustnessReport,
-    RolloutRecord,
-    ScanReport,
-    SchemaReport,
-    Sha256,
-    Snapshot,
-)
+from holdfast.artifacts.documents import Document, DriftReport, Model, RolloutRecord, Sha256
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.artifacts.inspect import verdict_of
 from holdfast.errors import ArtifactError, IntegrityError
+from holdfast.steps import STEPS
 
 RUN = "run.json"
 MAX_RUN_BYTES = 2**20
 
 Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 
-KINDS: Mapping[str, type[Document]] = {
-    "snapshot": Snapshot,
-    "baseline": Baseline,
-    "schema": SchemaReport,
-    "drift": DriftReport,
-    "scan": ScanReport,
-    "train": Model,
-    "backdoor": BackdoorReport,
-    "attack": RobustnessReport,
-    "certify": Certificate,
-    "gate": GateDecision,
-    "register": Registration,
-    "rollout": RolloutRecord,
-}
+KINDS: Mapping[str, type[Document]] = {step.name: step.document for step in STEPS}
 """What each step of the pipeline writes, in the order of the pipeline."""
 
 D = TypeVar("D", bound=Document)

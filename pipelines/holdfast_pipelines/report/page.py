@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count, GateDecision, Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import Ref, load, replace_file
+from holdfast.steps import STEPS
 from holdfast_pipelines.report import data, judgement, model
 from holdfast_pipelines.report.blocks import (
     Block,
@@ -259,7 +260,7 @@ def _because(run: Run) -> str:
 
 
 def _stopper(run: Run) -> str:
-    failed = [name for name in ("schema", "drift") if run.verdict(name) == Verdict.FAIL]
+    failed = [step.name for step in STEPS if step.stops_delivery and run.verdict(step.name) == Verdict.FAIL]
     if len(failed) == 1:
         return f"The {failed[0]} check"
     return f"The {' and '.join(failed)} checks" if failed else f"Step {run.record.stopped_at}"

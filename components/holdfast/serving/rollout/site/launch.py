@@ -11,9 +11,9 @@ from typing import Any
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.serving.rollout.drivers.local import LocalDriver
+from holdfast.steps import SERVERS
 from holdfast.warm import children
 from holdfast.warm.children import Process
-from holdfast.warm.libraries import UNLESS_UNCHANGED
 
 SPEC, ABOUT, LOG = "site-spec.json", "site.json", "site.log"
 START_SECONDS = 300.0
@@ -112,7 +112,7 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
             out=log.fileno(),
             told=None,
             forks=True,
-            libraries=UNLESS_UNCHANGED["rollout"],
+            libraries=SERVERS,
         )
     deadline = time.monotonic() + START_SECONDS
     try:

@@ -9,6 +9,7 @@ import typer
 from holdfast.errors import RolloutError
 from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
 from holdfast.progress import say
+from holdfast.serving.rollout.replay.command import replay
 
 if TYPE_CHECKING:
     from holdfast.serving.rollout.cluster import Place
@@ -283,3 +284,7 @@ def _state(out: Path) -> Path:
     from holdfast.serving.rollout.conduct.journal import state_folder
 
     return state_folder(out)
+
+
+COMMANDS = {"rollout": app, "replay": replay}
+"""What `holdfast` runs by these names."""

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from holdfast.steps import STEPS, names, of
+
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "data": ("tensorflow-data-validation", "evidently"),
     "model": ("torch", "adversarial-robustness-toolbox", "mlflow", "cleanlab"),
@@ -22,14 +24,7 @@ OWN_FOLDERS = {"data": ".venv-data", "seldon": ".venv-seldon"}
 HOW = {"seldon": ".venv-seldon/.done"}
 """The target that makes it, where that is not `setup`."""
 
-STEPS: dict[str, tuple[str, ...]] = {
-    "data": ("snapshot", "schema", "drift"),
-    "model": ("baseline", "scan", "train", "backdoor", "attack", "certify", "gate", "register"),
-    "serving": ("rollout",),
-}
-"""Environment -> the steps that run in its image."""
-
-GPU = "train, attack, certify, scan and backdoor run on it with --device cuda; nothing else changes"
+GPU = f"{', '.join(names(step for step in STEPS if step.computes))} run on it with --device cuda; nothing else changes"
 NO_GPU = "none found, all steps run on the CPU; one makes adversarial training on images above 32 x 32 practical"
 
 
@@ -103,7 +98,7 @@ def table(found: Examination) -> str:
 def _environment(name: str, root: Path) -> Environment:
     folder = root / OWN_FOLDERS.get(name, ".venv")
     wanted = ENVIRONMENTS[name]
-    steps = STEPS.get(name, ())
+    steps = names(of(name))
     here: dict[str, str | None] = {package: _here(package) for package in wanted}
     if all(here.values()) or not folder.is_dir():
         return Environment(name, sys.executable if all(here.values()) else None, here, steps)

@@ -1,0 +1,99 @@
+"""The commands for people: start a workload, look at what a run left, check a machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.errors import WorkloadError
+from holdfast.options import AsJson, print_paths
+
+
+def init(
+    data: Annotated[Path, typer.Option(help="Your data: CSV, TSV, Parquet or NPZ.")],
+    label: Annotated[str | None, typer.Option(help="Column that holds the class.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column that holds the message, for text.")] = None,
+    out: Annotated[Path, typer.Option(help="Workload file to write.")] = Path("workload.yaml"),
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Write a commented workload file for your own data."""
+    from holdfast.starter import starter
+
+    if out.exists() and not force:
+        raise WorkloadError(f"{out}: exists already; name another file with --out, or replace it with --force")
+    out.write_text(starter(data, label=label, text=text, out=str(out)))
+    if as_json:
+        print_paths([out], as_json)
+    else:
+        typer.echo(f"{out}\nnext: holdfast run --workload {out}")
+
+
+def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_json: AsJson = False) -> None:
+    """Show what an artifact says."""
+    from holdfast.artifacts.folder import canonical_json, load_any
+    from holdfast.artifacts.inspect import summary
+
+    found = load_any(artifact)
+    typer.echo(canonical_json(found.document).decode().rstrip("\n") if as_json else summary(found))
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    search: Annotated[Path | None, typer.Option(help="Where the inputs lie; the folder around when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every digest of an artifact and of everything it was made from, as far as found."""
+    from holdfast.artifacts.inspect import verify_chain
+
+    findings = verify_chain(artifact, search or artifact.resolve().parent)
+    lines = [f"{finding.state:8} {finding.role:24} {finding.detail}" for finding in findings]
+    typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else "\n".join(lines))
+    if any(finding.state == "altered" for finding in findings):
+        raise typer.Exit(1)
+
+
+def check_model(
+    files: Annotated[list[Path], typer.Argument(help="Model files from elsewhere.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the judgements as JSON.")] = False,
+) -> None:
+    """Say whether model files are safe to read: safetensors, ONNX, or what weights_only=True loads."""
+    from dataclasses import asdict
+
+    from holdfast.model.files.judge import judge_file, lines
+
+    judged = [judge_file(path) for path in files]
+    typer.echo(json.dumps([asdict(one) for one in judged]) if as_json else "\n".join(map(lines, judged)))
+    if any(one.verdict == "refused" for one in judged):
+        raise typer.Exit(1)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run folder when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Write the HTML report of a run."""
+    from holdfast_pipelines.report import write_report
+
+    print_paths([write_report(run, out or run / "report.html")], as_json)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is installed, which step runs where, and what a GPU would add."""
+    from holdfast.cli.doctor import examine, table
+
+    found = examine(Path.cwd())
+    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else table(found))
+
+
+COMMANDS = {
+    "init": init,
+    "show": show,
+    "verify": verify,
+    "check-model": check_model,
+    "report": report,
+    "doctor": doctor,
+}
+"""What `holdfast` runs by these names."""

@@ -1,0 +1,148 @@
+"""The commands that run, compile and submit the pipelines."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.options import (
+    STATE,
+    TRACKING,
+    AsJson,
+    Device,
+    Seed,
+    Threads,
+    Tracking,
+    WorkloadFile,
+    print_paths,
+    same_command,
+    shipped,
+)
+from holdfast.progress import say
+
+if TYPE_CHECKING:
+    from holdfast_pipelines.run import RunResult
+
+DEMO = Path(STATE) / "demo"
+Isolated = Annotated[
+    bool,
+    typer.Option(help="Run every step as a fresh process, not as a fork of one that has imported the libraries."),
+]
+DataPath = Annotated[Path | None, typer.Option(help="Data to use instead of the workload's source.")]
+
+
+def run(
+    workload: WorkloadFile,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; .holdfast/runs/NAME when left out.")] = None,
+    seed: Seed = 0,
+    tracking: Tracking = TRACKING,
+    from_step: Annotated[str | None, typer.Option("--from", help="Run this step and all after it anew.")] = None,
+    rollout: Annotated[bool, typer.Option(help="Roll the registered model out.")] = True,
+    device: Device = "auto",
+    threads: Threads = 1,
+    game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout start --help`.")] = None,
+    retries: Annotated[
+        int,
+        typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0),
+    ] = 0,
+    isolated: Isolated = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
+) -> None:
+    """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
+    from holdfast_pipelines.ending import last_line
+    from holdfast_pipelines.report import write_report
+    from holdfast_pipelines.run import run as run_pipeline
+    from holdfast_pipelines.warm import servers
+
+    path = shipped(workload)
+    folder = out or Path(STATE) / "runs" / path.stem
+    with servers(isolated=isolated) as forks:
+        result = run_pipeline(
+            path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
+            from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
+            forks=forks,
+        )  # fmt: skip
+    report = write_report(folder, folder / "report.html")
+    _finish_run(result, report, as_json, last_line(result, folder, report, same_command(), planted=bool(game_day)))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo; what an earlier one left is replaced.")] = DEMO,
+    seed: Seed = 0,
+    isolated: Isolated = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary on standard output.")] = False,
+) -> None:
+    """Run four deliveries of real digits: a clean one, a poisoned one, a broken one, and a rollback."""
+    from holdfast_pipelines.demo import demo as play
+
+    page = play(out, seed=seed, isolated=isolated)
+    if as_json:
+        typer.echo((page.parent / "summary.json").read_text().rstrip("\n"))
+    else:
+        ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
+        typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
+    say(f"all four acts went as told; open {page}")
+
+
+def compile(
+    out: Annotated[Path, typer.Option(help="Folder for the compiled pipelines.")] = Path("manifests/pipelines"),
+    registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
+    gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Compile the pipelines for Kubeflow."""
+    from holdfast_pipelines.compiled import compile_pipelines
+
+    print_paths(compile_pipelines(out, registry=registry, tag=tag, gpu=gpu), as_json)
+
+
+def schemas(
+    out: Annotated[Path, typer.Option(help="Folder for the JSON schemas.")] = Path("manifests/schemas"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Write the JSON schema of every document, of the workload and of the policy."""
+    from holdfast_pipelines.compiled import write_schemas
+
+    print_paths(write_schemas(out), as_json)
+
+
+def submit(
+    endpoint: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
+    workload: WorkloadFile,
+    tracking: Annotated[str, typer.Option(help="MLflow tracking URI as the cluster sees it.")],
+    data: Annotated[str | None, typer.Option(help="Data as the cluster sees it.")] = None,
+    seed: Seed = 0,
+    cron: Annotated[str | None, typer.Option(help="Retrain on this schedule, for example '0 3 * * *'.")] = None,
+    registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
+    gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
+    experiment: Annotated[str, typer.Option(help="Under which name Kubeflow groups the runs.")] = "holdfast",
+    as_json: AsJson = False,
+) -> None:
+    """Upload the pipeline to Kubeflow and start a run, or make a recurring one."""
+    from holdfast_pipelines.submit import submit as send
+
+    sent = send(
+        endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, registry=registry, tag=tag,
+        gpu=gpu, experiment=experiment,
+    )  # fmt: skip
+    typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
+
+
+def _finish_run(result: "RunResult", report: Path, as_json: bool, last: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.as_dict(), indent=2))
+    else:
+        typer.echo(f"{result.workload}: {result.outcome}\nreport: {report}")
+    say(last)
+    if result.outcome in ("refused", "stopped", "rolled-back"):
+        raise typer.Exit(3)
+    if result.outcome == "inconclusive":
+        raise typer.Exit(4)
+
+
+COMMANDS = {"run": run, "demo": demo, "compile": compile, "schemas": schemas, "submit": submit}
+"""What `holdfast` runs by these names."""

@@ -1,0 +1,181 @@
+"""The steps of the pipelines, one row each. Every list of steps elsewhere is made from these rows.
+
+A new step is a folder, its row here and its line in a pipeline; .github/CONTRIBUTING.md shows how.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from holdfast.artifacts.documents import Document
+
+Environment = Literal["data", "model", "serving"]
+Panel = Literal["Data", "Model", "Gate", "Serving"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the command line, the pipelines, the report and the gate need to know about a step.
+
+    A library is a MODULE, or MODULE:FUNCTION, which imports.
+    """
+
+    name: str
+    package: str
+    """Where `step.py`, `component.py`, `command.py` and `README.md` are."""
+    environment: Environment
+    panel: Panel
+    """Where `holdfast --help` lists its commands."""
+    writes: str
+    """The class of its document, in `holdfast.artifacts.documents`."""
+    reads: tuple[str, ...] = ()
+    """The roles of the artifacts that it needs."""
+    writes_role: str = ""
+    """The role of its artifact, where that is not the step's name."""
+    follows: tuple[str, ...] = ()
+    """Steps that must have ended before, although their artifacts are not read."""
+    config: str = ""
+    """The attribute of `holdfast.workload.Workload` that is its section; empty: it has none."""
+    computes: bool = False
+    """Whether it takes a device and a number of threads."""
+    reusable: bool = True
+    """False where it observes or changes something that is not an input, or is cheap."""
+    evidence: bool = False
+    """Whether the gate reads its artifact."""
+    stops_delivery: bool = False
+    """Whether its verdict "fail" ends the run before anything is trained."""
+    libraries: tuple[str, ...] = ()
+    """What a warm process imports for it; what is missing here the step imports itself."""
+    libraries_if_changed: tuple[str, ...] = ()
+    """What it needs only for a delivery or a model that is new."""
+    starts_processes: bool = False
+    """Whether it starts processes that need the same libraries."""
+    pipeline: Literal["retrain", "rollout"] = "retrain"
+    """The pipeline that it is a part of."""
+    prepares: tuple[Environment, ...] = ()
+    """Environments whose steps' libraries are imported ahead as soon as this step makes something new."""
+
+    @property
+    def role(self) -> str:
+        """What the steps that read its artifact call it."""
+        return self.writes_role or self.name
+
+    @property
+    def document(self) -> "type[Document]":
+        """The class of its document."""
+        from holdfast.artifacts import documents
+
+        found: type[Document] = getattr(documents, self.writes)
+        return found
+
+
+_PARQUET = ("pandas", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat")
+"""The last two are imported when the first table is read."""
+_TABLES = ("holdfast.cli", "holdfast.tables", *_PARQUET)
+_NETWORKS = (
+    "holdfast.cli", "torch", "holdfast.model.networks", "holdfast.model.inputs", "scipy.special", "safetensors.torch",
+    *_PARQUET,
+)  # fmt: skip
+_TRAINING = (*_NETWORKS, "torch._dynamo")
+"""Making the first optimizer imports the latter: 3 s of CPU where its bytecode is not kept."""
+SERVERS = (
+    "holdfast.serving.rollout.site.site", "holdfast.serving.rollout.replay.traffic",
+    "holdfast.serving.predictor.intake", "holdfast.serving.predictor.runtime",
+    "mlserver.cli.serve", "mlserver.server", "uvloop", *_NETWORKS,
+)  # fmt: skip
+"""What the processes of a rollout on one machine import."""
+_REGISTRY = ("holdfast.cli", "holdfast.registry:library")
+_EVIDENCE = ("schema", "drift", "scan", "backdoor", "attack", "certify")
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        "snapshot", "holdfast.data.snapshot", "data", "Data", "Snapshot", config="snapshot_config",
+        libraries=("holdfast.data.snapshot.step", *_TABLES, "sklearn.datasets"), prepares=("data", "model"),
+    ),
+    Step(
+        "baseline", "holdfast.model.baseline", "model", "Model", "Baseline", reads=("snapshot",), computes=True,
+        reusable=False, libraries=("holdfast.model.baseline.step", *_REGISTRY, *_NETWORKS),
+    ),
+    Step(
+        "schema", "holdfast.data.schema", "data", "Data", "SchemaReport", reads=("snapshot", "baseline"),
+        config="schema_", evidence=True, stops_delivery=True,
+        libraries=("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
+    ),
+    Step(
+        "drift", "holdfast.data.drift", "data", "Data", "DriftReport", reads=("snapshot", "baseline"), config="drift",
+        evidence=True, stops_delivery=True, libraries=("holdfast.data.drift.step", *_TABLES),
+        libraries_if_changed=("holdfast.data.drift.evidently_report:library",),
+    ),
+    Step(
+        "scan", "holdfast.model.scan", "model", "Model", "ScanReport", reads=("snapshot",), follows=("schema", "drift"),
+        config="scan", computes=True, evidence=True,
+        libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.scan.learners:library"),
+    ),
+    Step(
+        "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan"), writes_role="model",
+        config="train_config", computes=True, prepares=("serving",),
+        libraries=("holdfast.model.train.step", *_TRAINING, "torch.export._trace", "holdfast.model.train.recipes"),
+    ),
+    Step(
+        "backdoor", "holdfast.model.backdoor", "model", "Model", "BackdoorReport", reads=("model", "snapshot"),
+        config="backdoor", computes=True, evidence=True, libraries=("holdfast.model.backdoor.step", *_NETWORKS),
+    ),
+    Step(
+        "attack", "holdfast.model.attack", "model", "Model", "RobustnessReport",
+        reads=("model", "snapshot", "baseline"), config="attack", computes=True, evidence=True,
+        libraries=("holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.suite"),
+        libraries_if_changed=("holdfast.model.attack.art:load",),
+    ),
+    Step(
+        "certify", "holdfast.model.certify", "model", "Model", "Certificate", reads=("model", "snapshot"),
+        config="certify", computes=True, evidence=True,
+        libraries=("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
+    ),
+    Step(
+        "gate", "holdfast_gates", "model", "Gate", "GateDecision", reads=("model", "snapshot", *_EVIDENCE),
+        writes_role="decision", reusable=False, libraries=("holdfast_gates.step", "holdfast.cli", "scipy.special"),
+    ),
+    Step(
+        "register", "holdfast.model.register", "model", "Model", "Registration",
+        reads=("model", "decision", "snapshot", *_EVIDENCE), reusable=False,
+        libraries=("holdfast.model.register.step", *_REGISTRY, *_NETWORKS),
+    ),
+    Step(
+        "rollout", "holdfast.serving.rollout", "serving", "Serving", "RolloutRecord", follows=("register",),
+        config="rollout", reusable=False, starts_processes=True, pipeline="rollout",
+        libraries=("holdfast.serving.rollout.step", *_REGISTRY), libraries_if_changed=SERVERS,
+    ),
+)  # fmt: skip
+"""Every step, each after those that it reads or follows."""
+
+
+def names(steps: Iterable[Step] | None = None) -> tuple[str, ...]:
+    """The names of `steps`, of all when left out."""
+    return tuple(step.name for step in (STEPS if steps is None else steps))
+
+
+def find(name: str) -> Step | None:
+    """The step of that name; None when there is none."""
+    return next((step for step in STEPS if step.name == name), None)
+
+
+def of(environment: str) -> tuple[Step, ...]:
+    """The steps that run in `environment`."""
+    return tuple(step for step in STEPS if step.environment == environment)
+
+
+def evidence() -> dict[str, Step]:
+    """Role -> the step that makes this evidence, in the order of the steps."""
+    return {step.role: step for step in STEPS if step.evidence}
+
+
+def columns() -> tuple[tuple[Step, ...], ...]:
+    """The steps, those that can run at the same time together; each after all that it reads or follows."""
+    depths: dict[str, int] = {}
+    for step in STEPS:
+        before = [depths[other.name] for other in STEPS if other.role in step.reads or other.name in step.follows]
+        depths[step.name] = 1 + max(before, default=-1)
+    return tuple(
+        tuple(step for step in STEPS if depths[step.name] == depth) for depth in range(1 + max(depths.values()))
+    )
