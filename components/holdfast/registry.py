@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.artifacts import admission
+from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
 from holdfast.artifacts.documents import GateDecision, Model, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, load, replace_file, sha256_of
+from holdfast.artifacts.folder import Artifact, Ref, replace_file, sha256_of
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError, RegistryError
 from holdfast.ledger import notes_of
 
@@ -297,20 +299,20 @@ def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str
     """
     promised = tags or {}
     _check_files(folder, promised.get("holdfast.bundle_digest"))
-    model = load(Ref(folder / "model", promised.get("holdfast.model_digest")), Model)
-    decision = load(Ref(folder / "decision", promised.get(DECISION)), GateDecision)
-    for pinned in model.document.files:
-        model.path(pinned)
-    _check_decision(decision, model, f"{name} version {version}")
-    return Bundle(name, version, folder, model, decision)
+    model = Ref(folder / "model", promised.get("holdfast.model_digest"))
+    judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
+    wrong = judged.objection()
+    if wrong is not None:
+        raise RefusedError(f"{name} version {version}: {_text(wrong)}")
+    return Bundle(name, version, folder, judged.model, judged.decision)
 
 
-def _check_decision(decision: Artifact[GateDecision], model: Artifact[Model], name: str) -> None:
-    judged = decision.document.inputs.get("model")
-    if judged != model.digest:
-        raise RefusedError(f"{name}: expected a decision about model {model.digest[:12]}…, found one about {judged}")
-    if decision.document.verdict is not Verdict.PASS:
-        raise RefusedError(f"{name}: expected the verdict pass, found {decision.document.verdict}")
+def _text(wrong: Objection) -> str:
+    match wrong:
+        case OtherBytes(given=given, judged=judged):
+            return f"expected a decision about model {given[:12]}…, found one about {judged}"
+        case NotPassed(verdict=verdict):
+            return f"expected the verdict pass, found {verdict}"
 
 
 def _check_files(folder: Path, digest: str | None) -> None:
