@@ -22,7 +22,7 @@ NEEDS = {
     "pipelines": "kfp",
     "manifests": "kfp",
     "e2e": "kfp",
-    "test_registry.py": "mlflow",
+    "registry/test_registry.py": "mlflow",
     "test_statistics.py": "scipy",
 }
 LEFT_OUT = pytest.StashKey[int]()

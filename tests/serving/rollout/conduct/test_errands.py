@@ -10,7 +10,7 @@ from holdfast import registry
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import load, save
 from holdfast.errors import RefusedError, RegistryError
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.step import rollout, state_folder

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.tell.view import clock, columns, span
 
 

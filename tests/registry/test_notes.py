@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.ledger import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
+from holdfast.registry.notes import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
 from holdfast.serving.rollout.judge.cause import Cause
 
 NOTE = Note(
