@@ -8,7 +8,6 @@ import json
 import ssl
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast.errors import WorkloadError
+from holdfast.processes import runs
 from holdfast.serving.rollout.drivers import exec_plugin
 from holdfast.serving.rollout.drivers.exec_plugin import Command, Plugin, PluginError, command_of
 from holdfast.serving.rollout.drivers.kube import Kube, PassingError, Resource, from_kubeconfig
@@ -273,8 +273,10 @@ def test_a_plug_in_that_hangs_is_ended_with_its_children_in_time(command, tmp_pa
     with pytest.raises(PluginError, match=r"from the plug-in .*/plug-in, found no answer within 0\.5 s"):
         exec_plugin.run(asked, 0.5)
     assert time.monotonic() - began < 3
-    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
-    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] in "ZX"
+    child = int((tmp_path / "child").read_text())
+    while runs(child):  # it was killed, and the kernel may still be ending it
+        assert time.monotonic() - began < 5
+        time.sleep(0.01)
 
 
 def test_a_plug_in_that_is_not_there_is_an_error_with_the_way_to_install_it(kubeconfig):

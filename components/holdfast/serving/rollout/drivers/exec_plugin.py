@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from holdfast.errors import RolloutError, WorkloadError
-from holdfast.processes import dying_with_us
+from holdfast.processes import dying_with_us, signal_group
 
 AUTHORITY = "certificate-authority-data"
 SECONDS = 20.0
@@ -194,8 +193,23 @@ def _renewal(began: float, expires: float) -> float:
 
 
 def _output(command: Command, seconds: float) -> bytes:
+    with _started(command) as process:
+        try:
+            output, complaint = process.communicate(timeout=seconds)
+        except BaseException as error:
+            signal_group(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _failed(command, f"no answer within {seconds:g} s") from None
+            raise
+    if process.returncode != 0:
+        last = next((line for line in reversed(complaint.decode(errors="replace").splitlines()) if line.strip()), "")
+        raise _failed(command, f"exit code {process.returncode}{': ' if last else ''}{' '.join(last.split())[:200]}")
+    return output
+
+
+def _started(command: Command) -> "subprocess.Popen[bytes]":
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             list(command.argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -207,19 +221,6 @@ def _output(command: Command, seconds: float) -> bytes:
     except (OSError, ValueError) as error:
         hint = f"; {' '.join(command.hint.split())[:200]}" if command.hint else ""
         raise _failed(command, f"{getattr(error, 'strerror', None) or error}{hint}") from None
-    with process:
-        try:
-            output, complaint = process.communicate(timeout=seconds)
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise _failed(command, f"no answer within {seconds:g} s") from None
-            raise
-    if process.returncode != 0:
-        last = next((line for line in reversed(complaint.decode(errors="replace").splitlines()) if line.strip()), "")
-        raise _failed(command, f"exit code {process.returncode}{': ' if last else ''}{' '.join(last.split())[:200]}")
-    return output
 
 
 def _request(command: Command) -> str:
