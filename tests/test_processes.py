@@ -1,4 +1,4 @@
-"""What /proc says of a process, groups that end, and ports that are taken."""
+"""What /proc knows of a process, groups that end, and ports that are taken."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Bounds beside their definitions (scipy's distributions, root finding), the papers' own tables, and simulation."""
+"""Bounds compared with their definitions (distributions, root finding), the papers' tables, and simulation."""
 
 import math
 import subprocess

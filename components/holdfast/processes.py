@@ -30,7 +30,7 @@ def dying_with_us(with_signal: int = signal.SIGTERM) -> Callable[[], None]:
 
     def arrange() -> None:
         die_with_parent(with_signal)
-        if os.getppid() != parent:  # we were gone before the arrangement stood
+        if os.getppid() != parent:  # the parent ended before the request was made
             os._exit(128 + int(with_signal))
 
     return arrange
@@ -61,7 +61,7 @@ class Killable(Protocol):
 
 
 def reap(child: Killable, seconds: float) -> None:
-    """Waits for the end of a child that was told to end, and kills it after `seconds`."""
+    """Waits for the end of a child that was asked to end, and kills it after `seconds`."""
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -77,7 +77,7 @@ def signal_group(group: int, number: signal.Signals) -> None:
 
 @contextmanager
 def reserved_ports(count: int) -> Iterator[list[int]]:
-    """Free loopback ports that nobody else is given meanwhile; a child that sets SO_REUSEADDR can listen on them."""
+    """Free loopback ports that no other process gets meanwhile; a child that sets SO_REUSEADDR can listen on them."""
     sockets = [_bind(0, RolloutError) for _ in range(count)]
     try:
         yield [held.getsockname()[1] for held in sockets]

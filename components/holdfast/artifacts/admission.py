@@ -1,7 +1,7 @@
 """The rule of trust: a model goes on only with a gate decision whose verdict is pass, about these very bytes.
 
-Whoever takes a model in (the register step, the registry, the predictor) asks here, and says in its own words what it
-found. Light: no numpy.
+Whoever takes a model in (the register step, the registry, the predictor) asks here and words its
+own refusal. Light: no numpy.
 """
 
 from collections.abc import Collection, Mapping

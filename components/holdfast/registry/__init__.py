@@ -3,7 +3,7 @@
 MLflow is an index, never an authority: whoever may write to it can change bytes, tags and aliases. What `fetch` gives
 was hashed after the download, and belongs to a gate decision with the verdict pass about those very bytes.
 
-* `client`   a client of MLflow that answers, or says within a bounded time why not
+* `client`   a client of MLflow that answers, or fails within a bounded time with one line
 * `bundle`   what a registered version holds, and the check of every byte
 * `version`  versions and aliases: find, download, promote
 * `entry`    registering one model with its evidence

@@ -1,4 +1,4 @@
-"""A client of MLflow that answers, or says within a bounded time why not; one line each."""
+"""A client of MLflow that answers, or fails within a bounded time with one line."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# MLflow's own defaults wait for more than ten minutes before they say that nobody answers.
+# MLflow's own defaults wait for more than ten minutes for a server that does not answer.
 _FIRST_CALL = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -57,7 +57,7 @@ def sqlite_file(tracking: str) -> Path | None:
 
 
 def exists(tracking: str) -> bool:
-    """False for a SQLite file that nobody has made yet: asking MLflow would make it, which takes seconds."""
+    """False for a SQLite file that is not there yet: asking MLflow would make it, which takes seconds."""
     path = sqlite_file(tracking)
     return path is None or (path.is_file() and path.stat().st_size > 0)
 
@@ -112,13 +112,13 @@ def or_none(ask: Callable[[], Any]) -> Any:
 
 
 def public(tracking: str) -> str:
-    """The URI without what stands before its `@`."""
+    """The URI without user and password."""
     return re.sub(r"://[^/@]*@", "://", tracking)
 
 
 @contextmanager
 def _process_wide(mlflow: Any, tracking: str) -> Iterator[None]:
-    # The client resolves `models:/` sources through the process-wide URI, whatever it was made with.
+    # The client resolves `models:/` sources through the process-wide URI, not the one it was made with.
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(tracking)
     try:
@@ -140,7 +140,7 @@ def _environment(values: Mapping[str, str], *, keep: bool = False) -> Iterator[N
 
 
 def _check_sqlite(tracking: str) -> None:
-    """Says at once what SQLAlchemy would find out after ten attempts with growing pauses."""
+    """Finds at once what SQLAlchemy would find after ten attempts with growing pauses."""
     path = sqlite_file(tracking)
     if path is None:
         return
@@ -157,7 +157,7 @@ def _check_sqlite(tracking: str) -> None:
 
 
 def _line(error: BaseException) -> str:
-    """One line: of a failed request the cause, which stands last and is all that a person needs."""
+    """One line for a person: of a failed request its cause alone, which comes last."""
     text = " ".join(str(error).split())
     cause = re.search(r"\(Caused by \w+\((.*)\)\)$", text)
     text = re.sub(r"^['\"]|['\"]$", "", cause[1].rpartition("): ")[2] or cause[1]) if cause else text

@@ -109,8 +109,8 @@ def _experiment(client: "MlflowClient", name: str, tracking: str) -> str:
         return str(found.experiment_id)
     path = sqlite_file(tracking)
     # MLflow would put the files of a SQLite store into ./mlruns of whoever calls.
-    beside = None if path is None else (path.resolve().parent / "artifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=beside))
+    files = None if path is None else (path.resolve().parent / "artifacts" / name).as_uri()
+    return str(client.create_experiment(name, artifact_location=files))
 
 
 def _close_open_runs(client: "MlflowClient", experiment: str, entry: Entry) -> None:

@@ -23,7 +23,7 @@ DECIDED = "holdfast.decided"
 
 @dataclass(frozen=True)
 class Registered:
-    """Where a model stands."""
+    """The version and the run that a model has in MLflow."""
 
     version: int
     run_id: str
@@ -160,7 +160,7 @@ def versions_of(client: "MlflowClient", name: str, model_digest: str, decision: 
             continue
         if version.status != "READY":
             client.delete_model_version(name, str(version.version))
-        elif decision in (None, version.tags.get(DECISION)) or not _condemned(version):
+        elif decision in (None, version.tags.get(DECISION)) or not _failed_by_its_own_fault(version):
             ready.append(version)
     return sorted(ready, key=lambda version: int(version.version))
 
@@ -172,8 +172,8 @@ def _version(client: "MlflowClient", name: str, version: int | str) -> Any:
     return or_none(lambda: client.get_model_version(name, str(number)))
 
 
-def _condemned(version: Any) -> bool:
-    return any(note.condemns for note in notes_of(int(version.version), version.tags))
+def _failed_by_its_own_fault(version: Any) -> bool:
+    return any(note.counts_against_model for note in notes_of(int(version.version), version.tags))
 
 
 def _every_version(client: "MlflowClient", name: str) -> list[Any]:

@@ -59,7 +59,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to ours."""
     cluster: Mapping[str, Any] | None = field(default=None, repr=False)
-    """What it is told about the cluster, where it wants to know."""
+    """Facts about the cluster, for a plug-in that wants them."""
     hint: str = ""
     """How to install it."""
     named_in: str = "kubeconfig"

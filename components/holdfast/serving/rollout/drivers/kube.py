@@ -158,7 +158,7 @@ class Kube:
         return _answer(reply, f"{method} {path.partition('?')[0]}")
 
     def _exchange(self, method: str, path: str, headers: Mapping[str, str], data: bytes | None) -> Reply:
-        """One exchange as whom the access says; a plug-in whose credential is refused (401) is asked once more."""
+        """One exchange with our credential; a plug-in whose credential is refused (401) is asked once more."""
         plugin = self.access.plugin
         if plugin is None:
             return self.wire.exchange(method, path, {**headers, **self.access.headers()}, data)
