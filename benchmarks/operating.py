@@ -16,7 +16,7 @@ from scipy.special import gammaln, logsumexp
 from holdfast.serving.rollout.judge import drift, latency
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
-from holdfast.serving.rollout.judge.intervals import newcombe_upper
+from holdfast.statistics import newcombe_upper
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

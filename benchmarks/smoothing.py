@@ -16,7 +16,7 @@ from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.model.certify import sequential, smoothing
 from holdfast.model.certify.smoothing import Certified, Sampling
 from holdfast.model.train.adversarial import one_cycle
-from holdfast_gates.intervals import lower_bound
+from holdfast.statistics import lower_bound
 
 SIGMA, RADIUS, EXAMPLES = 0.25, 0.5, 200
 SAMPLING = Sampling(n0=100, n=10_000, alpha=0.001)

@@ -19,7 +19,7 @@ from typing import Any
 
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
-from holdfast.processes import dying_with_us
+from holdfast.processes import dying_with_us, runs
 from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.serving.rollout.judge.counters import Snapshot
@@ -200,16 +200,10 @@ def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
         scene.replay.wait(30)
         launch.end(site, LocalDriver(site.socket, LAST))
         deadline = time.monotonic() + GONE_SECONDS
-        while (left := [p for p in (site.pid, *site.pids.values()) if _runs(p)]) and time.monotonic() < deadline:
+        while (left := [p for p in (site.pid, *site.pids.values()) if runs(p)]) and time.monotonic() < deadline:
             time.sleep(0.05)
         if left or site.socket.parent.exists():
             scene.wrong.append(f"left behind: processes {left}, folder {site.socket.parent.exists()}")
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def _start(folder: Path, kind: Kind) -> launch.Running:

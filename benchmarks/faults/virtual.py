@@ -14,7 +14,6 @@ from benchmarks.table import Row, at_least, at_most
 
 HOW = "virtual time, the real controller; `make faults`"
 ROLLBACKS = 400
-NO_VERDICTS = frozenset({"weight 0", "one digest"})
 """What runs end in whose driver never comes back."""
 
 

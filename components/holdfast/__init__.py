@@ -9,11 +9,12 @@ Where is what:
 * `holdfast.steps`       one row per step: all lists of steps are made from it
 * `holdfast.workload`    the user's YAML: data, network, threat model, recipe, policy
 * `holdfast.artifacts`   documents that flow between the steps, and how they lie on disk
+* `holdfast.statistics`  confidence bounds, for all of them
 * `holdfast.data`        snapshot, schema, drift             (environment `data`: TFDV, Evidently)
 * `holdfast.model`       baseline, scan, train, backdoor, attack, certify, register
                          (environment `model`: torch, ART, MLflow)
 * `holdfast.serving`     predictor, rollout                  (environment `serving`: MLServer, Envoy)
-* `holdfast_gates`       the policy gate: intervals, checks, decision
+* `holdfast_gates`       the policy gate: checks, decision
 * `holdfast_pipelines`   the pipelines, and running them without a cluster
 * `holdfast.cli`         the command line; a step's own commands are in its folder (`command.py`); what containers call
 """

@@ -1,4 +1,4 @@
-"""Files that ship with the packages: workloads and policies, in the source tree or in an installed wheel."""
+"""Files that ship with the packages: the workloads, in the source tree or in an installed wheel."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,11 +7,6 @@ from pathlib import Path
 def workloads() -> list[Path]:
     """The workload files that ship."""
     return sorted(_folder("holdfast_pipelines", "workloads").glob("*.yaml"))
-
-
-def policies() -> list[Path]:
-    """The policy files that ship."""
-    return sorted(_folder("holdfast_gates", "policies").glob("*.yaml"))
 
 
 def _folder(package: str, name: str) -> Path:

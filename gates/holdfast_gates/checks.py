@@ -16,7 +16,7 @@ from holdfast.artifacts.documents import (
     SchemaReport,
     Verdict,
 )
-from holdfast_gates.intervals import Interval, paired_difference, rate
+from holdfast.statistics import Interval, clopper_pearson, paired_difference
 from holdfast_gates.policy import Accepts, AtLeast, AtMost, AtRadius, LeftIn, Margin
 
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
@@ -147,7 +147,7 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
 
 def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
     """The smoothed model answers often enough."""
-    bounds = rate(certificate.abstained, alpha)
+    bounds = clopper_pearson(certificate.abstained.k, certificate.abstained.n, alpha)
     verdict = at_most(bounds, asked.at_most) if certificate.abstained.n else Verdict.INCONCLUSIVE
     return Check(
         name="abstention",
@@ -173,7 +173,7 @@ def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> Ch
 
 def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check:
     """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
-    bounds = paired_difference(pairs, alpha)
+    bounds = paired_difference(pairs.only_candidate, pairs.only_champion, _total(pairs), alpha)
     verdict = at_least(bounds, -asked.margin)
     return Check(
         name=name,
@@ -207,7 +207,7 @@ def _within(asked: Margin) -> str:
 
 
 def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
-    bounds = rate(count, alpha)
+    bounds = clopper_pearson(count.k, count.n, alpha)
     verdict = at_least(bounds, asked.at_least) if count.n else Verdict.INCONCLUSIVE
     return Check(
         name=name,
@@ -236,8 +236,12 @@ def _champion(pairs: Paired | None) -> float | None:
 
 
 def _share(pairs: Paired, k: int) -> float:
-    n = pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither
+    n = _total(pairs)
     return k / n if n else 0.0
+
+
+def _total(pairs: Paired) -> int:
+    return pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither
 
 
 def _discordant(pairs: Paired) -> str:

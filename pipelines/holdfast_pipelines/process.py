@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from holdfast.processes import dying_with_us
+from holdfast.processes import dying_with_us, signal_group
 
 GRACE_SECONDS = 20.0
 """How long a step has to write what it must keep once it was told to stop."""
@@ -150,15 +150,8 @@ def _ending(child: Child) -> Iterator[tuple[_Watched, Callable[[float], bool]]]:
     finally:
         try:
             if not ended.poll(0):
-                _signal_group(child.pid, signal.SIGTERM)
+                signal_group(child.pid, signal.SIGTERM)
                 ended.poll(GRACE_SECONDS * 1000)
         finally:
-            _signal_group(child.pid, signal.SIGKILL)
+            signal_group(child.pid, signal.SIGKILL)
             watched.code = child.wait()
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from holdfast.artifacts.documents import Baseline, GateDecision, Snapshot
 from holdfast.artifacts.folder import (
     DOCUMENT,
+    MAX_FILE_BYTES,
     Ref,
     canonical_json,
     load,
@@ -30,6 +32,37 @@ ABSENT = Baseline(name="digits", present=False)
 def _with_link(work: Path) -> Path:
     (work / "x").symlink_to("/etc/hostname")
     return work
+
+
+def test_a_file_larger_than_any_may_be_is_neither_pinned_nor_hashed(tmp_path: Path) -> None:
+    large = tmp_path / "x"
+    with large.open("wb") as stream:
+        stream.truncate(MAX_FILE_BYTES + 1)  # sparse: it takes no room, and hashing it would take many seconds
+    began = time.process_time()
+    with pytest.raises(IntegrityError, match=f"x: expected at most {MAX_FILE_BYTES} bytes, found {MAX_FILE_BYTES + 1}"):
+        seal(tmp_path, ABSENT)
+    assert time.process_time() - began < 1
+    assert not (tmp_path / DOCUMENT).exists()
+
+
+@pytest.mark.parametrize("size", [MAX_FILE_BYTES + 1, 2**62])
+def test_a_document_that_pins_a_file_larger_than_any_may_be_is_refused(tmp_path: Path, size: int) -> None:
+    pin(tmp_path / "a", size)
+    with pytest.raises(ArtifactError, match=f"expected files of at most {MAX_FILE_BYTES} bytes, found x: {size}"):
+        load(tmp_path / "a", Baseline)
+
+
+def test_a_document_that_pins_the_largest_file_is_read(tmp_path: Path) -> None:
+    pin(tmp_path / "a", MAX_FILE_BYTES)
+    assert load(tmp_path / "a", Baseline).document.files["x"].bytes == MAX_FILE_BYTES
+
+
+def pin(folder: Path, size: int) -> None:
+    """An artifact whose document promises a file `x` of `size` bytes."""
+    save(folder, ABSENT, {"x": b"1"})
+    document = json.loads((folder / DOCUMENT).read_bytes())
+    document["files"]["x"]["bytes"] = size
+    (folder / DOCUMENT).write_text(json.dumps(document))
 
 
 def test_what_was_saved_is_read_back(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from holdfast.artifacts.documents import (
     Verdict,
     worst,
 )
+from holdfast.statistics import clopper_pearson
 from holdfast_gates import checks
 from holdfast_gates.decide import Exhibit, Judged, decide
 from holdfast_gates.policy import AtLeast, AtMost, Margin, Policy, with_overrides
@@ -207,9 +208,7 @@ def test_one_more_correct_example_never_makes_the_verdict_worse(n, k, required, 
 @given(n=st.integers(1, 400), k=st.integers(0, 399), most=st.floats(0, 1))
 def test_one_more_abstention_never_makes_the_verdict_better(n, k, most):
     k = min(k, n - 1)
-    before, after = (
-        checks.at_most(checks.rate(Count(k=c, n=n), 0.05), AtMost(at_most=most).at_most) for c in (k, k + 1)
-    )
+    before, after = (checks.at_most(clopper_pearson(c, n, 0.05), AtMost(at_most=most).at_most) for c in (k, k + 1))
     assert ORDER.index(after) >= ORDER.index(before)
 
 

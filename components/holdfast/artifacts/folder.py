@@ -26,6 +26,7 @@ from holdfast.errors import ArtifactError, IntegrityError
 DOCUMENT = "artifact.json"
 MAX_DOCUMENT_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 8 * 2**30
+"""One file of an artifact, when it is pinned and when it is read."""
 _BUFFER_BYTES = 2**20
 
 D = TypeVar("D", bound=Document)
@@ -96,24 +97,22 @@ def canonical_json(document: Document) -> bytes:
     return text.encode() + b"\n"
 
 
-def digest_of(document: Document) -> str:
-    """The digest of an artifact: SHA-256 of its document's canonical bytes."""
-    return hashlib.sha256(canonical_json(document)).hexdigest()
-
-
 def sha256_of(path: Path) -> FilePin:
     """Streams a regular file once; symbolic links and special files are refused.
 
     Raises:
-        IntegrityError: the file is missing or is not a regular file.
+        IntegrityError: the file is missing, is not a regular file, or is larger than any file of an artifact may be.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise IntegrityError(f"{path}: expected a file, found none that can be read ({error.strerror})") from None
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
             raise IntegrityError(f"{path}: expected a regular file, found something else")
+        if about.st_size > MAX_FILE_BYTES:
+            raise IntegrityError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {about.st_size}")
         digest, total = hashlib.sha256(), 0
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         while count := stream.readinto(buffer):
@@ -197,8 +196,10 @@ def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
         raise ArtifactError(
             f"{path}: expected a Holdfast document, found {first['msg']} at {where or 'the top'}"
         ) from None
-    for name in document.files:
+    for name, pin in document.files.items():
         _check_name(name, path)
+        if pin.bytes > MAX_FILE_BYTES:
+            raise ArtifactError(f"{path}: expected files of at most {MAX_FILE_BYTES} bytes, found {name}: {pin.bytes}")
     return Artifact(ref.folder, document, digest)
 
 

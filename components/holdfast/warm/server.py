@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from holdfast.processes import die_with_parent
+from holdfast.processes import die_with_parent, signal_group
 from holdfast.warm import children, ending
 from holdfast.warm.libraries import load, threads, write_bytecode
 from holdfast.warm.request import MAX_REQUEST, PREPARE, REAP, START, Request, decoded
@@ -158,8 +158,7 @@ class Server:
 
     def _reap(self, step: _Step) -> int:
         """What is left of its group is ended before its number can be given to another."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(step.pid, signal.SIGKILL)
+        signal_group(step.pid, signal.SIGKILL)
         _, status = os.waitpid(step.pid, 0)
         for number in (step.handle, step.answer.fileno()):
             self.steps.pop(number, None)

@@ -3,7 +3,7 @@
 import math
 
 from holdfast.artifacts.documents import Count
-from holdfast_gates.intervals import rate
+from holdfast.statistics import clopper_pearson
 
 CONFIDENCE = 0.95
 """Of the two-sided intervals on the page; the gate's own bounds are one-sided, at the policy's alpha."""
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 def interval(count: Count, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Clopper-Pearson, two-sided: the rates that `count` does not rule out. Nothing counted rules nothing out."""
-    bounds = rate(count, (1 - confidence) / 2)
+    bounds = clopper_pearson(count.k, count.n, (1 - confidence) / 2)
     return bounds.lower, bounds.upper
 
 

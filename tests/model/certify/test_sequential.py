@@ -16,7 +16,7 @@ from holdfast.model.certify.sequential import (
 )
 from holdfast.model.certify.smoothing import Sampling, gaussian
 from holdfast.model.inputs import encode_text
-from holdfast_gates.intervals import lower_bound
+from holdfast.statistics import lower_bound
 
 SIGMA, RADIUS, ALPHA, MOST = 0.25, 0.5, 0.001, 10_000
 P0 = norm.cdf(RADIUS / SIGMA)

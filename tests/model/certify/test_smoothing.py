@@ -51,7 +51,7 @@ def test_the_radius_of_a_halfspace_is_below_its_margin_and_close_to_it() -> None
 
 def test_the_bound_is_scipys() -> None:
     expected = SIGMA * norm.ppf(binomtest(990, 1000).proportion_ci(0.998, "exact").low)
-    from holdfast_gates.intervals import lower_bound
+    from holdfast.statistics import lower_bound
 
     assert gaussian_radius(SIGMA)(lower_bound(990, 1000, 0.001)) == pytest.approx(expected, rel=1e-9)
 

@@ -12,7 +12,7 @@ from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
 from holdfast.model.scan.findings import gather
 from holdfast.model.scan.holdout import hold_out, planted_groups
-from holdfast.model.scan.labels import find_label_errors, label_suspicion, lower_bound, wrong_share
+from holdfast.model.scan.labels import ALPHA, find_label_errors, label_suspicion, wrong_share
 from holdfast.model.scan.learners import Learner, Predictor
 from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
@@ -27,6 +27,7 @@ from holdfast.model.scan.transplant import (
     matches,
     shared_pattern,
 )
+from holdfast.statistics import lower_bound
 
 
 def nearest_mean() -> Learner:
@@ -141,7 +142,7 @@ def test_two_classes_rank_as_cleanlab_ranks_them() -> None:
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (8, 10), (37, 47), (300, 300)])
 def test_the_bound_on_contradictions_is_clopper_pearson(k: int, n: int) -> None:
-    assert lower_bound(k, n) == pytest.approx(beta.ppf(0.05, k, n - k + 1), rel=1e-9)
+    assert lower_bound(k, n, ALPHA) == pytest.approx(beta.ppf(0.05, k, n - k + 1), rel=1e-9)
 
 
 def test_a_planted_group_is_contradicted_and_an_honest_one_is_not() -> None:

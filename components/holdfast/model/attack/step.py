@@ -1,6 +1,5 @@
 """The attack step: how many held-out examples stay correct when somebody tries."""
 
-import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import (
     AttackResult,
     Baseline,
@@ -22,8 +22,8 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact, Ref, load, save
-from holdfast.errors import ModelError
 from holdfast.model.compute import Compute
+from holdfast.model.examples import draw
 from holdfast.model.inputs import decode_text, read_split
 from holdfast.progress import say, track
 from holdfast.workload import AttackConfig
@@ -95,25 +95,18 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
 
     from holdfast.model.attack.masking import has_gradients
     from holdfast.model.attack.suite import has_embedding, plans
-    from holdfast.model.networks import check_logits, load_network, logits
     from holdfast.model.threat import Ball
 
-    document, device = judged.document, settings.prepare()
-    if document.classes != data.document.classes:
-        raise ModelError(f"{judged.folder}: expected the classes {data.document.classes}, found {document.classes}")
-    net = load_network(judged, device)
-    rows = read_split(data, "test", document.input)
-    index = np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples]
-    chosen = rows.take(index)
-    check_logits(logits(net, chosen.x, device=device), len(document.classes), name=str(judged.folder))
-    x, y = torch.from_numpy(chosen.x).to(device), torch.from_numpy(chosen.y).to(device)
+    document, drawn = judged.document, draw(judged, data, config.examples, settings)
+    net, device = drawn.net, drawn.device
+    x, y = torch.from_numpy(drawn.rows.x).to(device), torch.from_numpy(drawn.rows.y).to(device)
     ball, classes = Ball.of(document.threat, document.input, device), len(document.classes)
     visible = has_gradients(net, x[:SEEN], y[:SEEN], ball)
     return _Scene(
         net=net,
         x=x,
         y=y,
-        index=index,
+        index=drawn.index,
         ball=ball,
         threat=document.threat,
         classes=classes,
@@ -288,7 +281,7 @@ def _flags(scene: _Scene, measured: "Measured") -> bytes:
         "clean": measured.clean.cpu().numpy(),
         "worst": measured.worst.cpu().numpy(),
     }
-    return _npz(arrays | {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes})
+    return npz(**arrays | {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes})
 
 
 def _attacks(scene: _Scene, judged: Artifact[Model], measured: "Measured") -> dict[str, bytes]:
@@ -304,11 +297,4 @@ def _attacks(scene: _Scene, judged: Artifact[Model], measured: "Measured") -> di
     second, top = np.sort(values, axis=1)[:, -2:].T
     sure = top - second > TIE * (1 + np.abs(top))
     fooled = values.argmax(axis=1) != y
-    return {"attacks.npz": _npz({"x": x[sure], "y": y[sure], "fooled": fooled[sure]})} if sure.any() else {}
-
-
-def _npz(arrays: "dict[str, np.ndarray[Any, Any]]") -> bytes:
-    """numpy's zip members carry no clock."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return {"attacks.npz": npz(x=x[sure], y=y[sure], fooled=fooled[sure])} if sure.any() else {}

@@ -1,6 +1,5 @@
 """The backdoor step: is there a small trigger that sends any input to one class?"""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import BackdoorReport, Count, Model, Snapshot, TriggerResult, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
-from holdfast.errors import ModelError
 from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
 from holdfast.model.compute import Compute
+from holdfast.model.examples import check_answers, open_network
 from holdfast.model.inputs import Arrays, decode_text, encode_text, read_split
 from holdfast.progress import track
 from holdfast.workload import BackdoorConfig
@@ -50,7 +50,7 @@ def backdoor(
         verdict=found.verdict,
         inputs={"model": judged.digest, "snapshot": data.digest},
     )
-    return save(out, report, {"triggers.npz": _npz(found.arrays)})
+    return save(out, report, {"triggers.npz": npz(**found.arrays)})
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,13 @@ _NOTHING = _Found((), Verdict.INCONCLUSIVE, {})
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: BackdoorConfig, settings: Compute) -> _Scene:
-    from holdfast.model.networks import check_logits, load_network, logits
-
     document, device = judged.document, settings.prepare()
-    if document.classes != data.document.classes:
-        raise ModelError(f"{judged.folder}: expected the classes {data.document.classes}, found {document.classes}")
-    net = load_network(judged, device)
+    net = open_network(judged, data, device)
     rng = np.random.default_rng(settings.seed)
     made_from, tried_on = (
         _some(read_split(data, split, document.input), config.examples, rng) for split in ("train", "test")
     )
-    check_logits(logits(net, tried_on.x, device=device), len(document.classes), name=str(judged.folder))
+    check_answers(net, judged, tried_on, device)
     return _Scene(net, document, data, made_from, tried_on, config, settings.seed, device)
 
 
@@ -205,10 +201,3 @@ def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[
 def _ids(rows: Arrays) -> NDArray[np.int64]:
     """Character ids int64[N, L] of messages."""
     return rows.x.astype(np.int64, copy=False)
-
-
-def _npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """numpy's zip members carry no clock."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()

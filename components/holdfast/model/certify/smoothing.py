@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from holdfast.errors import ModelError
-from holdfast_gates.intervals import lower_bound
+from holdfast.statistics import lower_bound
 
 Answers = NDArray[np.int64]
 """Classes, int64[M, n] or int64[M]."""

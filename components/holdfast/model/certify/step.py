@@ -1,6 +1,5 @@
 """The certify step: how many held-out examples no attacker inside a radius can change."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Certificate, CertifiedAt, Count, Model, Norm, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
-from holdfast.errors import ModelError, WorkloadError
+from holdfast.errors import WorkloadError
 from holdfast.model.compute import Compute
-from holdfast.model.inputs import read_split
+from holdfast.model.examples import draw
 from holdfast.progress import track
 from holdfast.workload import CertifyConfig
 
@@ -71,19 +71,11 @@ class _Scene:
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyConfig, settings: Compute) -> _Scene:
     import torch
 
-    from holdfast.model.networks import check_logits, load_network, logits
-
-    document, device = judged.document, settings.prepare()
-    if document.classes != data.document.classes:
-        raise ModelError(f"{judged.folder}: expected the classes {data.document.classes}, found {document.classes}")
-    net = load_network(judged, device)
-    rows = read_split(data, "test", document.input)
-    index = np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples]
-    chosen = rows.take(index)
-    check_logits(logits(net, chosen.x, device=device), len(document.classes), name=str(judged.folder))
-    generator = torch.Generator(device).manual_seed(settings.seed)
-    norm, group = _certifier(net, document, config, generator)
-    return _Scene(x=torch.from_numpy(chosen.x).to(device), y=chosen.y.tolist(), index=index, norm=norm, group=group)
+    drawn = draw(judged, data, config.examples, settings)
+    generator = torch.Generator(drawn.device).manual_seed(settings.seed)
+    norm, group = _certifier(drawn.net, judged.document, config, generator)
+    x = torch.from_numpy(drawn.rows.x).to(drawn.device)
+    return _Scene(x=x, y=drawn.rows.y.tolist(), index=drawn.index, norm=norm, group=group)
 
 
 def _certifier(
@@ -169,8 +161,5 @@ def _certified_at(radii: "np.ndarray[tuple[int], np.dtype[np.float64]]", radius:
 
 
 def _radii(scene: _Scene, radii: "np.ndarray[tuple[int], np.dtype[np.float64]]", found: "list[Certified]") -> bytes:
-    """`index`, `radius` (-1: not certified, or certified to be wrong), `label`; numpy's zip members carry no clock."""
-    buffer = io.BytesIO()
-    label = np.array([c.label for c in found], dtype=np.int64)
-    np.savez_compressed(buffer, index=scene.index, radius=radii, label=label)
-    return buffer.getvalue()
+    """`index`, `radius` (-1: not certified, or certified to be wrong), `label`."""
+    return npz(index=scene.index, radius=radii, label=np.array([c.label for c in found], dtype=np.int64))

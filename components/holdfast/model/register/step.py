@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast import registry
-from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, Snapshot, Verdict
+from holdfast.artifacts import admission
+from holdfast.artifacts.admission import NotPassed
+from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, Snapshot
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
 from holdfast.errors import RefusedError
 from holdfast.model.register import page, pyfunc
@@ -73,18 +75,18 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     judged = load(decision, GateDecision)
     given: dict[str, Artifact[Any]] = {"model": load(model, Model), "snapshot": load(snapshot, Snapshot)}
     given |= {role: load_any(ref) for role, ref in evidence.items()}
-    if judged.document.verdict is not Verdict.PASS:
-        raise RefusedError(f"{judged.folder}: expected the verdict pass, found {judged.document.verdict}")
-    for role, artifact in given.items():
-        found = judged.document.inputs.get(role)
-        if found != artifact.digest:
-            raise RefusedError(
-                f"{artifact.folder}: expected the {role} that the gate judged ({_short(found)}), "
-                f"found {_short(artifact.digest)}; run the gate again"
-            )
-    left_out = sorted(set(judged.document.inputs) - set(given))
-    if left_out:
-        raise RefusedError(f"{judged.folder}: expected the {left_out[0]} report that the gate judged, found none given")
+    digests = {role: artifact.digest for role, artifact in given.items()}
+    wrong = admission.objection(judged.document, given["model"].digest, digests)
+    if isinstance(wrong, NotPassed):
+        raise RefusedError(f"{judged.folder}: expected the verdict pass, found {wrong.verdict}")
+    if wrong is not None:
+        raise RefusedError(
+            f"{given[wrong.role].folder}: expected the {wrong.role} that the gate judged ({_short(wrong.judged)}), "
+            f"found {_short(wrong.given)}; run the gate again"
+        )
+    missing = admission.left_out(judged.document, digests)
+    if missing is not None:
+        raise RefusedError(f"{judged.folder}: expected the {missing} report that the gate judged, found none given")
     return Admitted(given.pop("model"), judged, given.pop("snapshot"), given)
 
 

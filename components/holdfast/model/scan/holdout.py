@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
 from holdfast.model.scan.crossfit import own
-from holdfast.model.scan.labels import lower_bound
+from holdfast.model.scan.labels import ALPHA
 from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
 from holdfast.model.scan.pairs import MAX_PAIRS
+from holdfast.statistics import lower_bound
 
 IMPROBABLE = float(np.log(MAX_PAIRS / 0.01))
 """Surprise, -log of a probability: one clean set in a hundred, over all groups that are looked at (Bonferroni)."""
@@ -39,7 +40,7 @@ class Answer:
     @property
     def contradicted_share(self) -> float:
         """At most the true share, with confidence 95 %."""
-        return lower_bound(self.contradicted, len(self.group.rows))
+        return lower_bound(self.contradicted, len(self.group.rows), ALPHA)
 
     @property
     def planted(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.scan.crossfit import own
+from holdfast.statistics import lower_bound
 
 SUREST = 0.25
 """The share of rows, by out-of-fold certainty, in which the alarm counts contradictions."""
@@ -80,11 +81,4 @@ def wrong_share(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> flo
     sure = certainty >= np.quantile(certainty, 1 - SUREST)
     contradicted = int((probabilities[sure].argmax(axis=1) != y[sure]).sum())
     expected = float((1 - certainty[sure]).mean())
-    return max(0.0, lower_bound(contradicted, int(sure.sum())) - expected)
-
-
-def lower_bound(k: int, n: int, alpha: float = ALPHA) -> float:
-    """One-sided Clopper-Pearson bound: at most the true share with probability 1 - alpha."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(k, n - k + 1, alpha)) if k else 0.0
+    return max(0.0, lower_bound(contradicted, int(sure.sum()), ALPHA) - expected)

@@ -1,11 +1,11 @@
 """The scan step: sets suspected training rows aside, within what a reviewer can look at."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Count, Detector, Reviewed, ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.model.compute import Compute
@@ -111,13 +111,13 @@ def _per_class(rows: Arrays, held: tuple[int, ...], data: Artifact[Snapshot]) ->
 def _files(data: Artifact[Snapshot], scores: dict[str, NDArray[np.float64]], held: tuple[int, ...]) -> dict[str, bytes]:
     """The scores of every row, and the rows in quarantine exactly as they were delivered."""
     name, rows = _held_images(data, held) if data.document.modality == "image" else _held_table(data, held)
-    return {"scores.npz": _npz(**scores), name: rows}
+    return {"scores.npz": npz(**scores), name: rows}
 
 
 def _held_images(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, bytes]:
     row = np.array(held, dtype=np.int64)
     with np.load(data.open("train.npz"), allow_pickle=False) as arrays:
-        return "quarantine.npz", _npz(x=arrays["x"][row], y=arrays["y"][row], row=row)
+        return "quarantine.npz", npz(x=arrays["x"][row], y=arrays["y"][row], row=row)
 
 
 def _held_table(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, bytes]:
@@ -128,10 +128,3 @@ def _held_table(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, b
     name = next(name for name in ("row", "holdfast_row", "holdfast_row_id") if name not in frame.columns)
     frame.insert(0, name, np.array(held, dtype=np.int64))
     return "quarantine.parquet", frame.reset_index(drop=True).to_parquet()
-
-
-def _npz(**arrays: NDArray[np.generic]) -> bytes:
-    """A zip of arrays without clock times: numpy stamps every member with 1980-01-01."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()

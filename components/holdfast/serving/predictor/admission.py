@@ -1,7 +1,9 @@
 """Whether a model may be served at all: its very bytes, and a gate decision that passed them. Light: no numpy."""
 
-from holdfast.artifacts.documents import GateDecision, Model, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts import admission
+from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
+from holdfast.artifacts.documents import Model
+from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.errors import ArtifactError, RefusedError
 
 
@@ -12,18 +14,19 @@ def admit(model: Ref, decision: Ref) -> Artifact[Model]:
         RefusedError: altered bytes, no decision, another model's decision, or a verdict other than pass.
     """
     try:
-        artifact = load(model, Model)
-        judged = load(decision, GateDecision)
-        for name in artifact.document.files:
-            artifact.path(name)
+        judged = admission.read(model, decision)
     except ArtifactError as error:
         raise RefusedError(f"{error}; the model is not served") from error
-    found = judged.document.inputs.get("model")
-    if found != artifact.digest:
-        raise RefusedError(
-            f"{decision.folder}: expected a decision on model {artifact.digest[:12]}…, "
-            f"found one on {(found or 'no model')[:12]}…; the model is not served"
-        )
-    if judged.document.verdict is not Verdict.PASS:
-        raise RefusedError(f"{decision.folder}: expected verdict pass, found {judged.document.verdict}; not served")
-    return artifact
+    wrong = judged.objection()
+    if wrong is not None:
+        raise RefusedError(f"{decision.folder}: {_text(wrong)}")
+    return judged.model
+
+
+def _text(wrong: Objection) -> str:
+    match wrong:
+        case OtherBytes(given=given, judged=judged):
+            found = (judged or "no model")[:12]
+            return f"expected a decision on model {given[:12]}…, found one on {found}…; the model is not served"
+        case NotPassed(verdict=verdict):
+            return f"expected verdict pass, found {verdict}; not served"

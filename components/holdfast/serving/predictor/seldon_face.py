@@ -9,7 +9,6 @@ classes, and `meta.tags` holds the model's digest and the labels (indices into t
 import argparse
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from seldon_core.user_model import SeldonResponse
 from werkzeug.exceptions import HTTPException
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
-from holdfast.processes import die_with_parent
+from holdfast.processes import die_with_parent, require_free
 from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
 from holdfast.serving.predictor.settings import LOOPBACK, Extra
 
@@ -148,7 +147,7 @@ def serve(model: HoldfastModel, *, rest: int, grpc: int) -> None:
         ModelError: the worker did not start.
     """
     for port in (rest, grpc):
-        _require_free(port)
+        require_free(port, WorkloadError)
 
     def start_grpc(worker: Any) -> None:
         die_with_parent()
@@ -210,15 +209,6 @@ def _parameters(text: str) -> dict[str, object]:
         raise WorkloadError(f"parameters: {error.message}") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise WorkloadError(f"parameters: expected a JSON list of name, value, type, found {error}") from None
-
-
-def _require_free(port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            held.bind((LOOPBACK, port))
-        except OSError as error:
-            raise WorkloadError(f"{LOOPBACK}:{port}: expected a free port, found it taken ({error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import Artifact, load
 from holdfast.errors import RefusedError, RegistryError, RolloutError
-from holdfast.ledger import Note, Outcome
 from holdfast.progress import say
+from holdfast.registry.notes import Note, Outcome
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.journal import JOURNAL
 from holdfast.serving.rollout.judge.cause import Cause

@@ -14,7 +14,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import FencedError, RolloutError
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Controller

@@ -12,8 +12,8 @@ from benchmarks.faults.matrix import FAULTS, OUT, PLAN, Api, Metrics, Refusing, 
 from benchmarks.faults.world import Behaviour, World
 
 from holdfast.serving.rollout.conduct.controller import Ask, Wish
-from holdfast.serving.rollout.judge.intervals import newcombe_upper
 from holdfast.serving.rollout.judge.machine import State
+from holdfast.statistics import newcombe_upper
 
 
 def wrong(runs) -> list[str]:

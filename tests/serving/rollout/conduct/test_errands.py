@@ -10,7 +10,7 @@ from holdfast import registry
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import load, save
 from holdfast.errors import RefusedError, RegistryError
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.step import rollout, state_folder
@@ -90,7 +90,7 @@ def test_a_rollback_for_another_cause_than_the_models_fault_refuses_nothing(add,
     errands.leave_note(tmp_path / "rollout", tracking, "tiny", note(tracking, 1, cause=cause))
     assert errands.fetch(tracking, "tiny", 1, tmp_path / "fetched").candidate.is_dir()
     (found,) = errands.history(tracking, "tiny").notes
-    assert (found.cause, found.condemns) == (cause, False)
+    assert (found.cause, found.counts_against_model) == (cause, False)
     assert add(alpha=0.01).version == 1, "it is the same version that starts again"
 
 

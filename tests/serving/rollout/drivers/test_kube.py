@@ -204,8 +204,7 @@ def test_a_kubeconfig_names_server_authority_and_token(tmp_path):
 @pytest.mark.parametrize(
     ("user", "cluster", "found"),
     [
-        ({"exec": {"command": "aws"}}, {}, "expected a token or a client certificate, found exec"),
-        ({"auth-provider": {"name": "gcp"}}, {}, "found auth-provider"),
+        ({"auth-provider": {"name": "gcp"}}, {}, "expected a token, a client certificate or exec, found auth-provider"),
         ({"token": "t"}, {"insecure-skip-tls-verify": True}, "found insecure-skip-tls-verify"),
         ({"token": "t"}, {"certificate-authority-data": "???"}, "expected base64"),
     ],

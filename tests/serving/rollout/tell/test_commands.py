@@ -13,7 +13,7 @@ import pytest
 from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load, save
-from holdfast.ledger import parse
+from holdfast.registry.notes import parse
 from holdfast.serving.rollout.conduct.journal import read_journal, state_folder
 from holdfast.serving.rollout.conduct.supersede import supersede
 from holdfast.serving.rollout.site import launch

@@ -1,6 +1,6 @@
 """Which version served when, from notes."""
 
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.tell.history import Served, as_dict, served, text
 
 

@@ -6,12 +6,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from prometheus_client import parser
 
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.tell import metrics
-
-parser = pytest.importorskip("prometheus_client.parser", reason="comes with mlserver in the serving environment")
 
 
 def families(text):
@@ -57,6 +56,25 @@ def test_every_sample_says_which_rollout_and_every_metric_its_kind(text):
         assert all(sample.labels.items() >= {"name": "tiny", "version": "2"}.items() for sample in family.samples)
 
 
+def test_names_kinds_and_labels_are_those_that_dashboards_and_alerts_know(text):
+    # As they were before prometheus_client wrote them; the runbook's alerts and people's dashboards name them.
+    found = {line.split(" ")[2]: line.split(" ")[3] for line in text.splitlines() if line.startswith("# TYPE")}
+    totals = ("looks", "blind_looks", "retries", "transitions", "client_requests", "client_failures")
+    arms = ("candidate_requests", "candidate_failures", "champion_requests", "champion_failures")
+    gauges = ("state", "cause", "weight", "e_value", "e_value_needed", "failure_bound", "blind_seconds", "paged")
+    assert found == {
+        **{f"holdfast_rollout_{name}_total": "counter" for name in (*totals, *arms)},
+        **{f"holdfast_rollout_{name}": "gauge" for name in (*gauges, "written_timestamp_seconds")},
+        "holdfast_rollout_decision_seconds": "histogram",
+    }
+    edges = [
+        sample.labels["le"]
+        for sample in families(text)["holdfast_rollout_decision_seconds"].samples
+        if "le" in sample.labels
+    ]
+    assert edges == ["0.05", "0.1", "0.25", "0.5", "1", "2", "5", "10", "30", "+Inf"]
+
+
 def test_decisions_are_timed_until_they_are_in_effect(told):
     told.metrics.keeps("intent", {})
     time.sleep(0.06)
@@ -70,15 +88,15 @@ def test_decisions_are_timed_until_they_are_in_effect(told):
 
 @pytest.mark.parametrize("label", ['a"b', "a\\b", "a\nb", "ü"])
 def test_labels_come_back_as_they_were(label):
-    family = metrics.Family("x", "gauge", "x", [({"reason": label}, 1.5)])
-    assert value(metrics.exposition([family], {}), "x") == 1.5
-    (found,) = families(metrics.exposition([family], {})).values()
+    text = metrics.exposition([metrics.Families({}).gauges("x", "x", "reason", {label: 1.5})])
+    assert value(text, "x") == 1.5
+    (found,) = families(text).values()
     assert found.samples[0].labels == {"reason": label}
 
 
 @pytest.mark.parametrize("number", [0.0, 1e300, 2**53, float("inf"), 1e-9])
 def test_numbers_come_back_as_they_were(number):
-    assert value(metrics.exposition([metrics.Family("x", "gauge", "x", [({}, number)])], {}), "x") == number
+    assert value(metrics.exposition([metrics.Families({}).gauge("x", "x", number)]), "x") == number
 
 
 def test_they_are_served_on_loopback_only_while_the_rollout_runs(in_canary):

@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING
 from holdfast import errors
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, RefusedError, RegistryError, RolloutError
-from holdfast.ledger import Note, as_json, notes_of, parse, rolled_back
 from holdfast.progress import say
+from holdfast.registry.notes import Note, as_json, notes_of, parse, rolled_back
 from holdfast.warm import children
 from holdfast.warm.children import Process
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from holdfast.artifacts.folder import DOCUMENT
 from holdfast.errors import RolloutError
-from holdfast.ledger import Note
 from holdfast.progress import say
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.controller import Ask, Wish
 from holdfast.serving.rollout.conduct.journal import Journal, open_journal, state_folder

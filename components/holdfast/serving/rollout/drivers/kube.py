@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import yaml
 
 from holdfast.errors import RolloutError, WorkloadError
+from holdfast.serving.rollout.drivers.exec_plugin import Credential, Plugin, PluginError, command_of
 from holdfast.serving.rollout.drivers.wire import Reply, Trust, Wire, WireError
 
 Json = dict[str, Any]
@@ -60,10 +61,12 @@ class Access:
     token_file: Path | None = None
     """Read anew for every call: projected tokens are rotated."""
     namespace: str = "default"
+    plugin: Plugin | None = None
+    """Gives the token or the client certificate, where there is no other."""
 
-    def headers(self) -> dict[str, str]:
-        """Who asks."""
-        token = self.token
+    def headers(self, credential: Credential | None = None) -> dict[str, str]:
+        """Who asks; with the plug-in's `credential`."""
+        token = self.token if credential is None else credential.token
         if self.token_file is not None:
             try:
                 token = self.token_file.read_text().strip()
@@ -143,16 +146,34 @@ class Kube:
         self.wire.close()
 
     def _call(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Json:
-        headers = {"Accept": "application/json", **self.access.headers()}
+        headers = {"Accept": "application/json"}
         data = None
         if body is not None:
             data = json.dumps(body, separators=(",", ":")).encode()
             headers["Content-Type"] = kind
         try:
-            reply = self.wire.exchange(method, path, headers, data)
-        except WireError as error:
+            reply = self._exchange(method, path, headers, data)
+        except (WireError, PluginError) as error:
             raise PassingError(str(error)) from None
         return _answer(reply, f"{method} {path.partition('?')[0]}")
+
+    def _exchange(self, method: str, path: str, headers: Mapping[str, str], data: bytes | None) -> Reply:
+        """One exchange with our credential; a plug-in whose credential is refused (401) is asked once more."""
+        plugin = self.access.plugin
+        if plugin is None:
+            return self.wire.exchange(method, path, {**headers, **self.access.headers()}, data)
+        reply = self._exchange_as(plugin.credential(), method, path, headers, data)
+        return self._exchange_as(plugin.credential(), method, path, headers, data) if reply.status == 401 else reply
+
+    def _exchange_as(
+        self, credential: Credential, method: str, path: str, headers: Mapping[str, str], data: bytes | None
+    ) -> Reply:
+        assert self.access.plugin is not None
+        self.wire.present(credential.certificate)
+        reply = self.wire.exchange(method, path, {**headers, **self.access.headers(credential)}, data)
+        if reply.status == 401:
+            self.access.plugin.forget(credential)
+        return reply
 
 
 Change = Callable[[Json], Sequence[Operation]]
@@ -264,21 +285,24 @@ def in_cluster(folder: Path = IN_CLUSTER) -> Access:
 
 
 def from_kubeconfig(path: Path, context: str | None = None) -> Access:
-    """The access that a kubeconfig describes: token, token file or client certificate.
+    """The access that a kubeconfig describes: token, token file, client certificate, or the plug-in that gives one.
+
+    A plug-in (`exec`) is asked once, so that what is wrong with it is known at the start.
 
     Raises:
-        WorkloadError: it cannot be read, names what it does not hold, or asks for what is not done here (a command
-            to run, an unchecked certificate).
+        WorkloadError: it cannot be read, names what it does not hold, or asks for what is not done here (an unchecked
+            certificate, a proxy, `auth-provider`, which kubectl itself has left for `exec`).
+        PluginError: the plug-in gives no credential.
     """
     config = _config(path)
     chosen = context or config.get("current-context")
     view = _named(config, "contexts", "context", chosen, path)
     cluster = _named(config, "clusters", "cluster", view.get("cluster"), path)
     user = _named(config, "users", "user", view.get("user"), path)
-    for section, refused in ((cluster, ("insecure-skip-tls-verify", "proxy-url")), (user, ("exec", "auth-provider"))):
+    for section, refused in ((cluster, ("insecure-skip-tls-verify", "proxy-url")), (user, ("auth-provider",))):
         for key in refused:
             if section.get(key):
-                raise WorkloadError(f"{path}: expected a token or a client certificate, found {key}")
+                raise WorkloadError(f"{path}: expected a token, a client certificate or exec, found {key}")
     authority = cluster.get("certificate-authority-data")
     certificate, private = (_beside(path, user.get(f"client-{part}")) for part in ("certificate", "key"))
     trust = Trust(
@@ -288,7 +312,9 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Access:
         certificate_data=_inline(path, user),
     )
     token_file = _beside(path, user.get("tokenFile"))
-    return Access(str(cluster.get("server")), trust, user.get("token"), token_file, view.get("namespace") or "default")
+    plugin = None if user.get("token") or token_file else _plugin(path, user.get("exec"), cluster)
+    namespace = view.get("namespace") or "default"
+    return Access(str(cluster.get("server")), trust, user.get("token"), token_file, namespace, plugin)
 
 
 def _answer(reply: Reply, call: str) -> Json:
@@ -345,3 +371,12 @@ def _decoded(path: Path, text: str) -> bytes:
 def _inline(path: Path, user: Json) -> tuple[bytes, bytes] | None:
     certificate, key = (user.get(f"client-{part}-data") for part in ("certificate", "key"))
     return (_decoded(path, certificate), _decoded(path, key)) if certificate and key else None
+
+
+def _plugin(path: Path, section: object, cluster: Json) -> Plugin | None:
+    """The plug-in of an `exec` section, after it gave a first credential."""
+    if not section:
+        return None
+    plugin = Plugin(command_of(path, section, cluster))
+    plugin.credential()
+    return plugin

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.ledger import locks
+from holdfast.registry.notes import locks
 from holdfast.serving.rollout.drivers.driver import State
 from holdfast.serving.rollout.drivers.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
 from holdfast.serving.rollout.judge import machine

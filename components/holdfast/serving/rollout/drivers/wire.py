@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -104,6 +104,13 @@ class Wire:
                 return self._once(method, path, headers, body)
             except (OSError, http.client.HTTPException) as error:
                 raise self._error(method, path, error) from None
+
+    def present(self, certificate: tuple[bytes, bytes] | None) -> None:
+        """Shows this client certificate (PEM) from now on; a connection that showed another is closed."""
+        with self._lock:
+            if certificate != self.trust.certificate_data:
+                self.trust = replace(self.trust, certificate_data=certificate)
+                self._drop()
 
     def close(self) -> None:
         """Ends the connection; the next exchange opens a new one."""

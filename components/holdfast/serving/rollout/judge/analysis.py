@@ -14,8 +14,8 @@ from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift
 from holdfast.serving.rollout.judge.eprocess import OneArm, TwoArm
-from holdfast.serving.rollout.judge.intervals import newcombe_upper
 from holdfast.serving.rollout.judge.latency import PairedLatency
+from holdfast.statistics import newcombe_upper
 
 ALPHA_SHARES = {
     "errors": 0.6,

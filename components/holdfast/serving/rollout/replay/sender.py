@@ -1,7 +1,6 @@
 """The traffic of a rollout as a child process (`holdfast replay`), and what it counted over all drivers; light."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import Count
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
+from holdfast.processes import reap
 from holdfast.serving.rollout.conduct.wishes import Stop
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State
@@ -166,11 +166,7 @@ def sending(state: Path, where: str | Arms, load: Load) -> Iterator[Sender]:
         yield Sender(state, process, before)
     finally:
         process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        reap(process, STOP_SECONDS)
 
 
 def _words(state: Path, where: str | Arms, load: Load) -> list[str]:

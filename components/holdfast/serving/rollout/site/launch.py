@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RefusedError, RolloutError
+from holdfast.processes import runs
 from holdfast.serving.rollout.drivers.local import LocalDriver
 from holdfast.steps import SERVERS
 from holdfast.warm import children
@@ -42,7 +43,7 @@ class Running:
 
     def gone(self) -> bool:
         """Whether its process has ended; one that is ours is waited for, so that nothing is left of it."""
-        return self.process.poll() is not None if self.process is not None else not _alive(self.pid)
+        return self.process.poll() is not None if self.process is not None else not runs(self.pid)
 
 
 def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -> Running:
@@ -146,15 +147,6 @@ def _about(state: Path) -> Mapping[str, Any] | None:
 def _read(about: Mapping[str, Any], process: Process | None = None) -> Running:
     sockets = Path(about["socket"]), str(about["url"]), Path(about["probes"])
     return Running(*sockets, int(about["pid"]), dict(about["pids"]), process)
-
-
-def _alive(pid: int) -> bool:
-    """Whether the process runs (one that ended and was not waited for does not)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[0] != "Z"
 
 
 def _tail(state: Path) -> str:

@@ -6,7 +6,6 @@ Start them from the main thread: Linux counts the death of the *thread* that sta
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -15,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.processes import dying_with_us
+from holdfast.processes import dying_with_us, reap
+from holdfast.processes import reserved_ports as reserved_ports
 from holdfast.warm import children as warm
 from holdfast.warm.children import Process
 from holdfast.warm.libraries import CALM
 
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 240.0
 """A busy machine may take minutes to import what a server needs."""
 STOP_SECONDS = 5.0
@@ -63,7 +62,7 @@ def children() -> Iterator[list[Child]]:
             child.process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
         for child in started:
-            _end(child, deadline)
+            reap(child.process, max(deadline - time.monotonic(), 0.1))
 
 
 def start_module(name: str, module: str, arguments: Sequence[str], folder: Path) -> Child:
@@ -111,50 +110,11 @@ async def wait_ready(child: Child, ready: Callable[[], Awaitable[bool]], seconds
         await asyncio.sleep(POLL_SECONDS)
 
 
-@contextmanager
-def reserved_ports(count: int) -> Iterator[list[int]]:
-    """Free loopback ports that nobody else is given meanwhile; a child that sets SO_REUSEADDR can listen on them."""
-    sockets = [_bind(0) for _ in range(count)]
-    try:
-        yield [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
-
-
-def require_free(port: int) -> None:
-    """Refuses a port on which somebody listens.
-
-    Raises:
-        RolloutError: it is taken.
-    """
-    _bind(port).close()
-
-
-def _bind(port: int) -> socket.socket:
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        held.bind((LOOPBACK, port))
-    except OSError as error:
-        held.close()
-        raise RolloutError(f"{LOOPBACK}:{port}: expected a free port, found it taken ({error.strerror})") from None
-    return held
-
-
 def _ended(child: Child) -> RolloutError | RefusedError:
     code = child.process.returncode
     if code == RefusedError.exit_code:
         return RefusedError(f"{child.name}: {child.tail().removeprefix('error: ')}")
     return RolloutError(f"{child.name}: expected to start, found exit code {code}: {child.tail()}")
-
-
-def _end(child: Child, deadline: float) -> None:
-    try:
-        child.process.wait(max(deadline - time.monotonic(), 0.1))
-    except subprocess.TimeoutExpired:
-        child.process.kill()
-        child.process.wait()
 
 
 def _environment() -> dict[str, str]:

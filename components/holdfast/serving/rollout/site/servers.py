@@ -8,14 +8,13 @@ from pathlib import Path
 
 import aiohttp
 
+from holdfast.processes import require_free, reserved_ports
 from holdfast.serving.predictor.settings import LOOPBACK, largest_body, write_settings
 from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
 from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress
 from holdfast.serving.rollout.site.processes import (
     Child,
     children,
-    require_free,
-    reserved_ports,
     start,
     start_module,
     wait_ready,

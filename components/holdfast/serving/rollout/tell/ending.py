@@ -2,7 +2,7 @@
 
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import Artifact
-from holdfast.ledger import locks
+from holdfast.registry.notes import locks
 
 PLANTED = "The fault was planted on purpose, so nothing is to be mended."
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from holdfast.ledger import Note
+from holdfast.registry.notes import Note
 from holdfast.serving.rollout.tell.view import clock, columns, span
 
 
@@ -70,7 +70,7 @@ def _row(note: Note) -> tuple[str, ...]:
         span(note.ended - note.began),
         str(note.version),
         note.outcome,
-        str(note.cause or "not noted") + (" (locks)" if note.condemns else ""),
+        str(note.cause or "not noted") + (" (locks)" if note.counts_against_model else ""),
         before if before == now else f"{before} -> {now}",
         note.model[:12],
         note.decision[:12],

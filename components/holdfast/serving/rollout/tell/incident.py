@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.artifacts.documents import Transition
-from holdfast.ledger import locks
+from holdfast.registry.notes import locks
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits
 from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.tell.ending import PLANTED

@@ -1,16 +1,20 @@
 """Metrics of the controller itself, in Prometheus's text format 0.0.4: a file always, a page on loopback on request.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/. Written here rather than by prometheus_client, which the
-serving environment only happens to have.
+https://prometheus.io/docs/instrumenting/exposition_formats/, written by prometheus_client. The page is our own and
+shows the text that was written last: that library's server sets connections no limit of time, and would read a rollout
+while it moves.
 """
 
 import contextlib
-import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
@@ -27,20 +31,45 @@ EVERY_SECONDS = 1.0
 """Between two writes of the file; a transition or a page is written at once."""
 DECISION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds; 2 is the target for a rollback."""
+PREFIX = "holdfast_rollout_"
 Labels = Mapping[str, str]
-Point = tuple[Labels, float]
 
 
 @dataclass(frozen=True)
-class Family:
-    """All samples of one metric; a sample's name is the metric's, with a suffix where the format wants one."""
+class Families:
+    """Makes the metrics of one rollout."""
 
-    name: str
-    kind: str
-    help: str
-    points: Sequence[Point]
-    suffixes: Sequence[str] = ()
-    """One per point; left out: none has one."""
+    labels: Labels
+    """Of every sample: which rollout it is about."""
+
+    def counter(self, name: str, about: str, value: float) -> Metric:
+        """One number that only grows; its name ends in `_total`."""
+        made = CounterMetricFamily(PREFIX + name, about, labels=list(self.labels))
+        made.add_metric(list(self.labels.values()), value)
+        return made
+
+    def gauge(self, name: str, about: str, value: float) -> Metric:
+        """One number."""
+        made = GaugeMetricFamily(PREFIX + name, about, labels=list(self.labels))
+        made.add_metric(list(self.labels.values()), value)
+        return made
+
+    def gauges(self, name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
+        """One number for each value of a label."""
+        made = GaugeMetricFamily(PREFIX + name, about, labels=[*self.labels, label])
+        for key, value in values.items():
+            made.add_metric([*self.labels.values(), key], value)
+        return made
+
+    def histogram(self, name: str, about: str, values: Sequence[float]) -> Metric:
+        """Cumulative buckets, sum and count."""
+        buckets = [
+            ("+Inf" if edge == float("inf") else f"{edge:g}", float(sum(value <= edge for value in values)))
+            for edge in (*DECISION_BUCKETS, float("inf"))
+        ]
+        made = HistogramMetricFamily(PREFIX + name, about, labels=list(self.labels))
+        made.add_metric(list(self.labels.values()), buckets, sum(values))
+        return made
 
 
 @dataclass
@@ -96,76 +125,60 @@ class Metrics:
         if self._rollout is None or (not now and moment - self._written < EVERY_SECONDS * 0.9):
             return
         self._written = moment
-        self.text = exposition([*of_rollout(self._rollout), *self._of_controller()], self.labels)
+        made = Families(self.labels)
+        self.text = exposition([*of_rollout(self._rollout, made), *self._of_controller(made)])
         beside = self.file.with_name(f".{self.file.name}.new")
         with contextlib.suppress(OSError):  # a full disk must not end a rollout
             beside.write_text(self.text)
             beside.replace(self.file)
 
-    def _of_controller(self) -> list[Family]:
+    def _of_controller(self, made: Families) -> list[Metric]:
         return [
-            Family("looks_total", "counter", "Looks at the counters.", [({}, self._looks)]),
-            Family("blind_looks_total", "counter", "Of them, those that saw nothing.", [({}, self._blind)]),
-            Family("retries_total", "counter", "Acts that had to be tried again.", [({}, self._retries)]),
-            Family("transitions_total", "counter", "Transitions in effect.", [({}, self._transitions)]),
-            Family("paged", "gauge", "1 when a person was asked for.", [({}, self._paged)]),
-            Family("client_requests_total", "counter", "Replayed requests that ended.", [({}, self.traffic.sent)]),
-            Family("client_failures_total", "counter", "Of them, without a whole answer.", [({}, self.traffic.failed)]),
-            Family("written_timestamp_seconds", "gauge", "When this was written, Unix.", [({}, time.time())]),
-            histogram("decision_seconds", "From a decision until it is in effect.", self._took),
+            made.counter("looks_total", "Looks at the counters.", self._looks),
+            made.counter("blind_looks_total", "Of them, those that saw nothing.", self._blind),
+            made.counter("retries_total", "Acts that had to be tried again.", self._retries),
+            made.counter("transitions_total", "Transitions in effect.", self._transitions),
+            made.gauge("paged", "1 when a person was asked for.", self._paged),
+            made.counter("client_requests_total", "Replayed requests that ended.", self.traffic.sent),
+            made.counter("client_failures_total", "Of them, without a whole answer.", self.traffic.failed),
+            made.gauge("written_timestamp_seconds", "When this was written, Unix.", time.time()),
+            made.histogram("decision_seconds", "From a decision until it is in effect.", self._took),
         ]
 
 
-def of_rollout(rollout: Rollout) -> list[Family]:
+def of_rollout(rollout: Rollout, made: Families) -> list[Metric]:
     """What the state machine knows."""
     candidate, champion = rollout.total.candidate, rollout.total.champion
     tests: tuple[Measure, ...] = measures(rollout)
     why = rollout.judgement.cause
     return [
-        Family("state", "gauge", "1 for the state it is in.", [({"state": s}, s is rollout.state) for s in State]),
-        Family("cause", "gauge", "1 for the cause of its end.", [({"cause": c}, c is why) for c in Cause]),
-        Family("weight", "gauge", "Percent of live traffic on the candidate.", [({}, desired(rollout).weight)]),
-        Family("candidate_requests_total", "counter", "Answers of the candidate.", [({}, candidate.answered)]),
-        Family("candidate_failures_total", "counter", "Of them, failed.", [({}, candidate.failed)]),
-        Family("champion_requests_total", "counter", "Answers of the champion.", [({}, champion.answered)]),
-        Family("champion_failures_total", "counter", "Of them, failed.", [({}, champion.failed)]),
-        Family("e_value", "gauge", "Evidence against the candidate.", [({"test": t.name}, t.value) for t in tests]),
-        Family("e_value_needed", "gauge", "E-value that ends it.", [({"test": t.name}, t.needed) for t in tests]),
-        Family("failure_bound", "gauge", "Upper bound of the excess failures.", [({}, bound(rollout.total))]),
-        Family("blind_seconds", "gauge", "Time without counters.", [({}, rollout.blind)]),
+        made.gauges("state", "1 for the state it is in.", "state", {state: state is rollout.state for state in State}),
+        made.gauges("cause", "1 for the cause of its end.", "cause", {cause: cause is why for cause in Cause}),
+        made.gauge("weight", "Percent of live traffic on the candidate.", desired(rollout).weight),
+        made.counter("candidate_requests_total", "Answers of the candidate.", candidate.answered),
+        made.counter("candidate_failures_total", "Of them, failed.", candidate.failed),
+        made.counter("champion_requests_total", "Answers of the champion.", champion.answered),
+        made.counter("champion_failures_total", "Of them, failed.", champion.failed),
+        made.gauges("e_value", "Evidence against the candidate.", "test", {test.name: test.value for test in tests}),
+        made.gauges("e_value_needed", "E-value that ends it.", "test", {test.name: test.needed for test in tests}),
+        made.gauge("failure_bound", "Upper bound of the excess failures.", bound(rollout.total)),
+        made.gauge("blind_seconds", "Time without counters.", rollout.blind),
     ]
 
 
-def histogram(name: str, about: str, values: Sequence[float]) -> Family:
-    """Cumulative buckets, sum and count."""
-    edges = [*DECISION_BUCKETS, float("inf")]
-    points: list[Point] = [({"le": _number(edge)}, sum(value <= edge for value in values)) for edge in edges]
-    points += [({}, sum(values)), ({}, len(values))]
-    return Family(name, "histogram", about, points, [*("_bucket" for _ in edges), "_sum", "_count"])
+@dataclass(frozen=True)
+class _Given(Collector):
+    """These families, as prometheus_client asks for them."""
+
+    families: Iterable[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
 
 
-def exposition(families: Sequence[Family], labels: Labels) -> str:
-    """The text format; every sample gets `labels` too."""
-    return "".join(line + "\n" for family in families for line in _lines(family, labels))
-
-
-def _lines(family: Family, labels: Labels) -> Iterator[str]:
-    name = f"holdfast_rollout_{family.name}"
-    yield f"# HELP {name} {family.help}"
-    yield f"# TYPE {name} {family.kind}"
-    for (own, value), suffix in zip(family.points, family.suffixes or [""] * len(family.points), strict=True):
-        pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in {**labels, **own}.items())
-        yield f"{name}{suffix}{{{pairs}}} {_number(float(value))}"
-
-
-def _escaped(text: str) -> str:
-    return str(text).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+def exposition(families: Iterable[Metric]) -> str:
+    """The text format."""
+    return generate_latest(_Given(families)).decode()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from holdfast.errors import RolloutError
+from holdfast.processes import started
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits, bound, slow_answers
 from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Snapshot
@@ -267,15 +268,6 @@ def read(file: Path) -> Status | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise RolloutError(f"{file}: expected a status: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def started(pid: int) -> int | None:
-    """When the process started, in ticks since boot; None when it does not run."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _answers(arm: Arm, edges: tuple[float, ...], limits: Limits) -> Answers:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.ledger import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
+from holdfast.registry.notes import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
 from holdfast.serving.rollout.judge.cause import Cause
 
 NOTE = Note(
@@ -33,7 +33,7 @@ def test_whatever_the_reason_a_note_fits_into_mlflow(reason, day):
     assert len(note.value) <= MAX_VALUE
     (found,) = notes_of(3, {note.key: note.value})
     assert note.reason.startswith(found.reason)
-    assert found.condemns == note.condemns or day == ""
+    assert found.counts_against_model == note.counts_against_model or day == ""
 
 
 @pytest.mark.parametrize("value", ["", "{", "[]", "null", "[" * 3000, json.dumps({"outcome": "promoted"})])
@@ -57,7 +57,7 @@ def test_the_newest_rollback_is_named():
 
 
 @pytest.mark.parametrize("change", [{"outcome": "promoted"}, {"outcome": "inconclusive"}, {"game_day": "wrong=1.0"}])
-def test_neither_a_promotion_nor_a_planted_fault_condemns(change):
+def test_neither_a_promotion_nor_a_planted_fault_counts_against_the_model(change):
     assert rolled_back([replace(NOTE, **change)], NOTE.model, NOTE.decision) is None
 
 

@@ -39,7 +39,7 @@ class Note:
     outcome: Outcome
     reason: str
     began: float
-    """Unix seconds, to the millisecond: it tells the rollouts of a version apart."""
+    """Unix seconds, to the millisecond: no two rollouts of a version have the same."""
     ended: float
     champion_before: int | None
     model: str
@@ -47,12 +47,12 @@ class Note:
     decision: str
     """Digest of the gate's decision."""
     game_day: str | None = None
-    """The fault that was planted on purpose; such a rollback says nothing against the model."""
+    """The fault that was planted on purpose; such a rollback does not count against the model."""
     cause: NotedCause = None
 
     @property
     def key(self) -> str:
-        """Of its tag."""
+        """The name of its tag."""
         return f"{KEY}{self.began * 1000:.0f}"
 
     @property
@@ -63,7 +63,7 @@ class Note:
         return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))[:MAX_VALUE]
 
     @property
-    def condemns(self) -> bool:
+    def counts_against_model(self) -> bool:
         """Whether it was rolled back for its own fault, so that its digest is locked."""
         return locks(self.outcome, self.cause, planted=self.game_day is not None)
 
@@ -84,7 +84,7 @@ def notes_of(version: int, tags: Mapping[str, str]) -> list[Note]:
 
 def rolled_back(notes: Iterable[Note], model: str, decision: str) -> Note | None:
     """The newest note by which this very model was rolled back, for its own fault, under this very decision."""
-    found = [note for note in notes if note.condemns and (note.model, note.decision) == (model, decision)]
+    found = [note for note in notes if note.counts_against_model and (note.model, note.decision) == (model, decision)]
     return max(found, key=lambda note: note.ended, default=None)
 
 
@@ -98,7 +98,7 @@ def parse(text: str | bytes) -> Note:
 
 
 def as_json(note: Note) -> str:
-    """With its version, for `parse`."""
+    """JSON with its version, for `parse`."""
     return json.dumps(asdict(replace(note, reason=note.reason[:_MAX_REASON])))
 
 

@@ -1,0 +1,76 @@
+"""The rule of trust: a model goes on only with a gate decision whose verdict is pass, about these very bytes.
+
+Whoever takes a model in (the register step, the registry, the predictor) asks here and words its
+own refusal. Light: no numpy.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from holdfast.artifacts.documents import GateDecision, Model, Verdict
+from holdfast.artifacts.folder import Artifact, Ref, load
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model, every byte of it hashed, and the decision that was handed in with it."""
+
+    model: Artifact[Model]
+    decision: Artifact[GateDecision]
+
+    def objection(self) -> "Objection | None":
+        """Why the model may not go on; None: the verdict is pass, about these very bytes."""
+        return objection(self.decision.document, self.model.digest)
+
+
+@dataclass(frozen=True)
+class OtherBytes:
+    """The gate judged something else in this role."""
+
+    role: str
+    given: str
+    """Digest."""
+    judged: str | None
+    """Digest; None: nothing in this role."""
+
+
+@dataclass(frozen=True)
+class NotPassed:
+    """The gate's verdict on these very bytes is not pass."""
+
+    verdict: Verdict
+
+
+Objection = OtherBytes | NotPassed
+
+
+def read(model: Ref, decision: Ref) -> Judged:
+    """Both artifacts, after every file of the model was hashed.
+
+    Raises:
+        ArtifactError: one of them is not there, or is another kind.
+        IntegrityError: bytes are altered.
+    """
+    found, judged = load(model, Model), load(decision, GateDecision)
+    for name in found.document.files:
+        found.path(name)
+    return Judged(found, judged)
+
+
+def objection(decision: GateDecision, model: str, others: Mapping[str, str] = _NOTHING) -> Objection | None:
+    """What speaks against this model (digest), with `others` that go with it (role -> digest); None: nothing does.
+
+    A decision about other bytes is no verdict on these, so bytes come first.
+    """
+    for role, digest in {"model": model, **others}.items():
+        if decision.inputs.get(role) != digest:
+            return OtherBytes(role, digest, decision.inputs.get(role))
+    return None if decision.verdict is Verdict.PASS else NotPassed(decision.verdict)
+
+
+def left_out(decision: GateDecision, given: Collection[str]) -> str | None:
+    """The first role that the gate read and that is not among those `given`."""
+    return min(set(decision.inputs) - set(given), default=None)

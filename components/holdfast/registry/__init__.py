@@ -1,0 +1,37 @@
+"""MLflow: where models that passed are kept, and which one serves.
+
+MLflow is an index, never an authority: whoever may write to it can change bytes, tags and aliases. What `fetch` gives
+was hashed after the download, and belongs to a gate decision with the verdict pass about those very bytes.
+
+* `client`   a client of MLflow that answers, or fails within a bounded time with one line
+* `bundle`   what a registered version holds, and the check of every byte
+* `version`  versions and aliases: find, download, promote
+* `entry`    registering one model with its evidence
+* `notes`    how the rollouts of a version ended, kept as its tags
+"""
+
+from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, Bundle, read_bundle, seal_bundle
+from holdfast.registry.client import library, quiet, set_up, sqlite_file
+from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
+from holdfast.registry.version import (
+    CANDIDATE,
+    CHAMPION,
+    DECIDED,
+    PREVIOUS,
+    Registered,
+    Version,
+    aliases,
+    fetch,
+    find,
+    promote,
+    set_alias,
+    tag,
+    versions,
+)
+
+__all__ = [
+    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PREVIOUS",
+    "Bundle", "Entry", "Point", "Registered", "Version",
+    "aliases", "fetch", "find", "library", "promote", "quiet", "read_bundle", "register", "seal_bundle", "set_alias",
+    "set_up", "shorten", "sqlite_file", "tag", "versions",
+]  # fmt: skip

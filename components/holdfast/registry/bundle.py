@@ -1,0 +1,126 @@
+"""What a registered version holds, and the check of every byte of it when it comes back.
+
+A *bundle* lies in the pyfunc folder (`data/bundle`): `model/` and `decision/` (artifacts), `replay.npz`, `attacks.npz`
+(where the attack step kept adversarial rows), `reference.parquet`, `confidence.npz`, `schema.pbtxt`, `evidence/`, and
+`bundle.json`, which pins them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.artifacts import admission
+from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
+from holdfast.artifacts.documents import GateDecision, Model
+from holdfast.artifacts.folder import Artifact, Ref, replace_file, sha256_of
+from holdfast.errors import ArtifactError, IntegrityError, RefusedError
+
+DECISION = "holdfast.decision_digest"
+"""Tag of a version: the gate's decision."""
+BUNDLE, MANIFEST = "bundle", "bundle.json"
+PACKAGED = f"data/{BUNDLE}"
+"""Where MLflow's pyfunc format puts the bundle."""
+MAX_MANIFEST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A registered version on this machine, after its bytes were verified."""
+
+    name: str
+    version: int
+    folder: Path
+    model: Artifact[Model]
+    decision: Artifact[GateDecision]
+
+    def path(self, name: str) -> Path:
+        """The path of a file of the bundle, for example `replay.npz`.
+
+        Raises:
+            ArtifactError: the bundle holds no such file.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{self.folder}: expected a file {name}, found none; register the model again")
+        return path
+
+
+def seal_bundle(folder: Path) -> str:
+    """Pins every file of `folder` in its `bundle.json`; returns the digest of that file."""
+    pins = {
+        path.relative_to(folder).as_posix(): sha256_of(path).model_dump()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    }
+    data = json.dumps({"files": pins, "version": 1}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    replace_file(folder / MANIFEST, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None) -> Bundle:
+    """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
+
+    Raises:
+        IntegrityError: a file is altered, missing, or was added.
+        RefusedError: the decision is not a pass, or is about another model.
+    """
+    promised = tags or {}
+    _check_files(folder, promised.get("holdfast.bundle_digest"))
+    model = Ref(folder / "model", promised.get("holdfast.model_digest"))
+    judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
+    wrong = judged.objection()
+    if wrong is not None:
+        raise RefusedError(f"{name} version {version}: {_text(wrong)}")
+    return Bundle(name, version, folder, judged.model, judged.decision)
+
+
+def bundle_in(package: Path, name: str) -> Path:
+    """The bundle's folder in a downloaded version of the model `name`.
+
+    Raises:
+        IntegrityError: there is none.
+    """
+    folder = package / PACKAGED
+    if not folder.is_dir():
+        raise IntegrityError(
+            f"{name}: expected {PACKAGED} in the registered version, found none; was it made elsewhere?"
+        )
+    return folder
+
+
+def _text(wrong: Objection) -> str:
+    match wrong:
+        case OtherBytes(given=given, judged=judged):
+            return f"expected a decision about model {given[:12]}…, found one about {judged}"
+        case NotPassed(verdict=verdict):
+            return f"expected the verdict pass, found {verdict}"
+
+
+def _check_files(folder: Path, digest: str | None) -> None:
+    pins = _pins(folder, digest)
+    there = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    others = sorted((there - {MANIFEST}) ^ set(pins))
+    if others:
+        raise IntegrityError(f"{folder}: expected exactly the files of {MANIFEST}, found a difference at {others[0]}")
+    for name, pin in pins.items():
+        found = sha256_of(folder / name)
+        if found.sha256 != pin:
+            raise IntegrityError(
+                f"{folder / name}: expected sha256 {pin[:12]}…, found {found.sha256[:12]}…; "
+                "the file was altered after the model was registered"
+            )
+
+
+def _pins(folder: Path, digest: str | None) -> dict[str, str]:
+    path = folder / MANIFEST
+    found = sha256_of(path)
+    if found.bytes > MAX_MANIFEST_BYTES or (digest is not None and found.sha256 != digest):
+        raise IntegrityError(f"{path}: expected sha256 {digest}, found {found.sha256} ({found.bytes} bytes)")
+    try:
+        return {str(name): str(pin["sha256"]) for name, pin in json.loads(path.read_bytes())["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise IntegrityError(f"{path}: expected the list of the bundle's files, found something else") from None

@@ -1,0 +1,167 @@
+"""Registering: one model with its evidence becomes one complete version."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.registry.bundle import DECISION
+from holdfast.registry.client import connected, sqlite_file
+from holdfast.registry.version import CANDIDATE, CHAMPION, DECIDED, Registered, aliases_of, versions_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MAX_DESCRIPTION = 4900
+"""MLflow's databases hold 5000 characters."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric; `step` is the epoch for a training curve, else 0."""
+
+    name: str
+    value: float
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is written about one model."""
+
+    name: str
+    model_digest: str
+    tags: Mapping[str, str]
+    """Of the version and of its run."""
+    description: str
+    """Markdown for the version's page."""
+    about: str
+    """Markdown for the registered model's page."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Sequence[Point] = ()
+    dataset: tuple[str, str] | None = None
+    """Name and digest of the data the model was trained on."""
+
+
+def register(tracking: str, entry: Entry, *, package: Path, reports: Path) -> Registered:
+    """Makes one version of the pyfunc folder `package`, with the files of `reports` in its run; alias `candidate`.
+
+    By (name, model digest): a second call, also after a crash in the first, gives the same version, unless that was
+    rolled back and the decision is a new one. The version is the last thing made and carries its tags from the start,
+    so that a version is always a complete one.
+    """
+    path = sqlite_file(tracking)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with connected(tracking) as client:
+        decision = entry.tags.get(DECISION)
+        versions = versions_of(client, entry.name, entry.model_digest, decision)
+        if versions and decision is not None and versions[0].tags.get(DECISION) == decision:
+            client.set_model_version_tag(entry.name, str(versions[0].version), DECIDED, str(int(time.time() * 1000)))
+        made = versions[0] if versions else _register_new(client, entry, tracking, package, reports)
+        version = int(made.version)
+        if aliases_of(client, entry.name).get(CHAMPION) != version:
+            client.set_registered_model_alias(entry.name, CANDIDATE, str(version))
+        return Registered(version, str(made.run_id))
+
+
+def shorten(text: str) -> str:
+    """At most what MLflow's description holds, cut at the end of a line."""
+    if len(text) <= MAX_DESCRIPTION:
+        return text
+    return text[:MAX_DESCRIPTION].rpartition("\n")[0] + "\n\n… the rest is in `decision.md`"
+
+
+def _register_new(client: "MlflowClient", entry: Entry, tracking: str, package: Path, reports: Path) -> Any:
+    experiment = _experiment(client, entry.name, tracking)
+    _close_open_runs(client, experiment, entry)
+    run_id = _open_run(client, experiment, entry)
+    model_id = _upload(client, experiment, run_id, entry, package)
+    client.log_artifacts(run_id, str(reports))
+    _log(client, run_id, model_id, entry)
+    client.set_terminated(run_id, "FINISHED")
+    _describe(client, entry)
+    made = client.create_model_version(
+        entry.name,
+        f"models:/{model_id}",
+        run_id=run_id,
+        tags=dict(entry.tags),
+        description=shorten(entry.description),
+        model_id=model_id,
+    )
+    return _oldest(client, entry, made)
+
+
+def _oldest(client: "MlflowClient", entry: Entry, made: Any) -> Any:
+    """Of two that registered the same model at the same moment, the first one stays."""
+    first = versions_of(client, entry.name, entry.model_digest, entry.tags.get(DECISION))[0]
+    if int(first.version) != int(made.version):
+        client.delete_model_version(entry.name, str(made.version))
+    return first
+
+
+def _experiment(client: "MlflowClient", name: str, tracking: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    path = sqlite_file(tracking)
+    # MLflow would put the files of a SQLite store into ./mlruns of whoever calls.
+    files = None if path is None else (path.resolve().parent / "artifacts" / name).as_uri()
+    return str(client.create_experiment(name, artifact_location=files))
+
+
+def _close_open_runs(client: "MlflowClient", experiment: str, entry: Entry) -> None:
+    same = f"tags.`holdfast.model_digest` = '{entry.model_digest}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], same):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _open_run(client: "MlflowClient", experiment: str, entry: Entry) -> str:
+    tags = {**entry.tags, "mlflow.note.content": shorten(entry.description)}
+    run = client.create_run(experiment, run_name=f"{entry.name}-{entry.model_digest[:8]}", tags=tags)
+    return str(run.info.run_id)
+
+
+def _upload(client: "MlflowClient", experiment: str, run_id: str, entry: Entry, package: Path) -> str:
+    model = client.create_logged_model(
+        experiment, name=entry.name, source_run_id=run_id, tags=dict(entry.tags), params=dict(entry.params)
+    )
+    client.log_model_artifacts(model.model_id, str(package))
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def _log(client: "MlflowClient", run_id: str, model_id: str, entry: Entry) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(_key(p.name), p.value, now, p.step, model_id=model_id) for p in entry.metrics]
+    params = [Param(_key(name), value[:500]) for name, value in entry.params.items()]
+    for start in range(0, max(len(metrics), 1), 500):
+        client.log_batch(run_id, metrics=metrics[start : start + 500], params=params if start == 0 else ())
+    if entry.dataset is not None:
+        name, digest = entry.dataset
+        data = Dataset(name=name, digest=digest[:36], source_type="holdfast", source=json.dumps({"snapshot": digest}))
+        client.log_inputs(run_id, datasets=[DatasetInput(dataset=data)])
+
+
+def _describe(client: "MlflowClient", entry: Entry) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(entry.name, description=shorten(entry.about))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        client.update_registered_model(entry.name, description=shorten(entry.about))
+    for key in ("holdfast.workload", "holdfast.modality", "holdfast.threat"):
+        if key in entry.tags:
+            client.set_registered_model_tag(entry.name, key, entry.tags[key])
+
+
+def _key(name: str) -> str:
+    """A name that MLflow takes."""
+    return re.sub(r"[^A-Za-z0-9_\-./: ]", "_", name)
