@@ -1,5 +1,7 @@
 """Options that several subcommands have, how they are read, and how a step's result is handed on."""
 
+import functools
+import inspect
 import json
 import shlex
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from holdfast.steps import evidence
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
@@ -32,9 +36,7 @@ SnapshotRef = Annotated[str, typer.Option(help="Snapshot artifact: FOLDER or FOL
 BaselineRef = Annotated[str | None, typer.Option(help="Baseline artifact (the champion): FOLDER or FOLDER@DIGEST.")]
 ModelRef = Annotated[str, typer.Option(help="Model artifact: FOLDER or FOLDER@DIGEST.")]
 ScanRef = Annotated[str | None, typer.Option(help="Scan report: FOLDER or FOLDER@DIGEST.")]
-Evidence = Annotated[
-    list[str] | None, typer.Option(help="STEP=FOLDER or STEP=FOLDER@DIGEST of a report; once for each report.")
-]
+EvidenceRef = Annotated[str | None, typer.Option(help="Evidence artifact: FOLDER or FOLDER@DIGEST.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, since sums depend on it.", min=1)]
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
@@ -62,26 +64,21 @@ def maybe_ref(text: str | None) -> "Ref | None":
     return ref(text) if text else None
 
 
-def evidence_refs(given: list[str] | None) -> "dict[str, Ref]":
-    """Role -> artifact, from `ROLE=FOLDER[@DIGEST]`.
+def with_evidence(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for each step whose artifact the gate reads; `command` gets them as `evidence`."""
+    roles = tuple(evidence())
+    own = [one for one in inspect.signature(command).parameters.values() if one.name != "evidence"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [*own, *(inspect.Parameter(role, kind, annotation=EvidenceRef, default=None) for role in roles)]
 
-    Raises:
-        typer.BadParameter: no such role, a role given twice, or no folder.
-    """
-    from holdfast.steps import evidence
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        texts = {role: given.pop(role) for role in roles}
+        command(**given, evidence={role: ref(text) for role, text in texts.items() if text})
 
-    known = evidence()
-    found: dict[str, Ref] = {}
-    for text in given or ():
-        role, _, place = text.partition("=")
-        if role not in known or not place:
-            raise typer.BadParameter(
-                f"expected STEP=FOLDER with a step of {', '.join(known)}, found {text!r}", param_hint="--evidence"
-            )
-        if role in found:
-            raise typer.BadParameter(f"expected one {role} report, found two", param_hint="--evidence")
-        found[role] = ref(place)
-    return found
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
 
 
 def compute_settings(seed: int, device: str, threads: int) -> "Compute":

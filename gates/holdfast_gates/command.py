@@ -1,29 +1,32 @@
 """`holdfast gate`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.options import (
     AsJson,
     DigestFile,
-    Evidence,
     ModelRef,
     Out,
     SnapshotRef,
     VerdictFile,
-    evidence_refs,
     finish,
     ref,
+    with_evidence,
 )
 
+if TYPE_CHECKING:
+    from holdfast.artifacts.folder import Ref
 
+
+@with_evidence
 def gate(
     model: ModelRef,
     snapshot: SnapshotRef,
     out: Out,
+    evidence: "dict[str, Ref]",
     policy: Annotated[str, typer.Option(help="Name in gates/policies, a file, or JSON.")] = "default",
-    evidence: Evidence = None,
     enforce: Annotated[bool, typer.Option(help="Exit with 3 (fail) or 4 (inconclusive).")] = False,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
@@ -33,7 +36,7 @@ def gate(
     from holdfast_gates.policy import find
     from holdfast_gates.step import gate as step
 
-    artifact = step(find(policy), out, model=ref(model), snapshot=ref(snapshot), evidence=evidence_refs(evidence))
+    artifact = step(find(policy), out, model=ref(model), snapshot=ref(snapshot), evidence=evidence)
     finish(artifact, digest_file, verdict_file, as_json)
     if enforce and artifact.document.verdict != "pass":
         raise typer.Exit(3 if artifact.document.verdict == "fail" else 4)

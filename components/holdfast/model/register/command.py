@@ -1,7 +1,7 @@
 """`holdfast register`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,26 +9,29 @@ from holdfast.options import (
     TRACKING,
     AsJson,
     DigestFile,
-    Evidence,
     ModelRef,
     Out,
     SnapshotRef,
     Tracking,
     VerdictFile,
-    evidence_refs,
     finish,
     ref,
+    with_evidence,
     write,
 )
 
+if TYPE_CHECKING:
+    from holdfast.artifacts.folder import Ref
 
+
+@with_evidence
 def register(
     model: ModelRef,
     decision: Annotated[str, typer.Option(help="Gate decision: FOLDER or FOLDER@DIGEST.")],
     snapshot: SnapshotRef,
     out: Out,
+    evidence: "dict[str, Ref]",
     tracking: Tracking = TRACKING,
-    evidence: Evidence = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     version_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -42,7 +45,7 @@ def register(
         out,
         decision=ref(decision),
         snapshot=ref(snapshot),
-        evidence=evidence_refs(evidence),
+        evidence=evidence,
         tracking=tracking,
     )
     if version_file is not None:
