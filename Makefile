@@ -49,6 +49,7 @@ test-all: ## Run them with the tests marked nightly, as CI does every night
 lint: setup ## Run the linters and the type checker
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/python tools/house.py
 	.venv/bin/mypy
 
 bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side with the peers (BENCH="attacks smoothing")
