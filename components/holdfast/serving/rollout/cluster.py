@@ -36,6 +36,7 @@ from holdfast.serving.rollout.contest import (
 from holdfast.serving.rollout.drivers.cluster import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Probing, Target
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, State
@@ -124,10 +125,11 @@ def rollout_on(
 
     Raises:
         RefusedError: no passing verdict for these very bytes, or the target serves other bytes.
-        RolloutError: the cluster, its object or its counters cannot be used; probes do not reach two arms; or the
-            process was told to stop.
+        RolloutError: the cluster, its object or its counters cannot be used; probes do not reach two arms, or there
+            are none where the shadow needs them; or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
+    require_shadow(place.target, config)
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     say_starting(state, name, version)
@@ -170,15 +172,27 @@ def require_these_bytes(target: Target, contest: Contest) -> None:
     Raises:
         RefusedError: it is not.
     """
-    section = target.seldon_v1 or target.seldon_v2
-    assert section is not None  # the target's model says so
     digest, served = contest.candidate.model.digest, contest.candidate.served
-    found = list(_addresses(section.candidate.model_dump(mode="json")))
+    found = list(_addresses(target.section.candidate.model_dump(mode="json")))
     if not found or not all(digest in address for address in found):
         raise RefusedError(
             f"target: expected the candidate's address to hold the digest of {served.name} version {served.version}, "
             f"found {', '.join(found) or 'no address'}; serve it from a content-addressed place such as "
             f".../sha256/{digest}"
+        )
+
+
+def require_shadow(target: Target, config: RolloutPlan) -> None:
+    """A plan with a shadow needs a router that copies requests, or probes that the metrics count.
+
+    Raises:
+        RolloutError: the target has neither.
+    """
+    probed = target.probes is not None and target.probes.counted
+    if config.shadow_requests and not DRIVERS[target.driver].mirrors and not probed:
+        raise RolloutError(
+            f"target: {target.driver} copies no requests, so probes do the shadow of this plan: expected the section "
+            "probes with `counted: true`, found none; or set shadow_requests of the plan to 0"
         )
 
 
@@ -217,7 +231,7 @@ def probing(
         if ending:
             sender.unpair()
         if probes.counted:
-            cluster.driver.split.probed = sender.answered
+            cluster.driver.count_probes(sender.answered)
         yield sender
 
 

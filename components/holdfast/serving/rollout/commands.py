@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
 )
-DRIVERS = ("envoy", "seldon-v1", "seldon-v2")
+LOCAL = "envoy"
+"""The driver of this machine; the others are those of `drivers/table.py`."""
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
@@ -46,8 +47,9 @@ def start(
     out: Out,
     config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
     driver: Annotated[
-        str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}; envoy is on this machine.")
-    ] = "envoy",
+        str,
+        typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1."),
+    ] = LOCAL,
     target: Annotated[
         Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
     ] = None,
@@ -212,20 +214,22 @@ def _tell_remote(seen: "Remote", as_json: bool) -> None:
 
 def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
     """Where on a cluster; None: on this machine."""
-    if driver not in DRIVERS:
-        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
-    if (driver == "envoy") != (target is None):
-        raise typer.BadParameter("expected with seldon-v1 and seldon-v2, and only there", param_hint="--target")
-    if target is None:
+    if driver == LOCAL and target is None:
         return None
+    from holdfast.serving.rollout.drivers.table import DRIVERS
+
+    if driver not in (LOCAL, *DRIVERS):
+        raise typer.BadParameter(f"expected {' or '.join((LOCAL, *DRIVERS))}, found {driver!r}", param_hint="--driver")
+    if driver == LOCAL or target is None:
+        raise typer.BadParameter(f"expected with {' and '.join(DRIVERS)}, and only there", param_hint="--target")
     if game_day:
-        raise typer.BadParameter("expected only with envoy, on this machine", param_hint="--game-day")
+        raise typer.BadParameter(f"expected only with {LOCAL}, on this machine", param_hint="--game-day")
     from holdfast.serving.rollout.cluster import Place
     from holdfast.serving.rollout.drivers.target import read_target
 
     read = read_target(target)
-    if (read.seldon_v1 is None) == (driver == "seldon-v1"):
-        raise typer.BadParameter(f"{target}: expected a section {driver}, found none", param_hint="--driver")
+    if read.driver != driver:
+        raise typer.BadParameter(f"{target}: expected a section {driver}, found {read.driver}", param_hint="--driver")
     return Place.of(read)
 
 

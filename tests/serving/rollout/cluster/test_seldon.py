@@ -7,9 +7,9 @@ import pytest
 from holdfast.errors import FencedError, RolloutError
 from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
 from holdfast.serving.rollout.drivers.kube import MissingError, annotations
-from holdfast.serving.rollout.drivers.seldon_v1 import CHAMPION, SeldonV1, deployments_in, predictors
+from holdfast.serving.rollout.drivers.seldon_v1 import SeldonV1, deployments_in, predictors
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
-from holdfast.serving.rollout.drivers.store import EXPIRES, moment
+from holdfast.serving.rollout.drivers.store import CHAMPION, EXPIRES, moment
 
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64

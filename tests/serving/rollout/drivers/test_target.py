@@ -12,7 +12,7 @@ from holdfast.errors import FencedError, RolloutError, WorkloadError
 from holdfast.serving.rollout.drivers import store, target
 from holdfast.serving.rollout.drivers.cluster import candidate_digest
 from holdfast.serving.rollout.drivers.seldon_v1 import broken_rule, readiness, removal
-from holdfast.serving.rollout.drivers.target import read_target
+from holdfast.serving.rollout.drivers.target import read_target, section_names
 
 V1, V2 = (part.split("```")[0] for part in target.__doc__.split("```yaml\n")[1:])
 """The examples of the module's own documentation."""
@@ -70,7 +70,7 @@ def test_a_file_with_a_mistake_is_refused_with_its_place(tmp_path, old, new, fou
 
 
 def test_a_target_is_of_one_version(tmp_path):
-    with pytest.raises(WorkloadError, match="expected one of seldon-v1 and seldon-v2"):
+    with pytest.raises(WorkloadError, match=" and ".join(section_names())):
         read_target(write(tmp_path, V1 + V2))
 
 

@@ -35,10 +35,11 @@ seldon-v2:
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
+from holdfast.errors import WorkloadError
 from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.workload import Section
 from holdfast.yamlfile import read_yaml
@@ -176,6 +177,13 @@ class Metrics(Section):
         return self
 
 
+class DriverSection(Section):
+    """The part of the file that belongs to one driver."""
+
+    candidate: Section
+    """What is rolled out; its SHA-256 is part of what a rollout is known by."""
+
+
 class Predictor(Section):
     """The candidate of a SeldonDeployment: a predictor without `traffic` and `shadow`."""
 
@@ -194,7 +202,7 @@ class Predictor(Section):
         return self
 
 
-class SeldonV1(Section):
+class SeldonV1(DriverSection):
     """A SeldonDeployment, routed by Istio."""
 
     deployment: Name
@@ -224,7 +232,7 @@ class Model(Section):
         return self
 
 
-class SeldonV2(Section):
+class SeldonV2(DriverSection):
     """Two Models and one Experiment of Seldon Core 2."""
 
     experiment: Name
@@ -253,6 +261,9 @@ class Probing(Arms):
         return self
 
 
+Own = TypeVar("Own", bound=DriverSection)
+
+
 class Target(Section):
     """The whole file."""
 
@@ -271,9 +282,43 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
-        if (self.seldon_v1 is None) == (self.seldon_v2 is None):
-            raise ValueError("expected one of seldon-v1 and seldon-v2")
+        if len(self._sections()) != 1:
+            raise ValueError(f"expected one of {' and '.join(section_names())}")
         return self
+
+    @property
+    def driver(self) -> str:
+        """Name of the driver whose section the file has."""
+        return self._sections()[0][0]
+
+    @property
+    def section(self) -> DriverSection:
+        """That section."""
+        return self._sections()[0][1]
+
+    def section_of(self, kind: type[Own]) -> Own:
+        """That section, for its driver, which knows the kind.
+
+        Raises:
+            WorkloadError: the file has the section of another driver.
+        """
+        if not isinstance(self.section, kind):
+            raise WorkloadError(f"target: expected a section of {kind.__name__}, found {self.driver}")
+        return self.section
+
+    def _sections(self) -> list[tuple[str, DriverSection]]:
+        fields = type(self).model_fields.items()
+        found = ((field.alias or name, getattr(self, name)) for name, field in fields)
+        return [(name, section) for name, section in found if isinstance(section, DriverSection)]
+
+
+def section_names() -> tuple[str, ...]:
+    """The sections of which a file has one, each named like its driver."""
+    return tuple(
+        field.alias or name
+        for name, field in Target.model_fields.items()
+        if any(isinstance(kind, type) and issubclass(kind, DriverSection) for kind in get_args(field.annotation))
+    )
 
 
 def read_target(path: Path) -> Target:
