@@ -51,8 +51,8 @@ def start(
         typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1."),
     ] = LOCAL,
     target: Annotated[
-        Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
-    ] = None,
+        str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
+    ] = "",
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
     game_day: Annotated[
@@ -212,25 +212,34 @@ def _tell_remote(seen: "Remote", as_json: bool) -> None:
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
 
 
-def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
+def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
     """Where on a cluster; None: on this machine."""
-    if driver == LOCAL and target is None:
+    if driver == LOCAL and not target:
         return None
     from holdfast.serving.rollout.drivers.table import DRIVERS
 
     if driver not in (LOCAL, *DRIVERS):
         raise typer.BadParameter(f"expected {' or '.join((LOCAL, *DRIVERS))}, found {driver!r}", param_hint="--driver")
-    if driver == LOCAL or target is None:
+    if driver == LOCAL or not target:
         raise typer.BadParameter(f"expected with {' and '.join(DRIVERS)}, and only there", param_hint="--target")
     if game_day:
         raise typer.BadParameter(f"expected only with {LOCAL}, on this machine", param_hint="--game-day")
     from holdfast.serving.rollout.cluster import Place
-    from holdfast.serving.rollout.drivers.target import read_target
 
-    read = read_target(target)
+    read = _target(target)
     if read.driver != driver:
-        raise typer.BadParameter(f"{target}: expected a section {driver}, found {read.driver}", param_hint="--driver")
+        raise typer.BadParameter(f"expected {read.driver} as the target has, found {driver}", param_hint="--driver")
     return Place.of(read)
+
+
+def _target(given: str) -> "Target":
+    """From a file, or from the text of one: a pod has no such file."""
+    from holdfast.serving.rollout.drivers.target import Target, read_target
+    from holdfast.yamlfile import parse_yaml
+
+    if "\n" in given or given.lstrip().startswith("{"):
+        return parse_yaml(given, Target, name="--target")
+    return read_target(Path(given))
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":
