@@ -45,6 +45,10 @@ def test_the_rollout_has_commands_and_says_what_it_expects(tmp_path: Path) -> No
     other = holdfast(*words, "--driver", "istio")
     assert other.returncode == 2
     assert "expected envoy or seldon-v1 or seldon-v2" in " ".join(other.stderr.replace("│", " ").split())
+    alone = holdfast(*words, "--driver", "seldon-v1")
+    assert (alone.returncode, "--target" in alone.stderr) == (2, True)
+    text = holdfast(*words, "--driver", "seldon-v1", "--target", "namespace: models\nseldon-v3: {}\n")
+    assert "--target:2: unknown key 'seldon-v3'; did you mean 'seldon-v2'?" in text.stderr
     (tmp_path / "plan.yaml").write_text("stepz: [5]\n")
     mistaken = holdfast(*words, "--config", tmp_path / "plan.yaml")
     assert (mistaken.returncode, mistaken.stderr.count("\n")) == (2, 1)

@@ -14,8 +14,26 @@ def rollout() -> GraphComponent:
     """The pipeline as an object that compiles and runs."""
 
     @dsl.pipeline(name="holdfast-rollout", description="Shadow, canary, then promotion or rollback.")
-    def pipeline(name: str, version: int, tracking: str, config: str = "{}", seed: int = 0, game_day: str = "") -> None:
-        moved = roll_out(name=name, version=version, tracking=tracking, config=config, seed=seed, game_day=game_day)
+    def pipeline(
+        name: str,
+        version: int,
+        tracking: str,
+        config: str = "{}",
+        driver: str = "envoy",
+        target: str = "",
+        seed: int = 0,
+        game_day: str = "",
+    ) -> None:
+        moved = roll_out(
+            name=name,
+            version=version,
+            tracking=tracking,
+            config=config,
+            driver=driver,
+            target=target,
+            seed=seed,
+            game_day=game_day,
+        )
         with_mlflow_login(never_cached(sized(moved, cpu="2", memory="4G")))
 
     return pipeline

@@ -83,6 +83,13 @@ def test_kfp_loads_the_committed_pipelines(name):
     assert load_component_from_file(str(PIPELINES / f"{name}.yaml")).name == f"holdfast-{name}"
 
 
+def test_a_rollout_is_told_where_the_traffic_is_and_by_default_serves_in_its_own_pod():
+    parameters = spec("rollout")["root"]["inputDefinitions"]["parameters"]
+    assert [parameters[name]["defaultValue"] for name in ("driver", "target")] == ["envoy", ""]
+    words = executors("rollout")["exec-rollout"]["args"]
+    assert {"--driver={{$.inputs.parameters['driver']}}", "--target={{$.inputs.parameters['target']}}"} <= set(words)
+
+
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_every_step_names_an_image_with_an_immutable_tag(name):
     for container in executors(name).values():

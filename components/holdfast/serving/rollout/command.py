@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
 )
-DRIVERS = ("envoy", "seldon-v1", "seldon-v2")
+LOCAL = "envoy"
+"""The driver of this machine; the others are those of `drivers/table.py`."""
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
@@ -47,11 +48,12 @@ def start(
     out: Out,
     config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
     driver: Annotated[
-        str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}; envoy is on this machine.")
-    ] = "envoy",
+        str,
+        typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1."),
+    ] = LOCAL,
     target: Annotated[
-        Path | None, typer.Option(help="YAML file that says where on the cluster; see docs/rollout-on-seldon.md.")
-    ] = None,
+        str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
+    ] = "",
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
     game_day: Annotated[
@@ -211,23 +213,34 @@ def _tell_remote(seen: "Remote", as_json: bool) -> None:
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
 
 
-def _place(driver: str, target: Path | None, game_day: str | None) -> "Place | None":
+def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
     """Where on a cluster; None: on this machine."""
-    if driver not in DRIVERS:
-        raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
-    if (driver == "envoy") != (target is None):
-        raise typer.BadParameter("expected with seldon-v1 and seldon-v2, and only there", param_hint="--target")
-    if target is None:
+    if driver == LOCAL and not target:
         return None
-    if game_day:
-        raise typer.BadParameter("expected only with envoy, on this machine", param_hint="--game-day")
-    from holdfast.serving.rollout.cluster import Place
-    from holdfast.serving.rollout.drivers.target import read_target
+    from holdfast.serving.rollout.drivers.table import DRIVERS
 
-    read = read_target(target)
-    if (read.seldon_v1 is None) == (driver == "seldon-v1"):
-        raise typer.BadParameter(f"{target}: expected a section {driver}, found none", param_hint="--driver")
+    if driver not in (LOCAL, *DRIVERS):
+        raise typer.BadParameter(f"expected {' or '.join((LOCAL, *DRIVERS))}, found {driver!r}", param_hint="--driver")
+    if driver == LOCAL or not target:
+        raise typer.BadParameter(f"expected with {' and '.join(DRIVERS)}, and only there", param_hint="--target")
+    if game_day:
+        raise typer.BadParameter(f"expected only with {LOCAL}, on this machine", param_hint="--game-day")
+    from holdfast.serving.rollout.cluster import Place
+
+    read = _target(target)
+    if read.driver != driver:
+        raise typer.BadParameter(f"expected {read.driver} as the target has, found {driver}", param_hint="--driver")
     return Place.of(read)
+
+
+def _target(given: str) -> "Target":
+    """From a file, or from the text of one: a pod has no such file."""
+    from holdfast.serving.rollout.drivers.target import Target, read_target
+    from holdfast.yamlfile import parse_yaml
+
+    if "\n" in given or given.lstrip().startswith("{"):
+        return parse_yaml(given, Target, name="--target")
+    return read_target(Path(given))
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":

@@ -8,12 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.drivers.cluster import candidate_digest, open_cluster, place
-from holdfast.serving.rollout.drivers.kube import Json, Kube, MissingError, annotations
-from holdfast.serving.rollout.drivers.seldon_v1 import predictors
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in
+from holdfast.serving.rollout.drivers.cluster import candidate_digest, open_cluster
+from holdfast.serving.rollout.drivers.kube import Json, Kube, annotations
 from holdfast.serving.rollout.drivers.store import (
-    EXPIRES,
     STATE,
     SUBJECT,
     Wall,
@@ -22,6 +19,7 @@ from holdfast.serving.rollout.drivers.store import (
     read_history,
     read_state,
 )
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.analysis import Outcome
 from holdfast.serving.rollout.judge.cause import Cause
@@ -48,7 +46,7 @@ class Remote:
     """Who gets traffic now, as the cluster has it."""
     fence: int
     expires_at: str | None
-    """When the watchdog takes a weight or mirror back that nobody renews."""
+    """When the watchdog takes back a weight or mirror that is not renewed."""
     candidate: tuple[int, int]
     """Failed, answered."""
     champion: tuple[int, int]
@@ -72,8 +70,10 @@ def see(target: Target, kube: Kube) -> Remote:
     Raises:
         RolloutError: the object is not there, or its annotations have no meaning.
     """
-    resource, name = place(target)
+    driver = DRIVERS[target.driver]
+    resource, name = driver.home(target)
     found = kube.get(resource, name)
+    traffic = driver.traffic(target, kube, found)
     state = read_state(found) or {}
     total, judgement = (_part(state, key, name) for key in ("total", "judgement"))
     return Remote(
@@ -82,9 +82,9 @@ def see(target: Target, kube: Kube) -> Remote:
         step=_count(state, "step", name),
         reason=str(judgement.get("reason", "")),
         subject=annotations(found).get(SUBJECT, ""),
-        weights=_weights(target, kube, found),
+        weights=tuple((f"  {arm}", share) for arm, share in traffic.weights),
         fence=fence_of(found),
-        expires_at=_expiry(target, kube, found),
+        expires_at=traffic.expires_at,
         candidate=_counted(total, "candidate", name),
         champion=_counted(total, "champion", name),
         history=tuple(read_history(found)),
@@ -166,37 +166,6 @@ def _driver(seen: Remote, now: float) -> str:
 def _line(line: Json) -> str:
     moved = f"{line['before']} -> {line['after']}: " if "before" in line and "after" in line else ""
     return f"{moved}{line.get('reason', '')}"
-
-
-def _weights(target: Target, kube: Kube, found: Json) -> tuple[Row, ...]:
-    if target.seldon_v1 is not None:
-        shares = [(str(one["name"]), one.get("traffic", 0), bool(one.get("shadow"))) for one in predictors(found)]
-        only = len(shares) == 1
-        return tuple(
-            (f"  {who}", "shadow" if shadow else f"{100 if only else share} %") for who, share, shadow in shares
-        )
-    experiment = _experiment(target, kube)
-    if experiment is None:
-        return ((f"  {found['metadata']['name']}", "100 %"),)
-    arms = experiment["spec"]["candidates"]
-    mirror = experiment["spec"].get("mirror")
-    whole = sum(arm["weight"] for arm in arms) or 1
-    rows = [(f"  {arm['name']}", f"{100 * arm['weight'] / whole:.0f} %") for arm in arms]
-    return (*rows, *([(f"  {mirror['name']}", "shadow")] if mirror else []))
-
-
-def _expiry(target: Target, kube: Kube, found: Json) -> str | None:
-    """It stands on what carries the weights."""
-    carrier = found if target.seldon_v1 is not None else _experiment(target, kube)
-    return annotations(carrier).get(EXPIRES) if carrier is not None else None
-
-
-def _experiment(target: Target, kube: Kube) -> Json | None:
-    assert target.seldon_v2 is not None  # the caller has looked
-    try:
-        return kube.get(experiments_in(target.namespace), target.seldon_v2.experiment)
-    except MissingError:
-        return None
 
 
 def _counted(total: Mapping[str, object], arm: str, name: str) -> tuple[int, int]:

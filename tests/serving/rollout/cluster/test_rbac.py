@@ -9,6 +9,7 @@ import yaml
 from holdfast.serving.rollout.drivers import watchdog
 from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
 from holdfast.serving.rollout.drivers.kube import KubeError, Resource
+from holdfast.serving.rollout.drivers.table import DRIVERS
 
 BASE = Path(__file__).parents[4] / "manifests" / "base" / "rollout"
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -21,6 +22,8 @@ RESOURCES = (
     ("mlops.seldon.io", "models"),
     ("mlops.seldon.io", "models/status"),
     ("mlops.seldon.io", "pipelines"),
+    ("serving.kserve.io", "inferenceservices"),
+    ("serving.kserve.io", "inferenceservices/status"),
     ("networking.istio.io", "virtualservices"),
     ("networking.istio.io", "destinationrules"),
     ("apps", "deployments"),
@@ -50,6 +53,8 @@ DRIVER = {
     ("models", "get"),
     ("models", "create"),
     ("models", "patch"),
+    ("inferenceservices", "get"),
+    ("inferenceservices", "patch"),
     ("virtualservices", "list"),
     ("deployments", "get"),
 }
@@ -61,6 +66,9 @@ WATCHDOG = {
     ("experiments", "delete"),
     ("models", "get"),
     ("models", "patch"),
+    ("inferenceservices", "get"),
+    ("inferenceservices", "list"),
+    ("inferenceservices", "patch"),
 }
 ACCOUNTS = {"holdfast-rollout": DRIVER, "holdfast-rollout-watchdog": WATCHDOG}
 REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", None)
@@ -122,7 +130,7 @@ def test_what_the_table_leaves_out_is_refused(account, namespace):
         account("holdfast-rollout").list(Resource("", "v1", "secrets", namespace))
 
 
-@pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+@pytest.mark.parametrize("version", list(DRIVERS))
 def test_the_drivers_account_is_enough_for_a_whole_rollout(
     account, operator, champion, make_target, counters, mesh, version
 ):
@@ -142,7 +150,7 @@ def test_the_drivers_account_is_enough_for_a_whole_rollout(
     again.driver.remove_candidate()
 
 
-@pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+@pytest.mark.parametrize("version", list(DRIVERS))
 def test_the_watchdogs_account_is_enough_to_take_back(
     account, namespace, kube, operator, champion, make_target, counters, mesh, version
 ):

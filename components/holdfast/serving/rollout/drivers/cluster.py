@@ -4,12 +4,11 @@ import hashlib
 import time
 from dataclasses import dataclass
 
+from holdfast.serving.rollout.drivers.cluster_driver import ClusterDriver
 from holdfast.serving.rollout.drivers.driver import Provider
-from holdfast.serving.rollout.drivers.kube import Kube, Resource, from_kubeconfig, in_cluster
-from holdfast.serving.rollout.drivers.prometheus import Prometheus
-from holdfast.serving.rollout.drivers.seldon_v1 import SeldonV1, deployments_in
-from holdfast.serving.rollout.drivers.seldon_v2 import SeldonV2, models_in
+from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
 from holdfast.serving.rollout.drivers.store import AnnotationStore, Subject, Wall, compact
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.machine import State
 
@@ -18,7 +17,7 @@ from holdfast.serving.rollout.judge.machine import State
 class Cluster:
     """What a controller needs."""
 
-    driver: SeldonV1 | SeldonV2
+    driver: ClusterDriver
     store: AnnotationStore
 
 
@@ -31,14 +30,6 @@ def reach(target: Target) -> Kube:
     if target.kubeconfig is None:
         return Kube(in_cluster())
     return Kube(from_kubeconfig(target.kubeconfig.expanduser(), target.context))
-
-
-def place(target: Target) -> tuple[Resource, str]:
-    """The object that holds the state: the SeldonDeployment, or the stable Model."""
-    if target.seldon_v1 is not None:
-        return deployments_in(target.namespace), target.seldon_v1.deployment
-    assert target.seldon_v2 is not None  # the model says so
-    return models_in(target.namespace), target.seldon_v2.stable
 
 
 def open_cluster(
@@ -57,15 +48,9 @@ def open_cluster(
         RolloutError: the object is not there, or cannot be written; another rollout is under way there; or this one
             was rolled back.
     """
-    store = AnnotationStore.open(kube, *place(target), Subject(candidate_digest(target), decision), wall)
-    counters = provider or Prometheus(target.metrics)
-    times = (target.time_to_live_seconds, target.settle_seconds, wall)
-    if target.seldon_v1 is not None:
-        return Cluster(SeldonV1(kube, target.namespace, target.seldon_v1, counters, store.fence, *times), store)
-    assert target.seldon_v2 is not None  # the model says so
-    driver = SeldonV2(kube, target.namespace, target.seldon_v2, counters, store.fence, *times)
-    driver.take_over()
-    return Cluster(driver, store)
+    kind = DRIVERS[target.driver]
+    store = AnnotationStore.open(kube, *kind.home(target), Subject(candidate_digest(target), decision), wall)
+    return Cluster(kind.of(target, kube, store.fence, provider, wall), store)
 
 
 def prepare(cluster: Cluster, seconds: float = 600.0) -> None:
@@ -81,6 +66,4 @@ def prepare(cluster: Cluster, seconds: float = 600.0) -> None:
 
 def candidate_digest(target: Target) -> str:
     """SHA-256 of what the target says about its candidate; the model's own digest is part of its URI."""
-    section = target.seldon_v1 or target.seldon_v2
-    assert section is not None  # the model says so
-    return hashlib.sha256(compact(section.candidate.model_dump(mode="json")).encode()).hexdigest()
+    return hashlib.sha256(compact(target.section.candidate.model_dump(mode="json")).encode()).hexdigest()

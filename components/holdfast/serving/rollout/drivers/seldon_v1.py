@@ -5,13 +5,14 @@ out whose pods are not. Therefore a rollback removes the candidate's predictor a
 nothing counts as done before the VirtualService says so.
 """
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from holdfast.errors import FencedError, RolloutError
+from holdfast.serving.rollout.drivers.cluster_driver import Traffic
 from holdfast.serving.rollout.drivers.driver import Health, Provider
 from holdfast.serving.rollout.drivers.kube import (
     Change,
@@ -26,23 +27,36 @@ from holdfast.serving.rollout.drivers.kube import (
     pointer,
     wait_until,
 )
+from holdfast.serving.rollout.drivers.prometheus import Prometheus
 from holdfast.serving.rollout.drivers.split import MIRRORED, Split
-from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, PREFIX, Wall, compact, renewed, require_fence
+from holdfast.serving.rollout.drivers.store import (
+    ARMS,
+    CHAMPION,
+    EXPIRES,
+    FENCE,
+    Wall,
+    champion_of,
+    compact,
+    lapsed,
+    renewed,
+    require_fence,
+    taken_back,
+)
 from holdfast.serving.rollout.drivers.target import SeldonV1 as Names
+from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.counters import Snapshot
 
-ARMS = f"{PREFIX}arms"
-"""`STABLE/CANDIDATE`: what the watchdog needs to know."""
 AVAILABLE = "Available"
-CHAMPION = f"{PREFIX}champion"
-"""What stable was before it was given the candidate's model: the way back from a promotion."""
 _GRAPH_KEYS = ("graph", "componentSpecs", "svcOrchSpec")
 """What decides which model a predictor serves, and how."""
 
 
 @dataclass
 class SeldonV1:
-    """Implements `holdfast.serving.rollout.drivers.driver.Driver` on one SeldonDeployment."""
+    """Implements `holdfast.serving.rollout.drivers.cluster_driver.ClusterDriver` on one SeldonDeployment."""
+
+    kind: ClassVar[str] = "SeldonDeployment"
+    mirrors: ClassVar[bool] = True
 
     kube: Kube
     namespace: str
@@ -58,6 +72,45 @@ class SeldonV1:
 
     def __post_init__(self) -> None:
         self.split = Split(self.provider)
+
+    @classmethod
+    def home(cls, target: Target) -> tuple[Resource, str]:
+        """The SeldonDeployment."""
+        return deployments_in(target.namespace), target.section_of(Names).deployment
+
+    @classmethod
+    def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
+        """As in the protocol; the store has put the fence on the same object already."""
+        counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
+        return cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+
+    @classmethod
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
+        """By the predictors of the object."""
+        here = predictors(home)
+        return Traffic(tuple(_share(one, len(here) == 1) for one in here), annotations(home).get(EXPIRES))
+
+    @classmethod
+    def leased(cls, kube: Kube, namespace: str) -> list[Json]:
+        """SeldonDeployments."""
+        return [item for item in kube.list(deployments_in(namespace)) if EXPIRES in annotations(item)]
+
+    @classmethod
+    def take_back(cls, kube: Kube, found: Json, wall: Wall) -> bool:
+        """One patch, as `remove_candidate`."""
+        done: list[bool] = []
+
+        def change(here: Json) -> Sequence[Operation]:
+            if not lapsed(here, wall()):
+                return ()
+            done.append(True)
+            stable, _, candidate = annotations(here).get(ARMS, "").partition("/")
+            notes = taken_back(here, annotations(here)[EXPIRES], wall()) | dict.fromkeys((MIRRORED, ARMS, CHAMPION))
+            return [*removal(here, stable, candidate, champion_of(here)), *annotate(here, notes)]
+
+        meta = found["metadata"]
+        edit(kube, deployments_in(meta["namespace"]), meta["name"], change)
+        return bool(done)
 
     @property
     def resource(self) -> Resource:
@@ -77,7 +130,7 @@ class SeldonV1:
         wait_until(lambda: self._not_ready(self._found()), seconds, self.names.deployment)
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As the protocol says. A predictor is mirrored to or gets live traffic, not both.
+        """As in the protocol. A predictor is mirrored to or gets live traffic, not both.
 
         Raises:
             RolloutError: also: the candidate is not ready (only a weight that does not rise is then taken), or the
@@ -132,6 +185,10 @@ class SeldonV1:
         self._edit(self._without_candidate)
         self._settle(0, False)
 
+    def count_probes(self, answered: Callable[[], int]) -> None:
+        """As in the protocol."""
+        self.split.probed = answered
+
     def health(self) -> Health:
         """Whether the API answers, and whose pods are ready by the object's status."""
         try:
@@ -161,7 +218,7 @@ class SeldonV1:
         return [*self._change(found, 0, False), *annotate(found, {CHAMPION: None})]
 
     def _change(self, found: Json, weight: int, shadow: bool) -> list[Operation]:
-        """What makes the object say `weight` and `shadow`, and keeps the dead-man's switch from tripping."""
+        """What makes the object carry `weight` and `shadow`, and renews the lease."""
         require_fence(found, self.fence)
         here = predictors(found)
         stable, candidate = _index(here, self.names.stable), _index(here, self.names.candidate.name)
@@ -350,20 +407,6 @@ def removal(found: Json, stable: str, candidate: str, champion: Json) -> list[Op
     return operations
 
 
-def champion_of(found: Json) -> Json:
-    """What stable was before a promotion began, if one did."""
-    text = annotations(found).get(CHAMPION)
-    if text is None:
-        return {}
-    try:
-        kept = json.loads(text)
-    except ValueError:
-        kept = None
-    if not isinstance(kept, dict):
-        raise RolloutError(f"{found['metadata']['name']}: expected JSON in {CHAMPION}, found {text[:40]!r}")
-    return kept
-
-
 def deployments_of(found: Json) -> dict[str, str]:
     """Deployment -> predictor, by the names in the status: OBJECT-PREDICTOR-INDEX-CONTAINERS."""
     names = sorted((str(p["name"]) for p in predictors(found)), key=len, reverse=True)
@@ -407,6 +450,11 @@ def _index(here: Sequence[Json], name: str) -> int | None:
 def _traffic(predictor: Mapping[str, object]) -> int:
     value = predictor.get("traffic", 0)
     return value if isinstance(value, int) else -1
+
+
+def _share(predictor: Json, only: bool) -> tuple[str, str]:
+    share = 100 if only else predictor.get("traffic", 0)
+    return str(predictor["name"]), "shadow" if predictor.get("shadow") else f"{share} %"
 
 
 def _used(predictor: Json) -> bool:

@@ -2,15 +2,17 @@
 
 The Experiment is the traffic: it is made for the first mirror, changed step by step, and deleted to go back. It goes
 away, so what must last (state, fence) stands on the stable Model; the Experiment carries the fence too, so that a
-driver that was overtaken cannot change it, and the dead-man's switch.
+driver that was overtaken cannot change it, and the lease.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from holdfast.errors import FencedError, RolloutError
+from holdfast.serving.rollout.drivers.cluster_driver import Traffic
 from holdfast.serving.rollout.drivers.driver import Health, Provider
 from holdfast.serving.rollout.drivers.kube import (
     ConflictError,
@@ -27,10 +29,22 @@ from holdfast.serving.rollout.drivers.kube import (
     pointer,
     wait_until,
 )
-from holdfast.serving.rollout.drivers.seldon_v1 import CHAMPION, champion_of
+from holdfast.serving.rollout.drivers.prometheus import Prometheus
 from holdfast.serving.rollout.drivers.split import MIRRORED, Split
-from holdfast.serving.rollout.drivers.store import EXPIRES, FENCE, Wall, compact, renewed, require_fence
+from holdfast.serving.rollout.drivers.store import (
+    CHAMPION,
+    EXPIRES,
+    FENCE,
+    Wall,
+    champion_of,
+    compact,
+    fence_of,
+    renewed,
+    require_fence,
+    taken_back,
+)
 from holdfast.serving.rollout.drivers.target import SeldonV2 as Names
+from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.counters import Snapshot
 
 STEADY_SECONDS = 5.0
@@ -44,7 +58,10 @@ _API = "mlops.seldon.io/v1alpha1"
 
 @dataclass
 class SeldonV2:
-    """Implements `holdfast.serving.rollout.drivers.driver.Driver` on one Experiment."""
+    """Implements `holdfast.serving.rollout.drivers.cluster_driver.ClusterDriver` on one Experiment."""
+
+    kind: ClassVar[str] = "Experiment"
+    mirrors: ClassVar[bool] = True
 
     kube: Kube
     namespace: str
@@ -64,6 +81,60 @@ class SeldonV2:
     def __post_init__(self) -> None:
         self.split = Split(self.provider)
         self.models, self.experiments = models_in(self.namespace), experiments_in(self.namespace)
+
+    @classmethod
+    def home(cls, target: Target) -> tuple[Resource, str]:
+        """The stable Model: the Experiment comes and goes."""
+        return models_in(target.namespace), target.section_of(Names).stable
+
+    @classmethod
+    def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
+        """As in the protocol; the Experiment, if there is one, gets the fence here."""
+        counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
+        made = cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+        made.take_over()
+        return made
+
+    @classmethod
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
+        """By the Experiment; without one the stable Model has it all."""
+        try:
+            found = kube.get(experiments_in(target.namespace), target.section_of(Names).experiment)
+        except MissingError:
+            return Traffic(((home["metadata"]["name"], "100 %"),), None)
+        arms, mirror = found["spec"]["candidates"], found["spec"].get("mirror")
+        whole = sum(arm["weight"] for arm in arms) or 1
+        weights = [(arm["name"], f"{100 * arm['weight'] / whole:.0f} %") for arm in arms]
+        shadow = [(mirror["name"], "shadow")] if mirror else []
+        return Traffic((*weights, *shadow), annotations(found).get(EXPIRES))
+
+    @classmethod
+    def leased(cls, kube: Kube, namespace: str) -> list[Json]:
+        """Experiments."""
+        return [item for item in kube.list(experiments_in(namespace)) if EXPIRES in annotations(item)]
+
+    @classmethod
+    def take_back(cls, kube: Kube, found: Json, wall: Wall) -> bool:
+        """The Experiment goes first, then the fence on its stable Model: traffic counts more than order."""
+        meta, at, fence = found["metadata"], annotations(found)[EXPIRES], fence_of(found) + 1
+        there = not meta.get("deletionTimestamp")
+        try:
+            if there:
+                kube.delete(experiments_in(meta["namespace"]), meta["name"], only=found)
+        except MissingError:
+            pass
+        except ConflictError:  # renewed meanwhile, or changed: the next look shows it
+            return False
+
+        def change(here: Json) -> Sequence[Operation]:
+            if fence_of(here) >= fence:
+                return ()
+            champion = champion_of(here)
+            back = served_as(here, champion) if champion else []
+            return [*back, *annotate(here, taken_back(here, at, wall()) | dict.fromkeys((MIRRORED, CHAMPION)))]
+
+        edit(kube, models_in(meta["namespace"]), str(found["spec"]["default"]), change)
+        return there
 
     def take_over(self) -> None:
         """Puts our fence on the Experiment, if there is one: from then on no earlier driver can change it.
@@ -101,7 +172,7 @@ class SeldonV2:
         wait_until(missing, seconds, self.names.candidate.name)
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As the protocol says, as far as an Experiment can tell: its conditions do not say which change they are
+        """As in the protocol, as far as an Experiment can tell: its conditions do not say which change they are
         about, so that traffic has moved shows in the counts only. Without weight and mirror there is no Experiment.
 
         Raises:
@@ -162,6 +233,10 @@ class SeldonV2:
             self._edit(lambda found: annotate(found, self._notes(found, 0)))
         wait_until(self._not_steady, self.settle, self.names.stable)
         self._delete()
+
+    def count_probes(self, answered: Callable[[], int]) -> None:
+        """As in the protocol."""
+        self.split.probed = answered
 
     def health(self) -> Health:
         """Whether the API answers, and which Models are ready."""

@@ -32,11 +32,17 @@ ROLLED_BACK = f"{PREFIX}rolled-back"
 RECORDED = f"{PREFIX}recorded"
 """The rollout that ended without a promotion and whose record was written: it may start again."""
 SUBJECT = f"{PREFIX}rollout"
+ARMS = f"{PREFIX}arms"
+"""`STABLE/CANDIDATE`: what a watchdog needs to know, which has no target file."""
+CHAMPION = f"{PREFIX}champion"
+"""What the stable arm was before it was given the candidate's model: the way back from a promotion."""
 
 MAX_STATE_BYTES = 128 * 2**10
 """Kubernetes allows 256 KiB for all annotations of an object."""
 MAX_HISTORY, MAX_HISTORY_BYTES, MAX_ENTRY_BYTES = 60, 32 * 2**10, 2 * 2**10
 MAX_ROLLED_BACK = 50
+SKEW_SECONDS = 5.0
+"""So far may the clocks of a driver and of the watchdog differ."""
 
 Wall = Callable[[], float]
 """Seconds since 1970; only for what another process compares with its own clock."""
@@ -151,6 +157,15 @@ def read_state(found: Json) -> State | None:
     return _read(found, STATE, dict)  # type: ignore[no-any-return]
 
 
+def champion_of(found: Json) -> Json:
+    """What the stable arm was before a promotion began, if one did.
+
+    Raises:
+        RolloutError: it is not valid.
+    """
+    return _read(found, CHAMPION, dict) or {}
+
+
 def _require_free(found: Json, what: Subject) -> None:
     """A new rollout begins after the one before has ended, and not with what was rolled back already."""
     name = found["metadata"]["name"]
@@ -234,11 +249,25 @@ def moment(text: str) -> float | None:
 
 
 def renewed(found: Json, now: float, time_to_live: float) -> str:
-    """When the dead-man's switch should trip: what stands there while more than half of its time is left."""
+    """When the lease should end: the time that is there while more than half of it is left."""
     here = annotations(found).get(EXPIRES, "")
     at = moment(here)
     far = at is not None and now + time_to_live / 2 < at <= now + time_to_live + 1
     return here if far else rfc3339(now + time_to_live)
+
+
+def lapsed(found: Json, now: float) -> bool:
+    """Whether the lease on an object has ended; an end that is not a valid time counts as passed, none does not."""
+    text = annotations(found).get(EXPIRES)
+    at = moment(text) if text is not None else None
+    return text is not None and (at is None or now > at + SKEW_SECONDS)
+
+
+def taken_back(found: Json, at: str, now: float) -> dict[str, str | None]:
+    """The notes of a lease that ended `at`: the next fence, a line of the history, no lease and no holder any more."""
+    fence = fence_of(found) + 1
+    line = entry("expired", fence, now, {"expires_at": at, "reason": "its driver is gone; the watchdog took it out"})
+    return {FENCE: str(fence), HISTORY: longer(found, line), EXPIRES: None, HOLDER: None}
 
 
 def compact(value: object, *, keep_order: bool = False) -> str:

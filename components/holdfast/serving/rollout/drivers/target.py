@@ -31,14 +31,25 @@ seldon-v2:
     name: fraud-candidate
     spec: {storageUri: "s3://models/sha256/<digest>", requirements: [sklearn]}
 ```
+
+For KServe it is as follows. In the labels of both arms `{champion}` and `{candidate}` become the names of their
+revisions, as in `candidate: {revision_name: "{candidate}"}` for the series `knative`.
+
+```yaml
+kserve:
+  service: fraud                        # the InferenceService
+  candidate:                            # what spec.predictor becomes; canaryTrafficPercent is the driver's
+    model: {modelFormat: {name: mlflow}, protocolVersion: v2, storageUri: "s3://models/sha256/<digest>"}
+```
 """
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
+from holdfast.errors import WorkloadError
 from holdfast.serving.rollout.replay.arms import Arms
 from holdfast.workload import Section
 from holdfast.yamlfile import read_yaml
@@ -49,7 +60,7 @@ Label = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Metric = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
 Labels = dict[Label, str]
 """Label -> regular expression that the whole value must match."""
-SetName = Literal["envoy", "mlserver", "seldon-v1", "seldon-v2", "istio"]
+SetName = Literal["envoy", "mlserver", "seldon-v1", "seldon-v2", "istio", "knative"]
 
 
 class Series(Section):
@@ -136,6 +147,18 @@ SETS: dict[SetName, SeriesSet] = {
         buckets=Series(metric="istio_request_duration_milliseconds_bucket", labels={"reporter": "source"}),
         bucket_ms=1.0,
     ),
+    "knative": SeriesSet(
+        answered=(Series(metric="revision_app_request_count"),),
+        failed=(
+            Series(
+                metric="revision_app_request_count",
+                labels={"response_code": "5..|404"},
+                absent_is_zero=True,
+            ),
+        ),
+        buckets=Series(metric="revision_app_request_latencies_bucket"),
+        bucket_ms=1.0,
+    ),
 }
 """A 4xx is the client's, but for 404, which a server gives that lost its model.
 
@@ -176,6 +199,13 @@ class Metrics(Section):
         return self
 
 
+class DriverSection(Section):
+    """The part of the file that belongs to one driver."""
+
+    candidate: Section
+    """What is rolled out; its SHA-256 is part of what a rollout is known by."""
+
+
 class Predictor(Section):
     """The candidate of a SeldonDeployment: a predictor without `traffic` and `shadow`."""
 
@@ -194,7 +224,7 @@ class Predictor(Section):
         return self
 
 
-class SeldonV1(Section):
+class SeldonV1(DriverSection):
     """A SeldonDeployment, routed by Istio."""
 
     deployment: Name
@@ -224,7 +254,7 @@ class Model(Section):
         return self
 
 
-class SeldonV2(Section):
+class SeldonV2(DriverSection):
     """Two Models and one Experiment of Seldon Core 2."""
 
     experiment: Name
@@ -236,6 +266,32 @@ class SeldonV2(Section):
         if self.stable == self.candidate.name:
             raise ValueError("stable and candidate.name must differ")
         return self
+
+
+class InferencePredictor(Section):
+    """The candidate of an InferenceService: its whole `spec.predictor`, without `canaryTrafficPercent`."""
+
+    model_config = {**Section.model_config, "extra": "allow"}
+    __pydantic_extra__: dict[str, JsonValue]
+    model: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _driver_sets_traffic(self) -> Self:
+        if "canaryTrafficPercent" in (self.__pydantic_extra__ or {}):
+            raise ValueError("canaryTrafficPercent is the driver's; leave it out")
+        if not isinstance(self.model.get("storageUri"), str):
+            raise ValueError("model.storageUri is missing")
+        for key in ("storage", "storageUris"):
+            if key in self.model or key in (self.__pydantic_extra__ or {}):
+                raise ValueError(f"expected model.storageUri only, found {key}")
+        return self
+
+
+class KServe(DriverSection):
+    """An InferenceService whose revisions Knative keeps (KServe's serverless mode)."""
+
+    service: Name
+    candidate: InferencePredictor
 
 
 class Probing(Arms):
@@ -253,6 +309,9 @@ class Probing(Arms):
         return self
 
 
+Own = TypeVar("Own", bound=DriverSection)
+
+
 class Target(Section):
     """The whole file."""
 
@@ -262,6 +321,7 @@ class Target(Section):
     """Of the kubeconfig; left out: its current one."""
     seldon_v1: SeldonV1 | None = Field(None, alias="seldon-v1")
     seldon_v2: SeldonV2 | None = Field(None, alias="seldon-v2")
+    kserve: KServe | None = None
     metrics: Metrics
     probes: Probing | None = None
     time_to_live_seconds: float = Field(120.0, ge=10, le=86400)
@@ -271,9 +331,43 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
-        if (self.seldon_v1 is None) == (self.seldon_v2 is None):
-            raise ValueError("expected one of seldon-v1 and seldon-v2")
+        if len(self._sections()) != 1:
+            raise ValueError(f"expected one of {' and '.join(section_names())}")
         return self
+
+    @property
+    def driver(self) -> str:
+        """Name of the driver whose section the file has."""
+        return self._sections()[0][0]
+
+    @property
+    def section(self) -> DriverSection:
+        """That section."""
+        return self._sections()[0][1]
+
+    def section_of(self, kind: type[Own]) -> Own:
+        """That section, for its driver, which knows the kind.
+
+        Raises:
+            WorkloadError: the file has the section of another driver.
+        """
+        if not isinstance(self.section, kind):
+            raise WorkloadError(f"target: expected a section of {kind.__name__}, found {self.driver}")
+        return self.section
+
+    def _sections(self) -> list[tuple[str, DriverSection]]:
+        fields = type(self).model_fields.items()
+        found = ((field.alias or name, getattr(self, name)) for name, field in fields)
+        return [(name, section) for name, section in found if isinstance(section, DriverSection)]
+
+
+def section_names() -> tuple[str, ...]:
+    """The sections of which a file has one, each named like its driver."""
+    return tuple(
+        field.alias or name
+        for name, field in Target.model_fields.items()
+        if any(isinstance(kind, type) and issubclass(kind, DriverSection) for kind in get_args(field.annotation))
+    )
 
 
 def read_target(path: Path) -> Target:
