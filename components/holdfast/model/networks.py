@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from holdfast.artifacts.documents import InputSpec, Model, Scalar
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, ModelError
+from holdfast.modality.text import PAD, SYMBOLS
 from holdfast.model.files import program, safetensors
-from holdfast.model.inputs import PAD, SYMBOLS
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
 SMALLEST_SIDE = 8

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from holdfast.model.threat import Ball
+from holdfast.modality.ball import Ball
 
 BATCH = 16
 """Rows of other classes that each target sees in one step, unless told otherwise."""

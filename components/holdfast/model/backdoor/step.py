@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import BackdoorReport, Count, Model, Snapshot, TriggerResult, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import ModelError
+from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
 from holdfast.model.compute import Compute
-from holdfast.model.inputs import Arrays, decode_text, encode_text, read_split
+from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track
 from holdfast.workload import BackdoorConfig
 
@@ -113,8 +114,8 @@ def _enough(scene: _Scene) -> bool:
 def _cleanse(scene: _Scene) -> _Found:
     import torch
 
+    from holdfast.modality.ball import Ball
     from holdfast.model.backdoor.cleanse import BATCH, invert
-    from holdfast.model.threat import Ball
 
     limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
     if not bool(limits.mutable.any()):

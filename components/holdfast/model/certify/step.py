@@ -99,8 +99,8 @@ def _certifier(
 def _bounded(
     net: "nn.Module", document: Model, config: CertifyConfig, device: str
 ) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.modality.ball import Ball
     from holdfast.model.certify import bounds
-    from holdfast.model.threat import Ball
 
     if document.threat.norm != "linf":
         raise WorkloadError(f"certify.method bounds: expected threat.norm linf, found {document.threat.norm}")
@@ -111,8 +111,8 @@ def _bounded(
 def _smoothed(
     net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
 ) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.modality.ball import Ball
     from holdfast.model.certify import sequential, smoothing
-    from holdfast.model.threat import Ball
 
     ball = Ball.of(document.threat, document.input, str(generator.device))
     draw = smoothing.gaussian(config.noise, ball.scale * ball.mutable, generator)
