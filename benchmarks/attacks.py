@@ -8,8 +8,10 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from benchmarks.training import hardened
+from holdfast.model.attack.kinds import pgd_plan, plans
 from holdfast.model.attack.losses import cross_entropy
-from holdfast.model.attack.suite import Plan, measure, pgd_plan, plans
+from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.suite import measure
 
 EXAMPLES, MANY, MOST = 500, 1000, 2000
 STEPS = 20

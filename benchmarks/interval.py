@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
-from holdfast.model.attack.suite import measure, plans
+from holdfast.model.attack.kinds import plans
+from holdfast.model.attack.suite import measure
 from holdfast.model.certify import bounds
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training

@@ -12,13 +12,14 @@ from torch import nn
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.artifacts.documents import Count, TriggerResult
+from holdfast.model.attack.kinds import inner_attack, selection_attack
 from holdfast.model.attack.losses import correct
 from holdfast.model.backdoor.cleanse import Triggers, invert, stamp
 from holdfast.model.backdoor.judge import Finding, judge
 from holdfast.model.backdoor.mitigate import EPOCHS, LEARNING_RATE, ROBUST_ROWS
 from holdfast.model.backdoor.unlearn import contradicted, unlearn
 from holdfast.model.inputs import Arrays
-from holdfast.model.train.adversarial import Training, inner_attack, selection_attack
+from holdfast.model.train.adversarial import Training
 from holdfast.workload import BackdoorConfig, RecipeConfig
 
 ROWS, SIDE, JITTER, RATES = 10_000, 3, 3, (0.01, 0.02, 0.03, 0.04, 0.05)

@@ -19,7 +19,8 @@ from torch import nn
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.artifacts.documents import Feature, InputSpec
-from holdfast.model.inputs import Arrays, decode_text, encode_text
+from holdfast.modality.text import decode_text, encode_text
+from holdfast.model.inputs import Arrays
 from holdfast.model.scan.combine import Findings, Plan, scan_rows
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.labels import find_label_errors, label_suspicion

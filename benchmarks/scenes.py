@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from benchmarks.table import ROOT, cpu_seconds
 from holdfast.artifacts.documents import InputSpec, ThreatModel
 from holdfast.errors import InputError
+from holdfast.modality.ball import Ball
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build
-from holdfast.model.threat import Ball
 from holdfast.workload import NetworkConfig
 
 CACHE = ROOT / ".holdfast" / "bench"

@@ -10,7 +10,8 @@ from torch import nn
 from benchmarks.rendered import digits
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import Row, at_least, at_most, shown
-from holdfast.model.attack.suite import correct_in_batches, measure, plans
+from holdfast.model.attack.kinds import plans
+from holdfast.model.attack.suite import correct_in_batches, measure
 from holdfast.model.train.adversarial import Training
 from holdfast.workload import RecipeConfig
 

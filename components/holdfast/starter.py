@@ -8,6 +8,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import Modality
 from holdfast.errors import InputError
+from holdfast.modality import modality_of
 
 SNIFFED_BYTES = 2**16
 LABELS = ("label", "class", "target", "y", "outcome", "fraud", "is_fraud", "default", "churn")
@@ -41,26 +42,6 @@ gate:
   # override:                   # where this workload asks for more or less; recorded in the decision
   #   robust_accuracy: {{at_least: 0.60}}
 """
-DATA: dict[Modality, str] = {
-    "image": "  range: [0, 255]               # the values that mean black and white\n",
-    "tabular": "  label: {label}  # the column that holds the class\n"
-    "  # drop: [id]                  # columns that the model must not see\n"
-    "  # immutable: [age]            # columns that an attacker cannot change\n",
-    "text": "  label: {label}  # the column that holds the class\n"
-    "  text: {text}  # the column that holds the message\n",
-}
-THREAT: dict[Modality, str] = {
-    "image": "  norm: linf\n  epsilon: 8/255                # input units: black is 0, white is 1\n",
-    "tabular": "  norm: linf\n  epsilon: 1/4                  # standard deviations of each feature\n",
-    "text": "  norm: edits\n  epsilon: 2                    # characters that an attacker may change\n",
-}
-CERTIFY: dict[Modality, str] = {
-    "image": "  noise: 0.25                   # sigma, input units\n",
-    "tabular": "  noise: 0.25                   # sigma, standard deviations of each feature\n",
-    "text": "  noise: 0.25                   # share of characters kept\n"
-    "  radii: [0, 1]                 # in characters\n",
-}
-NETWORK: dict[Modality, str] = {"image": "cnn", "tabular": "mlp", "text": "text"}
 
 
 @dataclass(frozen=True)
@@ -79,17 +60,17 @@ def starter(data: Path, *, label: str | None, text: str | None, out: str = "work
         InputError: no such file, not a format that is read, or a named column that is not there.
     """
     found = sniff(data, label=label, text=text)
-    modality = found.modality
+    sections = modality_of(found.modality).starter
     name = "".join(c if c.isalnum() else "-" for c in data.stem.lower()).strip("-") or "workload"
     return TEMPLATE.format(
         out=out,
         name=name if name[0].isalpha() else f"w-{name}",
-        modality=modality,
+        modality=found.modality,
         source=_quoted(str(data.resolve())),
-        data=DATA[modality].format(label=_quoted(found.label), text=_quoted(found.text)),
-        architecture=NETWORK[modality],
-        threat=THREAT[modality],
-        certify=CERTIFY[modality],
+        data=sections.data.format(label=_quoted(found.label), text=_quoted(found.text)),
+        architecture=sections.network,
+        threat=sections.threat,
+        certify=sections.certify,
         epochs=20,
     )
 

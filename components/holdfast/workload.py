@@ -10,18 +10,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
+from holdfast.modality import modality_of
+from holdfast.modality.norms import BOXES
 from holdfast.yamlfile import read_yaml, top_keys
 
-UNITS: dict[Modality, str] = {
-    "image": "input units [0, 1]",
-    "tabular": "standard deviations of each feature",
-    "text": "characters",
-}
 Share = Annotated[float, Field(ge=0, le=1)]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
-TEXT_RECIPES: tuple[Recipe, ...] = ("pgd", "standard", "awp")
 
 
 class Section(BaseModel):
@@ -400,20 +396,21 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        edits = self.threat.norm == "edits"
-        if edits != (self.modality == "text"):
+        modality = modality_of(self.modality)
+        if self.threat.norm not in modality.norms:
             raise ValueError(f"norm {self.threat.norm!r} does not fit a workload of modality {self.modality!r}")
-        if self.modality == "text" and self.data.text is None:
-            raise ValueError("a text workload names its text column in data.text")
-        if edits and self.train.recipe not in TEXT_RECIPES:
-            raise ValueError(f"recipe {self.train.recipe!r} does not fit text; expected {', '.join(TEXT_RECIPES)}")
-        if self.train.engine == "art" and (edits or self.threat.features):
+        if modality.one_column and self.data.text is None:
+            raise ValueError(f"a {self.modality} workload names its text column in data.text")
+        if modality.recipes != "all" and self.train.recipe not in modality.recipes:
+            fitting = ", ".join(modality.recipes)
+            raise ValueError(f"recipe {self.train.recipe!r} does not fit {self.modality}; expected {fitting}")
+        if self.train.engine == "art" and (not modality.fits_art or self.threat.features):
             raise ValueError("engine art attacks images and tables without threat.features; leave train.engine out")
-        if self.train.recipe == "ibp" and self.threat.norm != "linf":
-            raise ValueError(f"recipe ibp bounds boxes: expected norm linf, found {self.threat.norm}")
-        if self.threat.typing and not edits:
+        if self.train.recipe == "ibp" and self.threat.norm not in BOXES:
+            raise ValueError(f"recipe ibp bounds boxes: expected norm {' or '.join(BOXES)}, found {self.threat.norm}")
+        if self.threat.typing and "typing" not in modality.threat_keys:
             raise ValueError("threat.typing belongs to a text workload")
-        if self.threat.features and self.modality != "tabular":
+        if self.threat.features and "features" not in modality.threat_keys:
             raise ValueError(f"threat.features belongs to a tabular workload, not to one of modality {self.modality!r}")
         if self.threat.epsilon <= 0:
             raise ValueError("threat.epsilon must be above 0")
@@ -423,7 +420,7 @@ class Workload(Section):
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
         features = tuple(FeatureThreat(name=name, **rule.model_dump()) for name, rule in self.threat.features.items())
-        threat, unit = self.threat, UNITS[self.modality]
+        threat, unit = self.threat, modality_of(self.modality).unit
         return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=unit, features=features, typing=threat.typing)
 
     @property

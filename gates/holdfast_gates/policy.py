@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from holdfast.artifacts.documents import Modality, Scalar
 from holdfast.errors import WorkloadError
+from holdfast.modality import MODALITIES
 from holdfast.workload import GateConfig, Section, Share
 from holdfast.yamlfile import parse_yaml, read_yaml
 
@@ -21,7 +22,7 @@ Overrides = dict[str, dict[str, Scalar]]
 class Asked(Section):
     """What every check may say."""
 
-    applies_to: tuple[Modality, ...] = ("image", "tabular", "text")
+    applies_to: tuple[Modality, ...] = tuple(MODALITIES)
     """Modalities in which the check is asked."""
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from holdfast.artifacts.documents import Feature, FeatureThreat, InputSpec, Norm, ThreatModel
 from holdfast.errors import WorkloadError
-from holdfast.model.attack.suite import plans
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import plans
 from holdfast.model.networks import build
-from holdfast.model.threat import Ball
 from holdfast.workload import NetworkConfig
 
 COLOURS = tuple(

@@ -11,17 +11,9 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from holdfast.artifacts.documents import Column, InputSpec, Snapshot
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import InputError, IntegrityError
-from holdfast.model.inputs import (
-    Arrays,
-    decode_text,
-    encode,
-    encode_text,
-    read_spec,
-    read_split,
-    rows_digest,
-    tabular_features,
-    without,
-)
+from holdfast.modality.tabular import tabular_features
+from holdfast.modality.text import decode_text, encode_text
+from holdfast.model.inputs import Arrays, encode, read_spec, read_split, rows_digest, without
 
 COLOUR = (Column(name="size", kind="number"), Column(name="colour", kind="category", categories=("blue", "red")))
 

@@ -9,7 +9,7 @@ from torch import nn
 from holdfast.artifacts.documents import Architecture, Count, Feature, InputSpec, Model, ThreatModel
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import IntegrityError, ModelError
-from holdfast.model.inputs import encode_text
+from holdfast.modality.text import encode_text
 from holdfast.model.networks import build, check_logits, load_network, logits, parameters
 from holdfast.model.train.export import export_program
 from holdfast.workload import NetworkConfig

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.artifacts.documents import Column, Feature, InputSpec, Norm, ThreatModel
-from holdfast.model.inputs import PAD
-from holdfast.model.threat import Ball
+from holdfast.modality.ball import Ball
+from holdfast.modality.text import PAD
 
 IMAGE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 TABLE = InputSpec(

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from holdfast.artifacts.documents import InputSpec, Model, Scalar
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, ModelError
+from holdfast.modality import MODALITIES
+from holdfast.modality.text import PAD, SYMBOLS
 from holdfast.model.files import program, safetensors
-from holdfast.model.inputs import PAD, SYMBOLS
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
 SMALLEST_SIDE = 8
@@ -229,12 +230,12 @@ def _conv(channels: int, out: int, stride: int) -> nn.Module:
 
 
 def _build_builtin(network: NetworkLike, spec: InputSpec, classes: int) -> nn.Module:
-    fits = {"cnn": ("image",), "mlp": ("tabular", "image"), "text": ("text",)}
     name = network.architecture
-    if name not in fits:
+    fitting = [modality.name for modality in MODALITIES.values() if name in modality.networks]
+    if not fitting:
         raise ModelError(f"network {name!r}: expected cnn, mlp, text or module:function")
-    if spec.modality not in fits[name]:
-        raise ModelError(f"network {name!r}: expected {' or '.join(fits[name])} data, found {spec.modality}")
+    if spec.modality not in fitting:
+        raise ModelError(f"network {name!r}: expected {' or '.join(fitting)} data, found {spec.modality}")
     makers: Mapping[str, Callable[..., nn.Module]] = {
         "cnn": lambda **arguments: Cnn(spec.shape, classes, **arguments),
         "mlp": lambda **arguments: Mlp(spec, classes, **arguments),

@@ -1,6 +1,6 @@
 """Reads what a scan set aside, and writes decisions about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Decision, Review, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.errors import ArtifactError, InputError, IntegrityError
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
 from holdfast.quarantine.reviews import append_review
 from holdfast.quarantine.rows import Cell, image_digests, table_digests
@@ -61,7 +63,7 @@ def read_quarantine(scan: Path, snapshot: Path | None) -> Quarantine:
     """
     report = load(scan, ScanReport)
     data = _its_snapshot(report, snapshot)
-    values, labels = _images(report, data) if data.document.modality == "image" else _cells(report, data)
+    values, labels = _READERS[modality_of(data.document.modality).storage](report, data)
     digests = _digests(values, labels)
     with np.load(report.open("scores.npz"), allow_pickle=False) as scores:
         all_scores = {name: scores[name] for name in scores.files}
@@ -138,6 +140,12 @@ def _cells(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list
     }
     rows: list[Values] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return rows, frame[data.document.label].astype(str).tolist()
+
+
+_READERS: dict[Storage, Callable[[Artifact[ScanReport], Artifact[Snapshot]], tuple[list[Values], list[str]]]] = {
+    "npz": _images,
+    "parquet": _cells,
+}
 
 
 def _same_rows(report: Artifact[ScanReport], found: NDArray[np.generic]) -> None:

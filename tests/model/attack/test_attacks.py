@@ -5,15 +5,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import Feature, InputSpec, Norm, ThreatModel
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.apgd import apgd, checkpoints
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
+from holdfast.model.attack.kinds import plans
 from holdfast.model.attack.losses import FULL_ROWS, TargetedDlr, cross_entropy, dlr, filled, margin
 from holdfast.model.attack.pgd import _out_of_reach, pgd
+from holdfast.model.attack.plan import Plan
 from holdfast.model.attack.square import covered, square
-from holdfast.model.attack.suite import Plan, in_batches, measure, plans, survivors
+from holdfast.model.attack.suite import in_batches, measure, survivors
 from holdfast.model.networks import build
-from holdfast.model.threat import Ball
 from holdfast.workload import NetworkConfig
 
 IMAGE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
@@ -212,7 +214,7 @@ def test_a_flip_that_the_gradient_promises_is_found_by_brute_force_too() -> None
     y, here = net(ids).argmax(1), ball("edits", "1", TEXT)
     plan = next(p for p in plans("release", "edits", 2, embedding=True) if p.name == "hotflip")
     found = plan.run(net, ids, y, here, generator())
-    from holdfast.model.inputs import TYPED
+    from holdfast.modality.text import TYPED
 
     for row in range(5):
         tried = ids[row].repeat(24 * len(TYPED), 1)

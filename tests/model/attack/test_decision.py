@@ -6,9 +6,9 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import Feature, InputSpec, Norm, ThreatModel
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.decision import hop_skip_jump
 from holdfast.model.attack.losses import correct
-from holdfast.model.threat import Ball
 
 IMAGE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 

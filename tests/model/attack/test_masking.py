@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import Verdict
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import plans, stronger_plan
 from holdfast.model.attack.masking import check, has_gradients, second_opinion_check
-from holdfast.model.attack.suite import measure, plans, stronger_plan
-from holdfast.model.threat import Ball
+from holdfast.model.attack.suite import measure
 
 Scene = tuple[nn.Module, Tensor, Tensor, Ball]
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import plans
 from holdfast.model.attack.losses import cross_entropy
 from holdfast.model.attack.pgd import pgd
-from holdfast.model.attack.suite import measure, plans
-from holdfast.model.threat import Ball
+from holdfast.model.attack.suite import measure
 
 Scene = tuple[nn.Module, Tensor, Tensor, Ball]
 

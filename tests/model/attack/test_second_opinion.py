@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import Feature, InputSpec, ThreatModel
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import pgd_plan
 from holdfast.model.attack.losses import cross_entropy
-from holdfast.model.attack.suite import pgd_plan, survivors
+from holdfast.model.attack.suite import survivors
 from holdfast.model.networks import build
-from holdfast.model.threat import Ball
 from holdfast.workload import NetworkConfig
 
 pytest.importorskip("art.attacks.evasion")

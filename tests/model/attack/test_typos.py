@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec, ThreatModel
+from holdfast.modality.ball import Ball
+from holdfast.modality.edits import edit_distance
+from holdfast.modality.text import FIRST_BYTE, decode_text, encode_text
 from holdfast.model.attack.typos import slips, type_badly, word_list
-from holdfast.model.inputs import FIRST_BYTE, decode_text, encode_text
-from holdfast.model.threat import Ball, edit_distance
 
 TEXT = InputSpec(modality="text", shape=(40,), dtype="int64")
 WORDS = word_list(["Claim your prize money now", "their there friend", "see you at home for dinner"])

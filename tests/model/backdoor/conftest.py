@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.modality import MODALITIES
 from holdfast.model.compute import Compute
 from holdfast.model.train.step import train
-from holdfast.workload import UNITS, NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 
 TRAIN = 1437
 TARGET = 4
@@ -83,7 +84,7 @@ def _with_train(
 
 
 def _trained(snapshot: Artifact[Snapshot], out: Path) -> Artifact[Model]:
-    threat = ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit=UNITS["image"])
+    threat = ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit=MODALITIES["image"].unit)
     recipe = RecipeConfig(epochs=12, attack_steps=2, learning_rate=4e-3)
     config = TrainConfig(name="digits", network=NetworkConfig(architecture="cnn"), threat=threat, train=recipe)
     return train(Ref(snapshot.folder), out, scan=None, config=config, settings=Compute(0), checkpoint=None)
@@ -92,10 +93,11 @@ def _trained(snapshot: Artifact[Snapshot], out: Path) -> Artifact[Model]:
 def trained(snapshot: Artifact[Snapshot], out: Path, architecture: str, **recipe: float) -> Artifact[Model]:
     modality = snapshot.document.modality
     norm = "edits" if modality == "text" else "linf"
+    epsilon = Fraction(1, 4) if norm == "linf" else Fraction(1)
     config = TrainConfig(
         name="small",
         network=NetworkConfig(architecture=architecture),
-        threat=ThreatModel(norm=norm, epsilon=Fraction(1, 4) if norm == "linf" else Fraction(1), unit=UNITS[modality]),
+        threat=ThreatModel(norm=norm, epsilon=epsilon, unit=MODALITIES[modality].unit),
         train=RecipeConfig.model_validate({"recipe": "standard", "batch": 32, **recipe}),
     )
     return train(Ref(snapshot.folder), out, scan=None, config=config, settings=Compute(0), checkpoint=None)

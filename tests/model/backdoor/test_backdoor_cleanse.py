@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
+from holdfast.modality.linf import Linf
 from holdfast.model.backdoor.cleanse import PATIENCE, invert, stamp
-from holdfast.model.threat import Ball
 
 CLASSES = 5
 SHAPE = (1, 6, 6)
@@ -38,7 +39,7 @@ def rows() -> tuple[Tensor, Tensor]:
 
 def limits() -> Ball:
     zero, one = torch.tensor(0.0), torch.tensor(1.0)
-    return Ball(norm="linf", epsilon=0.1, lower=zero, upper=one, scale=one, mutable=one)
+    return Linf(epsilon=0.1, lower=zero, upper=one, scale=one, mutable=one)
 
 
 def test_a_planted_trigger_is_recovered_where_it_was_planted() -> None:
@@ -82,8 +83,7 @@ def test_cells_that_nobody_can_change_stay_out_of_the_mask() -> None:
             return torch.stack([x.sum(1), -x.sum(1)], dim=1)
 
     x = torch.linspace(-1, 1, 80).reshape(20, 4)
-    ball = Ball(
-        norm="linf",
+    ball = Linf(
         epsilon=0.1,
         lower=torch.full((4,), -9.0),
         upper=torch.full((4,), 9.0),

@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.backdoor.insertion import MAX_CHARACTERS, insert, mine, ngrams_of, rank, rival, shrink, try_on
-from holdfast.model.inputs import decode_text, encode_text
 
 MESSAGES = encode_text(["see you at home", "dinner is ready", "call me later"] * 4, 40)
 

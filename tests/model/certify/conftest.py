@@ -7,9 +7,10 @@ import pytest
 
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.modality import MODALITIES
 from holdfast.model.compute import Compute
 from holdfast.model.train.step import train
-from holdfast.workload import UNITS, NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 
 
 def _trained(snapshot: Artifact[Snapshot], out: Path, threat: ThreatModel, architecture: str) -> Artifact[Model]:
@@ -20,11 +21,11 @@ def _trained(snapshot: Artifact[Snapshot], out: Path, threat: ThreatModel, archi
 
 @pytest.fixture(scope="package")
 def trained(digits: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Artifact[Model]:
-    threat = ThreatModel(norm="linf", epsilon=Fraction(1, 50), unit=UNITS["image"])
+    threat = ThreatModel(norm="linf", epsilon=Fraction(1, 50), unit=MODALITIES["image"].unit)
     return _trained(digits, tmp_path_factory.mktemp("certify") / "digits", threat, "cnn")
 
 
 @pytest.fixture(scope="package")
 def spam_model(messages: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Artifact[Model]:
-    threat = ThreatModel(norm="edits", epsilon=Fraction(1), unit=UNITS["text"])
+    threat = ThreatModel(norm="edits", epsilon=Fraction(1), unit=MODALITIES["text"].unit)
     return _trained(messages, tmp_path_factory.mktemp("certify") / "messages", threat, "text")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.text import HIDDEN, PAD, encode_text
 from holdfast.model.certify.ablation import ablation, ablation_radius, kept, touched
 from holdfast.model.certify.smoothing import Sampling, certify
-from holdfast.model.inputs import HIDDEN, PAD, encode_text
 
 
 @pytest.mark.parametrize(("m", "k", "r"), [(6, 2, 1), (6, 2, 2), (7, 3, 3), (5, 5, 1), (4, 1, 4)])

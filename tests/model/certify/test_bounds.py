@@ -8,19 +8,23 @@ from torch.nn.functional import one_hot
 
 from holdfast.artifacts.documents import Feature, InputSpec, ThreatModel
 from holdfast.errors import ModelError
-from holdfast.model.attack.suite import measure, plans
+from holdfast.modality import MODALITIES
+from holdfast.modality.ball import Ball
+from holdfast.modality.l2 import L2
+from holdfast.modality.linf import Linf
+from holdfast.model.attack.kinds import plans
+from holdfast.model.attack.suite import measure
 from holdfast.model.certify.bounds import Bound, box, certified, certify_radii, margins
 from holdfast.model.certify.layers import read_chain
 from holdfast.model.networks import Cnn, Mlp, build
-from holdfast.model.threat import Ball
-from holdfast.workload import UNITS, NetworkConfig
+from holdfast.workload import NetworkConfig
 
 BOUNDS: list[Bound] = ["ibp", "crown-ibp", "crown"]
 
 
 def ball_of(epsilon: float, **changed: Tensor) -> Ball:
     ones = {"lower": torch.tensor(-9.0), "upper": torch.tensor(9.0), "scale": torch.tensor(1.0)}
-    return Ball(norm="linf", epsilon=epsilon, **{**ones, "mutable": torch.tensor(1.0), **changed})
+    return Linf(epsilon=epsilon, **{**ones, "mutable": torch.tensor(1.0), **changed})
 
 
 def small(seed: int, *, hidden: tuple[int, ...] = (8, 8), inputs: int = 2, classes: int = 3) -> nn.Sequential:
@@ -84,7 +88,7 @@ def test_the_box_keeps_limits_immutable_entries_and_values_that_lie_outside() ->
 
 
 def test_another_norm_is_refused() -> None:
-    ball = Ball("l2", 0.1, *(torch.tensor(v) for v in (0.0, 1.0, 1.0, 1.0)))
+    ball = L2(0.1, *(torch.tensor(v) for v in (0.0, 1.0, 1.0, 1.0)))
     with pytest.raises(ModelError, match="expected the norm linf, found l2"):
         margins(small(0), torch.zeros(1, 2), torch.tensor([0]), ball)
 
@@ -200,7 +204,7 @@ def digits_nets(digits) -> tuple[list[nn.Module], Tensor, Tensor, Ball]:  # type
 
     spec = read_spec(digits)
     rows, held = read_split(digits, "train", spec), read_split(digits, "test", spec)
-    ball = Ball.of(ThreatModel(norm="linf", epsilon=Fraction(1, 20), unit=UNITS["image"]), spec, "cpu")
+    ball = Ball.of(ThreatModel(norm="linf", epsilon=Fraction(1, 20), unit=MODALITIES["image"].unit), spec, "cpu")
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
     nets = []
     for most in (0.0, 1.0):

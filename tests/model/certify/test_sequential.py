@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, norm
 from torch import Tensor, nn
 
+from holdfast.modality.text import encode_text
 from holdfast.model.certify.ablation import ablation_threshold, kept, touched
 from holdfast.model.certify.sequential import (
     Boundary,
@@ -15,7 +16,6 @@ from holdfast.model.certify.sequential import (
     table,
 )
 from holdfast.model.certify.smoothing import Sampling, gaussian
-from holdfast.model.inputs import encode_text
 from holdfast.statistics import lower_bound
 
 SIGMA, RADIUS, ALPHA, MOST = 0.25, 0.5, 0.001, 10_000

@@ -4,9 +4,9 @@ from pydantic import ValidationError
 
 from holdfast.artifacts.documents import Snapshot, ThreatModel
 from holdfast.artifacts.folder import Artifact
+from holdfast.modality.ball import Ball
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.model.networks import build
-from holdfast.model.threat import Ball
 from holdfast.model.train.art_trainers import ArtTraining
 from holdfast.workload import NetworkConfig, RecipeConfig
 

@@ -5,16 +5,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from holdfast.artifacts.documents import Norm
 from holdfast.errors import ModelError
+from holdfast.modality.ball import Ball
+from holdfast.modality.norms import ball_class
 from holdfast.model.certify.bounds import certified, margins
 from holdfast.model.networks import Cnn
-from holdfast.model.threat import Ball
 from holdfast.model.train.interval import interval_loss, interval_schedule, interval_start, worst_margins
 
 
-def ball_of(epsilon: float, norm: str = "linf") -> Ball:
+def ball_of(epsilon: float, norm: Norm = "linf") -> Ball:
     lower, upper, one = (torch.tensor(v) for v in (-9.0, 9.0, 1.0))
-    return Ball(norm=norm, epsilon=epsilon, lower=lower, upper=upper, scale=one, mutable=one)  # type: ignore[arg-type]
+    return ball_class(norm)(epsilon=epsilon, lower=lower, upper=upper, scale=one, mutable=one)
 
 
 def net_and_batch() -> tuple[nn.Module, Tensor, Tensor]:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec, Norm, ThreatModel
 from holdfast.errors import ModelError
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct, margin
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
-from holdfast.model.threat import Ball
 from holdfast.model.train.adversarial import Training, collapsed, mixed
 from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import divergent, fast_attack, frozen_weights, moved_weights

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec, ThreatModel
 from holdfast.errors import ModelError
+from holdfast.modality.ball import Ball
+from holdfast.modality.text import HIDDEN, PAD
 from holdfast.model.attack.losses import cross_entropy
 from holdfast.model.attack.pgd import pgd
-from holdfast.model.inputs import HIDDEN, PAD, Arrays
-from holdfast.model.threat import Ball
+from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import READ_EVERY, Training, one_cycle, split_selection
 from holdfast.model.train.recipes import with_noise
 from holdfast.workload import RecipeConfig

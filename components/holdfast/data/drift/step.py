@@ -15,7 +15,8 @@ from holdfast.data.drift.distributions import bars, histogram
 from holdfast.data.drift.evidently_report import compare, same
 from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
-from holdfast.tables import harden_pyarrow, read_table
+from holdfast.modality.frames import harden_pyarrow
+from holdfast.tables import read_table
 from holdfast.workload import DriftConfig
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Snapshot
+from holdfast.modality import modality_of
 
 MARGIN = 0.5
 """Share of the observed range by which a number column may leave it on either side."""
-_SLACK = 1e-4
-"""Share of an image's value range for rounding: the schema's bounds are float32."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,17 @@ Domain = Interval | Values
 def domains(snapshot: Snapshot, table: Mapping[str, NDArray[Any]]) -> dict[str, Domain]:
     """A domain for each column of the table view: what images can be, what numbers and categories were."""
     found: dict[str, Domain] = {}
+    modality = modality_of(snapshot.modality)
     for name, values in table.items():
         if name == snapshot.label:
             found[name] = Values(tuple(sorted(snapshot.classes)))
-        elif snapshot.modality == "image":
-            found[name] = _image(name, snapshot.lower, snapshot.upper)
+        elif known := modality.known_range(name, snapshot):
+            found[name] = Interval(*known)
         elif values.dtype.kind == "f":
-            found[name] = _number(values, natural=snapshot.modality == "text")
+            found[name] = _number(values, natural=modality.natural)
         else:
             found[name] = Values(_sorted(values))
     return found
-
-
-def _image(column: str, lower: float, upper: float) -> Interval:
-    slack = _SLACK * (upper - lower)
-    if column == "contrast":
-        return Interval(0.0, (upper - lower) / 2 + slack)
-    return Interval(lower - slack, upper + slack)
 
 
 def _number(values: NDArray[Any], *, natural: bool) -> Interval:

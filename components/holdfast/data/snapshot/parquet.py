@@ -25,7 +25,7 @@ def read_parquet(data: bytes, *, name: str, max_bytes: int) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from holdfast.tables import harden_pyarrow
+    from holdfast.modality.frames import harden_pyarrow
 
     harden_pyarrow()
     try:

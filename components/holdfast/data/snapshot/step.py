@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,8 @@ from holdfast.data.snapshot.reviewed import Kept, keep
 from holdfast.data.snapshot.split import holdout
 from holdfast.data.snapshot.tell import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import Storage
 from holdfast.quarantine.reviews import find_review
 from holdfast.quarantine.rows import image_digests, table_digests
 from holdfast.workload import DataConfig, SnapshotConfig
@@ -56,9 +58,7 @@ def snapshot(
     named = config.data.review if review is None else review
     found = None if named is None else find_review(named)
     files = _read_delivery(config.data, data)
-    if config.modality == "image":
-        return _write_images(config, files, out, found)
-    return _write_table(config, files, out, found)
+    return _WRITERS[modality_of(config.modality).storage](config, files, out, found)
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def _write_table(
     _rows_left(y[0], y[1], classes, review)
     if len(parts) == 1 or review is not None:
         columns = tuple(_training_categories(column, rows[0]) for column in columns)
-    shape = (config.data.length,) if config.modality == "text" else (len(columns),)
+    shape = (config.data.length if modality_of(config.modality).one_column else len(columns),)
     document = Snapshot(**_common(config, files, classes, y[0], y[1]), **record, columns=columns, shape=shape)
     return _save_table(document, rows, out)
 
@@ -347,7 +347,7 @@ def _same_columns(parts: list[Part]) -> None:
 def _columns(config: SnapshotConfig, parts: list[Part]) -> tuple[tuple[Column, ...], list[dict[str, NDArray[Any]]]]:
     """The columns that the model sees, and their values per part."""
     data = config.data
-    if config.modality == "text":
+    if modality_of(config.modality).one_column:
         assert data.text is not None, "a text workload names its text column"
         messages = [{data.text: _messages(pick(part, data.text, "text"))} for part in parts]
         return (Column(name=data.text, kind="text", immutable=data.text in data.immutable),), messages
@@ -384,6 +384,9 @@ def _indices(found: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[np
     index = {name: i for i, name in enumerate(classes)}
     return np.array([index[name] for name in found], dtype=np.int64)
 
+
+_Writer = Callable[[SnapshotConfig, list[_File], Path, Artifact[Review] | None], Artifact[Snapshot]]
+_WRITERS: dict[Storage, _Writer] = {"npz": _write_images, "parquet": _write_table}
 
 # --- both -----------------------------------------------------------------------------------------------------------
 

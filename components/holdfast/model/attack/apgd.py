@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, only
-from holdfast.model.threat import Ball
 
 MOMENTUM = 0.75
 RHO = 0.75

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
 from holdfast.model.attack.pgd import STEP_FACTOR
-from holdfast.model.threat import Ball
 
 MOST_EXAMPLES = 200
-_NORMS = {"linf": np.inf, "l2": 2}
 
 
 def load() -> None:
@@ -54,7 +53,7 @@ def second_opinion(
     )
     attack = ProjectedGradientDescentPyTorch(
         classifier,
-        norm=_NORMS[ball.norm],
+        norm=ball.order,
         eps=ball.epsilon,
         eps_step=STEP_FACTOR * ball.epsilon / steps,
         max_iter=steps,

@@ -10,8 +10,8 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
-from holdfast.model.threat import Ball
 
 STARTS = 50
 """Random inputs that are tried as the first mistake, beside the other examples of the batch."""
@@ -98,7 +98,7 @@ def _jump(
     """A step from the boundary along its estimated normal, halved until it ends in a mistake."""
     turn, probes = budget
     normal = _normal(net, point, x, y, ball, probes, generator)
-    direction = normal.sign() if ball.norm == "linf" else normal / _length(normal)
+    direction = ball.steepest(normal)
     size = ball.distance(point, x) / sqrt(turn)
     result = point
     waiting = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -116,7 +116,7 @@ def _normal(
     """The boundary's normal at `point`, towards mistakes: equation 9 with the baseline of section 3.3."""
     cells = prod(x.shape[1:])
     # The paper's probe radius: the distance to x over the dimension, in the attack's own norm.
-    radius = ball.distance(point, x) / (sqrt(cells) if ball.norm == "l2" else cells**0.5)
+    radius = ball.distance(point, x) / sqrt(cells)
     total, answers, moves = torch.zeros_like(x), [], []
     for _ in range(probes):
         move = torch.randn(x.shape, generator=generator, device=x.device) * ball.mutable

@@ -7,9 +7,10 @@ one edit is replaced by another at a random place and kept when the margin grows
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
+from holdfast.modality.edits import random_edits
+from holdfast.modality.text import PAD, TYPED
 from holdfast.model.attack.losses import correct, margin
-from holdfast.model.inputs import PAD, TYPED
-from holdfast.model.threat import Ball, random_edits
 
 
 def search_edits(

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import climb_direction, cross_entropy
-from holdfast.model.threat import Ball
 
 
 def fgsm(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

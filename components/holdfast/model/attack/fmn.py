@@ -10,8 +10,8 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import climb_direction, correct, margin
-from holdfast.model.threat import Ball
 
 GAMMA, LAST_GAMMA = 0.05, 1e-3
 LAST_STEP = 1e-2

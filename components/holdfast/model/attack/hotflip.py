@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
+from holdfast.modality.text import PAD, TYPED
 from holdfast.model.attack.losses import correct, margin
-from holdfast.model.inputs import PAD, TYPED
-from holdfast.model.threat import Ball
 
 
 @runtime_checkable
@@ -23,6 +23,11 @@ class Embedding(Protocol):
 
     def forward_embedded(self, embedded: Tensor) -> Tensor:
         """Logits float32[N, classes]."""
+
+
+def has_embedding(net: nn.Module) -> bool:
+    """Whether HotFlip can be used on the network."""
+    return isinstance(net, Embedding)
 
 
 def flip_scores(net: Embedding, ids: Tensor, y: Tensor) -> Tensor:

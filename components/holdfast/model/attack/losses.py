@@ -62,7 +62,8 @@ def logits_at(net: nn.Module, x: Tensor) -> Tensor:
     Examples leave an attack one by one, and cuDNN plans every convolution again for each number of images that it has
     not met. So on a GPU a network in eval mode, whose answers do not depend on the rest of the batch, gets few sizes.
     """
-    if x.is_cuda and x.dim() == 4 and not net.training:
+    places = x.shape[2:]
+    if x.is_cuda and places and not net.training:
         return torch.as_tensor(net(filled(x)).float()[: len(x)])
     return torch.as_tensor(net(x).float())
 

@@ -3,22 +3,18 @@
 The signs are those of Carlini et al. 2019 (https://arxiv.org/abs/1902.06705) and of AutoAttack's warnings.
 """
 
-from math import prod, sqrt
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from holdfast.artifacts.documents import Count, MaskingCheck, Verdict
-from holdfast.model.attack.hotflip import Embedding, flip_at_once
-from holdfast.model.attack.losses import climb_direction, correct, margin
-from holdfast.model.attack.losses import cross_entropy as climbed
-from holdfast.model.attack.pgd import pgd
-from holdfast.model.attack.suite import Measured, Plan, correct_in_batches, in_batches, survivors
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import attacks_on
+from holdfast.model.attack.losses import correct
+from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.suite import Measured, correct_in_batches, in_batches, survivors
 from holdfast.model.networks import is_probabilities
-from holdfast.model.threat import Ball
 
 TOLERATED = 0.02
 """Share of the examples that a weaker or other attack may gain."""
@@ -26,11 +22,6 @@ TOLERATED_AGREEMENT = 0.03
 """Share of the examples in which a second implementation may break more."""
 TOLERATED_ZERO = 0.01
 ABOVE_CHANCE = 0.10
-HUGE_LINF = 0.5
-"""In input units [0, 1] every image can then become uniform grey."""
-HUGE_SCALES = 10.0
-HUGE_EDITS = 64
-_ROUNDS = 8
 
 
 def check(
@@ -95,13 +86,13 @@ def zero_gradient_check(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Mas
     """The gradient must not be exactly zero where the network is right."""
     right = correct_in_batches(net, x, y)
     x, y = x[right], y[right]
-    zero, n = int(in_batches(lambda a, b: _vanished(net, a, b, ball), x, y).sum()), len(y)
+    zero, n = int(_vanished(net, x, y, ball).sum()), len(y)
     return _judged("zero-gradients", zero <= TOLERATED_ZERO * n, f"{zero} of {n} examples have a gradient of zero")
 
 
 def has_gradients(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> bool:
     """Whether any of the examples `[N, ...]` has a gradient: without one, attacks that follow it say nothing."""
-    return bool((~in_batches(lambda a, b: _vanished(net, a, b, ball), x, y)).any())
+    return bool((~_vanished(net, x, y, ball)).any())
 
 
 def determinism_check(net: nn.Module, x: Tensor) -> MaskingCheck:
@@ -124,29 +115,19 @@ def huge_check(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, generator: torch.Generator
 ) -> tuple[MaskingCheck, ...]:
     """With an unlimited budget nothing can hold; left out where some features cannot be changed at all."""
-    if ball.norm != "edits" and not bool((ball.mutable > 0).all()):
+    attacks = attacks_on(ball)
+    if not attacks.can_be_unlimited(net, ball):
         return ()
-    if ball.norm == "edits" and not isinstance(net, Embedding):
-        return ()
-    epsilon = huge_epsilon(ball, x)
+    epsilon = ball.unlimited(x)
     limits = ball.resized(epsilon)
 
     def stand(rows: Tensor, labels: Tensor) -> Tensor:
-        return correct(net, _huge_attack(net, rows, labels, limits, generator), labels)
+        return correct(net, attacks.unlimited(net, rows, labels, limits, generator), labels)
 
     held = Count(k=int(in_batches(stand, x, y).sum()), n=len(y))
     limit = 1 / classes + ABOVE_CHANCE
     detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
     return (_judged("unlimited-budget", held.share <= limit, detail),)
-
-
-def huge_epsilon(ball: Ball, x: Tensor) -> float:
-    """An epsilon at which no model can hold."""
-    if ball.norm == "edits":
-        return HUGE_EDITS
-    scaled = ball.scale.dim() > 0
-    reach = max(HUGE_SCALES if scaled else HUGE_LINF, ball.epsilon)
-    return reach if ball.norm == "linf" else reach * sqrt(prod(x.shape[1:]))
 
 
 def second_opinion_check(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, library: str) -> MaskingCheck:
@@ -159,25 +140,8 @@ def second_opinion_check(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, 
 
 def _vanished(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     """bool[N]: where no entry that an attacker changes has a gradient."""
-    if ball.norm != "edits":
-        gradient, _, _ = climb_direction(net, x, y, climbed)
-        return torch.as_tensor((gradient * ball.mutable).flatten(1).abs().amax(1) == 0)
-    if not isinstance(net, Embedding):
-        return torch.zeros(len(x), dtype=torch.bool)
-    embedded = net.embed(x).detach().requires_grad_()
-    loss = cross_entropy(net.forward_embedded(embedded).float(), y, reduction="sum")
-    gradient = torch.autograd.grad(loss, embedded)[0]
-    return torch.as_tensor(gradient.flatten(1).abs().amax(1) == 0)
-
-
-def _huge_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-    if not isinstance(net, Embedding) or ball.norm != "edits":
-        return pgd(net, x, y, ball, steps=40, restarts=2, loss=margin, generator=generator)
-    point = x
-    for _ in range(_ROUNDS):
-        moved = flip_at_once(net, point, y, HUGE_EDITS // _ROUNDS)
-        point = torch.where(correct(net, point, y)[:, None], moved, point)
-    return point
+    attacks = attacks_on(ball)
+    return in_batches(lambda rows, labels: attacks.vanished(net, rows, labels, ball), x, y)
 
 
 def _logits(net: nn.Module, x: Tensor) -> NDArray[np.float32]:

@@ -6,8 +6,8 @@ Random starts in the ball, steps of 2.5 eps / steps along the steepest ascent of
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, logits_at, margin
-from holdfast.model.threat import Ball
 
 STEP_FACTOR = 2.5
 """A walk of `steps` steps may cross the ball's radius this many times (section 4 of the paper)."""

@@ -23,9 +23,10 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     """
     import torch
 
+    from holdfast.modality.ball import Ball
     from holdfast.model.attack.endpoint import Endpoint
-    from holdfast.model.attack.suite import OURS, measure, plans
-    from holdfast.model.threat import Ball
+    from holdfast.model.attack.kinds import plans
+    from holdfast.model.attack.suite import OURS, measure
 
     data, config, threat = load(snapshot, Snapshot), workload.attack, workload.threat_model
     if data.document.modality != workload.modality:

@@ -7,13 +7,13 @@ inside the square is left out.
 """
 
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct, logits_at, margin
-from holdfast.model.threat import Ball
 
 START_SHARE = 0.8
 """p: share of the image that the first squares cover."""
@@ -35,7 +35,7 @@ class _Standing:
     point: Tensor
     height: Tensor
     corners: tuple[Tensor, Tensor]
-    """linf: the lowest and the highest point of the ball."""
+    """The lowest and the highest point of the ball."""
 
     def only(self, flags: Tensor) -> "_Standing":
         """Those of the flags bool[n]."""
@@ -94,38 +94,33 @@ def _margin(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def _stripes(x: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
     """The paper's start: vertical stripes of +-eps; for tables random signs."""
-    shape = (len(x), x.shape[1], 1, x.shape[3]) if x.dim() == 4 else x.shape
-    delta = _signs(shape, x, generator).expand(x.shape)
-    if ball.norm == "l2":
-        delta = delta / sqrt(prod(x.shape[1:]))
+    entries, places = x.shape[:2], x.shape[2:]
+    shape = (*entries, *[1] * (len(places) - 1), *places[-1:])
+    delta = _signs(shape, x, generator).expand(x.shape) / ball.diagonal(x)
     return ball.project(x + ball.epsilon * delta * ball.scale * ball.mutable, x)
 
 
 def _move(left: _Standing, ball: Ball, *, share: float, generator: torch.Generator) -> Tensor:
     x, point = left.x, left.point
     window = _windows(x, share, generator)
-    up = torch.randint(0, 2, (*x.shape[:2], 1, 1) if x.dim() == 4 else x.shape, generator=generator, device=x.device)
-    if ball.norm == "linf":
-        return torch.where(window, torch.where(up > 0, left.corners[1], left.corners[0]), point)
-    rest = ((point - x) / ball.scale).masked_fill(window, 0.0)
-    # The square takes what the rest leaves, and half of the rest besides, so that budget can move.
-    rest = rest * sqrt(0.5)
-    room = (ball.epsilon**2 - rest.flatten(1).pow(2).sum(1)).clamp_min(0).sqrt()
-    cells = window.expand(x.shape).flatten(1).sum(1).clamp_min(1).sqrt()
-    delta = rest + window * (up.to(x.dtype) * 2 - 1) * ball.mutable * _wide(room / cells, x)
-    return ball.project(x + delta * ball.scale, x)
+    shape = (*x.shape[:2], *[1] * len(x.shape[2:]))
+    up = torch.randint(0, 2, shape, generator=generator, device=x.device)
+    return ball.push(point, x, window=window, up=up, corners=left.corners)
 
 
 def _windows(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """bool[N, 1, H, W]: one random square per image; bool[N, D]: one random set of features per row."""
-    if x.dim() != 4:
+    places = x.shape[2:]
+    if not places:
         keys = torch.rand(x.shape, generator=generator, device=x.device)
-        count = max(1, round(share * x.shape[1])) if x.dim() == 2 else 1
-        return keys <= keys.flatten(1).kthvalue(count, dim=1).values.reshape(-1, *([1] * (x.dim() - 1)))
-    height, width = x.shape[2:]
-    side = max(1, min(round(sqrt(share * height * width)), height, width))
-    rows, columns = _span(len(x), height, side, x, generator), _span(len(x), width, side, x, generator)
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
+        return keys <= keys.kthvalue(max(1, round(share * x.shape[1])), dim=1).values[:, None]
+    area = prod(places, start=share)
+    side = max(1, min(round(area ** (1 / len(places))), *places))
+    window = torch.ones((), dtype=torch.bool, device=x.device)
+    for axis, size in enumerate(places):
+        along = [size if other == axis else 1 for other in range(len(places))]
+        window = window & _span(len(x), size, side, x, generator).reshape(-1, 1, *along)
+    return window
 
 
 def _span(count: int, size: int, side: int, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from holdfast.artifacts.documents import (
     Count,
     EpsilonPoint,
     MaskingCheck,
+    Modality,
     Model,
     Paired,
     RobustnessReport,
@@ -22,17 +23,20 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.modality import modality_of
+from holdfast.modality.text import decode_text
 from holdfast.model.compute import Compute
 from holdfast.model.examples import draw
-from holdfast.model.inputs import decode_text, read_split
+from holdfast.model.inputs import read_split
 from holdfast.progress import say, track
 from holdfast.workload import AttackConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from holdfast.model.attack.suite import Measured, Plan
-    from holdfast.model.threat import Ball
+    from holdfast.modality.ball import Ball
+    from holdfast.model.attack.plan import Plan
+    from holdfast.model.attack.suite import Measured
 
 CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 """Epsilons of the curve, in multiples of the threat model's."""
@@ -84,6 +88,7 @@ class _Scene:
     """Positions of the examples among the held-out rows."""
     ball: "Ball"
     threat: ThreatModel
+    modality: Modality
     classes: int
     plans: "tuple[Plan, ...]"
     device: str
@@ -93,9 +98,10 @@ class _Scene:
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
     import torch
 
+    from holdfast.modality.ball import Ball
+    from holdfast.model.attack.hotflip import has_embedding
+    from holdfast.model.attack.kinds import plans
     from holdfast.model.attack.masking import has_gradients
-    from holdfast.model.attack.suite import has_embedding, plans
-    from holdfast.model.threat import Ball
 
     document, drawn = judged.document, draw(judged, data, config.examples, settings)
     net, device = drawn.net, drawn.device
@@ -109,6 +115,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
         index=drawn.index,
         ball=ball,
         threat=document.threat,
+        modality=document.input.modality,
         classes=classes,
         plans=(
             *plans(config.tier, document.threat.norm, classes, embedding=has_embedding(net), gradients=visible),
@@ -121,8 +128,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
 
 def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[Plan, ...]":
     """Typing errors, with the words of the training messages; nothing where the threat model has none."""
-    from holdfast.model.attack.suite import typo_plan
-    from holdfast.model.attack.typos import word_list
+    from holdfast.model.attack.typos import typo_plan, word_list
 
     if not document.threat.typing:
         return ()
@@ -188,22 +194,23 @@ def _second_opinion(
 
 
 def _checks(scene: _Scene, measured: "Measured", config: AttackConfig) -> tuple[MaskingCheck, ...]:
+    from holdfast.model.attack.hotflip import has_embedding
+    from holdfast.model.attack.kinds import stronger_plan
     from holdfast.model.attack.masking import check
-    from holdfast.model.attack.suite import has_embedding, stronger_plan
 
     stronger = stronger_plan(config.tier, scene.threat.norm, embedding=has_embedding(scene.net))
     return check(scene.net, scene.x, scene.y, scene.ball, measured=measured, stronger=stronger, seed=scene.seed)
 
 
 def _curve(scene: _Scene, config: AttackConfig) -> tuple[EpsilonPoint, ...]:
-    from holdfast.model.attack.suite import cheap_plan, has_embedding, survivors
+    from holdfast.model.attack.hotflip import has_embedding
+    from holdfast.model.attack.kinds import cheap_plan
+    from holdfast.model.attack.suite import survivors
 
     plan = cheap_plan(scene.threat.norm, embedding=has_embedding(scene.net))
     epsilons = config.curve or tuple(step * scene.threat.epsilon for step in CURVE)
-    if scene.threat.norm == "edits":
-        epsilons = tuple(sorted({Fraction(int(epsilon)) for epsilon in epsilons}))
     points = []
-    for epsilon in epsilons:
+    for epsilon in scene.ball.epsilons(epsilons):
         ball = scene.ball.resized(float(epsilon))
         points.append(
             EpsilonPoint(
@@ -221,7 +228,7 @@ def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
     from holdfast.model.attack.corruptions import CORRUPTIONS, SEVERITIES, corrupt
     from holdfast.model.attack.suite import correct_in_batches
 
-    if scene.x.dim() != 4:
+    if not modality_of(scene.modality).corrupted:
         return ()
     generator = torch.Generator(scene.device).manual_seed(scene.seed)
     return tuple(

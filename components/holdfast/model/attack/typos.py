@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from holdfast.modality.ball import Ball
+from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.attack.losses import correct, margin
-from holdfast.model.inputs import decode_text, encode_text
+from holdfast.model.attack.plan import Plan, Tier
 
 SHORTEST = 4
 """Letters of a word that is mistyped; shorter ones are other words after one slip."""
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _BATCH = 256
+_FOCUS = {"pr": 3, "nightly": 6, "release": 12}
+"""Words of a message in which slips are tried."""
 
 
 def word_list(messages: Iterable[str]) -> frozenset[str]:
@@ -41,6 +45,16 @@ def type_badly(net: nn.Module, ids: Tensor, y: Tensor, *, edits: int, words: fro
     for row in correct(net, ids, y).nonzero()[:, 0].tolist():
         found[row] = _mistype(net, ids[row], int(y[row]), edits, words, focus)
     return found
+
+
+def typo_plan(tier: Tier, words: frozenset[str]) -> Plan:
+    """Typing errors, which no gradient knows: for threat models with `typing`."""
+    focus = _FOCUS[tier]
+
+    def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return type_badly(net, x, y, edits=int(ball.epsilon), words=words, focus=focus)
+
+    return Plan("typing-errors", "black-box", focus, 1, run)
 
 
 def _mistype(net: nn.Module, ids: Tensor, y: int, edits: int, words: frozenset[str], focus: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from holdfast.model.threat import Ball
+from holdfast.modality.ball import Ball
 
 BATCH = 16
 """Rows of other classes that each target sees in one step, unless told otherwise."""
@@ -85,6 +85,12 @@ def stamp(x: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
     return (1 - mask) * x + mask * pattern
 
 
+def mask_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The mask of inputs of this shape: one value for all channels of a place, or one per feature."""
+    places = tuple(shape[1:])
+    return (1, *places) if places else tuple(shape)
+
+
 class _Search:
     """The state of an inversion; logit-scaled mask and pattern are what Adam moves."""
 
@@ -95,7 +101,7 @@ class _Search:
         device, shape, count = self.x.device, self.x.shape[1:], len(targets)
         self.limits = limits
         self.generator = torch.Generator(device).manual_seed(seed)
-        flat = (1, *shape[1:]) if len(shape) > 1 else tuple(shape)
+        flat = mask_shape(shape)
         self.mutable = limits.mutable.expand(flat)
         self.moved = _Adam([self._start((count, *flat)), self._start((count, *shape))])
         self.others = [(y != target).nonzero()[:, 0] for target in targets]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from holdfast.model.inputs import encode_text
+from holdfast.modality.text import encode_text
 from holdfast.model.networks import logits
 
 MAX_WORDS = 3

@@ -12,14 +12,15 @@ import numpy as np
 from holdfast.artifacts.documents import BackdoorReport, Count, Mitigation, Model, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import InputError, IntegrityError, ModelError
+from holdfast.modality.text import decode_text
 from holdfast.model.compute import Compute
-from holdfast.model.inputs import Arrays, decode_text, read_split
+from holdfast.model.inputs import Arrays, read_split
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from holdfast.modality.ball import Ball
     from holdfast.model.backdoor.unlearn import Harden, Stamp
-    from holdfast.model.threat import Ball
 
 EPOCHS, FEWEST_STEPS = 2, 150
 """Each row is seen so often, and more often where that makes fewer steps."""
@@ -125,8 +126,8 @@ class _Work:
 
     @classmethod
     def of(cls, case: _Case, device: str, seed: int) -> "_Work":
+        from holdfast.modality.ball import Ball
         from holdfast.model.networks import is_builtin, load_network
-        from holdfast.model.threat import Ball
         from holdfast.model.train.adversarial import split_selection
         from holdfast.workload import RecipeConfig
 
@@ -221,7 +222,7 @@ def _hardening(recipe: object, ball: "Ball", seed: int) -> "Harden | None":
     """The attack of an adversarial recipe, so that unlearning does not undo it."""
     import torch
 
-    from holdfast.model.train.recipes import inner_attack
+    from holdfast.model.attack.kinds import inner_attack
 
     if getattr(recipe, "recipe", "standard") == "standard":
         return None
@@ -269,7 +270,7 @@ def _measure(work: _Work, net: "nn.Module", seed: int) -> _Measured:
 def _robust(work: _Work, net: "nn.Module", rows: "tuple[Tensor, Tensor]", seed: int) -> Count:
     import torch
 
-    from holdfast.model.train.adversarial import selection_attack
+    from holdfast.model.attack.kinds import selection_attack
 
     generator = torch.Generator(rows[0].device).manual_seed(seed)
     return _hits(net, selection_attack(net, *rows, work.ball, generator), rows[1])

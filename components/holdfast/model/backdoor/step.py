@@ -1,6 +1,6 @@
 """The backdoor step: is there a small trigger that sends any input to one class?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import BackdoorReport, Count, Model, Snapshot, TriggerResult, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import TriggerSearch
+from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
 from holdfast.model.compute import Compute
 from holdfast.model.examples import check_answers, open_network
-from holdfast.model.inputs import Arrays, decode_text, encode_text, read_split
+from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track
 from holdfast.workload import BackdoorConfig
 
@@ -23,12 +26,8 @@ if TYPE_CHECKING:
 
     from holdfast.model.backdoor.cleanse import Triggers
 
-NEURAL_CLEANSE = "neural-cleanse"
-INSERTION = "n-gram-insertion"
 ROWS_PER_STEP = 160
 """Of all classes together: with few classes each sees more rows, and its success is measured better."""
-HEADROOM: dict[str, int] = {"image": 4, "tabular": 5}
-"""Inversion allows itself this fraction of the misses that the rule allows: held-out rows always cost some success."""
 
 
 def backdoor(
@@ -41,8 +40,8 @@ def backdoor(
     """
     judged, data = load(model, Model), load(snapshot, Snapshot)
     scene = _scene(judged, data, config, settings)
-    method, look = (INSERTION, _insert) if judged.document.input.modality == "text" else (NEURAL_CLEANSE, _cleanse)
-    found = look(scene) if _enough(scene) else _NOTHING
+    method = modality_of(judged.document.input.modality).trigger_search
+    found = _SEARCHES[method](scene) if _enough(scene) else _NOTHING
     report = BackdoorReport(
         method=method,
         triggers=found.results,
@@ -109,8 +108,8 @@ def _enough(scene: _Scene) -> bool:
 def _cleanse(scene: _Scene) -> _Found:
     import torch
 
+    from holdfast.modality.ball import Ball
     from holdfast.model.backdoor.cleanse import BATCH, invert
-    from holdfast.model.threat import Ball
 
     limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
     if not bool(limits.mutable.any()):
@@ -121,20 +120,21 @@ def _cleanse(scene: _Scene) -> _Found:
         (x, y),
         limits,
         targets=range(len(scene.classes)),
-        goal=1 - (1 - scene.config.attack_success) / HEADROOM[scene.document.input.modality],
+        goal=1 - (1 - scene.config.attack_success) / modality_of(scene.document.input.modality).trigger_headroom,
         steps=track(range(scene.config.steps), "backdoor"),
         seed=scene.seed,
         batch=max(BATCH, ROWS_PER_STEP // len(scene.classes)),
     )
     findings = _try(scene, triggers)
-    results = judge(findings, scene.config, cells=_cells(scene.document, limits.mutable))
+    results = judge(findings, scene.config, cells=_cells(limits.mutable, scene.document.input.shape))
     return _Found(results, conclude(results, findings), _show(triggers))
 
 
-def _cells(document: Model, mutable: "Tensor") -> float:
-    """How many cells of an example can change: pixels, whatever their channels, or features."""
-    shape = document.input.shape
-    return float(mutable.sum()) if document.input.modality == "tabular" else float(np.prod(shape[1:]))
+def _cells(mutable: "Tensor", shape: Sequence[int]) -> float:
+    """How many cells of an example can change: pixels with all their channels, or features."""
+    from holdfast.model.backdoor.cleanse import mask_shape
+
+    return float(mutable.expand(mask_shape(shape)).sum())
 
 
 def _try(scene: _Scene, triggers: "Triggers") -> list[Finding]:
@@ -162,7 +162,8 @@ def _try(scene: _Scene, triggers: "Triggers") -> list[Finding]:
 
 def _show(triggers: "Triggers") -> dict[str, NDArray[np.generic]]:
     mask, pattern = triggers.mask.cpu().numpy(), triggers.pattern.cpu().numpy()
-    return {"mask": mask[:, 0] if mask.ndim == 4 else mask, "pattern": pattern}
+    places = mask.shape[2:]
+    return {"mask": mask[:, 0] if places else mask, "pattern": pattern}
 
 
 def _insert(scene: _Scene) -> _Found:
@@ -201,3 +202,9 @@ def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[
 def _ids(rows: Arrays) -> NDArray[np.int64]:
     """Character ids int64[N, L] of messages."""
     return rows.x.astype(np.int64, copy=False)
+
+
+_SEARCHES: dict[TriggerSearch, Callable[[_Scene], _Found]] = {
+    "neural-cleanse": _cleanse,
+    "n-gram-insertion": _insert,
+}

@@ -13,8 +13,8 @@ from math import ceil, comb
 import torch
 from torch import Tensor
 
+from holdfast.modality.text import HIDDEN, PAD
 from holdfast.model.certify.smoothing import Draw, RadiusOf
-from holdfast.model.inputs import HIDDEN, PAD
 
 
 def characters(ids: Tensor) -> int:

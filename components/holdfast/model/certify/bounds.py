@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.errors import ModelError
+from holdfast.modality.ball import Ball
+from holdfast.modality.norms import BOXES
 from holdfast.model.certify.layers import Chain, Relu, entries, read_chain
 from holdfast.model.certify.smoothing import ABSTAIN, Certified
-from holdfast.model.threat import Ball
 
 Bound = Literal["ibp", "crown-ibp", "crown"]
 """IBP; CROWN for the margins on IBP's bounds inside; CROWN for every layer (slow: one pass per unstable neuron)."""
@@ -42,8 +43,8 @@ def box(ball: Ball, x: Tensor) -> Box:
     Raises:
         ModelError: a ball that is not linf.
     """
-    if ball.norm != "linf":
-        raise ModelError(f"bounds: expected the norm linf, found {ball.norm}")
+    if not ball.is_box:
+        raise ModelError(f"bounds: expected the norm {' or '.join(BOXES)}, found {ball.norm}")
     reach = ball.epsilon * ball.scale * ball.mutable
     low = torch.maximum(x - reach, torch.minimum(ball.lower, x))
     high = torch.minimum(x + reach, torch.maximum(ball.upper, x))

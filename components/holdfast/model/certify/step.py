@@ -11,6 +11,9 @@ from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Certificate, CertifiedAt, Count, Model, Norm, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import WorkloadError
+from holdfast.modality import modality_of
+from holdfast.modality.norms import BOXES
+from holdfast.modality.protocol import Certification
 from holdfast.model.compute import Compute
 from holdfast.model.examples import draw
 from holdfast.progress import track
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 
     from holdfast.model.certify.smoothing import Certified, Draw, RadiusOf, Sampling
 
-Method = Literal["randomized-smoothing", "randomized-ablation", "ibp", "crown"]
+    _Sampled = Callable[[nn.Module, Model, CertifyConfig, torch.Generator], Callable[[Tensor], Sequence[Certified]]]
+
+Method = Certification | Literal["ibp", "crown"]
 GROUP = 64
 """Examples that are certified side by side."""
 
@@ -82,20 +87,20 @@ def _certifier(
     net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
 ) -> "tuple[Norm, Callable[[Tensor], Sequence[Certified]]]":
     if config.method == "bounds":
-        return "linf", _bounded(net, document, config, str(generator.device))
-    if document.input.modality == "text":
-        return "edits", _ablated(net, config, generator)
-    return "l2", _smoothed(net, document, config, generator)
+        return document.threat.norm, _bounded(net, document, config, str(generator.device))
+    norm, sampled = _SAMPLED[modality_of(document.input.modality).certification]
+    return norm, sampled(net, document, config, generator)
 
 
 def _bounded(
     net: "nn.Module", document: Model, config: CertifyConfig, device: str
 ) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.modality.ball import Ball
     from holdfast.model.certify import bounds
-    from holdfast.model.threat import Ball
 
-    if document.threat.norm != "linf":
-        raise WorkloadError(f"certify.method bounds: expected threat.norm linf, found {document.threat.norm}")
+    if document.threat.norm not in BOXES:
+        expected = " or ".join(BOXES)
+        raise WorkloadError(f"certify.method bounds: expected threat.norm {expected}, found {document.threat.norm}")
     ball = Ball.of(document.threat, document.input, device)
     return lambda x: bounds.certify_radii(net, x, ball, config.radii)
 
@@ -103,8 +108,8 @@ def _bounded(
 def _smoothed(
     net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
 ) -> "Callable[[Tensor], Sequence[Certified]]":
+    from holdfast.modality.ball import Ball
     from holdfast.model.certify import sequential, smoothing
-    from holdfast.model.threat import Ball
 
     ball = Ball.of(document.threat, document.input, str(generator.device))
     draw = smoothing.gaussian(config.noise, ball.scale * ball.mutable, generator)
@@ -116,7 +121,7 @@ def _smoothed(
 
 
 def _ablated(
-    net: "nn.Module", config: CertifyConfig, generator: "torch.Generator"
+    net: "nn.Module", document: Model, config: CertifyConfig, generator: "torch.Generator"
 ) -> "Callable[[Tensor], Sequence[Certified]]":
     from holdfast.model.certify import ablation, sequential
 
@@ -133,6 +138,13 @@ def _ablated(
     return lambda ids: sequential.certify_table(net, ids, draw=draw, table_of=table_of, sampling=sampling)
 
 
+_SAMPLED: "dict[Certification, tuple[Norm, _Sampled]]" = {
+    "randomized-smoothing": ("l2", _smoothed),
+    "randomized-ablation": ("edits", _ablated),
+}
+"""What sampling proves: in which norm, and how."""
+
+
 def _fixed(
     net: "nn.Module", draw: "Draw", sampling: "Sampling", radius_of: "Callable[[Tensor], RadiusOf]"
 ) -> "Callable[[Tensor], Sequence[Certified]]":
@@ -146,7 +158,7 @@ def _method(document: Model, found: "Sequence[Certified]") -> Method:
 
     if any(isinstance(c, Proven) for c in found):
         return "ibp" if all(isinstance(c, Proven) and c.bound == "ibp" for c in found) else "crown"
-    return "randomized-ablation" if document.input.modality == "text" else "randomized-smoothing"
+    return modality_of(document.input.modality).certification
 
 
 def _sampling(config: CertifyConfig, device: str) -> "Sampling":

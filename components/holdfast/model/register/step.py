@@ -16,6 +16,7 @@ from holdfast.artifacts.admission import NotPassed
 from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, Snapshot
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
 from holdfast.errors import RefusedError
+from holdfast.modality import modality_of
 from holdfast.model.register import page, pyfunc
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 REPLAY_ROWS = 500
 REFERENCE_ROWS = 20_000
 EXAMPLE_ROWS = 3
+"""Held-out rows, as they were delivered, that MLflow shows."""
 ATTACKS = "attacks.npz"
 MAX_EVIDENCE_FILE_BYTES = 8 * 2**20
 """Larger files of the evidence stay with the run that made them."""
@@ -180,7 +182,7 @@ def _reference(admitted: Admitted) -> "pd.DataFrame":
 def _write_package(work: Path, admitted: Admitted) -> None:
     """The folder that MLflow loads: signature, example, pins, and the bundle as its data."""
     document = admitted.model.document
-    example = _example(admitted)
+    example = modality_of(document.input.modality).example(admitted.snapshot, document.input, EXAMPLE_ROWS)
     with registry.quiet():
         import mlflow.pyfunc
 
@@ -193,22 +195,6 @@ def _write_package(work: Path, admitted: Admitted) -> None:
             pip_requirements=pyfunc.requirements(),
             metadata={"holdfast.model_digest": admitted.model.digest},
         )
-
-
-def _example(admitted: Admitted) -> Any:
-    """A few held-out rows as they were delivered."""
-    import pandas as pd
-
-    spec = admitted.model.document.input
-    if spec.modality == "image":
-        with np.load(admitted.snapshot.open("test.npz"), allow_pickle=False) as arrays:
-            return arrays["x"][:EXAMPLE_ROWS]
-    frame = pd.read_parquet(admitted.snapshot.open("test.parquet")).head(EXAMPLE_ROWS)
-    if spec.modality == "text":
-        text = next(column.name for column in spec.columns if column.kind == "text")
-        return pd.DataFrame(frame[text].astype(str).tolist())
-    whole = {column.name: "int64" for column in spec.columns if column.integer}
-    return frame[[column.name for column in spec.columns]].astype(whole)
 
 
 def _write_reports(reports: Path, admitted: Admitted) -> None:

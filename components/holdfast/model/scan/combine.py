@@ -6,10 +6,14 @@ Text    messages that share a suspicious n-gram and a label are held out togethe
 All     label errors by out-of-fold probabilities
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import InputError
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
 from holdfast.model.scan.findings import Findings, Plan
 from holdfast.model.scan.groups import scan_tables, scan_texts
@@ -17,6 +21,12 @@ from holdfast.model.scan.images import scan_images
 
 MIN_CLASS_ROWS = 20
 """Below this many rows in a class the detectors say nothing."""
+
+SCANS: dict[ScanMethod, Callable[[Arrays, Plan], Findings]] = {
+    "trigger-transfer": scan_images,
+    "shared-values": scan_tables,
+    "shared-ngrams": scan_texts,
+}
 
 __all__ = ["Findings", "Plan", "check_rows", "enough_rows", "scan_rows"]
 
@@ -28,11 +38,7 @@ def scan_rows(rows: Arrays, plan: Plan) -> Findings:
         InputError: the rows are not what `check_rows` takes.
     """
     check_rows(rows, len(plan.classes))
-    if plan.spec.modality == "image":
-        return scan_images(rows, plan)
-    if plan.spec.modality == "text":
-        return scan_texts(rows, plan)
-    return scan_tables(rows, plan)
+    return SCANS[modality_of(plan.spec.modality).scan](rows, plan)
 
 
 def enough_rows(y: NDArray[np.int64], classes: int) -> bool:

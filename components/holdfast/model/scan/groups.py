@@ -3,7 +3,8 @@
 import numpy as np
 
 from holdfast.artifacts.documents import Detector
-from holdfast.model.inputs import Arrays, decode_text
+from holdfast.modality.text import decode_text
+from holdfast.model.inputs import Arrays
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.findings import Findings, Plan, gather
 from holdfast.model.scan.holdout import IMPROBABLE, Answer, planted_groups

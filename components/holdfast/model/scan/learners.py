@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.artifacts.documents import InputSpec, Scalar
-from holdfast.model.inputs import Arrays, decode_text
+from holdfast.modality.text import decode_text
+from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build, logits
 
 Predictor = Callable[[NDArray[np.generic]], NDArray[np.float64]]

@@ -1,5 +1,6 @@
 """The scan step: sets suspected training rows aside, within what a reviewer can look at."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Count, Detector, Reviewed, ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import Storage
 from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
@@ -110,7 +113,7 @@ def _per_class(rows: Arrays, held: tuple[int, ...], data: Artifact[Snapshot]) ->
 
 def _files(data: Artifact[Snapshot], scores: dict[str, NDArray[np.float64]], held: tuple[int, ...]) -> dict[str, bytes]:
     """The scores of every row, and the rows in quarantine exactly as they were delivered."""
-    name, rows = _held_images(data, held) if data.document.modality == "image" else _held_table(data, held)
+    name, rows = _HELD[modality_of(data.document.modality).storage](data, held)
     return {"scores.npz": npz(**scores), name: rows}
 
 
@@ -128,3 +131,9 @@ def _held_table(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, b
     name = next(name for name in ("row", "holdfast_row", "holdfast_row_id") if name not in frame.columns)
     frame.insert(0, name, np.array(held, dtype=np.int64))
     return "quarantine.parquet", frame.reset_index(drop=True).to_parquet()
+
+
+_HELD: dict[Storage, Callable[[Artifact[Snapshot], tuple[int, ...]], tuple[str, bytes]]] = {
+    "npz": _held_images,
+    "parquet": _held_table,
+}

@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from holdfast.errors import ModelError
+from holdfast.modality.ball import Ball
 from holdfast.model.attack.fgsm import fgsm
+from holdfast.model.attack.kinds import selection_attack
 from holdfast.model.attack.losses import correct
-from holdfast.model.attack.losses import cross_entropy as climbed
-from holdfast.model.attack.pgd import pgd
 from holdfast.model.certify.bounds import certified
 from holdfast.model.inputs import Arrays
-from holdfast.model.threat import Ball
 from holdfast.model.train.interval import interval_schedule, interval_start
 from holdfast.model.train.ranks import Ranks
-from holdfast.model.train.recipes import Moment, batch_loss, inner_attack
+from holdfast.model.train.recipes import Moment, batch_loss
 from holdfast.workload import RecipeConfig
 
-SELECTION_STEPS = 10
-"""PGD steps of the accuracy that chooses the best epoch."""
 SELECTION_SHARE = 5
 """At most one row in this many is set apart for that choice."""
 _EVALUATION_BATCH = 512
@@ -382,13 +379,6 @@ def one_cycle(progress: float) -> float:
     if progress < _PEAK:
         return 0.05 + 0.95 * (1 - cos(pi * progress / _PEAK)) / 2
     return (1 + cos(pi * (progress - _PEAK) / (1 - _PEAK))) / 2
-
-
-def selection_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-    """The attack that chooses the best epoch."""
-    if ball.norm == "edits":
-        return inner_attack(net, x, y, ball, steps=1, generator=generator)
-    return pgd(net, x, y, ball, steps=SELECTION_STEPS, restarts=1, loss=climbed, generator=generator)
 
 
 def _seed(seed: int, device: torch.device) -> None:

@@ -25,8 +25,6 @@ from torch import Tensor, nn
 from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.train.adversarial import Epoch, Training
 
-_NORMS = {"linf": np.inf, "l2": 2}
-
 
 class Trainer(Protocol):
     """What ART's trainers share."""
@@ -67,11 +65,11 @@ class ArtTraining(Training):
         config, epsilon = self.config, self.ball.epsilon
         classifier = self._classifier(self.net, self.optimizer)
         budget = {"eps": epsilon, "eps_step": STEP_FACTOR * epsilon / config.attack_steps}
-        if config.recipe == "pgd" and self.ball.norm == "linf":
+        if config.recipe == "pgd" and self.ball.is_box:
             return _typed(AdversarialTrainerMadryPGD(classifier, max_iter=config.attack_steps, **budget))
         attack = ProjectedGradientDescent(
             classifier,
-            norm=_NORMS[self.ball.norm],
+            norm=self.ball.order,
             max_iter=config.attack_steps,
             num_random_init=1,
             batch_size=config.batch,

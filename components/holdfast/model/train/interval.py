@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from holdfast.modality.ball import Ball
 from holdfast.model.certify.bounds import before_relus, box, last_margins, other_classes
 from holdfast.model.certify.layers import read_chain
-from holdfast.model.threat import Ball
 
 WARM_UP, RAMP_END = 0.02, 0.5
 """Shares of the training after which epsilon begins to grow, and after which it is whole."""

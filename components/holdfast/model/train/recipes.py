@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
-from holdfast.model.attack.hotflip import Embedding, flip_at_once
+from holdfast.modality.ball import Ball
+from holdfast.model.attack.kinds import inner_attack
 from holdfast.model.attack.losses import climb_direction
 from holdfast.model.attack.losses import cross_entropy as climbed
-from holdfast.model.attack.pgd import STEP_FACTOR, perturb
-from holdfast.model.inputs import HIDDEN, PAD
-from holdfast.model.threat import Ball, random_edits
+from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.train.interval import interval_loss
 from holdfast.workload import RecipeConfig
 
@@ -99,19 +98,6 @@ def fast_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int,
     return ball.settle(ball.project(point, x), x)
 
 
-def inner_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
-    """The attack of the training: PGD; characters are flipped one after another, or at random without an embedding."""
-    if ball.norm != "edits":
-        return perturb(net, x, y, ball, steps=steps, generator=generator)
-    edits = round(ball.epsilon)
-    if not isinstance(net, Embedding):
-        return random_edits(x, edits, generator)
-    point = x
-    for _ in range(edits):
-        point = flip_at_once(net, point, y, 1)
-    return ball.resized(edits).project(point, x)
-
-
 def divergent(net: nn.Module, x: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
     """Where in the ball around x the answer differs most from that at x, by Kullback-Leibler divergence (TRADES)."""
     with torch.no_grad():
@@ -148,11 +134,7 @@ def with_noise(x: Tensor, noise: float, ball: Ball, generator: torch.Generator) 
     if not noise:
         return x
     chosen = torch.rand(len(x), generator=generator, device=x.device) < _NOISY
-    chosen = chosen.reshape(-1, *([1] * (x.dim() - 1)))
-    if ball.norm == "edits":
-        hidden = torch.rand(x.shape, generator=generator, device=x.device) < noise
-        return x.masked_fill(hidden & chosen & (x != PAD), HIDDEN)
-    return x + chosen * noise * ball.scale * torch.randn(x.shape, generator=generator, device=x.device)
+    return ball.with_noise(x, noise, chosen.reshape(-1, *([1] * (x.dim() - 1))), generator)
 
 
 def _hardened(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: RecipeConfig) -> Tensor:

@@ -160,8 +160,8 @@ def _start(
 ) -> "Training":
     import torch
 
+    from holdfast.modality.ball import Ball
     from holdfast.model.networks import build, check_logits
-    from holdfast.model.threat import Ball
     from holdfast.model.train.adversarial import Training
 
     if len(rows) < 2 * len(classes):

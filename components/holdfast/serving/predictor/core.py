@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import InputSpec, Model
 from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.errors import InputError, IntegrityError, ModelError, RefusedError
+from holdfast.modality import modality_of
 from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.options import MAX_ROWS, Options
 
 if TYPE_CHECKING:
     from torch import nn
-
-SYMBOLS = 258
-"""Character ids lie below it (`holdfast.model.inputs`)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def check_rows(x: NDArray[np.generic], spec: InputSpec, max_rows: int = MAX_ROWS
     # NaN is the minimum of whatever holds it, and lies within no bounds.
     if not (-math.inf < low and high < math.inf):
         raise InputError("input: expected finite numbers, found NaN or infinity")
-    bounds = _bounds(spec)
+    bounds = modality_of(spec.modality).value_range(spec)
     if bounds and (low < bounds[0] or high > bounds[1]):
         raise InputError(f"input: expected values in [{bounds[0]:g}, {bounds[1]:g}], found [{low:g}, {high:g}]")
     return rows
@@ -159,12 +157,6 @@ def _converted(x: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
         raise InputError(f"input: expected {dtype}, found {x.dtype}")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and infinity is refused
         return np.ascontiguousarray(x, dtype=dtype)
-
-
-def _bounds(spec: InputSpec) -> tuple[float, float] | None:
-    if spec.modality == "image":
-        return spec.lower, spec.upper
-    return (0, SYMBOLS - 1) if spec.modality == "text" else None
 
 
 def _join(shape: tuple[int, ...]) -> str:

@@ -1,0 +1,230 @@
+"""Tables: float32[N, D] in the table's own units; a category becomes one column per value.
+
+An attacker moves numbers, each in units of its standard deviation or of a budget of its own, and the categories that
+the threat model lets him choose.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.artifacts.documents import (
+    Column,
+    Feature,
+    FeatureThreat,
+    InputSpec,
+    Modality,
+    Norm,
+    Snapshot,
+    ThreatModel,
+)
+from holdfast.artifacts.folder import Artifact
+from holdfast.errors import InputError, WorkloadError
+from holdfast.modality.frames import class_indices, read_frame
+from holdfast.modality.norms import BOXES
+from holdfast.modality.protocol import (
+    Certification,
+    InputModality,
+    ScanMethod,
+    Split,
+    Starter,
+    Storage,
+    TriggerSearch,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from holdfast.modality.ball import Ball
+
+
+class TableInput(InputModality):
+    """Rows of numbers and categories."""
+
+    name: ClassVar[Modality] = "tabular"
+    unit: ClassVar[str] = "standard deviations of each feature"
+    starter: ClassVar[Starter] = Starter(
+        data="  label: {label}  # the column that holds the class\n"
+        "  # drop: [id]                  # columns that the model must not see\n"
+        "  # immutable: [age]            # columns that an attacker cannot change\n",
+        threat="  norm: linf\n  epsilon: 1/4                  # standard deviations of each feature\n",
+        certify="  noise: 0.25                   # sigma, standard deviations of each feature\n",
+        network="mlp",
+    )
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    threat_keys: ClassVar[frozenset[str]] = frozenset({"features"})
+    networks: ClassVar[tuple[str, ...]] = ("mlp",)
+    storage: ClassVar[Storage] = "parquet"
+    scan: ClassVar[ScanMethod] = "shared-values"
+    trigger_search: ClassVar[TriggerSearch] = "neural-cleanse"
+    trigger_headroom: ClassVar[int] = 5
+    certification: ClassVar[Certification] = "randomized-smoothing"
+
+    def spec(self, snapshot: Artifact[Snapshot]) -> InputSpec:
+        """One feature per number and per value of a category, with limits and scales of the training rows."""
+        columns = snapshot.document.columns
+        features = tabular_features(read_frame(snapshot, "train"), columns)
+        return InputSpec(
+            modality=self.name, shape=(len(features),), dtype="float32", features=features, columns=columns
+        )
+
+    def encode(self, raw: Any, spec: InputSpec) -> NDArray[np.generic]:
+        """Features of a DataFrame's rows; a category that training never saw is all zeros."""
+        import pandas as pd
+
+        if not isinstance(raw, pd.DataFrame):
+            raise InputError(f"tabular input: expected a DataFrame, found {type(raw).__name__}")
+        missing = [column.name for column in spec.columns if column.name not in raw.columns]
+        if missing:
+            raise InputError(f"table: expected a column {missing[0]!r}, found {list(map(str, raw.columns))}")
+        return np.stack([part for column in spec.columns for part in _encoded(raw, column)], axis=1)
+
+    def read(
+        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """Features and classes."""
+        frame = read_frame(snapshot, split)
+        y = class_indices(frame, snapshot)
+        return self.encode(frame, spec), y
+
+    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+        """The rows as they are."""
+        return read_frame(snapshot, split)
+
+    def served(self, given: Any, spec: InputSpec) -> Any:
+        """The DataFrame itself."""
+        import pandas as pd
+
+        if not isinstance(given, pd.DataFrame):
+            raise InputError(f"input: expected a DataFrame, found {type(given).__name__}")
+        return given
+
+    def example(self, snapshot: Artifact[Snapshot], spec: InputSpec, rows: int) -> Any:
+        """Columns that the model sees; whole numbers as integers."""
+        whole = {column.name: "int64" for column in spec.columns if column.integer}
+        frame = read_frame(snapshot, "test").head(rows)
+        return frame[[column.name for column in spec.columns]].astype(whole)
+
+    def mlflow_schema(self, spec: InputSpec, example: Any) -> Any:
+        """One named column per delivered column."""
+        from mlflow.types.schema import ColSpec, Schema
+
+        return Schema([ColSpec(_mlflow_kind(column), column.name) for column in spec.columns])
+
+    def ball(self, threat: ThreatModel, spec: InputSpec, device: str) -> "Ball":
+        """The ball around rows; what the threat model has for single features goes before its epsilon."""
+        if not spec.features:
+            return super().ball(threat, spec, device)
+        import torch
+
+        from holdfast.modality.norms import ball_class
+
+        def row(values: Iterable[float]) -> torch.Tensor:
+            return torch.tensor(list(values), dtype=torch.float32, device=device)
+
+        features, named, epsilon = spec.features, _named_rules(threat, spec), float(threat.epsilon)
+        rules = [named.get(f.column or f.name) for f in features]
+        pairs = list(zip(features, rules, strict=True))
+        one_sided = any(r is not None and r.direction != "both" for r in rules)
+        whole = torch.tensor([f.integer for f in features], device=device)
+        return ball_class(threat.norm)(
+            epsilon=epsilon,
+            lower=row(f.lower for f in features),
+            upper=row(f.upper for f in features),
+            scale=row(_scale(f, r, epsilon) for f, r in pairs),
+            mutable=row(float(f.mutable or (r is not None and r.choose)) for f, r in pairs),
+            down=row(float(r is None or r.direction != "up") for r in rules) if one_sided else None,
+            up=row(float(r is None or r.direction != "down") for r in rules) if one_sided else None,
+            whole=whole if bool(whole.any()) else None,
+            choices=tuple(_places(spec, name) for name, rule in named.items() if rule.choose),
+        )
+
+
+def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[Feature, ...]:
+    """The features that `columns` become, with limits, mean and standard deviation over `frame`."""
+    features: list[Feature] = []
+    for column in columns:
+        if column.kind == "category":
+            values = frame[column.name].astype(str)
+            features += [_one_hot(column.name, value, values == value) for value in column.categories]
+        else:
+            features.append(_number(column, frame[column.name].to_numpy(np.float64)))
+    return tuple(features)
+
+
+def _encoded(frame: "pd.DataFrame", column: Column) -> list[NDArray[np.float32]]:
+    if column.kind != "category":
+        return [_numbers(frame, column.name)]
+    values = frame[column.name].astype(str).to_numpy()
+    return [(values == value).astype(np.float32) for value in column.categories]
+
+
+def _numbers(frame: "pd.DataFrame", name: str) -> NDArray[np.float32]:
+    try:
+        values: NDArray[np.float64] = frame[name].to_numpy(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"table: expected numbers in column {name!r}, found {error}") from None
+    if not np.isfinite(values).all():
+        raise InputError(f"table: expected finite numbers in column {name!r}, found NaN or infinity")
+    return values.astype(np.float32)
+
+
+def _one_hot(name: str, value: str, hits: "pd.Series[bool]") -> Feature:
+    share = float(hits.mean())
+    scale = (share * (1 - share)) ** 0.5 or 1.0
+    return Feature(name=f"{name}={value}", lower=0.0, upper=1.0, mean=share, scale=scale, mutable=False, column=name)
+
+
+def _number(column: Column, values: NDArray[np.float64]) -> Feature:
+    return Feature(
+        name=column.name,
+        lower=float(values.min()),
+        upper=float(values.max()),
+        mean=float(values.mean()),
+        scale=float(values.std()) or 1.0,
+        mutable=not column.immutable,
+        integer=column.integer,
+    )
+
+
+def _mlflow_kind(column: Column) -> str:
+    if column.kind != "number":
+        return "string"
+    # MLflow takes whole numbers for a long and refuses them for a double.
+    return "long" if column.integer else "double"
+
+
+def _named_rules(threat: ThreatModel, spec: InputSpec) -> dict[str, FeatureThreat]:
+    """The rule of each feature that the threat model names, after validation."""
+    known = {f.column or f.name: f for f in spec.features}
+    named = {rule.name: rule for rule in threat.features}
+    for name, rule in named.items():
+        if name not in known:
+            raise WorkloadError(f"threat.features: expected one of {sorted(known)}, found {name!r}")
+        category = bool(known[name].column)
+        if category != rule.choose or (category and (rule.budget is not None or rule.direction != "both")):
+            wanted = "a category with choose: true alone" if category else "a number with budget and direction"
+            raise WorkloadError(f"threat.features.{name}: expected {wanted}, found the other kind's keys")
+        if rule.choose and threat.norm not in BOXES:
+            raise WorkloadError(
+                f"threat.features.{name}: expected norm {' or '.join(BOXES)} where a category is chosen, "
+                f"found {threat.norm}"
+            )
+        if not rule.choose and not known[name].mutable:
+            raise WorkloadError(f"threat.features.{name}: expected a column that can change, found an immutable one")
+    return named
+
+
+def _scale(feature: Feature, rule: FeatureThreat | None, epsilon: float) -> float:
+    """One unit of epsilon: a budget is epsilon of them; a choice may go all the way from 0 to 1."""
+    if rule is None:
+        return feature.scale
+    if rule.choose:
+        return 1 / epsilon
+    return feature.scale if rule.budget is None else float(rule.budget) / epsilon
+
+
+def _places(spec: InputSpec, name: str) -> tuple[int, ...]:
+    return tuple(index for index, feature in enumerate(spec.features) if feature.column == name)

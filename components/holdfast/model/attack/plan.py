@@ -1,0 +1,33 @@
+"""One attack with its budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.modality.ball import Ball
+
+Tier = Literal["pr", "nightly", "release"]
+Family = Literal["one-step", "white-box", "black-box"]
+Run = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
+"""(net, x, y, ball, generator) -> adversarial examples in the ball."""
+_PAIRED = ("fgsm", "pgd-ce", "hotflip-at-once", "hotflip")
+"""Attacks that take on every example."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One attack with its budget; black-box attacks count queries as steps."""
+
+    name: str
+    family: Family
+    steps: int
+    restarts: int
+    run: Run
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it takes on every example, rather than those that are not yet misclassified."""
+        return self.name in _PAIRED
