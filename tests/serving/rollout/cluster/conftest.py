@@ -30,7 +30,9 @@ import yaml
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.serving.rollout.cluster import Place
 from holdfast.serving.rollout.conduct import errands
+from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.envoy import binary
 from holdfast.serving.rollout.drivers.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
 from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
@@ -43,7 +45,7 @@ from holdfast.serving.rollout.drivers.kube import (
     Resource,
 )
 from holdfast.serving.rollout.drivers.prometheus import Prometheus
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
+from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.drivers.wire import Trust
@@ -86,6 +88,17 @@ def crds() -> list[dict[str, object]]:
         pytest.skip("needs Seldon's CRDs: set HOLDFAST_CRDS to a folder with them (SeldonIO/seldon-core)")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [slim(yaml.load(path.read_text(), Loader=loader)) for path in files]
+
+
+def definition(group, version, names, spec, more):
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": OPEN}}}
+    one = {"name": version, "served": True, "storage": True, "schema": schema, **more}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names['plural']}.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [one]},
+    }
 
 
 def slim(crd):
@@ -214,20 +227,12 @@ def api(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]
 def istio() -> dict[str, object]:
     """VirtualService with any content: Istio's own definition is not needed to be read."""
     names = {"kind": "VirtualService", "plural": "virtualservices", "singular": "virtualservice"}
-    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": OPEN, "status": OPEN}}}
-    version = {"name": "v1beta1", "served": True, "storage": True, "schema": schema}
-    group = "networking.istio.io"
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"virtualservices.{group}"},
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
-    }
+    return definition("networking.istio.io", "v1beta1", names, OPEN, {})
 
 
 @pytest.fixture(scope="session")
 def seldon(api: Api, crds: list[dict[str, object]]) -> Api:
-    """The API server with Seldon's definitions, established."""
+    """The API server with all definitions, established."""
     kube = api.kube()
     for body in (*crds, istio()):
         kube.create(CRDS, body)
@@ -452,7 +457,7 @@ class Operator:
 
     def start(self) -> None:
         self._kube = self.api.kube()
-        watched = (deployments_in(self.namespace), experiments_in(self.namespace), models_in(self.namespace))
+        watched = [kind(self.namespace) for kind in (deployments_in, experiments_in, models_in)]
         self._threads = [threading.Thread(target=self._work, daemon=True)]
         self._threads += [threading.Thread(target=self._watch, args=(kind,), daemon=True) for kind in watched]
         for thread in self._threads:
@@ -604,9 +609,13 @@ class Operator:
                 self.mesh.set(0, False)
 
     def _conditions(self, kind, item, told):
-        wanted = [{"type": key, "status": str(value)} for key, value in told.items()]
+        wanted = conditions(told)
         if item.get("status", {}).get("conditions") != wanted:
             self._kube.merge(kind, item["metadata"]["name"], {"status": {"conditions": wanted}}, "status")
+
+
+def conditions(told):
+    return [{"type": key, "status": str(value)} for key, value in told.items()]
 
 
 class Exposition(http.server.BaseHTTPRequestHandler):
@@ -731,7 +740,7 @@ OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 
 @pytest.fixture
 def make_target(namespace: str) -> Callable[..., Target]:
-    """The two targets, as a file would say them."""
+    """The targets of all drivers, as a file would have them."""
 
     def make(version: str, **more: object) -> Target:
         metrics = {
@@ -749,8 +758,9 @@ def make_target(namespace: str) -> Callable[..., Target]:
         }
         spec = {"storageUri": NEW, "requirements": ["sklearn"]}
         v2 = {"experiment": "fraud", "stable": "main", "candidate": {"name": "fraud-next", "spec": spec}}
+        sections = {"seldon-v1": v1, "seldon-v2": v2}
         base = {"namespace": namespace, "metrics": metrics, "time_to_live_seconds": 60, "settle_seconds": 5}
-        return Target.model_validate({**base, version: v1 if version == "seldon-v1" else v2, **more})
+        return Target.model_validate({**base, version: sections[version], **more})
 
     return make
 
@@ -778,15 +788,72 @@ def addressed(make_target: Callable[..., Target]) -> Callable[..., Target]:
     """A target whose candidate is addressed by its content."""
 
     def make(version: str, digest: str, **more: object) -> Target:
-        uri, target = f"s3://models/sha256/{digest}", make_target(version, **more)
-        section = target.seldon_v1 or target.seldon_v2
-        if target.seldon_v1 is not None:
-            candidate = section.candidate.model_copy(update={"graph": {**section.candidate.graph, "modelUri": uri}})
-            return target.model_copy(update={"seldon_v1": section.model_copy(update={"candidate": candidate})})
-        candidate = section.candidate.model_copy(update={"spec": {**section.candidate.spec, "storageUri": uri}})
-        return target.model_copy(update={"seldon_v2": section.model_copy(update={"candidate": candidate})})
+        document = make_target(version, **more).model_dump(mode="json", by_alias=True, exclude_none=True)
+        return Target.model_validate(json.loads(json.dumps(document).replace(NEW, f"s3://models/sha256/{digest}")))
 
     return make
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a driver leaves on the cluster, whichever it is."""
+
+    kube: Kube
+    namespace: str
+
+    def uri(self, version: str) -> str:
+        """What the stable arm is asked to serve."""
+        if version == "seldon-v2":
+            return self.kube.get(models_in(self.namespace), "main")["spec"]["storageUri"]
+        here = predictors(self.kube.get(deployments_in(self.namespace), "fraud"))
+        return next(item["graph"]["modelUri"] for item in here if item["name"] == "main")
+
+    def left(self, version: str) -> bool:
+        """Whether anything can still lead to a candidate."""
+        if version == "seldon-v2":
+            return bool(self.kube.list(experiments_in(self.namespace)))
+        return len(predictors(self.kube.get(deployments_in(self.namespace), "fraud"))) > 1
+
+    def lease(self, version: str) -> Resource:
+        """The kind of the object `fraud`, which carries the lease."""
+        kinds = {"seldon-v1": deployments_in, "seldon-v2": experiments_in}
+        return kinds[version](self.namespace)
+
+    def home(self, version: str) -> dict[str, object]:
+        """The object that holds the state."""
+        if version == "seldon-v2":
+            return self.kube.get(models_in(self.namespace), "main")
+        return self.kube.get(self.lease(version), "fraud")
+
+
+@pytest.fixture
+def placed(kube, operator, champion, addressed, counters) -> Callable[..., Place]:
+    """Where a version's rollout happens, its champion there."""
+
+    def place(version: str, digest: str, pace: Pace) -> Place:
+        champion(version)
+        return Place(addressed(version, digest), kube, counters, pace)
+
+    return place
+
+
+@pytest.fixture
+def objects(kube: Kube, namespace: str) -> Objects:
+    return Objects(kube, namespace)
+
+
+CANDIDATES = {"seldon-v1": "candidate", "seldon-v2": "fraud-next"}
+
+
+@pytest.fixture
+def crash(operator: Operator) -> Callable[[str], None]:
+    """Makes the candidate's pods not ready."""
+
+    def now(version: str) -> None:
+        operator.unready.add(CANDIDATES[version])
+        operator.look()
+
+    return now
 
 
 PLAN = """

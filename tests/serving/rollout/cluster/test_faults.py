@@ -15,11 +15,12 @@ from holdfast.serving.rollout.drivers.kube import (
     annotations,
     edit,
 )
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in
 from holdfast.serving.rollout.drivers.store import FENCE, STATE, AnnotationStore, Subject
+from holdfast.serving.rollout.drivers.table import DRIVERS
 
-BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 SUBJECT = Subject("digest", "decision")
 ROUNDS = 20
 
@@ -125,10 +126,10 @@ def test_taking_over_through_lost_answers_takes_one_fence_each(spoiled, kube, na
     assert annotations(kube.get(deployments_in(namespace), "fraud"))[FENCE] == str(taken[-1])
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(("share", "limit"), [(0.0, 2), (0.3, 10)])
 def test_the_way_back_is_quick_also_when_a_third_of_the_calls_fails(
-    spoiled, kube, namespace, operator, mesh, champion, make_target, counters, version, share, limit, record_property
+    spoiled, objects, operator, mesh, champion, make_target, counters, version, share, limit, record_property
 ):
     champion(version)
     target = make_target(version)
@@ -148,14 +149,8 @@ def test_the_way_back_is_quick_also_when_a_third_of_the_calls_fails(
             except RolloutError:
                 time.sleep(0.05)
         seconds.append(time.monotonic() - began)
-        assert taken_out(kube, namespace, version)
+        assert not objects.left(version)
     seconds.sort()
     record_property("median, 99 % and longest", [seconds[int(q * (len(seconds) - 1))] for q in (0.5, 0.99, 1)])
     assert seconds[-1] <= limit
     assert spoiled.count >= ROUNDS * share
-
-
-def taken_out(kube, namespace, version):
-    if version == "seldon-v2":
-        return not kube.list(experiments_in(namespace))
-    return [item["name"] for item in predictors(kube.get(deployments_in(namespace), "fraud"))] == ["main"]

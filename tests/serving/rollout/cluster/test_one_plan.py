@@ -1,4 +1,4 @@
-"""One plan, as a file, on all three drivers: a version from the registry is rolled out, its record is the same kind."""
+"""One plan, as a file, on every driver: a version from the registry is rolled out, its record is the same kind."""
 
 import pytest
 
@@ -7,25 +7,22 @@ from holdfast.errors import RefusedError
 from holdfast.serving.rollout.cluster import Place, rollout_on
 from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.step import rollout
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")
 PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
-DRIVERS = ["envoy", "seldon-v1", "seldon-v2"]
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", ["envoy", *DRIVERS])
 def test_one_plan_runs_on_every_driver(driver, plan, own_tracking, tmp_path, request):
     out = tmp_path / "rollout"
     if driver == "envoy":
         artifact = rollout("tiny", out, version=2, tracking=own_tracking, config=plan, seed=0)
     else:
         digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
-        fixture = {name: request.getfixturevalue(name) for name in ("kube", "operator", "champion", "counters", "mesh")}
-        fixture["champion"](driver)
-        target = request.getfixturevalue("addressed")(driver, digest)
-        place = Place(target, fixture["kube"], fixture["counters"], PACE)
-        with fixture["mesh"].clients() as bad:
+        place = request.getfixturevalue("placed")(driver, digest, PACE)
+        with request.getfixturevalue("mesh").clients() as bad:
             artifact = rollout_on(place, out, name="tiny", version=2, tracking=own_tracking, config=plan)
         assert bad == []
     record = artifact.document

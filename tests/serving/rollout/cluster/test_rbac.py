@@ -9,6 +9,7 @@ import yaml
 from holdfast.serving.rollout.drivers import watchdog
 from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
 from holdfast.serving.rollout.drivers.kube import KubeError, Resource
+from holdfast.serving.rollout.drivers.table import DRIVERS
 
 BASE = Path(__file__).parents[4] / "manifests" / "base" / "rollout"
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -122,7 +123,7 @@ def test_what_the_table_leaves_out_is_refused(account, namespace):
         account("holdfast-rollout").list(Resource("", "v1", "secrets", namespace))
 
 
-@pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+@pytest.mark.parametrize("version", list(DRIVERS))
 def test_the_drivers_account_is_enough_for_a_whole_rollout(
     account, operator, champion, make_target, counters, mesh, version
 ):
@@ -142,7 +143,7 @@ def test_the_drivers_account_is_enough_for_a_whole_rollout(
     again.driver.remove_candidate()
 
 
-@pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+@pytest.mark.parametrize("version", list(DRIVERS))
 def test_the_watchdogs_account_is_enough_to_take_back(
     account, namespace, kube, operator, champion, make_target, counters, mesh, version
 ):

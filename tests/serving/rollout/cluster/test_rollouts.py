@@ -8,15 +8,14 @@ from holdfast.errors import FencedError
 from holdfast.serving.rollout.conduct.controller import Ask, Controller, Pace, Wish
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.workload import RolloutPlan
 
-BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 PLAN = RolloutPlan(shadow_requests=50, steps=(25, 100), step_requests=150, margin=0.05, max_step_seconds=30)
-"""One plan, of which both drivers carry out the same."""
+"""One plan, of which every driver carries out the same."""
 PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
 
@@ -63,7 +62,7 @@ def conduct(kube, operator, champion, make_target, counters):
         prepare(cluster, 20)
         if version == "seldon-v2":
             cluster.driver.steady, cluster.driver.spread = 0.3, 0.3
-        plan, notes = plan_of(PLAN, classes=2, attacks=None, probation=False, probed=False), Notes()
+        plan, notes = plan_of(without_probes(version), classes=2, attacks=None, probation=False, probed=False), Notes()
         made = Controller(plan, cluster.driver, cluster.store, Real(), notes, wishes=wishes, pace=PACE)
         return made, notes
 
@@ -84,60 +83,62 @@ def when(state, notes, act):
     return wishes
 
 
-def serves(kube, namespace, version):
+def without_probes(version):
+    """The plan as far as it goes without them: where requests are not copied there is no shadow then."""
+    return PLAN if DRIVERS[version].mirrors else PLAN.model_copy(update={"shadow_requests": 0})
+
+
+@pytest.fixture
+def serves(objects):
     """What the stable arm serves, and whether anything of a rollout is left."""
-    if version == "seldon-v2":
-        return kube.get(models_in(namespace), "main")["spec"]["storageUri"], bool(kube.list(experiments_in(namespace)))
-    here = predictors(kube.get(deployments_in(namespace), "fraud"))
-    return next(item["graph"]["modelUri"] for item in here if item["name"] == "main"), len(here) > 1
+    return lambda version: (objects.uri(version), objects.left(version))
 
 
-@BOTH
-def test_a_good_candidate_is_promoted_and_no_client_loses_an_answer(conduct, kube, namespace, mesh, version):
+@EVERY
+def test_a_good_candidate_is_promoted_and_no_client_loses_an_answer(conduct, serves, mesh, version):
     controller, notes = conduct(version)
     with mesh.clients() as bad:
         ended = controller.run()
     assert ended.state is State.PROMOTED, ended.judgement
-    assert notes.moves == ["Shadow", "Canary 25 %", "Canary 100 %", "Promoting", "Promoted"]
-    assert serves(kube, namespace, version) == (NEW, False)
+    shadow = ["Shadow"] if DRIVERS[version].mirrors else []
+    assert notes.moves == [*shadow, "Canary 25 %", "Canary 100 %", "Promoting", "Promoted"]
+    assert serves(version) == (NEW, False)
     assert bad == []
     kinds = [line["kind"] for line in controller.store.history()]
     assert kinds[0] == "intent"
     assert kinds[-1] == "mirrored"
 
 
-@BOTH
-def test_a_candidate_that_answers_errors_only_is_rolled_back(conduct, kube, namespace, mesh, version):
+@EVERY
+def test_a_candidate_that_answers_errors_only_is_rolled_back(conduct, serves, mesh, version):
     controller, _ = conduct(version)
     mesh.candidate.fail = True
     with mesh.clients() as bad:
         ended = controller.run()
     assert ended.state is State.ROLLED_BACK
-    assert serves(kube, namespace, version) == (OLD, False)
+    assert serves(version) == (OLD, False)
     assert bad == []
     again, _ = conduct(version)  # the same decision does not bring it back
     assert again.run().state is State.ROLLED_BACK
-    assert serves(kube, namespace, version) == (OLD, False)
+    assert serves(version) == (OLD, False)
 
 
-@BOTH
-def test_a_candidate_whose_pods_crash_is_rolled_back(conduct, kube, namespace, operator, mesh, version):
-    def crash():
-        operator.unready.add("candidate" if version == "seldon-v1" else "fraud-next")
-        operator.look()
-
+@EVERY
+def test_a_candidate_whose_pods_crash_is_rolled_back(conduct, serves, crash, mesh, version):
     notes = []
-    controller, told = conduct(version, wishes=when("Canary 25 %", notes, crash))
+    controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: crash(version)))
     notes.append(told)
     with mesh.clients() as bad:
         assert controller.run().state is State.ROLLED_BACK
-    assert serves(kube, namespace, version) == (OLD, False)
+    assert serves(version) == (OLD, False)
     assert bad == []
 
 
-@BOTH
-@pytest.mark.parametrize("state", ["Shadow", "Canary 25 %"])
-def test_another_replica_goes_on_where_a_killed_one_was(conduct, kube, namespace, mesh, version, state):
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [(name, state) for name in DRIVERS for state in ("Shadow", "Canary 25 %") if DRIVERS[name].mirrors or "C" in state],
+)
+def test_another_replica_goes_on_where_a_killed_one_was(conduct, serves, mesh, version, state):
     def die():
         raise KilledError
 
@@ -152,23 +153,23 @@ def test_another_replica_goes_on_where_a_killed_one_was(conduct, kube, namespace
     for act in (first.driver.remove_candidate, lambda: first.store.write("look", {})):
         with pytest.raises(FencedError, match="another driver has taken over"):
             act()
-    assert serves(kube, namespace, version) == (NEW, False)
+    assert serves(version) == (NEW, False)
     assert bad == []
 
 
-@BOTH
-def test_an_abort_takes_the_candidate_out(conduct, kube, namespace, mesh, version):
+@EVERY
+def test_an_abort_takes_the_candidate_out(conduct, serves, mesh, version):
     notes = []
     controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: Wish(Ask.ABORT, "I say so")))
     notes.append(told)
     with mesh.clients():
         assert controller.run().state is State.INCONCLUSIVE
-    assert serves(kube, namespace, version) == (OLD, False)
+    assert serves(version) == (OLD, False)
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("bad_candidate", [False, True])
-def test_a_third_of_failing_calls_changes_no_verdict(conduct, spoiled, kube, namespace, mesh, version, bad_candidate):
+def test_a_third_of_failing_calls_changes_no_verdict(conduct, spoiled, serves, mesh, version, bad_candidate):
     controller, _ = conduct(version, through=spoiled.kube)
     mesh.candidate.fail = bad_candidate
     spoiled.share = 0.3
@@ -178,4 +179,4 @@ def test_a_third_of_failing_calls_changes_no_verdict(conduct, spoiled, kube, nam
     assert bad == []
     if bad_candidate:
         assert ended.state is State.ROLLED_BACK
-    assert serves(kube, namespace, version) == ((NEW if ended.state is State.PROMOTED else OLD), False)
+    assert serves(version) == ((NEW if ended.state is State.PROMOTED else OLD), False)

@@ -1,4 +1,4 @@
-"""Both Seldon drivers on real objects, with traffic that really moves."""
+"""Drivers on real objects, with traffic that really moves: what holds for all, and for Seldon's alone."""
 
 import time
 
@@ -10,8 +10,10 @@ from holdfast.serving.rollout.drivers.kube import MissingError, annotations
 from holdfast.serving.rollout.drivers.seldon_v1 import SeldonV1, deployments_in, predictors
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.drivers.store import CHAMPION, EXPIRES, moment
+from holdfast.serving.rollout.drivers.table import DRIVERS
 
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
+EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 
 
@@ -36,7 +38,7 @@ def apply(driver, mesh, weight, shadow):
     driver.apply(weight, shadow)
     if isinstance(driver, SeldonV1):
         assert mesh.route == (weight, shadow)
-    until(lambda: mesh.route == (weight, shadow))
+    until(lambda: mesh.route == (weight, shadow and driver.mirrors))
 
 
 def until(what):
@@ -46,18 +48,11 @@ def until(what):
         time.sleep(0.02)
 
 
-def stable_uri(kube, namespace, version):
-    if version == "seldon-v2":
-        return kube.get(models_in(namespace), "main")["spec"]["storageUri"]
-    found = predictors(kube.get(deployments_in(namespace), "fraud"))
-    return next(item["graph"]["modelUri"] for item in found if item["name"] == "main")
-
-
 def names_of(kube, namespace):
     return [item["name"] for item in predictors(kube.get(deployments_in(namespace), "fraud"))]
 
 
-@BOTH
+@EVERY
 def test_weights_move_real_traffic_and_come_back(begin, mesh, version):
     driver = begin(version).driver
     assert mesh.share(50) == 0
@@ -113,16 +108,16 @@ def test_where_the_router_does_not_say_they_are_told_apart_by_when_they_came(beg
 
 @BOTH
 def test_a_promotion_gives_stable_the_candidates_model_and_then_drops_the_candidate(
-    begin, kube, namespace, operator, mesh, version
+    begin, kube, namespace, operator, objects, mesh, version
 ):
     driver = begin(version).driver
     apply(driver, mesh, 100, False)
     driver.promote()
-    assert stable_uri(kube, namespace, version) == operator.loaded["main"] == NEW
+    assert objects.uri(version) == operator.loaded["main"] == NEW
     assert mesh.share(20) == 0
     driver.apply(100, False)  # a driver that crashed before it could note the promotion does it again
     driver.promote()
-    assert stable_uri(kube, namespace, version) == NEW
+    assert objects.uri(version) == NEW
     if version == "seldon-v1":
         assert names_of(kube, namespace) == ["main"]
     else:
@@ -131,33 +126,27 @@ def test_a_promotion_gives_stable_the_candidates_model_and_then_drops_the_candid
 
 
 @BOTH
-def test_a_promotion_that_is_aborted_gives_stable_its_own_model_back(begin, kube, namespace, operator, mesh, version):
+def test_a_promotion_that_is_aborted_gives_stable_its_own_model_back(begin, operator, objects, mesh, version):
     driver = begin(version).driver
     apply(driver, mesh, 100, False)
     operator.unready.add("main")
     driver.settle = 1.0
     with pytest.raises(RolloutError, match="expected the change in effect within 1 s"):
         driver.promote()
-    assert stable_uri(kube, namespace, version) == NEW
+    assert objects.uri(version) == NEW
     operator.unready.clear()
     operator.look()
     driver.settle = 5.0
     driver.remove_candidate()
-    assert stable_uri(kube, namespace, version) == OLD
+    assert objects.uri(version) == OLD
     assert mesh.share(20) == 0
-    holder = (
-        kube.get(deployments_in(namespace), "fraud")
-        if version == "seldon-v1"
-        else kube.get(models_in(namespace), "main")
-    )
-    assert CHAMPION not in annotations(holder)
+    assert CHAMPION not in annotations(objects.home(version))
 
 
-@BOTH
-def test_a_candidate_that_is_not_ready_gets_no_traffic(begin, operator, mesh, version):
+@EVERY
+def test_a_candidate_that_is_not_ready_gets_no_traffic(begin, crash, mesh, version):
     driver = begin(version).driver
-    operator.unready.add("candidate" if version == "seldon-v1" else "fraud-next")
-    operator.look()
+    crash(version)
     until(lambda: not driver.health().candidate)
     with pytest.raises(RolloutError, match="expected to be ready for more traffic"):
         driver.apply(5, False)
@@ -220,10 +209,10 @@ def test_v2_a_model_of_that_name_with_another_content_is_refused(begin, kube, na
         driver.apply(0, True)
 
 
-@BOTH
-def test_the_expiry_is_set_with_traffic_renewed_in_time_and_gone_without(begin, kube, namespace, mesh, version):
+@EVERY
+def test_the_expiry_is_set_with_traffic_renewed_in_time_and_gone_without(begin, kube, objects, mesh, version):
     driver = begin(version).driver
-    kind = deployments_in(namespace) if version == "seldon-v1" else experiments_in(namespace)
+    kind = objects.lease(version)
     now = time.time()
     driver.wall = lambda: now
     apply(driver, mesh, 0, True)
@@ -236,13 +225,12 @@ def test_the_expiry_is_set_with_traffic_renewed_in_time_and_gone_without(begin, 
     apply(driver, mesh, 0, True)
     assert moment(annotations(kube.get(kind, "fraud"))[EXPIRES]) == pytest.approx(now + 60, abs=1)
     driver.remove_candidate()
-    if version == "seldon-v1":
-        assert EXPIRES not in annotations(kube.get(kind, "fraud"))
+    assert not any(EXPIRES in annotations(item) for item in kube.list(kind))
 
 
-@BOTH
+@EVERY
 def test_a_second_driver_takes_over_and_the_first_can_change_nothing(
-    begin, kube, namespace, make_target, counters, version
+    begin, kube, objects, make_target, counters, version
 ):
     first = begin(version)
     first.driver.apply(10, False)
@@ -250,7 +238,8 @@ def test_a_second_driver_takes_over_and_the_first_can_change_nothing(
     second = open_cluster(make_target(version), kube, "decision-1", counters)
     assert second.store.fence > first.store.fence
     assert second.store.state == {"state": "Canary", "step": 1}
-    kinds = (deployments_in(namespace), experiments_in(namespace), models_in(namespace))
+    kinds = (objects.lease(version), type(second.driver).home(make_target(version))[0])
+
     before = [item["metadata"]["resourceVersion"] for kind in kinds for item in kube.list(kind)]
     for act in (
         lambda: first.driver.apply(50, False),
@@ -266,7 +255,7 @@ def test_a_second_driver_takes_over_and_the_first_can_change_nothing(
     second.driver.remove_candidate()
 
 
-@BOTH
+@EVERY
 def test_no_two_rollouts_at_once_and_none_again_under_the_same_decision(begin, kube, make_target, counters, version):
     first = begin(version)
     first.store.write("intent", {"state": "Canary"})
@@ -281,7 +270,7 @@ def test_no_two_rollouts_at_once_and_none_again_under_the_same_decision(begin, k
         open_cluster(make_target(version), kube, "decision-1", counters)
 
 
-@BOTH
+@EVERY
 def test_a_rollback_that_is_not_the_models_fault_starts_again_once_it_is_on_record(
     begin, kube, make_target, counters, version
 ):
@@ -294,7 +283,7 @@ def test_a_rollback_that_is_not_the_models_fault_starts_again_once_it_is_on_reco
     assert open_cluster(make_target(version), kube, "decision-1", counters).store.state is None
 
 
-@BOTH
+@EVERY
 def test_a_rollback_for_the_models_fault_stays_refused(begin, kube, make_target, counters, version):
     first = begin(version)
     first.store.write("done", {"state": "RolledBack", "judgement": {"cause": "model"}})
