@@ -1,7 +1,8 @@
-"""A real kube-apiserver and etcd on loopback, Seldon's CRDs, and a small model of Seldon's operators.
+"""A real kube-apiserver and etcd on loopback, Seldon's and KServe's CRDs, and a small model of their operators.
 
 The models of the operators watch the real API and move a real Envoy, so that a weight in an object is traffic. What
-they know is what was read in the operators' sources: routes change only while every Deployment is ready.
+they know is what was read in the operators' sources: Seldon changes routes only while every Deployment is ready; KServe
+splits traffic between Knative's newest ready revision and the one that it remembers as rolled out last.
 """
 
 import http.client
@@ -36,6 +37,7 @@ from holdfast.serving.rollout.conduct.controller import Pace
 from holdfast.serving.rollout.drivers.envoy import binary
 from holdfast.serving.rollout.drivers.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
 from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
+from holdfast.serving.rollout.drivers.kserve import PERCENT, services_in
 from holdfast.serving.rollout.drivers.kube import (
     Access,
     ConflictError,
@@ -47,6 +49,7 @@ from holdfast.serving.rollout.drivers.kube import (
 from holdfast.serving.rollout.drivers.prometheus import Prometheus
 from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
+from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.drivers.wire import Trust
 from holdfast.workload import RolloutPlan, read_plan
@@ -81,13 +84,25 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def crds() -> list[dict[str, object]]:
-    """Seldon's custom resource definitions."""
+    """Seldon's custom resource definitions, and KServe's where the folder has it; else the smallest that will do."""
     folder = Path(os.environ.get("HOLDFAST_CRDS", SHARED / "crds"))
     files = sorted(folder.glob("*.seldon.io_*.yaml"))
     if len(files) < 3:
         pytest.skip("needs Seldon's CRDs: set HOLDFAST_CRDS to a folder with them (SeldonIO/seldon-core)")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [slim(yaml.load(path.read_text(), Loader=loader)) for path in files]
+    theirs = folder / "serving.kserve.io_inferenceservices.yaml"
+    files += [theirs] if theirs.is_file() else []
+    found = [slim(yaml.load(path.read_text(), Loader=loader)) for path in files]
+    return [*found, *([] if theirs.is_file() else [inference_services()])]
+
+
+def inference_services():
+    """What KServe's own definition has of what the driver uses; a predictor has any other content."""
+    share = {"type": "integer", "format": "int64"}
+    predictor = {**OPEN, "properties": {"canaryTrafficPercent": share}}
+    spec = {"type": "object", "required": ["predictor"], "properties": {"predictor": predictor}}
+    names = {"kind": "InferenceService", "plural": "inferenceservices", "singular": "inferenceservice"}
+    return definition("serving.kserve.io", "v1beta1", names, spec, {"subresources": {"status": {}}})
 
 
 def definition(group, version, names, spec, more):
@@ -242,7 +257,8 @@ def seldon(api: Api, crds: list[dict[str, object]]) -> Api:
         return all(any(c["type"] == "Established" and c["status"] == "True" for c in told) for told in found)
 
     wait_for(established, 30, "CRDs")
-    for resource in (deployments_in("default"), experiments_in("default"), models_in("default")):
+    kinds = (deployments_in("default"), experiments_in("default"), models_in("default"), services_in("default"))
+    for resource in kinds:
         wait_for(lambda resource=resource: served(kube, resource), 30, resource.plural)
     kube.close()
     return api
@@ -271,8 +287,8 @@ def namespace(kube: Kube) -> str:
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """A model server: says who it is; `server.fail` makes it answer 500. To a POST it answers as the V2 protocol says,
-    with `server.label`.
+    """A model server: answers with its name; `server.fail` makes it answer 500. To a POST it answers as the V2 protocol
+    has it, with `server.label`. Status and milliseconds of all answers are kept, as a queue-proxy counts them.
     """
 
     protocol_version = "HTTP/1.1"
@@ -280,11 +296,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
     wbufsize = -1
 
     def do_GET(self):
-        body = self.server.name.encode()
-        self.send_response(500 if self.server.fail else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.reply(self.server.name.encode())
         self.server.count += 1
 
     def do_POST(self):
@@ -298,12 +310,16 @@ class Echo(http.server.BaseHTTPRequestHandler):
             {"name": "label", "shape": [1], "datatype": "INT64", "data": [label]},
             {"name": "probabilities", "shape": [1, count], "datatype": "FP32", "data": probabilities},
         ]
-        body = json.dumps({"model_version": self.server.name, "outputs": outputs}).encode()
-        self.send_response(500 if self.server.fail else 200)
+        self.reply(json.dumps({"model_version": self.server.name, "outputs": outputs}).encode())
+        self.server.probed += 1
+
+    def reply(self, body):
+        began, status = time.perf_counter(), 500 if self.server.fail else 200
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        self.server.probed += 1
+        self.server.answers.append((status, 1000 * (time.perf_counter() - began)))
 
     def log_message(self, *args):
         pass
@@ -416,8 +432,8 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     static = bootstrap(layout, port, 250.0, INGRESS)
     static["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}
     with (
-        serving(Echo, name="stable", fail=False, count=0, label=3, probed=0) as stable,
-        serving(Echo, name="candidate", fail=False, count=0, label=3, probed=0) as candidate,
+        serving(Echo, name="stable", fail=False, count=0, label=3, probed=0, answers=[]) as stable,
+        serving(Echo, name="candidate", fail=False, count=0, label=3, probed=0, answers=[]) as candidate,
     ):
         ports = {"stable": stable.server_address[1], "candidate": candidate.server_address[1]}
         layout.bootstrap.write_text(json.dumps(static))
@@ -440,7 +456,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 @dataclass
 class Operator:
-    """What Seldon's operators do, as far as a rollout can see it; one thread that watches the real API."""
+    """What Seldon's operators and KServe's do, as far as a rollout can see it; one thread that watches the real API."""
 
     api: Api
     namespace: str
@@ -450,14 +466,18 @@ class Operator:
     pause: float = 0.0
     """Seconds before it acts on a change."""
     loaded: dict[str, str] = field(default_factory=dict)
-    """Predictor or Model -> the URI that its pods serve."""
+    """Predictor or Model -> the URI that its pods serve; `main` of an InferenceService is what has most traffic."""
+    revisions: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    """InferenceService -> the predictor of each revision, oldest first."""
+    remembers_at_once: bool = False
+    """Whether KServe goes back from 100 % at one look, as older versions do; newer ones notice first, then route."""
     errors: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _poke: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         self._kube = self.api.kube()
-        watched = [kind(self.namespace) for kind in (deployments_in, experiments_in, models_in)]
+        watched = [kind(self.namespace) for kind in (deployments_in, experiments_in, models_in, services_in)]
         self._threads = [threading.Thread(target=self._work, daemon=True)]
         self._threads += [threading.Thread(target=self._watch, args=(kind,), daemon=True) for kind in watched]
         for thread in self._threads:
@@ -503,6 +523,8 @@ class Operator:
                     self._reconcile(item)
                 for item in self._kube.list(models_in(self.namespace)):
                     self._model(item)
+                for item in self._kube.list(services_in(self.namespace)):
+                    self._inference(item)
                 self._experiment(self._kube.list(experiments_in(self.namespace)))
             except (ConflictError, MissingError, PassingError):
                 self._poke.set()  # as a work queue does: again
@@ -604,9 +626,54 @@ class Operator:
             told = dict.fromkeys(("ExperimentReady", "CandidatesReady", "MirrorReady"), ready)
             self._conditions(experiments_in(self.namespace), item, told)
         if not items:
-            v1 = self._kube.list(deployments_in(self.namespace))
-            if not v1:
+            others = [self._kube.list(kind(self.namespace)) for kind in (deployments_in, services_in)]
+            if not any(others):
                 self.mesh.set(0, False)
+
+    def _inference(self, item):
+        """KServe and Knative: a revision for every new predictor, traffic by revision, the status last."""
+        name, wanted = item["metadata"]["name"], dict(item["spec"]["predictor"])
+        share, status = wanted.pop(PERCENT, None), dict(part_of(item))
+        here = self.revisions.setdefault(name, [predictor(OLD)])  # what the champion's status has already
+        if here[-1] != wanted:
+            here.append(wanted)
+        names = revision_names(name, len(here))
+        ready = {one: uri_of(predictor) not in self.unready for one, predictor in zip(names, here, strict=True)}
+        newest = [one for one in names if ready[one] or one == status.get("latestReadyRevision")][-1]
+        targets = self._targets(status, newest, share)
+        self._remember(status, newest, names[-1], targets)
+        traffic = [{"revisionName": one, "percent": part, "latestRevision": first} for one, part, first in targets]
+        status |= {"latestReadyRevision": newest, "latestCreatedRevision": names[-1], "traffic": traffic}
+        predictors = dict(zip(names, here, strict=True))
+        moved = sum(part for one, part, _ in targets if uri_of(predictors[one]) != uri_of(here[0]))
+        self.mesh.set(moved, False)
+        self.loaded["main"] = uri_of(predictors[max(targets, key=lambda target: target[1])[0]])
+        self._inference_status(item, status, ready[names[-1]])
+
+    def _targets(self, status, newest, share):
+        """Who gets how much: as KServe asks it of Knative."""
+        last, before = (status.get(f"{key}RolledoutRevision", "") for key in ("latest", "previous"))
+        if self.remembers_at_once and last == newest and share is not None and share < 100:
+            last = before
+        if share is None or not last:
+            return [(newest, 100, True)]
+        return [(newest, share, True), *([(last, 100 - share, False)] if share < 100 else [])]
+
+    def _remember(self, status, newest, created, targets):
+        """Which revision had all traffic last: what goes on at less than 100 %, and what 0 % goes back to."""
+        last, (_, share, _) = status.get("latestRolledoutRevision", ""), targets[0]
+        alone = {one for one, _, _ in targets} == {newest}
+        if last != newest and share == 100:
+            status |= {"previousRolledoutRevision": last, "latestRolledoutRevision": newest}
+        elif last == newest == created and share < 100 and (alone or self.remembers_at_once):
+            status["latestRolledoutRevision"] = status.get("previousRolledoutRevision") or last
+
+    def _inference_status(self, item, status, ready):
+        told = {"PredictorConfigurationReady": ready, "PredictorRouteReady": True, "PredictorReady": ready}
+        wanted = {"components": {"predictor": status}, "conditions": conditions(told)}
+        if {key: item.get("status", {}).get(key) for key in wanted} != wanted:
+            change = [{"op": "add", "path": "/status", "value": wanted}]
+            self._kube.patch(services_in(self.namespace), item["metadata"]["name"], change, "status")
 
     def _conditions(self, kind, item, told):
         wanted = conditions(told)
@@ -616,6 +683,18 @@ class Operator:
 
 def conditions(told):
     return [{"type": key, "status": str(value)} for key, value in told.items()]
+
+
+def part_of(item):
+    return item.get("status", {}).get("components", {}).get("predictor", {})
+
+
+def revision_names(service, count):
+    return [f"{service}-predictor-{number:05d}" for number in range(1, count + 1)]
+
+
+def uri_of(predictor):
+    return predictor["model"]["storageUri"]
 
 
 class Exposition(http.server.BaseHTTPRequestHandler):
@@ -660,6 +739,37 @@ def counters(mesh: Mesh, make_target: Callable[..., Target]) -> Iterator[Prometh
         made = Prometheus(metrics.model_copy(update={"prometheus": url}))
         yield made
         made.close()
+
+
+@pytest.fixture
+def knative(mesh: Mesh, operator: Operator) -> Iterator[dict[str, object]]:
+    """Section `metrics` of a target: what the queue-proxies of all revisions count, probes too, by revision."""
+    with serving(Exposition, scrape=lambda: queue_proxies(mesh, operator), scraped=("", "")) as server:
+        arms = {arm: {"revision_name": f"{{{arm}}}"} for arm in ("champion", "candidate")}
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield {"prometheus": url, "series": "knative", "scrape_seconds": 1, **arms}
+
+
+def queue_proxies(mesh, operator):
+    lines = []
+    for service, here in operator.revisions.items():
+        for name, predictor in zip(revision_names(service, len(here)), here, strict=True):
+            server = mesh.stable if uri_of(predictor) == uri_of(here[0]) else mesh.candidate
+            lines += exposed(name, list(server.answers))
+    return "\n".join(lines)
+
+
+def exposed(revision, answers):
+    """Names and labels as Knative documents them for its queue-proxy."""
+    told, head = f'revision_name="{revision}"', "revision_app_request"
+    codes = sorted({status for status, _ in answers})
+    counts = {code: sum(status == code for status, _ in answers) for code in codes}
+    within = {edge: sum(ms <= edge for _, ms in answers) for edge in (1, 5, 25, 100, 500, float("inf"))}
+    buckets = {f"{edge:g}".replace("inf", "+Inf"): count for edge, count in within.items()} if answers else {}
+    return [
+        *(f'{head}_count{{{told},response_code="{code}"}} {count}' for code, count in counts.items()),
+        *(f'{head}_latencies_bucket{{{told},le="{edge}"}} {count}' for edge, count in buckets.items()),
+    ]
 
 
 class Faults(http.server.BaseHTTPRequestHandler):
@@ -758,16 +868,22 @@ def make_target(namespace: str) -> Callable[..., Target]:
         }
         spec = {"storageUri": NEW, "requirements": ["sklearn"]}
         v2 = {"experiment": "fraud", "stable": "main", "candidate": {"name": "fraud-next", "spec": spec}}
-        sections = {"seldon-v1": v1, "seldon-v2": v2}
+        served = {"service": "fraud", "candidate": predictor(NEW)}
+        sections = {"seldon-v1": v1, "seldon-v2": v2, "kserve": served}
         base = {"namespace": namespace, "metrics": metrics, "time_to_live_seconds": 60, "settle_seconds": 5}
         return Target.model_validate({**base, version: sections[version], **more})
 
     return make
 
 
+def predictor(uri):
+    model = {"modelFormat": {"name": "mlflow"}, "protocolVersion": "v2", "storageUri": uri}
+    return {"minReplicas": 1, "model": model}
+
+
 @pytest.fixture
 def champion(kube: Kube, namespace: str) -> Callable[[str], None]:
-    """Puts what serves today on the cluster: one predictor, or one Model, called `main`."""
+    """Puts what serves today on the cluster: one predictor, or one Model, called `main`; or an InferenceService."""
 
     def put(version: str) -> None:
         if version == "seldon-v1":
@@ -775,6 +891,14 @@ def champion(kube: Kube, namespace: str) -> Callable[[str], None]:
             spec = {"predictors": [{"name": "main", "replicas": 1, "traffic": 100, "graph": graph}]}
             body = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment"}
             kube.create(deployments_in(namespace), {**body, "metadata": {"name": "fraud"}, "spec": spec})
+        elif version == "kserve":
+            body = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+            spec, first = {"predictor": predictor(OLD)}, "fraud-predictor-00001"
+            kube.create(services_in(namespace), {**body, "metadata": {"name": "fraud"}, "spec": spec})
+            names = dict.fromkeys(("latestCreatedRevision", "latestReadyRevision", "latestRolledoutRevision"), first)
+            part = {**names, "traffic": [{"revisionName": first, "percent": 100, "latestRevision": True}]}
+            change = [{"op": "add", "path": "/status", "value": {"components": {"predictor": part}}}]
+            kube.patch(services_in(namespace), "fraud", change, "status")
         else:
             body = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Model", "metadata": {"name": "main"}}
             spec = {"storageUri": OLD, "requirements": ["sklearn"]}
@@ -805,6 +929,8 @@ class Objects:
         """What the stable arm is asked to serve."""
         if version == "seldon-v2":
             return self.kube.get(models_in(self.namespace), "main")["spec"]["storageUri"]
+        if version == "kserve":
+            return uri_of(self.kube.get(services_in(self.namespace), "fraud")["spec"]["predictor"])
         here = predictors(self.kube.get(deployments_in(self.namespace), "fraud"))
         return next(item["graph"]["modelUri"] for item in here if item["name"] == "main")
 
@@ -812,11 +938,13 @@ class Objects:
         """Whether anything can still lead to a candidate."""
         if version == "seldon-v2":
             return bool(self.kube.list(experiments_in(self.namespace)))
+        if version == "kserve":
+            return bool(self.kube.get(services_in(self.namespace), "fraud")["spec"]["predictor"].get(PERCENT))
         return len(predictors(self.kube.get(deployments_in(self.namespace), "fraud"))) > 1
 
     def lease(self, version: str) -> Resource:
         """The kind of the object `fraud`, which carries the lease."""
-        kinds = {"seldon-v1": deployments_in, "seldon-v2": experiments_in}
+        kinds = {"seldon-v1": deployments_in, "seldon-v2": experiments_in, "kserve": services_in}
         return kinds[version](self.namespace)
 
     def home(self, version: str) -> dict[str, object]:
@@ -827,12 +955,15 @@ class Objects:
 
 
 @pytest.fixture
-def placed(kube, operator, champion, addressed, counters) -> Callable[..., Place]:
-    """Where a version's rollout happens, its champion there."""
+def placed(kube, operator, champion, addressed, mesh, request) -> Callable[..., Place]:
+    """Where a version's rollout happens, its champion there; where requests are not copied, with probes."""
 
     def place(version: str, digest: str, pace: Pace) -> Place:
         champion(version)
-        return Place(addressed(version, digest), kube, counters, pace)
+        if DRIVERS[version].mirrors:
+            return Place(addressed(version, digest), kube, request.getfixturevalue("counters"), pace)
+        more = {"metrics": request.getfixturevalue("knative"), "probes": mesh.probes(100)}
+        return Place(addressed(version, digest, **more), kube, None, pace)
 
     return place
 
@@ -842,7 +973,7 @@ def objects(kube: Kube, namespace: str) -> Objects:
     return Objects(kube, namespace)
 
 
-CANDIDATES = {"seldon-v1": "candidate", "seldon-v2": "fraud-next"}
+CANDIDATES = {"seldon-v1": "candidate", "seldon-v2": "fraud-next", "kserve": NEW}
 
 
 @pytest.fixture

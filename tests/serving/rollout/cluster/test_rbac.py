@@ -22,6 +22,8 @@ RESOURCES = (
     ("mlops.seldon.io", "models"),
     ("mlops.seldon.io", "models/status"),
     ("mlops.seldon.io", "pipelines"),
+    ("serving.kserve.io", "inferenceservices"),
+    ("serving.kserve.io", "inferenceservices/status"),
     ("networking.istio.io", "virtualservices"),
     ("networking.istio.io", "destinationrules"),
     ("apps", "deployments"),
@@ -51,6 +53,8 @@ DRIVER = {
     ("models", "get"),
     ("models", "create"),
     ("models", "patch"),
+    ("inferenceservices", "get"),
+    ("inferenceservices", "patch"),
     ("virtualservices", "list"),
     ("deployments", "get"),
 }
@@ -62,6 +66,9 @@ WATCHDOG = {
     ("experiments", "delete"),
     ("models", "get"),
     ("models", "patch"),
+    ("inferenceservices", "get"),
+    ("inferenceservices", "list"),
+    ("inferenceservices", "patch"),
 }
 ACCOUNTS = {"holdfast-rollout": DRIVER, "holdfast-rollout-watchdog": WATCHDOG}
 REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", None)

@@ -14,7 +14,7 @@ from holdfast.serving.rollout.drivers.cluster import candidate_digest
 from holdfast.serving.rollout.drivers.seldon_v1 import broken_rule, readiness, removal
 from holdfast.serving.rollout.drivers.target import read_target, section_names
 
-V1, V2 = (part.split("```")[0] for part in target.__doc__.split("```yaml\n")[1:])
+V1, V2, KSERVE = (part.split("```")[0] for part in target.__doc__.split("```yaml\n")[1:])
 """The examples of the module's own documentation."""
 
 
@@ -23,9 +23,9 @@ def write(tmp_path, text):
     return tmp_path / "target.yaml"
 
 
-def v2(text=V1):
+def with_section(section, text=V1):
     head, _, rest = text.partition("seldon-v1:")
-    return head + V2 + "metrics:" + rest.partition("metrics:")[2]
+    return head + section + "metrics:" + rest.partition("metrics:")[2]
 
 
 def test_the_documented_files_are_read_as_they_stand(tmp_path):
@@ -33,8 +33,26 @@ def test_the_documented_files_are_read_as_they_stand(tmp_path):
     assert (one.seldon_v1.deployment, one.seldon_v1.candidate.name, one.seldon_v2) == ("fraud", "candidate", None)
     assert one.metrics.set is target.SETS["seldon-v1"]
     assert "fraud-candidate" in one.probes.candidate.url
-    two = read_target(write(tmp_path, v2()))
+    two = read_target(write(tmp_path, with_section(V2)))
     assert (two.seldon_v2.experiment, two.seldon_v2.candidate.name, two.seldon_v1) == ("fraud", "fraud-candidate", None)
+    three = read_target(write(tmp_path, with_section(KSERVE)))
+    assert (three.driver, three.kserve.service) == ("kserve", "fraud")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("model:", "canaryTrafficPercent: 5\n    model:", "canaryTrafficPercent is the driver's; leave it out"),
+        ("model:", "storageUris: []\n    model:", "expected model.storageUri only, found storageUris"),
+        (', storageUri: "s3://models/sha256/<digest>"', ", storage: {path: m}", "model.storageUri is missing"),
+        ("service: fraud", "service: Fraud", "service"),
+    ],
+)
+def test_a_predictor_is_one_address_and_no_traffic(tmp_path, old, new, found):
+    assert old in KSERVE
+    with pytest.raises(WorkloadError, match=r"target\.yaml:\d+: ") as caught:
+        read_target(write(tmp_path, with_section(KSERVE.replace(old, new))))
+    assert found in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from holdfast.serving.rollout.drivers.cluster_driver import ClusterDriver
+from holdfast.serving.rollout.drivers.kserve import KServe
 from holdfast.serving.rollout.drivers.seldon_v1 import SeldonV1
 from holdfast.serving.rollout.drivers.seldon_v2 import SeldonV2
 
 DRIVERS: Mapping[str, type[ClusterDriver]] = {
     "seldon-v1": SeldonV1,
     "seldon-v2": SeldonV2,
+    "kserve": KServe,
 }

@@ -31,6 +31,16 @@ seldon-v2:
     name: fraud-candidate
     spec: {storageUri: "s3://models/sha256/<digest>", requirements: [sklearn]}
 ```
+
+For KServe it is as follows. In the labels of both arms `{champion}` and `{candidate}` become the names of their
+revisions, as in `candidate: {revision_name: "{candidate}"}` for the series `knative`.
+
+```yaml
+kserve:
+  service: fraud                        # the InferenceService
+  candidate:                            # what spec.predictor becomes; canaryTrafficPercent is the driver's
+    model: {modelFormat: {name: mlflow}, protocolVersion: v2, storageUri: "s3://models/sha256/<digest>"}
+```
 """
 
 import re
@@ -50,7 +60,7 @@ Label = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Metric = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
 Labels = dict[Label, str]
 """Label -> regular expression that the whole value must match."""
-SetName = Literal["envoy", "mlserver", "seldon-v1", "seldon-v2", "istio"]
+SetName = Literal["envoy", "mlserver", "seldon-v1", "seldon-v2", "istio", "knative"]
 
 
 class Series(Section):
@@ -135,6 +145,18 @@ SETS: dict[SetName, SeriesSet] = {
             ),
         ),
         buckets=Series(metric="istio_request_duration_milliseconds_bucket", labels={"reporter": "source"}),
+        bucket_ms=1.0,
+    ),
+    "knative": SeriesSet(
+        answered=(Series(metric="revision_app_request_count"),),
+        failed=(
+            Series(
+                metric="revision_app_request_count",
+                labels={"response_code": "5..|404"},
+                absent_is_zero=True,
+            ),
+        ),
+        buckets=Series(metric="revision_app_request_latencies_bucket"),
         bucket_ms=1.0,
     ),
 }
@@ -246,6 +268,32 @@ class SeldonV2(DriverSection):
         return self
 
 
+class InferencePredictor(Section):
+    """The candidate of an InferenceService: its whole `spec.predictor`, without `canaryTrafficPercent`."""
+
+    model_config = {**Section.model_config, "extra": "allow"}
+    __pydantic_extra__: dict[str, JsonValue]
+    model: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _driver_sets_traffic(self) -> Self:
+        if "canaryTrafficPercent" in (self.__pydantic_extra__ or {}):
+            raise ValueError("canaryTrafficPercent is the driver's; leave it out")
+        if not isinstance(self.model.get("storageUri"), str):
+            raise ValueError("model.storageUri is missing")
+        for key in ("storage", "storageUris"):
+            if key in self.model or key in (self.__pydantic_extra__ or {}):
+                raise ValueError(f"expected model.storageUri only, found {key}")
+        return self
+
+
+class KServe(DriverSection):
+    """An InferenceService whose revisions Knative keeps (KServe's serverless mode)."""
+
+    service: Name
+    candidate: InferencePredictor
+
+
 class Probing(Arms):
     """Rows of the candidate's bundle that are sent to both arms, beside the users' requests; left out: none are."""
 
@@ -273,6 +321,7 @@ class Target(Section):
     """Of the kubeconfig; left out: its current one."""
     seldon_v1: SeldonV1 | None = Field(None, alias="seldon-v1")
     seldon_v2: SeldonV2 | None = Field(None, alias="seldon-v2")
+    kserve: KServe | None = None
     metrics: Metrics
     probes: Probing | None = None
     time_to_live_seconds: float = Field(120.0, ge=10, le=86400)
