@@ -1,16 +1,15 @@
-"""The rollout step on a cluster: the same plan, machine and controller; a target file says where.
+"""The rollout step on a cluster: the same sequence as in `step`, at the place that a target file names.
 
-The traffic is the users' own and its counters come from the target's metrics; probes go where the target says. The
+The traffic is the users' own and its counters come from the target's metrics; probes go to the target's addresses. The
 state lives in the object that is rolled out, so that any replica can go on. What stays on this machine (`state_folder`)
 is for people.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,33 +17,20 @@ from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
 from holdfast.errors import RefusedError, RolloutError
 from holdfast.progress import say
-from holdfast.serving.rollout.conduct import errands
-from holdfast.serving.rollout.conduct.controller import Controller, Pace, Wish
-from holdfast.serving.rollout.conduct.journal import JOURNAL, TIMELINE, state_folder
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.conduct.wishes import TOLD, Wishes, told_to_stop
-from holdfast.serving.rollout.contest import (
-    Contest,
-    contest_of,
-    fetch,
-    hand_in,
-    note_of,
-    require_fresh,
-    say_starting,
-    status_of,
-)
+from holdfast.serving.rollout.conduct.controller import Pace, Wish
+from holdfast.serving.rollout.conduct.journal import JOURNAL
+from holdfast.serving.rollout.conduct.wishes import TOLD, Stop, Wishes
+from holdfast.serving.rollout.contest import Contest
 from holdfast.serving.rollout.drivers.cluster import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.drivers.driver import Provider
 from holdfast.serving.rollout.drivers.kube import Kube
 from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Probing, Target
-from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
+from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, State
-from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write
 from holdfast.serving.rollout.replay.sender import WARM, Load, Sender, Unpairing, sending
-from holdfast.serving.rollout.tell import log, metrics, status
-from holdfast.serving.rollout.tell.announce import Announced, Several
-from holdfast.serving.rollout.tell.timeline import Timeline
+from holdfast.serving.rollout.stage import Stage, Traffic
+from holdfast.serving.rollout.step import rollout
 from holdfast.workload import RolloutPlan
 
 _ENDING = frozenset(State) - {State.PENDING, State.SHADOW, State.CANARY}
@@ -107,7 +93,6 @@ class Place:
         return cls(target, reach(target))
 
 
-@errands.office()
 def rollout_on(
     place: Place,
     out: Path,
@@ -119,9 +104,9 @@ def rollout_on(
     seed: int = 0,
     metrics_port: int | None = None,
 ) -> Artifact[RolloutRecord]:
-    """Rolls version `version` of model `name` out on a cluster; writes the record whatever the outcome.
+    """Rolls version `version` of model `name` out on a cluster; writes the record in any case.
 
-    Run again after a crash, on this machine or another, it goes on where the object says that it stood.
+    Run again after a crash, on this machine or another, it goes on from the state that the object has.
 
     Raises:
         RefusedError: no passing verdict for these very bytes, or the target serves other bytes.
@@ -130,32 +115,48 @@ def rollout_on(
         RegistryError: MLflow cannot be reached.
     """
     require_shadow(place.target, config)
-    state = state_folder(out)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    say_starting(state, name, version)
-    fetched = fetch(tracking, name, version, state)
-    contest = replace(contest_of(fetched, name, version, None, config), metrics_port=metrics_port)
-    require_fresh(contest, state, config)
+    return rollout(
+        name,
+        out,
+        version=version,
+        tracking=tracking,
+        config=config,
+        seed=seed,
+        metrics_port=metrics_port,
+        open_stage=partial(cluster_stage, place),
+        again=True,
+    )
+
+
+@contextmanager
+def cluster_stage(place: Place, contest: Contest, state: Path, stop: Stop) -> Iterator[Stage]:
+    """The target's object, under a fence of our own, with the candidate there.
+
+    Raises:
+        RefusedError: the target serves other bytes than those that the gate judged.
+        RolloutError: the object cannot be had.
+    """
     require_these_bytes(place.target, contest)
-    promote = partial(errands.promote, tracking, name, version)
-    with told_to_stop() as stop:
-        decision = load(contest.candidate.served.decision, GateDecision).digest
-        cluster = open_cluster(place.target, place.kube, decision, place.provider)
-        prepare(cluster)
-        about = status_of(contest, config, cluster.store.fence, round(time.time(), 3))
-        wishes = Leaving(state, stop, contest.expires_at)
-        with probing(place.target.probes, contest, cluster, wishes, seed=seed) as sender:
-            carried = _conduct(
-                contest, cluster, place.pace, wishes, about, config=config, promote=promote, sender=sender
-            )
-        note = note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried))
-        errands.leave_note(out, tracking, name, note)
-        artifact = write(contest, carried, out, state)
-        if carried.rollout.state is not State.PROMOTED:
-            _free(cluster)
-        shutil.rmtree(state)
-    hand_in(out)
-    return artifact
+    decision = load(contest.candidate.served.decision, GateDecision).digest
+    cluster = open_cluster(place.target, place.kube, decision, place.provider)
+    prepare(cluster)
+    wishes = Leaving(state, stop, contest.expires_at)
+    traffic = partial(_traffic, place.target.probes, contest, cluster, wishes)
+    began = round(time.time(), 3)
+    yield Stage(cluster.store, wishes, began, traffic, place.pace, not_promoted=partial(_free, cluster))
+
+
+@contextmanager
+def _traffic(
+    probes: Probing | None, contest: Contest, cluster: Cluster, wishes: Wishes, config: RolloutPlan, seed: int
+) -> Iterator[Traffic]:
+    """The users' own; what is sent here are probes only."""
+    counted = Counted()
+    with probing(probes, contest, cluster, wishes, seed=seed) as sender:
+        unpairing = (Unpairing(sender, _ENDING),) if sender else ()
+        yield Traffic(cluster.driver, counted, sender, (counted, *unpairing), tail="(on the cluster: kubectl logs)")
+        lines = "".join(f"{json.dumps(line)}\n" for line in cluster.store.history())
+        replace_file(wishes.state / JOURNAL, lines.encode())
 
 
 def _free(cluster: Cluster) -> None:
@@ -163,7 +164,7 @@ def _free(cluster: Cluster) -> None:
     try:
         cluster.store.recorded()
     except RolloutError as error:
-        say(f"rollout: {error}; the next start writes the record of this end once more, the one after it begins anew")
+        say(f"rollout: {error}; the next start writes the record of this end once more, the one after it starts again")
 
 
 def require_these_bytes(target: Target, contest: Contest) -> None:
@@ -218,12 +219,12 @@ def probing(
     Raises:
         RolloutError: they do not reach two arms, or the process was told to stop.
     """
-    stands = (cluster.store.state or {}).get("state")
-    if probes is None or stands in TERMINAL:
+    state = (cluster.store.state or {}).get("state")
+    if probes is None or state in TERMINAL:
         yield None
         return
-    # A rollout that is about to end has perhaps one arm only; its plan still needs what the sender says of the rows.
-    ending = stands in _ENDING
+    # A rollout that is about to end has perhaps one arm only; its plan still needs what the sender knows of the rows.
+    ending = state in _ENDING
     warm = 0 if ending else WARM
     load = Load(contest.rows, contest.attacks, _classes(contest), probes.per_second, clients=1, seed=seed, warm=warm)
     with sending(wishes.state, probes, load) as sender:
@@ -237,41 +238,3 @@ def probing(
 
 def _classes(contest: Contest) -> int:
     return len(contest.candidate.model.document.classes)
-
-
-def _conduct(
-    contest: Contest,
-    cluster: Cluster,
-    pace: Pace,
-    wishes: Wishes,
-    about: status.Status,
-    *,
-    config: RolloutPlan,
-    promote: "partial[None]",
-    sender: Sender | None,
-) -> Carried:
-    state, counted = wishes.state, Counted()
-    timeline = Timeline.at(state / TIMELINE, lambda: counted)
-    listeners = (
-        status.StatusFile(state / status.FILE, counted, about),
-        log.Log(state / log.FILE, about.rollout, about.driver.fence),
-        metrics.Metrics(state / metrics.FILE, counted, {"name": about.name, "version": str(about.version)}),
-    )
-    # Without probes nobody sends one row to both arms: predictions are not compared, failures and latency are.
-    plan = plan_of(
-        config,
-        classes=_classes(contest),
-        attacks=sender.offline() if sender else None,
-        probation=contest.champion is None,
-        probed=sender is not None,
-    )
-    unpairing = (Unpairing(sender, _ENDING),) if sender else ()
-    watcher, store = Several((counted, *unpairing, timeline, *listeners)), Announced(cluster.store, listeners)
-    with metrics.served(listeners[-1], contest.metrics_port):
-        probes = sender.probes if sender else Probes
-        ended = Controller(
-            plan, cluster.driver, store, wishes.stop, watcher, wishes=wishes, probes=probes, mirror=promote, pace=pace
-        ).run()
-    lines = "".join(f"{json.dumps(line)}\n" for line in cluster.store.history())
-    replace_file(state / JOURNAL, lines.encode())
-    return Carried(ended, timeline, counted.sent, counted.failed, None, "(on the cluster: kubectl logs)")
