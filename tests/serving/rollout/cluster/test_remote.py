@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 import yaml
@@ -89,13 +90,21 @@ def canary(controller, mesh):
     return begin
 
 
+def counted(see):
+    """What is seen once the object has counts of the candidate: without a shadow they come with the next checkpoint."""
+    deadline = time.monotonic() + 5
+    while (seen := see()).candidate[1] <= 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return seen
+
+
 @EVERY
 def test_a_rollout_is_seen_and_ended_without_its_folder(
     version, canary, controller, kube, namespace, mesh, make_target, api
 ):
     target, steps = make_target(version), canary(version)
     bad = next(steps)
-    seen = remote.see(target, kube)
+    seen = counted(lambda: remote.see(target, kube))
     assert (seen.state, seen.step, seen.ended) == ("Canary", 0, False)
     assert {share for _, share in seen.weights} == {"75 %", "25 %"}
     assert seen.candidate[1] > 10
