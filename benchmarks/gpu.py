@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.scenes import Bench, Images, default_folder
 from benchmarks.table import RESULTS, Row, record, shown
 from holdfast.artifacts.documents import ThreatModel
+from holdfast.compute import Compute, Device
 from holdfast.errors import HoldfastError, InputError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import plans
@@ -40,7 +41,6 @@ from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.plan import Plan, Tier
 from holdfast.model.attack.suite import Measured, correct_in_batches, measure, survivors
 from holdfast.model.certify import smoothing
-from holdfast.model.compute import Compute, Device
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training
 from holdfast.workload import RecipeConfig

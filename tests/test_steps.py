@@ -126,14 +126,14 @@ def count(snapshot, out):
     return save(out, report)
 """
 COMMAND = '''
-from holdfast.options import AsJson, DigestFile, Out, SnapshotRef, VerdictFile, finish, ref
+from holdfast.options import Out, SnapshotRef, ref, step_command
 
-def count(snapshot: SnapshotRef, out: Out, digest_file: DigestFile = None, verdict_file: VerdictFile = None,
-          as_json: AsJson = False) -> None:
+@step_command
+def count(snapshot: SnapshotRef, out: Out):
     """Count the rows."""
     from toys.count.step import count as step
 
-    finish(step(ref(snapshot), out), digest_file, verdict_file, as_json)
+    return step(ref(snapshot), out)
 
 COMMANDS = {"count": count}
 '''

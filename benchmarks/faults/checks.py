@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchmarks.faults.world import Killed, StuckError, Time, Trouble, World
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, Rollout, State
 from holdfast.serving.rollout.judge.state import dump, restore
 

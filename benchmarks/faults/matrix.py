@@ -17,15 +17,15 @@ from holdfast.errors import RolloutError
 from holdfast.serving.rollout.conduct.controller import Ask, Pace, Wish
 from holdfast.serving.rollout.judge.analysis import Limits
 from holdfast.serving.rollout.judge.counters import Snapshot
-from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, State, Step
+from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, PlanStep, State
 
 LIMITS = Limits(classes=10)
 PLAN = Plan(
     LIMITS,
-    steps=(Step(5, 50), Step(25, 100), Step(50, 100), Step(100, 150)),
-    shadow=Step(0, 200),
+    steps=(PlanStep(5, 50), PlanStep(25, 100), PlanStep(50, 100), PlanStep(100, 150)),
+    shadow=PlanStep(0, 200),
 )
-LONG = replace(PLAN, steps=(Step(10, 1000), Step(50, 4000), Step(100, 5000)))
+LONG = replace(PLAN, steps=(PlanStep(10, 1000), PlanStep(50, 4000), PlanStep(100, 5000)))
 OUT = frozenset({State.ROLLED_BACK, State.INCONCLUSIVE})
 BLAMED = frozenset({State.ROLLED_BACK})
 UNDECIDED = frozenset({State.INCONCLUSIVE})
@@ -326,7 +326,7 @@ def f6(each: int) -> Iterator[Run]:
 
 
 def _low(seed: int, requests: int) -> Ended:
-    plan = Plan(LIMITS, steps=(Step(50, 500, max_seconds=20.0), Step(100, 500, max_seconds=20.0)))
+    plan = Plan(LIMITS, steps=(PlanStep(50, 500, max_seconds=20.0), PlanStep(100, 500, max_seconds=20.0)))
     world = World(plan, seed, rate=requests / 20.0 if requests < 499 else 200.0)
     if requests == 499:
         # Enough at first; the step that needs 500 live answers of the candidate never gets the last one.

@@ -16,7 +16,7 @@ from holdfast.steps import evidence
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
     from holdfast.artifacts.folder import Artifact, Ref
-    from holdfast.model.compute import Compute
+    from holdfast.compute import Compute
     from holdfast.workload import Section, Workload
 
 STATE = ".holdfast"
@@ -64,21 +64,53 @@ def maybe_ref(text: str | None) -> "Ref | None":
     return ref(text) if text else None
 
 
-def with_evidence(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for each step whose artifact the gate reads; `command` gets them as `evidence`."""
-    roles = tuple(evidence())
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "evidence"]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    options = [*own, *(inspect.Parameter(role, kind, annotation=EvidenceRef, default=None) for role in roles)]
+def step_command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Makes a subcommand of a function that returns a step's artifact, or the artifact and an exit code.
 
-    @functools.wraps(command)
+    The subcommand also has the options that every step has. Where the function takes them, `settings` is made from
+    --seed, --device and --threads, and `evidence` from one option for each step whose artifact the gate reads.
+    """
+    taken = inspect.signature(function).parameters
+    compute = _COMPUTE if "settings" in taken else {}
+    roles = tuple(evidence()) if "evidence" in taken else ()
+    added = [*compute.values(), *(_option(role, EvidenceRef, None) for role in roles), *_RESULT.values()]
+    options = [*(one for name, one in taken.items() if name not in ("settings", "evidence")), *added]
+
+    @functools.wraps(function)
     def run(**given: Any) -> None:
-        texts = {role: given.pop(role) for role in roles}
-        command(**given, evidence={role: ref(text) for role, text in texts.items() if text})
+        result = [given.pop(name) for name in _RESULT]
+        if compute:
+            given["settings"] = compute_settings(*(given.pop(name) for name in compute))
+        if roles:
+            texts = {role: given.pop(role) for role in roles}
+            given["evidence"] = {role: ref(text) for role, text in texts.items() if text}
+        made = function(**given)
+        artifact, code = made if isinstance(made, tuple) else (made, 0)
+        finish(artifact, *result)
+        if code:
+            raise typer.Exit(code)
 
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+_COMPUTE = {
+    one.name: one
+    for one in (_option("seed", Seed, 0), _option("device", Device, "auto"), _option("threads", Threads, 1))
+}
+_RESULT = {
+    one.name: one
+    for one in (
+        _option("digest_file", DigestFile, None),
+        _option("verdict_file", VerdictFile, None),
+        _option("as_json", AsJson, False),
+    )
+}
 
 
 def compute_settings(seed: int, device: str, threads: int) -> "Compute":
@@ -87,7 +119,7 @@ def compute_settings(seed: int, device: str, threads: int) -> "Compute":
     Raises:
         typer.BadParameter: no such device.
     """
-    from holdfast.model.compute import Compute
+    from holdfast.compute import Compute
 
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"expected auto, cpu or cuda, found {device!r}", param_hint="--device")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
 
-Environment = Literal["data", "model", "serving"]
-Panel = Literal["Data", "Model", "Gate", "Serving"]
+EnvironmentName = Literal["data", "model", "serving"]
+HelpPanel = Literal["Data", "Model", "Gate", "Serving"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Step:
     name: str
     package: str
     """Where `step.py`, `component.py`, `command.py` and `README.md` are."""
-    environment: Environment
-    panel: Panel
+    environment: EnvironmentName
+    panel: HelpPanel
     """Where `holdfast --help` lists its commands."""
     writes: str
     """The class of its document, in `holdfast.artifacts.documents`."""
@@ -53,7 +53,7 @@ class Step:
     """Whether it starts processes that need the same libraries."""
     pipeline: Literal["retrain", "rollout"] = "retrain"
     """The pipeline that it is a part of."""
-    prepares: tuple[Environment, ...] = ()
+    prepares: tuple[EnvironmentName, ...] = ()
     """Environments whose steps' libraries are imported ahead as soon as this step makes something new."""
 
     @property

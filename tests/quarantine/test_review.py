@@ -15,9 +15,9 @@ from holdfast.artifacts.documents import Review, Snapshot
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load, save
 from holdfast.artifacts.inspect import verify_chain
 from holdfast.cli import app
+from holdfast.compute import Compute
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import ArtifactError, HoldfastError, InputError, IntegrityError
-from holdfast.model.compute import Compute
 from holdfast.model.scan.step import scan
 from holdfast.quarantine.reviews import find_review
 from holdfast.workload import ScanConfig

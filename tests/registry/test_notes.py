@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.artifacts.cause import Cause
 from holdfast.registry.notes import MAX_VALUE, Note, as_json, notes_of, parse, rolled_back
-from holdfast.serving.rollout.judge.cause import Cause
 
 NOTE = Note(
     version=3,

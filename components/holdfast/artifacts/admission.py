@@ -15,7 +15,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedModel:
     """A model, every byte of it hashed, and the decision that was handed in with it."""
 
     model: Artifact[Model]
@@ -47,7 +47,7 @@ class NotPassed:
 Objection = OtherBytes | NotPassed
 
 
-def read(model: Ref, decision: Ref) -> Judged:
+def read(model: Ref, decision: Ref) -> JudgedModel:
     """Both artifacts, after every file of the model was hashed.
 
     Raises:
@@ -57,7 +57,7 @@ def read(model: Ref, decision: Ref) -> Judged:
     found, judged = load(model, Model), load(decision, GateDecision)
     for name in found.document.files:
         found.path(name)
-    return Judged(found, judged)
+    return JudgedModel(found, judged)
 
 
 def objection(decision: GateDecision, model: str, others: Mapping[str, str] = _NOTHING) -> Objection | None:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from holdfast.serving.rollout.judge.cause import Cause
+from holdfast.artifacts.cause import Cause
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Artifact
+from holdfast.compute import Compute
 from holdfast.errors import ModelError
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_split
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from holdfast.serving.rollout.judge.cause import Cause
+from holdfast.artifacts.cause import Cause
 
 KEY = "holdfast.rollout."
 MAX_VALUE = 4900

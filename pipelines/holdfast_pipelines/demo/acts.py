@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, Model, RolloutRecord, ScanReport, SchemaReport
 from holdfast.artifacts.folder import load
 from holdfast.errors import ArtifactError, RunError
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast_pipelines.demo import deliveries
 
 Summary = dict[str, Any]

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Ref, load
+from holdfast.compute import Compute
 from holdfast.data.schema.domains import Interval, domains
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError
@@ -15,7 +16,6 @@ from holdfast.modality import modality_of
 from holdfast.model.attack.step import attack
 from holdfast.model.backdoor.step import backdoor
 from holdfast.model.certify.step import certify
-from holdfast.model.compute import Compute
 from holdfast.model.networks import load_network
 from holdfast.model.register.pyfunc import Predictor, signature
 from holdfast.model.scan.step import scan

@@ -9,8 +9,8 @@ from torch import nn
 
 from holdfast.artifacts.documents import Model, Snapshot, ThreatModel
 from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.compute import Compute
 from holdfast.modality.ball import Ball
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network
 from holdfast.model.train.step import train

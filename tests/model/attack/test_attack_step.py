@@ -8,10 +8,10 @@ import torch
 
 from holdfast.artifacts.documents import Baseline, Model, RobustnessReport, Snapshot, ThreatModel, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
+from holdfast.compute import Compute
 from holdfast.errors import IntegrityError, ModelError
 from holdfast.model.attack import step
 from holdfast.model.attack.step import attack
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.train.step import train

@@ -14,10 +14,10 @@ from torch import nn
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.compute import Compute
 from holdfast.errors import ModelError
 from holdfast.model.attack.endpoint import Endpoint
 from holdfast.model.attack.probe import probe
-from holdfast.model.compute import Compute
 from holdfast.workload import Workload
 
 CLASSES = tuple(map(str, range(10)))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.compute import Compute
 from holdfast.modality import MODALITIES
-from holdfast.model.compute import Compute
 from holdfast.model.train.step import train
 from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 

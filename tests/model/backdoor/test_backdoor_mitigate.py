@@ -6,10 +6,10 @@ import pytest
 
 from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError
 from holdfast.model.backdoor.mitigate import mitigate
 from holdfast.model.backdoor.step import backdoor
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import encode
 from holdfast.model.networks import load_network, logits
 from holdfast.workload import BackdoorConfig

@@ -6,9 +6,9 @@ import pytest
 from holdfast import registry
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Ref, load
+from holdfast.compute import Compute
 from holdfast.errors import IntegrityError, RegistryError
 from holdfast.model.baseline.step import baseline
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.register.step import register

@@ -7,8 +7,8 @@ import pytest
 
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.compute import Compute
 from holdfast.modality import MODALITIES
-from holdfast.model.compute import Compute
 from holdfast.model.train.step import train
 from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 

@@ -5,9 +5,9 @@ import pytest
 
 from holdfast.artifacts.documents import Certificate, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
 from holdfast.model.certify.step import certify
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.workload import CertifyConfig

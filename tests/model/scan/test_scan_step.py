@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.compute import Compute
 from holdfast.errors import IntegrityError
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_spec, read_split, rows_digest, without
 from holdfast.model.scan.step import scan
 from holdfast.workload import ScanConfig

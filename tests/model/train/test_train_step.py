@@ -10,8 +10,8 @@ import pytest
 
 from holdfast.artifacts.documents import Model, ScanReport, Snapshot, ThreatModel, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.errors import IntegrityError
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_spec, read_split, rows_digest, without
 from holdfast.model.networks import load_network, logits
 from holdfast.model.train.step import train

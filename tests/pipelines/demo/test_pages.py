@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import save
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast_pipelines.demo import pages
 from holdfast_pipelines.demo.acts import Played
 

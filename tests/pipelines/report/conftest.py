@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import (
     Anomaly,
     Architecture,
@@ -47,7 +48,6 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.artifacts.inspect import verdict_of
-from holdfast.serving.rollout.judge.cause import Cause
 
 DIGEST = "ab" * 32
 CLASSES = tuple(str(digit) for digit in range(10))

@@ -1,13 +1,17 @@
 """`holdfast snapshot`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import AsJson, Config, DigestFile, Out, VerdictFile, finish, read_section
+from holdfast.options import Config, Out, read_section, step_command
+
+if TYPE_CHECKING:
+    from holdfast.artifacts.folder import Artifact
 
 
+@step_command
 def snapshot(
     config: Config,
     out: Out,
@@ -15,17 +19,13 @@ def snapshot(
     review: Annotated[
         str | None, typer.Option(help="Review of quarantined rows instead of the workload's: FOLDER or FOLDER@DIGEST.")
     ] = None,
-    digest_file: DigestFile = None,
-    verdict_file: VerdictFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> "Artifact[Any]":
     """Pin the exact data: digests per file, Merkle root, rows, classes."""
     from holdfast.data.snapshot.step import snapshot as step
     from holdfast.workload import SnapshotConfig
 
     section = read_section(config, SnapshotConfig, lambda workload: workload.snapshot_config)
-    artifact = step(section, out, data=Path(data) if data else None, review=review)
-    finish(artifact, digest_file, verdict_file, as_json)
+    return step(section, out, data=Path(data) if data else None, review=review)
 
 
 COMMANDS = {"snapshot": snapshot}

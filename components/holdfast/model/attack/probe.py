@@ -6,8 +6,8 @@ import numpy as np
 
 from holdfast.artifacts.documents import AttackResult, Count, RobustnessReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.progress import say, track
 from holdfast.workload import Workload

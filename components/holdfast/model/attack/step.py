@@ -23,9 +23,9 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.text import decode_text
-from holdfast.model.compute import Compute
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
 from holdfast.progress import say, track

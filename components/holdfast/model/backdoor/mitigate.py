@@ -11,9 +11,9 @@ import numpy as np
 
 from holdfast.artifacts.documents import BackdoorReport, Count, Mitigation, Model, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.modality.text import decode_text
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_split
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import BackdoorReport, Count, Model, Snapshot, TriggerResult, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import TriggerSearch
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
-from holdfast.model.compute import Compute
 from holdfast.model.examples import check_answers, open_network
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from holdfast import registry
 from holdfast.artifacts.documents import Baseline, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save, seal, write_artifact
+from holdfast.compute import Compute
 from holdfast.errors import InputError
-from holdfast.model.compute import Compute
 from holdfast.progress import say
 
 

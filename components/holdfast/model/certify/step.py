@@ -10,11 +10,11 @@ import numpy as np
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Certificate, CertifiedAt, Count, Model, Norm, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
 from holdfast.modality import modality_of
 from holdfast.modality.norms import BOXES
 from holdfast.modality.protocol import Certification
-from holdfast.model.compute import Compute
 from holdfast.model.examples import draw
 from holdfast.progress import track
 from holdfast.workload import CertifyConfig

@@ -1,30 +1,17 @@
 """`holdfast register`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import (
-    TRACKING,
-    AsJson,
-    DigestFile,
-    ModelRef,
-    Out,
-    SnapshotRef,
-    Tracking,
-    VerdictFile,
-    finish,
-    ref,
-    with_evidence,
-    write,
-)
+from holdfast.options import TRACKING, ModelRef, Out, SnapshotRef, Tracking, ref, step_command, write
 
 if TYPE_CHECKING:
-    from holdfast.artifacts.folder import Ref
+    from holdfast.artifacts.folder import Artifact, Ref
 
 
-@with_evidence
+@step_command
 def register(
     model: ModelRef,
     decision: Annotated[str, typer.Option(help="Gate decision: FOLDER or FOLDER@DIGEST.")],
@@ -32,11 +19,8 @@ def register(
     out: Out,
     evidence: "dict[str, Ref]",
     tracking: Tracking = TRACKING,
-    digest_file: DigestFile = None,
-    verdict_file: VerdictFile = None,
     version_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> "Artifact[Any]":
     """Register a model that passed in MLflow, with its evidence; twice makes one version."""
     from holdfast.model.register.step import register as step
 
@@ -50,7 +34,7 @@ def register(
     )
     if version_file is not None:
         write(version_file, str(artifact.document.model_version))
-    finish(artifact, digest_file, verdict_file, as_json)
+    return artifact
 
 
 COMMANDS = {"register": register}

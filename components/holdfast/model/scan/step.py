@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Count, Detector, Reviewed, ScanReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
 from holdfast.workload import ScanConfig

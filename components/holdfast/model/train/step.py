@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from holdfast.artifacts.documents import Architecture, Count, InputSpec, Model, ScanReport, Snapshot, ThreatModel
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
-from holdfast.model.compute import Compute
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
 from holdfast.workload import TrainConfig

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import Artifact, load
 from holdfast.errors import RefusedError, RegistryError, RolloutError
@@ -12,7 +13,6 @@ from holdfast.progress import say
 from holdfast.registry.notes import Note, Outcome
 from holdfast.serving.rollout.conduct import errands
 from holdfast.serving.rollout.conduct.journal import JOURNAL
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.site.side import Side, side
 from holdfast.serving.rollout.tell import status
 from holdfast.workload import RolloutPlan

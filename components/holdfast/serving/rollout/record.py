@@ -7,12 +7,12 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load, save, seal, write_artifact
 from holdfast.progress import say
 from holdfast.serving.rollout.conduct.journal import JOURNAL
 from holdfast.serving.rollout.contest import Contest, digests_of
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import Rollout, State
 from holdfast.serving.rollout.tell import incident, log
 from holdfast.serving.rollout.tell.timeline import Timeline

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
 from holdfast.serving.rollout.drivers.cluster import candidate_digest, open_cluster
 from holdfast.serving.rollout.drivers.kube import Json, Kube, annotations
@@ -22,7 +23,6 @@ from holdfast.serving.rollout.drivers.store import (
 from holdfast.serving.rollout.drivers.table import DRIVERS
 from holdfast.serving.rollout.drivers.target import Target
 from holdfast.serving.rollout.judge.analysis import Outcome
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL, State
 from holdfast.serving.rollout.tell.view import Row, columns, words
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import RolloutError
@@ -30,7 +31,6 @@ from holdfast.serving.rollout.contest import (
     say_starting,
     status_of,
 )
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Probes
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.serving.rollout.local import local_stage

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from holdfast import registry
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import load, save
 from holdfast.errors import RefusedError, RegistryError
 from holdfast.registry.notes import Note
 from holdfast.serving.rollout.conduct import errands
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.step import rollout, state_folder
 from holdfast.workload import RolloutPlan
 

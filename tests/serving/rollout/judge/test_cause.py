@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from holdfast.artifacts.cause import Cause, of_exit
 from holdfast.serving.rollout.judge.analysis import Limits
-from holdfast.serving.rollout.judge.cause import Cause, of_exit
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import (
     Plan,
+    PlanStep,
     Rollout,
     State,
-    Step,
     abort,
     begin,
     confirm,
@@ -21,7 +21,7 @@ from holdfast.serving.rollout.judge.machine import (
     start,
 )
 
-PLAN = Plan(Limits(), (Step(50, 1000, max_seconds=30.0),), max_blind_seconds=5.0)
+PLAN = Plan(Limits(), (PlanStep(50, 1000, max_seconds=30.0),), max_blind_seconds=5.0)
 
 
 @pytest.fixture

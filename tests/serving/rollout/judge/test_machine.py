@@ -7,19 +7,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Limits, Outcome
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import (
     BACK,
     TERMINAL,
     WATCHED,
     Plan,
+    PlanStep,
     Rollout,
     State,
-    Step,
     abort,
     approve,
     begin,
@@ -34,7 +34,12 @@ from holdfast.serving.rollout.judge.state import dump, restore
 
 EDGES = (25.0, 250.0, 1000.0)
 LIMITS = Limits(max_disagreement=0.25, classes=10)
-PLAN = Plan(LIMITS, steps=(Step(5, 50), Step(50, 50), Step(100, 250)), shadow=Step(0, 100), max_blind_seconds=5.0)
+PLAN = Plan(
+    LIMITS,
+    steps=(PlanStep(5, 50), PlanStep(50, 50), PlanStep(100, 250)),
+    shadow=PlanStep(0, 100),
+    max_blind_seconds=5.0,
+)
 
 
 def grown(
@@ -96,7 +101,7 @@ def test_a_healthy_candidate_goes_through_every_step_to_promoting():
 
 
 def test_in_the_shadow_copies_that_queue_up_are_not_the_candidates_fault():
-    rollout = after(*[SLOW] * 60, plan=replace(PLAN, shadow=Step(0, 10**6)))
+    rollout = after(*[SLOW] * 60, plan=replace(PLAN, shadow=PlanStep(0, 10**6)))
     assert (rollout.state, rollout.tests.compared.slow.blocks) == (State.SHADOW, 0)
 
 
@@ -118,7 +123,7 @@ def test_a_step_takes_its_own_answers_pairs_and_time():
     few = {"candidate": (49, 0, 0)}
     assert "1 of the candidate's own answers are missing" in after(HEALTHY, few).judgement.reason
     assert "paired answers are missing" in after({**HEALTHY, "pairs": (0, 0)}).judgement.reason
-    patient = replace(PLAN, shadow=Step(0, 100, min_seconds=10.0))
+    patient = replace(PLAN, shadow=PlanStep(0, 100, min_seconds=10.0))
     assert "least time" in after(HEALTHY, plan=patient).judgement.reason
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.serving.rollout.conduct.plan import plan_of
 from holdfast.serving.rollout.judge import machine
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import EDGES_MS, Arm, Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout
 from holdfast.serving.rollout.tell import log, metrics, status

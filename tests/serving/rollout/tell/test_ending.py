@@ -2,8 +2,8 @@
 
 import pytest
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.folder import save
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.tell.ending import PLANTED, last_line
 
 AGAIN = "holdfast rollout start --name tiny --version 2 --out rollout"

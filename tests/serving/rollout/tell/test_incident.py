@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, Transition
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits, evidence
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import State
 from holdfast.serving.rollout.tell.incident import RUNBOOK, Incident, markdown, page
 from holdfast.serving.rollout.tell.plot import plot

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Protocol
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RegistryError, RolloutError
 from holdfast.serving.rollout.drivers.driver import Clock, Driver, Store
 from holdfast.serving.rollout.judge import machine
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Probes, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, WATCHED, Plan, Rollout, State
 from holdfast.serving.rollout.judge.state import dump, restore

@@ -2,7 +2,7 @@
 
 from holdfast.artifacts.documents import Count
 from holdfast.serving.rollout.judge.analysis import MIN_PAIRS, Limits
-from holdfast.serving.rollout.judge.machine import Plan, Step
+from holdfast.serving.rollout.judge.machine import Plan, PlanStep
 from holdfast.workload import RolloutPlan, RolloutStep
 
 
@@ -30,7 +30,7 @@ def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probati
         hold_without_champion=config.hold_without_champion,
         probation=probation,
     )
-    shadow = Step(0, config.shadow_requests, config.min_step_seconds, config.max_step_seconds)
+    shadow = PlanStep(0, config.shadow_requests, config.min_step_seconds, config.max_step_seconds)
     return Plan(
         limits,
         tuple(_step(step, config) for step in config.steps),
@@ -41,9 +41,9 @@ def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probati
     )
 
 
-def _step(step: int | RolloutStep, config: RolloutPlan) -> Step:
+def _step(step: int | RolloutStep, config: RolloutPlan) -> PlanStep:
     own = RolloutStep(weight=step) if isinstance(step, int) else step
-    return Step(
+    return PlanStep(
         own.weight,
         config.step_requests if own.requests is None else own.requests,
         config.min_step_seconds if own.min_seconds is None else own.min_seconds,

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.folder import DOCUMENT
 from holdfast.errors import RolloutError
 from holdfast.progress import say
@@ -15,7 +16,6 @@ from holdfast.serving.rollout.conduct.controller import Ask, Wish
 from holdfast.serving.rollout.conduct.journal import Journal, open_journal, state_folder
 from holdfast.serving.rollout.conduct.wishes import ask
 from holdfast.serving.rollout.drivers.local import LocalDriver
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.site import launch
 from holdfast.serving.rollout.tell import log, status
 from holdfast.serving.rollout.tell.status import Status

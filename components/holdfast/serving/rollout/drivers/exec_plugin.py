@@ -32,7 +32,7 @@ EARLY_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 """Between two questions while the last credential is still good."""
 
-Certificate = tuple[bytes, bytes]
+ClientCertificate = tuple[bytes, bytes]
 """A client's certificate and its key, as PEM."""
 
 
@@ -45,7 +45,7 @@ class Credential:
     """What a plug-in gave; at least one of the first two."""
 
     token: str | None = field(default=None, repr=False)
-    certificate: Certificate | None = field(default=None, repr=False)
+    certificate: ClientCertificate | None = field(default=None, repr=False)
     expires: float | None = None
     """Unix seconds; None: until the server refuses it."""
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
 from holdfast.registry.notes import locks
 from holdfast.serving.rollout.drivers.driver import State
 from holdfast.serving.rollout.drivers.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
 from holdfast.serving.rollout.judge import machine
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.machine import TERMINAL
 
 PREFIX = "holdfast.dev/"

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from holdfast.serving.rollout.judge.cause import Cause, of_exit
+from holdfast.artifacts.cause import Cause, of_exit
 from holdfast.serving.rollout.judge.counters import Arm, Snapshot
 from holdfast.serving.rollout.judge.counts import Counts
 from holdfast.serving.rollout.judge.drift import PredictionDrift

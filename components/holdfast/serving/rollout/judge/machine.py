@@ -11,9 +11,9 @@ the candidate is out. Promoting is entered only by the last step's verdict "enou
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from holdfast.artifacts.cause import Cause
 from holdfast.serving.rollout.drivers.driver import Desired
 from holdfast.serving.rollout.judge.analysis import Judgement, Limits, Look, Outcome, Tests, evidence, judge
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import EQUAL_WEIGHT, Blind, Snapshot, went_back
 from holdfast.serving.rollout.judge.counts import Counts, between
 
@@ -39,7 +39,7 @@ BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONCLUSIVE})
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One stretch of the rollout."""
 
     weight: int
@@ -55,8 +55,8 @@ class Plan:
     """What was asked for."""
 
     limits: Limits
-    steps: tuple[Step, ...]
-    shadow: Step | None = None
+    steps: tuple[PlanStep, ...]
+    shadow: PlanStep | None = None
     max_blind_seconds: float = 15.0
     approval: bool = False
     approval_seconds: float = 3600.0
@@ -93,7 +93,7 @@ class Rollout:
         return f"{self.state} {self.here_step.weight} %" if self.state is State.CANARY else str(self.state)
 
     @property
-    def here_step(self) -> Step:
+    def here_step(self) -> PlanStep:
         """The plan of the current state; the last step's when it is none of the watched ones."""
         if self.state is State.SHADOW and self.plan.shadow is not None:
             return self.plan.shadow
@@ -264,11 +264,11 @@ def _timed(rollout: Rollout, weight: int, seen: Snapshot) -> bool:
     return not rollout.plan.limits.probation and weight > 0 and (weight <= EQUAL_WEIGHT or seen.balanced)
 
 
-def _later(rollout: Rollout) -> tuple[Step, ...]:
+def _later(rollout: Rollout) -> tuple[PlanStep, ...]:
     return rollout.plan.steps if rollout.state is State.SHADOW else rollout.plan.steps[rollout.step + 1 :]
 
 
-def _deadline(rollout: Rollout, step: Step) -> float:
+def _deadline(rollout: Rollout, step: PlanStep) -> float:
     waits = _last_step(rollout) and rollout.plan.approval
     return max(step.max_seconds, rollout.plan.approval_seconds) if waits else step.max_seconds
 

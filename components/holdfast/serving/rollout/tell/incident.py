@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Transition
 from holdfast.registry.notes import locks
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.tell.ending import PLANTED
 from holdfast.serving.rollout.tell.plot import STYLE, plot
 from holdfast.serving.rollout.tell.status import armed, needed

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from holdfast.artifacts.cause import Cause
 from holdfast.progress import say
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, desired
 

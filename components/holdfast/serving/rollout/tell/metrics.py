@@ -16,10 +16,10 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
 from holdfast.serving.rollout.judge.analysis import bound
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import Rollout, State, desired
 from holdfast.serving.rollout.tell.status import Measure, measures

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from holdfast.artifacts.cause import Cause
 from holdfast.errors import RolloutError
 from holdfast.processes import started
 from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES, Limits, bound, slow_answers
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.judge.counters import Arm, Blind, Snapshot
 from holdfast.serving.rollout.judge.machine import TERMINAL, Rollout, desired
 from holdfast.serving.rollout.tell.timeline import Sent

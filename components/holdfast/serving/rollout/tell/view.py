@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.judge.cause import Cause
 from holdfast.serving.rollout.tell import status as told
 from holdfast.serving.rollout.tell.status import Measure, Status
 
