@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile minimal ui clean doctor lock setup
+.PHONY: help demo test test-all lint bench faults compile docs minimal ui clean doctor lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -38,6 +38,7 @@ demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
 test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (within 25 minutes)
+	@$(MAKE) .venv-docs/.done || echo "make: the tests of the documentation's site are skipped: zensical is not here" >&2
 	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope --ignore tests/data $(patsubst %,--ignore %,$(WAITING) $(LIVE))
 	.venv-data/bin/python -m pytest $(SELECT) -n 2 --dist loadscope tests/data
 	.venv/bin/python -m pytest $(SELECT) -n 2 --dist loadscope $(WAITING)
@@ -61,6 +62,9 @@ faults: setup ## Inject every fault of docs/reliability.md, in virtual time and 
 compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
 	.venv/bin/python -m holdfast schemas
+
+docs: .venv-docs/.done ## Build the documentation as a site; a link that leads nowhere fails
+	@.venv-docs/bin/python tools/build_docs.py
 
 minimal: ## Run make demo where nothing is but what README lists: a fresh Debian, no compiler (root, debootstrap)
 	tools/minimal-system make demo SEED=$(SEED)
@@ -113,6 +117,14 @@ $(UV):
 	$(INSTALL) --python .venv-seldon --no-deps -e .
 	@touch $@
 
+# The command line's own packages and zensical: the site needs no step's libraries.
+.venv-docs/.done: $(LOCKS)/docs.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
+	$(call probe,1)
+	$(UV) venv -q --clear --python $(PYTHON) .venv-docs
+	$(INSTALL) --python .venv-docs --require-hashes --no-deps -r $(LOCKS)/docs.txt
+	$(INSTALL) --python .venv-docs --no-deps -e .
+	@touch $@
+
 # torch stays out of the locks: its hash differs from build to build (CPU, CUDA); its own dependencies are locked.
 LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
 	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
@@ -124,5 +136,6 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
 	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
+	$(LOCK) --group docs -c $(LOCKS)/dev.txt -o $(LOCKS)/docs.txt
 	printf '%s\n' "hatchling>=1.27" setuptools wheel | $(UV) pip compile - -q --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/build.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt
