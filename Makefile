@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs minimal ui clean doctor lock setup
+.PHONY: help demo test test-all lint bench faults compile docs minimal ui clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -75,6 +75,12 @@ ui: setup ## Open the MLflow UI on what the demo registered
 doctor: setup ## Say what is installed and which step runs where
 	@.venv/bin/python -m holdfast doctor
 
+dev: ## Print what a contributor needs: set up, test a part, lint, read
+	@$(PYTHON) tools/dev.py
+
+hooks: .venv/.hooks ## Install the checks that git runs before each commit (.pre-commit-config.yaml)
+	.venv/bin/pre-commit install
+
 clean: ## Remove what runs and checks left behind (not the environments)
 	rm -rf .holdfast .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks dist build
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
@@ -98,6 +104,10 @@ $(UV):
 # Without their dependencies: torchattacks asks for a torchvision that fits no CPU build and for an old requests.
 .venv/.peers: $(LOCKS)/peers.txt .venv/.done
 	$(INSTALL) --python .venv --require-hashes --no-deps -r $(LOCKS)/peers.txt
+	@touch $@
+
+.venv/.hooks: $(LOCKS)/hooks.txt .venv/.done
+	$(INSTALL) --python .venv --require-hashes --no-deps -r $(LOCKS)/hooks.txt
 	@touch $@
 
 .venv-data/.done: $(LOCKS)/data-dev.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
@@ -136,6 +146,7 @@ lock: | $(UV) ## Resolve the locks anew
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
 	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
+	$(LOCK) --group hooks -c $(LOCKS)/dev.txt -o $(LOCKS)/hooks.txt
 	$(LOCK) --group docs -c $(LOCKS)/dev.txt -o $(LOCKS)/docs.txt
 	printf '%s\n' "hatchling>=1.27" setuptools wheel | $(UV) pip compile - -q --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/build.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt
