@@ -40,6 +40,7 @@ class DataConfig(Section):
     sha256: Sha256 | None = None
     """Of the downloaded file."""
     format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
+    """`auto`: by the name of the file."""
     columns: tuple[str, ...] | None = None
     """Names of the columns when a CSV or TSV has no header row."""
     label: str = "label"
@@ -73,8 +74,11 @@ class SnapshotConfig(Section):
     """What the snapshot step needs."""
 
     name: str
+    """Of the workload."""
     modality: Modality
+    """What one example is."""
     data: DataConfig
+    """Where the data is."""
 
 
 class SchemaConfig(Section):
@@ -105,6 +109,7 @@ class ScanConfig(Section):
     review_budget: float = Field(0.075, gt=0, lt=0.5)
     """Largest share of the training rows that is put before a reviewer."""
     folds: int = Field(4, ge=2, le=10)
+    """Parts of the training rows; each is judged by networks that did not see it."""
     epochs: int = Field(12, gt=0)
     """Of the scan's own small networks."""
     apply: bool = True
@@ -115,7 +120,9 @@ class NetworkConfig(Section):
     """The network: `cnn`, `mlp`, `text`, or `module:function` returning a `torch.nn.Module` with logits."""
 
     architecture: str
+    """A built-in name, or `module:function` from a file next to the workload."""
     arguments: dict[str, Scalar] = {}
+    """Keyword arguments of the function."""
 
 
 class FeatureConfig(Section):
@@ -139,6 +146,7 @@ class ThreatConfig(Section):
     """What the attacker may change."""
 
     norm: Norm
+    """How the size of a change is measured: `linf`, `l2`, or `edits` (text)."""
     epsilon: Exact
     """A fraction such as 8/255; in input units [0, 1], standard deviations of each feature, or characters."""
     features: dict[str, FeatureConfig] = {}
@@ -153,9 +161,13 @@ class RecipeConfig(Section):
     recipe: Recipe = "pgd"
     """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp`, `multi-norm` or `ibp` (certified)."""
     epochs: int = Field(20, gt=0)
+    """Passes over the training rows."""
     batch: int = Field(128, gt=0)
+    """Rows in a batch."""
     learning_rate: float = Field(2e-3, gt=0)
+    """The largest one of the schedule."""
     weight_decay: float = Field(5e-4, ge=0)
+    """Of the optimizer."""
     attack_steps: int = Field(7, gt=0)
     """PGD steps of the training attack."""
     fast_steps: int = Field(2, gt=0)
@@ -175,6 +187,7 @@ class RecipeConfig(Section):
     second_norm: Literal["linf", "l2"] | None = None
     """multi-norm: the second ball; `threat` names the first."""
     second_epsilon: Exact | None = None
+    """multi-norm: size of the second ball."""
     engine: Literal["holdfast", "art"] = "holdfast"
     """Whose training loop: `art` runs the trainers of the Adversarial Robustness Toolbox for pgd, trades and awp."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -204,27 +217,37 @@ class TrainConfig(Section):
     """What the train step needs."""
 
     name: str
+    """Of the workload."""
     network: NetworkConfig
+    """What is trained."""
     threat: ThreatModel
+    """What it is trained against."""
     train: RecipeConfig
+    """How it is trained."""
 
 
 class BackdoorConfig(Section):
     """Trigger inversion."""
 
     steps: int = Field(300, gt=0)
+    """Gradient steps of a trigger's search."""
     examples: int = Field(400, gt=0)
+    """Training rows that a trigger is made from, and as many held-out rows that it is tried on."""
     anomaly_index: float = Field(2.0, gt=0)
+    """A class is suspicious above this index."""
     relative_norm: float = Field(0.5, gt=0)
     """Largest size of a trigger, relative to the median of the other classes'."""
     attack_success: Share = 0.9
+    """A trigger works when it sends more than this share of the rows to its class."""
 
 
 class AttackConfig(Section):
     """Evaluation under attack."""
 
     tier: Literal["pr", "nightly", "release"] = "pr"
+    """How much is tried: `pr` (least), `nightly`, `release` (most)."""
     examples: int = Field(500, gt=0)
+    """Held-out rows that are attacked."""
     curve: tuple[Exact, ...] = ()
     """Epsilons of the accuracy curve; left out: 0, 1/2, 1, 3/2 and 2 times the threat model's."""
     second_opinion: bool = True
@@ -241,10 +264,15 @@ class CertifyConfig(Section):
     noise: float = Field(0.25, gt=0)
     """Sigma in the threat model's unit; text: share of characters kept."""
     samples: int = Field(1000, gt=0)
+    """Noisy copies per example that estimate."""
     selection_samples: int = Field(100, gt=0)
+    """Noisy copies per example that choose the class."""
     alpha: float = Field(0.001, gt=0, lt=1)
+    """Chance, per example, that its certificate is wrong."""
     examples: int = Field(200, gt=0)
+    """Held-out rows that are certified."""
     radii: tuple[Radius, ...] = Field((0.0, 0.1, 0.25, 0.5), min_length=1)
+    """Radii at which certified accuracy is reported, in the threat model's unit."""
 
 
 class GateConfig(Section):
@@ -264,7 +292,9 @@ class RolloutStep(Section):
     requests: int | None = Field(None, gt=0)
     """Live answers that the candidate must give before the next step."""
     min_seconds: float | None = Field(None, ge=0)
+    """The step takes at least so long."""
     max_seconds: float | None = Field(None, gt=0)
+    """Deadline of the step."""
 
 
 class RolloutPlan(Section):
@@ -312,6 +342,7 @@ class RolloutPlan(Section):
     rate: float = Field(200.0, gt=0)
     """Replayed requests per second, where Holdfast itself sends the traffic."""
     clients: int = Field(8, gt=0)
+    """Connections of the replayed traffic."""
     max_body_bytes: int | None = Field(None, ge=2**10, le=2**30)
     """Largest body of a client's request, on this machine; left out: what the model's largest request needs, between
     1 and 8 MiB."""
@@ -341,18 +372,31 @@ class Workload(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Also the name of the registered model."""
     modality: Modality
+    """What one example is."""
     data: DataConfig
+    """The delivery: its files and what their parts mean."""
     network: NetworkConfig
+    """What is trained."""
     threat: ThreatConfig
+    """What an attacker may change."""
     schema_: SchemaConfig = Field(SchemaConfig(), alias="schema")
+    """What every delivery must keep to."""
     drift: DriftConfig = DriftConfig()
+    """When a delivery differs too much from the reference."""
     scan: ScanConfig = ScanConfig()
+    """The search for poisoned and mislabelled rows."""
     train: RecipeConfig = RecipeConfig()
+    """The recipe of training and its settings."""
     backdoor: BackdoorConfig = BackdoorConfig()
+    """The search for triggers."""
     attack: AttackConfig = AttackConfig()
+    """How much is tried against the model."""
     certify: CertifyConfig = CertifyConfig()
+    """What is proven, and with how many samples."""
     gate: GateConfig = GateConfig()
+    """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
+    """How traffic moves to a new model."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

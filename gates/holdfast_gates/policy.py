@@ -43,6 +43,7 @@ class AtLeast(Asked):
     """A rate whose lower confidence bound must reach `at_least`."""
 
     at_least: Share
+    """The rate that the lower confidence bound must reach."""
 
 
 class AtRadius(AtLeast):
@@ -56,28 +57,41 @@ class AtMost(Asked):
     """A rate whose upper confidence bound must stay at or below `at_most`."""
 
     at_most: Share
+    """The rate that the upper confidence bound must not exceed."""
 
 
 class Margin(Asked):
     """How much worse than the champion, on the same examples, is still as good."""
 
     margin: Share
+    """Largest loss against the champion, as a share of the examples."""
 
 
 class Checks(Section):
     """Every check that a policy can ask for; one that is left out is not asked."""
 
     schema_anomalies: Accepts | None = None
+    """The delivery keeps to its schema."""
     drift: Accepts | None = None
+    """The delivery comes from the distribution of before."""
     poison: LeftIn | None = None
+    """Few enough suspects stayed in the training rows."""
     backdoor: Accepts | None = None
+    """No class looks backdoored."""
     clean_accuracy: AtLeast | None = None
+    """Accuracy without any attack."""
     robust_accuracy: AtLeast | None = None
+    """Accuracy under every attack of the tier."""
     gradient_masking: Accepts | None = None
+    """No sign that the accuracy under attack is too good."""
     certified_accuracy: AtRadius | None = None
+    """Share of examples certified, and correct, at a radius."""
     abstention: AtMost | None = None
+    """Share of examples without a certified answer."""
     champion_clean: Margin | None = None
+    """Not worse than the champion without any attack."""
     champion_robust: Margin | None = None
+    """Not worse than the champion under attack."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -92,9 +106,11 @@ class Policy(Section):
     """What a model must prove before it is registered."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """As workloads and decisions call it."""
     alpha: float = Field(gt=0, lt=0.5)
     """Chance, for each check, that a model truly outside the threshold passes."""
     checks: Checks
+    """What is asked."""
     overridden: Overrides = {}
     """What the workload asked otherwise; written by `with_overrides` for the record."""
 

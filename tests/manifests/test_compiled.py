@@ -55,6 +55,29 @@ def test_every_document_has_a_schema_that_knows_its_kind():
         assert document_keys is None or set(schema["required"]) <= set(document_keys)
 
 
+def undescribed(schema: object, place: str = "") -> list[str]:
+    """The properties, at any depth, that have no description."""
+    if isinstance(schema, list):
+        return [found for item in schema for found in undescribed(item, place)]
+    if not isinstance(schema, dict):
+        return []
+    properties = schema.get("properties", {})
+    own = [f"{place}.{name}" for name, value in properties.items() if not str(value.get("description", "")).strip()]
+    return own + [found for name, value in schema.items() for found in undescribed(value, f"{place}/{name}")]
+
+
+@pytest.mark.parametrize("path", sorted((MANIFESTS / "schemas").glob("*.json")), ids=lambda path: path.stem)
+def test_every_property_of_every_schema_has_a_description(path):
+    assert undescribed(json.loads(path.read_text())) == []
+
+
+def test_a_property_without_a_description_is_found():
+    inner = {"properties": {"a": {"type": "string"}, "b": {"description": " "}, "c": {"description": "Of it."}}}
+    assert undescribed({"$defs": {"Inner": inner}, "properties": {"d": {}}}) == [
+        ".d", "/$defs/Inner.a", "/$defs/Inner.b",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_kfp_loads_the_committed_pipelines(name):
     assert load_component_from_file(str(PIPELINES / f"{name}.yaml")).name == f"holdfast-{name}"

@@ -76,7 +76,9 @@ class Count(Frozen):
     """k of n. Reports hold counts, never percentages, so that intervals can be computed."""
 
     k: int = Field(ge=0)
+    """How many of them, at most `n`."""
     n: int = Field(ge=0)
+    """How many there were."""
 
     @model_validator(mode="after")
     def _k_of_n(self) -> Self:
@@ -94,13 +96,16 @@ class FilePin(Frozen):
     """One file beside the document."""
 
     sha256: Sha256
+    """Digest of the file's bytes."""
     bytes: int = Field(ge=0)
+    """Size of the file."""
 
 
 class Document(Frozen):
     """What every document says."""
 
     version: Literal[1] = 1
+    """Version of this document's format."""
     inputs: dict[str, Sha256] = {}
     """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
     files: dict[str, FilePin] = {}
@@ -114,7 +119,9 @@ class Column(Frozen):
     """One column of a table, as it was delivered."""
 
     name: str
+    """As in the delivery's header."""
     kind: Literal["number", "category", "text"]
+    """What its values are."""
     integer: bool = False
     """Whether every delivered value was a whole number."""
     categories: tuple[str, ...] = ()
@@ -127,8 +134,11 @@ class SourceFile(Frozen):
     """One file of the delivery; `path` is relative to the delivery, never absolute."""
 
     path: str
+    """Relative to the delivery."""
     sha256: Sha256
+    """Digest of the delivered file."""
     bytes: int = Field(ge=0)
+    """Size of the delivered file."""
 
 
 class Reviewed(Frozen):
@@ -153,17 +163,27 @@ class Snapshot(Document):
     """
 
     kind: Literal["snapshot"] = "snapshot"
+    """Always `snapshot`."""
     name: str
+    """Of the workload."""
     modality: Modality
+    """What one example is."""
     root: Sha256
     """Merkle root (RFC 6962 shape) over `sources`."""
     sources: tuple[SourceFile, ...]
+    """The file of the training rows, then that of the held-out rows, where there is one."""
     label: str
+    """The column that holds the class."""
     classes: tuple[str, ...] = Field(min_length=2)
+    """The classes in order; a class number is an index into them."""
     train_rows: int = Field(gt=0)
+    """Rows to train on."""
     test_rows: int = Field(gt=0)
+    """Held-out rows."""
     train_per_class: tuple[int, ...]
+    """Training rows of each class."""
     test_per_class: tuple[int, ...]
+    """Held-out rows of each class."""
     columns: tuple[Column, ...] = ()
     """Empty for images."""
     shape: tuple[int, ...]
@@ -180,60 +200,83 @@ class Anomaly(Frozen):
     """One way in which the data breaks the schema."""
 
     column: str
+    """Where it was found."""
     kind: str
     """TFDV's anomaly type, for example ENUM_TYPE_UNEXPECTED_STRING_VALUES."""
     detail: str
+    """TFDV's own explanation."""
 
 
 class SchemaReport(Document):
     """Anomalies of a snapshot against a schema. Beside it: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
 
     kind: Literal["schema-report"] = "schema-report"
+    """Always `schema-report`."""
     source: Literal["inferred", "champion", "given"]
     """Where the schema came from; inferred means that this snapshot was judged against its own training rows."""
     reviewed_by: str | None = None
+    """Who read the schema; None: no person did."""
     columns: int = Field(ge=0)
+    """Columns compared with the schema."""
     rows: int = Field(ge=0)
+    """Rows compared with the schema."""
     anomalies: tuple[Anomaly, ...] = ()
+    """Every way in which the data breaks the schema."""
     verdict: Verdict
+    """Pass: no anomaly."""
 
 
 class ColumnDrift(Frozen):
     """Stage one for one column."""
 
     column: str
+    """Name of the column."""
     test: str
+    """Name of the statistical test."""
     statistic: float
+    """What the test measured."""
     threshold: float
+    """What the statistic is compared with."""
     effect: float
     """Effect size: shift in standard deviations, by ranks (number), or total variation distance (category)."""
     drifted: bool
+    """Whether the test objects and the effect is large enough to matter."""
 
 
 class ConfidenceDrift(Frozen):
     """Stage two: the champion's confidence on the reference and on the new rows."""
 
     test: str
+    """Name of the statistical test."""
     statistic: float
+    """What the test measured."""
     threshold: float
+    """What the statistic is compared with."""
     reference_mean: float
+    """Mean confidence on the reference rows."""
     current_mean: float
+    """Mean confidence on the new rows."""
     drifted: bool
+    """Whether the confidences differ."""
 
 
 class DriftReport(Document):
     """Whether the delivery comes from another distribution. Beside it: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
+    """Always `drift-report`."""
     reference: Literal["champion", "held-out"]
     """The champion's training rows, or (first delivery) the held-out rows of the same delivery."""
     stage_one: tuple[ColumnDrift, ...]
+    """One entry for each column."""
     drifted: Count
     """Columns drifted of columns compared."""
     stage_two: ConfidenceDrift | None = None
     """None when there is no champion yet."""
     reason: str
+    """The verdict in words."""
     verdict: Verdict
+    """Fail: the delivery is broken."""
 
 
 class Baseline(Document):
@@ -245,9 +288,13 @@ class Baseline(Document):
     """
 
     kind: Literal["baseline"] = "baseline"
+    """Always `baseline`."""
     name: str
+    """Of the registered model."""
     present: bool
+    """Whether there is a champion."""
     model_version: int | None = None
+    """The champion's version in MLflow."""
     model: Sha256 | None = None
     """Digest of the champion's model artifact."""
 
@@ -256,17 +303,24 @@ class Detector(Frozen):
     """One detector of a scan: its alarm statistic and the threshold it was held to."""
 
     name: str
+    """Name of the detector."""
     statistic: float
+    """What it measured."""
     threshold: float
+    """What the statistic is compared with."""
     alarm: bool
+    """Whether the statistic is over the threshold."""
     detail: str = ""
+    """What it found, in words."""
 
 
 class ScanReport(Document):
     """Poison and label-error suspects. Beside it: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
 
     kind: Literal["scan-report"] = "scan-report"
+    """Always `scan-report`."""
     detectors: tuple[Detector, ...]
+    """Every detector that ran."""
     suspects: Count
     """Rows over the suspicion threshold of rows scanned."""
     budget: int = Field(ge=0)
@@ -282,6 +336,7 @@ class ScanReport(Document):
     clean_rows: Sha256
     """Digest of the training rows that remain (`holdfast.model.inputs.rows_digest`)."""
     verdict: Verdict
+    """Fail: more suspects than the budget, or suspects that stay in."""
 
 
 class Decision(Frozen):
@@ -292,13 +347,16 @@ class Decision(Frozen):
     decision: Literal["release", "drop"]
     """Release: the row is fine and trains again. Drop: it stays out for good."""
     by: str = Field(min_length=1, max_length=200)
+    """Who decided."""
     why: str = Field(min_length=1, max_length=2000)
+    """The reason that was given."""
 
 
 class Review(Document):
     """Every decision about quarantined rows so far. A later one is a new artifact whose input `review` is this one."""
 
     kind: Literal["review"] = "review"
+    """Always `review`."""
     name: str
     """Of the workload."""
     entries: tuple[Decision, ...] = Field(min_length=1)
@@ -318,13 +376,17 @@ class Feature(Frozen):
     """One input feature of a tabular model after encoding, with what an attacker may do to it."""
 
     name: str
+    """As the network's input is called."""
     lower: float
+    """Smallest value in the training rows."""
     upper: float
+    """Largest value in the training rows."""
     mean: float = 0.0
     """Over the training rows, in the feature's own unit."""
     scale: float = Field(gt=0)
     """One unit of the threat model's epsilon in the feature's own unit (its standard deviation)."""
     mutable: bool = True
+    """Whether an attacker can change it."""
     integer: bool = False
     """Whether every delivered value was a whole number: an attacker's rows keep that."""
     column: str = ""
@@ -335,11 +397,17 @@ class InputSpec(Frozen):
     """What the network takes: `dtype[N, *shape]`."""
 
     modality: Modality
+    """What one example is."""
     shape: tuple[int, ...]
+    """Of one example, without the batch."""
     dtype: Literal["float32", "int64"]
+    """Of the network's input."""
     lower: float = 0.0
+    """Smallest input."""
     upper: float = 1.0
+    """Largest input."""
     features: tuple[Feature, ...] = ()
+    """Tables: what the network sees, in order."""
     columns: tuple[Column, ...] = ()
     """Tables: the delivered columns, from which the features are encoded."""
     raw_lower: float = 0.0
@@ -352,6 +420,7 @@ class FeatureThreat(Frozen):
     """What an attacker may do to one column of a table, where that differs from the rest."""
 
     name: str
+    """Name of the column."""
     budget: Exact | None = None
     """Numbers: the largest change, in the column's own unit; None: epsilon standard deviations."""
     direction: Literal["both", "up", "down"] = "both"
@@ -364,55 +433,76 @@ class ThreatModel(Frozen):
     """What an attacker may change."""
 
     norm: Norm
+    """How the size of a change is measured."""
     epsilon: Exact
+    """Largest change."""
     unit: str
+    """Of epsilon: "input units [0, 1]", "standard deviations of each feature", "characters"."""
     features: tuple[FeatureThreat, ...] = ()
     """Tables: columns with a rule of their own."""
     typing: bool = False
     """Text: whether an edit can also insert, leave out, or swap a character with its neighbour."""
-    """Of epsilon: "input units [0, 1]", "standard deviations of each feature", "characters"."""
 
 
 class Architecture(Frozen):
     """How the network is built: a built-in name or `module:function`, with keyword arguments."""
 
     name: str
+    """`cnn`, `mlp`, `text`, or `module:function`."""
     arguments: dict[str, Scalar] = {}
+    """What the function was called with."""
     parameters: int = Field(gt=0)
+    """Trained numbers in the network."""
 
 
 class Mitigation(Frozen):
     """What unlearning recovered triggers did to a model; all counts are of the same held-out rows."""
 
     method: Literal["unlearning"] = "unlearning"
+    """How the triggers were taken out."""
     flagged: tuple[str, ...]
     """The classes whose triggers were unlearned."""
     left_out: Count
     """Training rows that lost their class with the trigger, of those that the model was trained on."""
     clean_before: Count
+    """Correct of held-out rows, before."""
     clean_after: Count
+    """The same, after."""
     success_before: Count
     """Rows of other classes that the recovered triggers send to their classes."""
     success_after: Count
+    """The same, after."""
     robust_before: Count
     """Correct under the selection attack."""
     robust_after: Count
+    """The same, after."""
 
 
 class Model(Document):
     """A trained network. Beside it: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
     kind: Literal["model"] = "model"
+    """Always `model`."""
     name: str
+    """Of the workload."""
     architecture: Architecture
+    """How the network is built."""
     input: InputSpec
+    """What it takes."""
     classes: tuple[str, ...]
+    """What its logits are for, in order."""
     threat: ThreatModel
+    """What it was trained against."""
     recipe: dict[str, Scalar]
+    """The training's settings, by name."""
     seed: int
+    """Of every random number in training."""
     threads: int
+    """CPU threads; sums depend on their number."""
     device: str
+    """Where it was trained."""
     best_epoch: int
+    """The epoch whose weights were kept, from 1."""
     clean: Count
     """Correct of held-out rows."""
     robust: Count
@@ -425,6 +515,7 @@ class TriggerResult(Frozen):
     """Trigger inversion for one target class."""
 
     target: str
+    """The class."""
     size: float
     """L1 norm of the recovered mask (in cells), or length of the inserted string."""
     anomaly_index: float
@@ -434,27 +525,39 @@ class TriggerResult(Frozen):
     success: Count
     """Held-out rows of other classes that the recovered trigger sends to the target."""
     flagged: bool
+    """Whether the class looks backdoored."""
 
 
 class BackdoorReport(Document):
     """Trigger inversion over all classes. Beside it: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
+    """Always `backdoor-report`."""
     method: str
+    """How triggers were searched for."""
     triggers: tuple[TriggerResult, ...]
+    """One entry for each class."""
     flagged: tuple[str, ...]
+    """Classes that look backdoored."""
     verdict: Verdict
+    """Fail: a class is flagged; inconclusive: there was too little to judge by."""
 
 
 class AttackResult(Frozen):
     """How many examples stay correct under one attack."""
 
     name: str
+    """Name of the attack."""
     library: str
+    """Whose implementation, with its version."""
     threat: ThreatModel
+    """What it may change."""
     steps: int = Field(ge=0)
+    """Gradient steps, or queries."""
     restarts: int = Field(ge=0)
+    """Independent runs, of which the worst counts."""
     survived: Count
+    """Correct of the examples evaluated."""
     cumulative: bool = False
     """Whether it took on only what still stood: an example that an earlier attack broke counts as broken here too."""
 
@@ -463,32 +566,44 @@ class EpsilonPoint(Frozen):
     """Accuracy under attack at one epsilon."""
 
     epsilon: Exact
+    """In the unit of the threat model."""
     survived: Count
+    """Correct of the examples evaluated."""
 
 
 class CorruptionResult(Frozen):
     """How many images stay correct under a corruption that nobody chose; severity 1 (faint) to 5."""
 
     name: str
+    """Name of the corruption."""
     severity: int = Field(ge=1, le=5)
+    """1 (faint) to 5."""
     survived: Count
+    """Correct of the examples evaluated."""
 
 
 class MaskingCheck(Frozen):
     """One sign that robustness is overestimated."""
 
     name: str
+    """Name of the check."""
     verdict: Verdict
+    """Fail: the sign was found; inconclusive: it could not be looked for."""
     detail: str
+    """What was compared, with its numbers."""
 
 
 class Paired(Frozen):
     """Candidate and champion on the very same examples."""
 
     both: int = Field(ge=0)
+    """Examples that both have right."""
     only_candidate: int = Field(ge=0)
+    """Examples that the candidate alone has right."""
     only_champion: int = Field(ge=0)
+    """Examples that the champion alone has right."""
     neither: int = Field(ge=0)
+    """Examples that neither has right."""
 
 
 class RobustnessReport(Document):
@@ -498,17 +613,25 @@ class RobustnessReport(Document):
     """
 
     kind: Literal["robustness-report"] = "robustness-report"
+    """Always `robustness-report`."""
     tier: Literal["pr", "nightly", "release"]
+    """Which attacks ran, and with what budget."""
     seed: int
+    """Of every random number in the attacks."""
     clean: Count
+    """Correct without any attack."""
     attacks: tuple[AttackResult, ...]
+    """One entry for each attack."""
     worst_case: Count
     """Examples correct under every attack (and without any)."""
     curve: tuple[EpsilonPoint, ...] = ()
+    """Accuracy under attack by epsilon."""
     corruptions: tuple[CorruptionResult, ...] = ()
     """Images only; no attack, and not part of the worst case."""
     masking: tuple[MaskingCheck, ...]
+    """Signs that the numbers are too good."""
     champion_clean: Paired | None = None
+    """Candidate and champion, without any attack."""
     champion_worst_case: Paired | None = None
     """None when there is no champion, or it takes another input."""
 
@@ -517,17 +640,22 @@ class CertifiedAt(Frozen):
     """How many examples are certified, and correct, at a radius."""
 
     radius: float = Field(ge=0)
+    """In the certificate's unit."""
     certified: Count
+    """Correct, and certified at this radius, of the examples evaluated."""
 
 
 class Certificate(Document):
     """Certified robustness. Beside it: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
+    """Always `certificate`."""
     method: Literal["randomized-smoothing", "randomized-ablation", "ibp", "crown"]
     """Deterministic bounds: `ibp` when IBP alone proved all that is proven, otherwise `crown`."""
     norm: Norm
+    """Of the radii."""
     unit: str
+    """Of the radii."""
     noise: float = Field(ge=0)
     """Smoothing: sigma. Ablation: share of characters kept. Deterministic bounds: 0."""
     alpha: float = Field(ge=0, lt=1)
@@ -535,13 +663,17 @@ class Certificate(Document):
     samples: int = Field(ge=0)
     """The most noisy copies per example that estimate; 0 for deterministic bounds."""
     selection_samples: int = Field(ge=0)
+    """Noisy copies per example that choose the class; 0 for deterministic bounds."""
     mode: Literal["fixed", "sequential"] = "fixed"
     """Whether each example took all samples, or only as many as its decision at these radii needed."""
     forwards: int = Field(0, ge=0)
     """How many copies the network was asked about, over all examples."""
     seed: int
+    """Of the noise."""
     certified: tuple[CertifiedAt, ...]
+    """One entry for each radius asked."""
     abstained: Count
+    """Examples without an answer."""
 
 
 # --- judgement and serving ------------------------------------------------------------------------------------------
@@ -551,28 +683,44 @@ class Check(Frozen):
     """One line of the gate's table."""
 
     name: str
+    """Name of the check."""
     measured: float | None = None
+    """A rate, a number of findings, or a difference from the champion."""
     count: Count | None = None
+    """What the rate was counted from."""
     lower: float | None = None
     """One-sided lower (or upper, for things that must be small) confidence bound that was compared."""
     upper: float | None = None
+    """One-sided upper confidence bound."""
     required: str
+    """The policy's threshold, in words."""
     champion: float | None = None
+    """The champion's value on the same examples."""
     verdict: Verdict
+    """Of this check."""
     reason: str = ""
+    """Why, where the numbers alone do not show it."""
 
 
 class GateDecision(Document):
     """The verdict on one model, with every check that led to it. Beside it: `decision.md`, `junit.xml`."""
 
     kind: Literal["gate-decision"] = "gate-decision"
+    """Always `gate-decision`."""
     name: str
+    """Of the workload."""
     policy: Sha256
+    """Digest of the policy in effect."""
     policy_name: str
+    """Name of the policy."""
     alpha: float
+    """Chance, for each check, that a model outside the threshold passes."""
     checks: tuple[Check, ...]
+    """Every check that was asked."""
     waivers: tuple[str, ...] = ()
+    """Checks that a person waived; reserved."""
     verdict: Verdict
+    """That of the worst check."""
 
     @model_validator(mode="after")
     def _worst_check_decides(self) -> Self:
@@ -586,25 +734,34 @@ class Registration(Document):
     """Where the model stands in MLflow."""
 
     kind: Literal["registration"] = "registration"
+    """Always `registration`."""
     name: str
+    """Of the registered model."""
     model_version: int = Field(gt=0)
+    """Its version in MLflow."""
     model: Sha256
+    """Digest of the model artifact."""
     run_id: str
+    """The run in MLflow that holds its evidence."""
 
 
 class Transition(Frozen):
     """One move of a rollout with the evidence that caused it."""
 
     state_before: str
+    """State of the rollout before."""
     state_after: str
+    """State of the rollout afterwards."""
     weight: int = Field(ge=0, le=100)
     """Percent of live traffic on the candidate afterwards."""
     reason: str
+    """Why it moved."""
     candidate: Count
     """Failed of answered requests at the candidate so far."""
     champion: Count
     """Failed of answered requests at the champion so far."""
     evidence: dict[str, float] = {}
+    """Values of the tests at that moment, by name."""
 
 
 class RolloutRecord(Document):
@@ -614,17 +771,27 @@ class RolloutRecord(Document):
     """
 
     kind: Literal["rollout-record"] = "rollout-record"
+    """Always `rollout-record`."""
     name: str
+    """Of the registered model."""
     candidate_version: int
+    """The candidate's version in MLflow."""
     champion_version: int | None
+    """The champion's version in MLflow; None: there was none."""
     transitions: tuple[Transition, ...]
+    """Every move, in order."""
     requests_sent: int = Field(ge=0)
+    """Requests of clients."""
     requests_failed: int = Field(ge=0)
+    """Requests of clients without a good answer."""
     outcome: Literal["promoted", "rolled-back", "inconclusive"]
+    """How it ended."""
     reason: str
+    """Why it ended so."""
     cause: Cause
     """Where the fault was; `none` when it was promoted."""
     verdict: Verdict
+    """Pass: promoted; fail: rolled back."""
 
 
 AnyDocument = Annotated[
