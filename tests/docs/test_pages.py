@@ -125,6 +125,15 @@ def test_no_page_names_a_place_on_somebodys_machine(page: Path) -> None:
     assert not MACHINE.findall(page.read_text())
 
 
+def test_the_map_names_only_what_is_there() -> None:
+    map_ = prose_with_code((ROOT / "docs" / "architecture.md").read_text())
+    rows = "\n".join(re.findall(r"(?m)^\|.*\|$", map_))
+    paths = {path for path in re.findall(r"`([^`\s]+)`", rows) if "/" in path or path.endswith((".py", ".md"))}
+    assert len(paths) > 30
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "components" / "holdfast" / path).exists(), f"architecture.md: {path}"
+
+
 def step_pages() -> list[Path]:
     rows = re.findall(r"(?m)^\| \w+ \|.*\]\(([^)]+)\) \|$", (ROOT / "components" / "README.md").read_text())
     folders = [(ROOT / "components" / row).resolve() for row in rows]
