@@ -39,6 +39,7 @@ import ast
 import io
 import math
 import re
+import signal
 import sys
 import tokenize
 import tomllib
@@ -547,4 +548,5 @@ ROWS: dict[str, Callable[[Product], Measured]] = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--list ROW | head`
     sys.exit(main())
