@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -110,17 +109,6 @@ def test_what_a_browser_would_load_from_another_host_is_found(tmp_path, element)
     )
     (found,) = docs.loaded_from_elsewhere(tmp_path)
     assert re.search(r"//(cdn|fonts|pictures)\.example.* in page\.html$", found)
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium on the PATH")
-def test_chromium_asks_no_other_host_while_it_shows_a_page_and_searches(site, tmp_path):
-    log = tmp_path / "net.json"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    options += [f"--log-net-log={log}", "--virtual-time-budget=5000", "--dump-dom"]
-    page = f"file://{site / 'steps' / 'certify.html'}?q=quarantine"
-    subprocess.run(["chromium", *options, page], capture_output=True, check=True, timeout=60)
-    asked = set(re.findall(r'"initiator":"(?:file|null)[^}]*?"url":"(https?://[^"]+)"', log.read_text()))
-    assert asked == set()
 
 
 BUILD = """
