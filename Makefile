@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs minimal ui clean doctor dev hooks lock setup
+.PHONY: help demo test test-all lint bench faults compile docs picture minimal ui clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -47,7 +47,7 @@ test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (w
 test-all: ## Run them with the tests marked nightly, as CI does every night
 	@$(MAKE) test SELECT=
 
-lint: setup ## Run the linters and the type checker
+lint: setup ## Run the linters, the type checker and the measures of the code (tools/house.py)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python tools/house.py
@@ -65,6 +65,9 @@ compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
 
 docs: .venv-docs/.done ## Build the documentation as a site; a link that leads nowhere fails
 	@.venv-docs/bin/python tools/build_docs.py
+
+picture: setup ## Take the README's picture, docs/report.png, from the report of make demo (chromium)
+	.venv/bin/python tools/picture.py .holdfast/demo/report.html docs/report.png
 
 minimal: ## Run make demo where nothing is but what README lists: a fresh Debian, no compiler (root, debootstrap)
 	tools/minimal-system make demo SEED=$(SEED)

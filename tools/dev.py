@@ -20,10 +20,10 @@ class Command(NamedTuple):
 
 
 class Option(NamedTuple):
-    """Something that is not installed here, and the tests that are skipped without it."""
+    """Something that need not be here, and what it is for."""
 
     name: str
-    tests: str
+    purpose: str
 
 
 COMMANDS = {
@@ -56,8 +56,8 @@ VARIABLES = [
     Option("HOLDFAST_CRDS", "rollouts on Seldon (a folder with its custom resource definitions)"),
 ]
 PROGRAMS = [
-    Option("prometheus", "one test of the counters"),
-    Option("chromium", "one test of the documentation, and make picture"),
+    Option("prometheus", "one test of the counters, skipped without it"),
+    Option("chromium", "make picture"),
 ]
 ENVIRONMENTS = (".venv", ".venv-data", ".venv-seldon", ".venv-docs")
 
@@ -77,8 +77,8 @@ def lines(root: Path, environment: Mapping[str, str]) -> Iterator[str]:
         yield ""
     yield "Here"
     yield from (f"  {name:{width}}  {made(root / name)}" for name in ENVIRONMENTS)
-    yield from (f"  {name:{width}}  {variable(environment.get(name))}: {tests}" for name, tests in VARIABLES)
-    yield from (f"  {name:{width}}  {program(name)}: {tests}" for name, tests in PROGRAMS)
+    yield from (f"  {name:{width}}  {variable(environment.get(name))}: {purpose}" for name, purpose in VARIABLES)
+    yield from (f"  {name:{width}}  {program(name)}: {purpose}" for name, purpose in PROGRAMS)
 
 
 def made(environment: Path) -> str:
@@ -95,7 +95,7 @@ def variable(value: str | None) -> str:
 
 def program(name: str) -> str:
     """Where a program is."""
-    return shutil.which(name) or "not on the PATH, its tests are skipped"
+    return shutil.which(name) or "not on the PATH"
 
 
 if __name__ == "__main__":

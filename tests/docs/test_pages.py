@@ -222,3 +222,10 @@ def test_the_readme_names_what_the_demo_writes() -> None:
     for name in ("report.html", "summary.json"):
         assert name in text
         assert f'"{name}"' in story
+
+
+def test_the_readme_shows_a_picture_of_a_report() -> None:
+    assert (ROOT / "docs" / "report.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert re.search(r"!\[[^]]{30,}\]\(docs/report\.png\)", (ROOT / "README.md").read_text()), (
+        "with words for the blind"
+    )
