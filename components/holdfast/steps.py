@@ -124,7 +124,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         "attack", "holdfast.model.attack", "model", "Model", "RobustnessReport",
         reads=("model", "snapshot", "baseline"), config="attack", computes=True, evidence=True,
-        libraries=("holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.suite"),
+        libraries=(
+            "holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.kinds", "holdfast.model.attack.suite",
+        ),
         libraries_if_changed=("holdfast.model.attack.art:load",),
     ),
     Step(
