@@ -50,6 +50,7 @@ test-all: ## Run them with the tests marked nightly, as CI does every night
 lint: setup ## Run the linters, the type checker and the measures of the code (tools/house.py)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/python tools/house.py
 	.venv/bin/mypy
 

@@ -40,7 +40,7 @@ COMMANDS = {
         Command("make demo", "the whole product on real data (two minutes)"),
     ],
     "Before a commit": [
-        Command("make lint", "ruff, mypy, and the bounds of tools/house.py"),
+        Command("make lint", "ruff, mypy, the layers of imports, and the bounds of tools/house.py"),
         Command("make compile", "after a change to a pipeline, a document, the workload or the policy"),
         Command("make lock", "after a change to a dependency in pyproject.toml"),
     ],
