@@ -159,7 +159,7 @@ def navigation(found: list[str]) -> dict[str, list[str]]:
 
 
 def is_step(page: str) -> bool:
-    """Whether a page belongs to a step: a README.md beside a `component.py`."""
+    """Whether a page belongs to a step: a README.md next to a `component.py`."""
     return page.endswith("/README.md") and (ROOT / page).with_name("component.py").is_file()
 
 

@@ -31,7 +31,7 @@ def init(
 
 
 def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_json: AsJson = False) -> None:
-    """Show what an artifact says."""
+    """Show an artifact's document: its counts, inputs and files."""
     from holdfast.artifacts.folder import canonical_json, load_any
     from holdfast.artifacts.inspect import summary
 

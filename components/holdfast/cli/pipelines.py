@@ -38,7 +38,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder; .holdfast/runs/NAME when left out.")] = None,
     seed: Seed = 0,
     tracking: Tracking = TRACKING,
-    from_step: Annotated[str | None, typer.Option("--from", help="Run this step and all after it anew.")] = None,
+    from_step: Annotated[str | None, typer.Option("--from", help="Run this step and all after it again.")] = None,
     rollout: Annotated[bool, typer.Option(help="Roll the registered model out.")] = True,
     device: Device = "auto",
     threads: Threads = 1,

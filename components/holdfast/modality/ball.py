@@ -67,7 +67,7 @@ class Ball(ABC):
 
     @property
     def is_box(self) -> bool:
-        """Whether the ball is a box: each entry moves whatever the others do."""
+        """Whether the ball is a box: each entry moves independently of the others."""
         return self.norm in BOXES
 
     def resized(self, epsilon: float) -> Self:

@@ -14,7 +14,7 @@ UNLIMITED_SCALES = 10.0
 
 
 class LpBall(Ball):
-    """A ball of a norm of vectors; a norm says how it cuts a move, measures it and walks."""
+    """A ball of a norm of vectors; each norm defines how a move is cut, measured and walked."""
 
     attacks: ClassVar[Literal["gradient", "characters"]] = "gradient"
 
