@@ -15,7 +15,7 @@ SELECT ?= -m "not nightly"
 # Tests with servers that mostly wait, two at a time.
 WAITING := tests/e2e tests/serving/predictor tests/serving/rollout/cluster
 # Tests that measure live traffic or load the machine: one at a time.
-LIVE := tests/benchmarks $(addprefix tests/serving/rollout/,drivers replay site tell/test_commands.py test_rollout.py)
+LIVE := tests/benchmarks $(addprefix tests/serving/rollout/,traffic local reporting/test_commands.py test_rollout.py)
 UV := .uv/bin/uv
 LOCKS := components/locks
 # Wheels, but for the few pure Python packages that pyproject.toml names; what builds those is locked too.

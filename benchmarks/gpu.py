@@ -43,7 +43,7 @@ from holdfast.model.attack.suite import Measured, correct_in_batches, measure, s
 from holdfast.model.certify import smoothing
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 Part = Literal["card", "speed", "fgsm-rs", "fgsm-rs release", "pgd", "pgd release", "nightly", "smoothing", "compile"]
 PLAN: dict[Part, float] = {

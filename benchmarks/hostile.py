@@ -25,9 +25,9 @@ from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE
-from holdfast.serving.rollout.site.side import side
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
+from holdfast.serving.rollout.contract.side import side
+from holdfast.workload.schema import RolloutPlan
 
 PLAN = RolloutPlan(
     shadow_requests=100,

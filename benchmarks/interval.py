@@ -17,7 +17,7 @@ from holdfast.model.attack.suite import measure
 from holdfast.model.certify import bounds
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 EPOCHS, BATCH, LEARNING_RATE = 40, 128, 1e-2
 FEW_ROWS, FEW_EPOCHS = 3000, 12

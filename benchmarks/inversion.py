@@ -20,7 +20,7 @@ from holdfast.model.backdoor.mitigate import EPOCHS, LEARNING_RATE, ROBUST_ROWS
 from holdfast.model.backdoor.unlearn import contradicted, unlearn
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training
-from holdfast.workload import BackdoorConfig, RecipeConfig
+from holdfast.workload.schema import BackdoorConfig, RecipeConfig
 
 ROWS, SIDE, JITTER, RATES = 10_000, 3, 3, (0.01, 0.02, 0.03, 0.04, 0.05)
 CLEAN = 100

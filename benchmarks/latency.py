@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.judge import machine
-from holdfast.serving.rollout.judge.counters import EQUAL_WEIGHT, Arm, Probes, Snapshot
-from holdfast.serving.rollout.judge.machine import WATCHED, Plan, State
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.contract.counters import EQUAL_WEIGHT, Arm, Probes, Snapshot
+from holdfast.serving.rollout.engine import machine
+from holdfast.serving.rollout.engine.machine import WATCHED, Plan, State
+from holdfast.serving.rollout.engine.plan import plan_of
+from holdfast.workload.schema import RolloutPlan
 
 RUNS, SEED = 2000, 1
 SHARES = (0.02, 0.1, 0.3)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from benchmarks.faults.bundles import NAME
 from holdfast.errors import HoldfastError
-from holdfast.serving.rollout.contest import Contest
-from holdfast.serving.rollout.site.side import side
+from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.matchup import Contest
 from holdfast.serving.rollout.step import compete
-from holdfast.workload import RolloutPlan
+from holdfast.workload.schema import RolloutPlan
 
 
 def carry_out(spec: Mapping[str, object], out: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from holdfast.serving.rollout.judge import drift, latency
-from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
-from holdfast.serving.rollout.judge.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
+from holdfast.serving.rollout.engine import drift, latency
+from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
+from holdfast.serving.rollout.engine.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 from holdfast.statistics import newcombe_upper
 
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.operating import ALPHA, TABLE, Found, Published, Traffic, family, simulate
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
-from holdfast.serving.rollout.judge.analysis import ALPHA_SHARES
+from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
 
 RUNS, SEED = 20_000, 1
 HEALTHY = Traffic(0.01, 0.01, 2000)

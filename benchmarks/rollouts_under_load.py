@@ -33,7 +33,7 @@ from benchmarks.table import ROOT, Row, at_least, at_most, keep, show, shown
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RunError
-from holdfast.workload import RolloutPlan
+from holdfast.workload.schema import RolloutPlan
 
 if TYPE_CHECKING:
     from benchmarks.scenes import Bench

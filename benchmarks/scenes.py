@@ -21,7 +21,7 @@ from holdfast.errors import InputError
 from holdfast.modality.ball import Ball
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 CACHE = ROOT / ".holdfast" / "bench"
 

@@ -37,11 +37,12 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError, RolloutError
 from holdfast.serving.predictor.settings import Served, write_settings
-from holdfast.serving.rollout.drivers.envoy import binary
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress, Layout, bootstrap, clusters
-from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
-from holdfast.serving.rollout.replay.rows import body
-from holdfast.serving.rollout.site.processes import Child, children, reserved_ports, start
+from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
+from holdfast.serving.rollout.local.envoy import binary
+from holdfast.serving.rollout.local.envoy_config import Ingress, Layout, bootstrap, clusters
+from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
+from holdfast.serving.rollout.local.processes import Child, children, reserved_ports, start
+from holdfast.serving.rollout.traffic.rows import body
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8
 PAIRS, PAIRED_ROUNDS = 3000, 7
@@ -295,7 +296,7 @@ def _bundle(folder: Path) -> Path:
     from safetensors.torch import save as tensors
 
     from holdfast.model.networks import build
-    from holdfast.workload import read_workload
+    from holdfast.workload.schema import read_workload
 
     config = read_workload(ROOT / "pipelines" / "workloads" / "digits.yaml").network
     network = build(config, SPEC, 10, seed=0)

@@ -13,7 +13,7 @@ from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.model.attack.kinds import plans
 from holdfast.model.attack.suite import correct_in_batches, measure
 from holdfast.model.train.adversarial import Training
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 FULL = RecipeConfig(recipe="pgd", epochs=15, batch=128, learning_rate=0.004, attack_steps=7, average=0.999)
 FAST = RecipeConfig(recipe="fgsm-rs", epochs=12, batch=128, learning_rate=0.004, fast_steps=3, average=0.999)

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import DOCUMENT, save
-from holdfast.workload import read_workload
+from holdfast.workload.schema import read_workload
 
 
 def holdfast(*args: object, **options: object) -> "subprocess.CompletedProcess[str]":

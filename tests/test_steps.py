@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from holdfast import images
+from holdfast import containers
 from holdfast.artifacts import documents
 from holdfast.steps import STEPS, columns, evidence, names
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 
 ROOT = Path(__file__).parents[1]
 ROLES = {"snapshot": "system.Dataset", "model": "system.Model"}
@@ -57,7 +57,7 @@ def test_a_component_takes_a_section_a_device_and_threads_as_its_row_has_them(st
 @pytest.mark.parametrize("step", STEPS, ids=names())
 def test_a_component_runs_its_own_command_in_the_image_of_its_environment(step):
     found = container(step)
-    assert found["image"] == images.image(step.environment)
+    assert found["image"] == containers.image(step.environment)
     assert found["command"][:4] == ["python", "-m", "holdfast", step.name]
     assert {"artifact", "digest", "verdict"} <= set(component(step).component_spec.outputs)
 
@@ -139,14 +139,14 @@ COMMANDS = {"count": count}
 '''
 COMPONENT = '''
 from kfp import dsl
-from holdfast import images
+from holdfast import containers
 
 @dsl.container_component
 def count(snapshot: dsl.Input[dsl.Dataset], snapshot_digest: str, artifact: dsl.Output[dsl.Artifact],
           digest: dsl.OutputPath(str), verdict: dsl.OutputPath(str)) -> dsl.ContainerSpec:
     """Counts the rows."""
     return dsl.ContainerSpec(
-        image=images.DATA, command=["python", "-m", "holdfast", "count"],
+        image=containers.DATA, command=["python", "-m", "holdfast", "count"],
         args=[f"--snapshot={snapshot.path}@{snapshot_digest}", f"--out={artifact.path}", f"--digest-file={digest}",
               f"--verdict-file={verdict}"])
 '''
@@ -154,7 +154,7 @@ RUN = """
 import sys
 from pathlib import Path
 from kfp import dsl
-from holdfast import images
+from holdfast import containers
 from holdfast.cli import app
 from holdfast.cli.doctor import examine
 from holdfast.data.snapshot.component import snapshot
@@ -171,7 +171,7 @@ def pipeline(config: str) -> None:
 
 out, records = Path(sys.argv[1]), []
 for _ in range(2):
-    machine = Machine(out=out, pythons={images.DATA: Path(sys.executable)}, cache=Cache(out / "cache"),
+    machine = Machine(out=out, pythons={containers.DATA: Path(sys.executable)}, cache=Cache(out / "cache"),
                       pythonpath=Path(__file__).parent)
     machine.on_step = records.append
     machine.run(pipeline, {"config": sys.argv[2]})
@@ -201,7 +201,7 @@ def test_a_step_of_ones_own_is_a_folder_a_row_and_a_line_in_a_pipeline(tmp_path)
 
 
 def _breast_cancer():
-    from holdfast.yamlfile import parse_yaml
+    from holdfast.workload.yaml import parse_yaml
 
     text = (ROOT / "pipelines" / "workloads" / "breast-cancer.yaml").read_text()
     return parse_yaml(text, Workload, name="breast-cancer.yaml").model_dump(mode="json", by_alias=True)

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from holdfast.errors import WorkloadError
 from holdfast.resources import workloads
-from holdfast.workload import RolloutPlan, Workload, read_plan, read_workload
-from holdfast.yamlfile import parse_yaml
+from holdfast.workload.schema import RolloutPlan, Workload, read_plan, read_workload
+from holdfast.workload.yaml import parse_yaml
 
 GOOD = """\
 name: digits

@@ -84,7 +84,7 @@ def _trained(seed: int, wrong: bool = False) -> Mapping[str, object]:
 
     from holdfast.artifacts.documents import InputSpec
     from holdfast.model.networks import build
-    from holdfast.workload import NetworkConfig
+    from holdfast.workload.schema import NetworkConfig
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)

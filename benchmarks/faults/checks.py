@@ -1,6 +1,6 @@
 """Carries a rollout out in a world, driver after driver, and says what was wrong; proofs are computed anew here.
 
-Nothing of `holdfast.serving.rollout.judge` decides whether a promotion had its proof: the counts are the world's own
+Nothing of `holdfast.serving.rollout.engine` decides whether a promotion had its proof: the counts are the world's own
 and the interval is written down again below.
 """
 
@@ -12,8 +12,8 @@ from itertools import pairwise
 from benchmarks.faults.world import Killed, StuckError, Time, Trouble, World
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, Rollout, State
-from holdfast.serving.rollout.judge.state import dump, restore
+from holdfast.serving.rollout.engine.machine import TERMINAL, Plan, Rollout, State
+from holdfast.serving.rollout.engine.state import dump, restore
 
 MOST_DRIVERS = 60
 ALONE_SECONDS = 5.0

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, RegistryError
-from holdfast.serving.rollout.conduct.controller import Controller
-from holdfast.serving.rollout.conduct.journal import Journal, open_journal
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.conduct.wishes import Wishes, told_to_stop
-from holdfast.serving.rollout.drivers.driver import State as Kept
-from holdfast.serving.rollout.drivers.local import LocalDriver
-from holdfast.serving.rollout.judge.counters import Blind, Snapshot
-from holdfast.serving.rollout.judge.machine import Rollout, State
-from holdfast.serving.rollout.replay.tally import read_tally
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.contract.counters import Blind, Snapshot
+from holdfast.serving.rollout.contract.driver import State as Kept
+from holdfast.serving.rollout.engine.controller import Controller
+from holdfast.serving.rollout.engine.journal import Journal, open_journal
+from holdfast.serving.rollout.engine.machine import Rollout, State
+from holdfast.serving.rollout.engine.plan import plan_of
+from holdfast.serving.rollout.engine.requests import Wishes, told_to_stop
+from holdfast.serving.rollout.local.driver import LocalDriver
+from holdfast.serving.rollout.traffic.tally import read_tally
+from holdfast.workload.schema import RolloutPlan
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.faults.checks import Ended, Wanted, carry, examine
 from benchmarks.faults.world import Killed, StuckError, Time, World
 from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.judge.machine import Rollout
+from holdfast.serving.rollout.engine.machine import Rollout
 
 if TYPE_CHECKING:
     from benchmarks.faults.matrix import Run

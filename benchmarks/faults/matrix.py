@@ -14,10 +14,10 @@ from benchmarks.faults import many
 from benchmarks.faults.checks import Ended, Wanted, carry, examine
 from benchmarks.faults.world import Act, Behaves, Behaviour, Kill, Killed, Trouble, World
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.conduct.controller import Ask, Pace, Wish
-from holdfast.serving.rollout.judge.analysis import Limits
-from holdfast.serving.rollout.judge.counters import Snapshot
-from holdfast.serving.rollout.judge.machine import TERMINAL, Plan, PlanStep, State
+from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.engine.analysis import Limits
+from holdfast.serving.rollout.engine.controller import Ask, Pace, Wish
+from holdfast.serving.rollout.engine.machine import TERMINAL, Plan, PlanStep, State
 
 LIMITS = Limits(classes=10)
 PLAN = Plan(

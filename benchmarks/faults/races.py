@@ -96,7 +96,7 @@ def _hash_then_open(model: Ref, decision: Ref) -> "Predictor":
     from holdfast.model.networks import build
     from holdfast.serving.predictor.admission import admit
     from holdfast.serving.predictor.core import Predictor
-    from holdfast.workload import NetworkConfig
+    from holdfast.workload.schema import NetworkConfig
 
     artifact = admit(model, decision)
     path = artifact.path(WEIGHTS)
@@ -133,7 +133,7 @@ def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
     """A request, and the answer of a server that nobody disturbed."""
     import numpy as np
 
-    from holdfast.serving.rollout.replay.rows import body
+    from holdfast.serving.rollout.traffic.rows import body
 
     with np.load(bundles.candidate / "replay.npz", allow_pickle=False) as arrays:
         request = body(arrays["x"][0])
@@ -148,7 +148,7 @@ def _started(model: Ref, decision: Ref, folder: Path, request: bytes) -> object:
     """What a server that was started now answers; None when it refused the model."""
     from holdfast.artifacts.documents import InputSpec
     from holdfast.serving.predictor.settings import Served, write_settings
-    from holdfast.serving.rollout.site.processes import reserved_ports
+    from holdfast.serving.rollout.local.processes import reserved_ports
 
     spec = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
     with reserved_ports(2) as ports:

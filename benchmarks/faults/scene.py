@@ -21,12 +21,12 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us, runs
 from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout.drivers.local import LocalDriver
-from holdfast.serving.rollout.judge.counters import Snapshot
-from holdfast.serving.rollout.replay.tally import Tally, read_tally
-from holdfast.serving.rollout.site import launch
-from holdfast.serving.rollout.site.site import Spec
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.local import launch
+from holdfast.serving.rollout.local.deployment import Spec
+from holdfast.serving.rollout.local.driver import LocalDriver
+from holdfast.serving.rollout.traffic.tally import Tally, read_tally
+from holdfast.workload.schema import RolloutPlan
 
 WAIT_SECONDS = 90.0
 GONE_SECONDS = 5.0

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdfast.serving.predictor.settings import LOOPBACK, Served
-from holdfast.serving.rollout.drivers.envoy import Arms, Envoy, listener_address
-from holdfast.serving.rollout.drivers.envoy_config import CANDIDATE, STABLE, Ingress
-from holdfast.serving.rollout.site import site
-from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
-from holdfast.serving.rollout.site.servers import Stage
+from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
+from holdfast.serving.rollout.local import deployment
+from holdfast.serving.rollout.local.envoy import Arms, Envoy, listener_address
+from holdfast.serving.rollout.local.envoy_config import Ingress
+from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.local.servers import Stage
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 
@@ -26,7 +27,7 @@ async def stage(
     max_body_bytes: int | None,
     arm_header_from: tuple[str, ...],
 ) -> AsyncIterator[Stage]:
-    """As `holdfast.serving.rollout.site.servers.stage`, with servers that hold no model."""
+    """As `holdfast.serving.rollout.local.servers.stage`, with servers that hold no model."""
     with children() as started, reserved_ports(2) as ports:
         servers = {}
         for arm, served, port in ((STABLE, stable, ports[0]), (CANDIDATE, candidate, ports[1])):
@@ -58,6 +59,6 @@ async def _listens(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    site.stage = stage  # type: ignore[attr-defined]
-    site._side = lambda served: served  # type: ignore[assignment, return-value]
-    sys.exit(asyncio.run(site.run(Path(sys.argv[1]))))
+    deployment.stage = stage  # type: ignore[attr-defined]
+    deployment._side = lambda served: served  # type: ignore[assignment, return-value]
+    sys.exit(asyncio.run(deployment.run(Path(sys.argv[1]))))

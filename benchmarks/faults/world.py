@@ -17,11 +17,11 @@ from statistics import NormalDist
 import numpy as np
 
 from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.conduct.controller import Controller, Pace, Wish
-from holdfast.serving.rollout.drivers.driver import Health
-from holdfast.serving.rollout.drivers.driver import State as Kept
-from holdfast.serving.rollout.judge.counters import Arm, Blind, Probes, Snapshot
-from holdfast.serving.rollout.judge.machine import Plan, Rollout, State
+from holdfast.serving.rollout.contract.counters import Arm, Blind, Probes, Snapshot
+from holdfast.serving.rollout.contract.driver import Health
+from holdfast.serving.rollout.contract.driver import State as Kept
+from holdfast.serving.rollout.engine.controller import Controller, Pace, Wish
+from holdfast.serving.rollout.engine.machine import Plan, Rollout, State
 
 TICK = 0.05
 EDGES_MS = (2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 10_000.0)

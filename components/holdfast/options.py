@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
     from holdfast.artifacts.folder import Artifact, Ref
     from holdfast.compute import Compute
-    from holdfast.workload import Section, Workload
+    from holdfast.workload.schema import Section, Workload
 
 STATE = ".holdfast"
 TRACKING = f"sqlite:///{STATE}/mlflow.db"
@@ -44,8 +44,8 @@ WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of 
 
 def read_section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
     """A step's section: from JSON, or picked from a workload file."""
-    from holdfast.workload import read_workload
-    from holdfast.yamlfile import parse_yaml
+    from holdfast.workload.schema import read_workload
+    from holdfast.workload.yaml import parse_yaml
 
     if text.lstrip().startswith("{"):
         return parse_yaml(text, kind, name="--config")

@@ -36,7 +36,7 @@ class Step:
     follows: tuple[str, ...] = ()
     """Steps that must have ended before, although their artifacts are not read."""
     config: str = ""
-    """The attribute of `holdfast.workload.Workload` that is its section; empty: it has none."""
+    """The attribute of `holdfast.workload.schema.Workload` that is its section; empty: it has none."""
     computes: bool = False
     """Whether it takes a device and a number of threads."""
     reusable: bool = True
@@ -80,7 +80,7 @@ _NETWORKS = (
 _TRAINING = (*_NETWORKS, "torch._dynamo")
 """Making the first optimizer imports the latter: 3 s of CPU where its bytecode is not kept."""
 SERVERS = (
-    "holdfast.serving.rollout.site.site", "holdfast.serving.rollout.replay.traffic",
+    "holdfast.serving.rollout.local.deployment", "holdfast.serving.rollout.traffic.clients",
     "holdfast.serving.predictor.intake", "holdfast.serving.predictor.runtime",
     "mlserver.cli.serve", "mlserver.server", "uvloop", *_NETWORKS,
 )  # fmt: skip

@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -32,7 +32,7 @@ def gate(
 ) -> dsl.ContainerSpec:
     """Judges a model by its evidence; succeeds whatever the verdict, on which the pipeline branches."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "gate"],
         args=[
             f"--model={model.path}@{model_digest}",

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from holdfast.artifacts.documents import Modality, Scalar
 from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
-from holdfast.workload import GateConfig, Section, Share
-from holdfast.yamlfile import parse_yaml, read_yaml
+from holdfast.workload.schema import GateConfig, Section, Share
+from holdfast.workload.yaml import parse_yaml, read_yaml
 
 Overrides = dict[str, dict[str, Scalar]]
 """Check -> threshold -> value."""

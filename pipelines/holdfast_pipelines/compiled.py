@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from holdfast import images
+from holdfast import containers
 from holdfast.artifacts.documents import ANY, AnyDocument
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import WorkloadError
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
 PIPELINES = ("retrain", "rollout")
@@ -80,7 +80,9 @@ def _compiled(name: str, gpu: bool) -> str:
 
 
 def _pull_from(text: str, registry: str | None, tag: str | None) -> str:
-    names = {images.image(name): images.image(name, registry=registry, tag=tag) for name in images.ENVIRONMENTS}
+    names = {
+        containers.image(name): containers.image(name, registry=registry, tag=tag) for name in containers.ENVIRONMENTS
+    }
     return re.sub(r"(?m)^( +image: )(\S+)$", lambda found: found[1] + names[found[2]], text)
 
 

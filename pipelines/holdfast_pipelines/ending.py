@@ -4,7 +4,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Verdict
 from holdfast.artifacts.folder import load
-from holdfast.serving.rollout.tell import ending
+from holdfast.serving.rollout.reporting import ending
 from holdfast_pipelines.run import RunResult
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast import images
+from holdfast import containers
 from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
 from holdfast.steps import STEPS, find, of
@@ -166,7 +166,9 @@ class Machine:
         if self.forks is None:
             return fresh(command, env, output)
         mine, row = Path(command[0]), find(step)
-        ahead = [] if row is None else [(images.image(environment), of(environment)) for environment in row.prepares]
+        ahead = (
+            [] if row is None else [(containers.image(environment), of(environment)) for environment in row.prepares]
+        )
         pythons = [(self._python(image, step), steps) for image, steps in ahead]
         for python, steps in pythons:
             if python != mine:
@@ -210,20 +212,20 @@ def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
     Raises:
         RunError: an interpreter that is not there.
     """
-    return {images.image(name): _interpreter(name, overrides or {}) for name in images.ENVIRONMENTS}
+    return {containers.image(name): _interpreter(name, overrides or {}) for name in containers.ENVIRONMENTS}
 
 
 def start(forks: Servers) -> None:
     """Starts the warm process of every environment, to be handed on, and has it import what a new delivery needs."""
     found = pythons()
     for environment in STEPS[0].prepares:
-        python = found[images.image(environment)]
+        python = found[containers.image(environment)]
         forks.prepare(python, _environment(python, None), of(environment))
 
 
 def lent(forks: Servers) -> AbstractContextManager[None]:
     """Inside, what `holdfast.warm.children` starts here are forks of the model environment's warm process."""
-    python = pythons()[images.MODEL]
+    python = pythons()[containers.MODEL]
     return forks.lent(python, _environment(python, None))
 
 

@@ -13,7 +13,7 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
 from holdfast.steps import STEPS
-from holdfast.workload import Section, Workload, read_workload
+from holdfast.workload.schema import Section, Workload, read_workload
 
 Parameters = dict[str, str | int]
 REMOTE = ("sklearn:", "https://", "http://")

@@ -20,7 +20,7 @@ from holdfast.artifacts.folder import DOCUMENT, load, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.steps import STEPS, names
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
 from holdfast_pipelines.reuse import Cache, code_digest

@@ -7,7 +7,7 @@ from benchmarks.load import Kind
 from benchmarks.records import Records
 from benchmarks.rollouts_under_load import CASES, Case, measure, rows
 
-from holdfast.workload import RolloutPlan
+from holdfast.workload.schema import RolloutPlan
 
 PLAN = RolloutPlan().model_dump(mode="json")
 

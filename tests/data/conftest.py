@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Modality, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.data.snapshot.step import snapshot
-from holdfast.workload import DataConfig, SnapshotConfig
+from holdfast.workload.schema import DataConfig, SnapshotConfig
 
 Take = Callable[..., Artifact[Snapshot]]
 

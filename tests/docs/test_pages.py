@@ -14,10 +14,10 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from holdfast.cli import app
-from holdfast.serving.rollout.drivers.target import read_target
+from holdfast.serving.rollout.cluster.target import read_target
 from holdfast.steps import names
-from holdfast.workload import Workload, read_workload
-from holdfast.yamlfile import top_keys
+from holdfast.workload.schema import Workload, read_workload
+from holdfast.workload.yaml import top_keys
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("What it answers", "Reads and writes", "Method", "What it does not tell you", "Run it alone")

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from holdfast.errors import WorkloadError
-from holdfast.workload import GateConfig
+from holdfast.workload.schema import GateConfig
 from holdfast_gates.policy import Policy, find, packaged, resolve, with_overrides
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from holdfast import images
+from holdfast import containers
 
 BASE = Path(__file__).parents[2] / "manifests" / "base" / "rollout"
 
@@ -26,7 +26,7 @@ def pod():
 
 
 def test_the_image_is_the_one_of_this_version(pod):
-    assert [container["image"] for container in pod["containers"]] == [images.SERVING]
+    assert [container["image"] for container in pod["containers"]] == [containers.SERVING]
 
 
 def test_the_pod_is_hardened(pod):

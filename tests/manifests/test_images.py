@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import images
+from holdfast import containers
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,7 +14,7 @@ def recipe():
     return (ROOT / "components" / "Containerfile").read_text()
 
 
-@pytest.mark.parametrize("environment", images.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", containers.ENVIRONMENTS)
 def test_every_image_has_a_lock_with_hashes(environment):
     lock = (ROOT / "components" / "locks" / f"{environment}.txt").read_text()
     assert "--hash=sha256:" in lock

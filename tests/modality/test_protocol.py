@@ -16,8 +16,8 @@ from holdfast.model.backdoor.step import _SEARCHES
 from holdfast.model.certify.step import _SAMPLED
 from holdfast.model.networks import build
 from holdfast.model.scan.combine import SCANS
-from holdfast.workload import NetworkConfig, Workload
-from holdfast.yamlfile import parse_yaml
+from holdfast.workload.schema import NetworkConfig, Workload
+from holdfast.workload.yaml import parse_yaml
 
 WORKLOAD = """\
 name: messages

@@ -11,7 +11,7 @@ from holdfast.errors import WorkloadError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import plans
 from holdfast.model.networks import build
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 COLOURS = tuple(
     Feature(name=f"colour={c}", lower=0, upper=1, mean=0.3, scale=0.46, mutable=False, column="colour") for c in "rgb"

@@ -12,7 +12,7 @@ from holdfast.errors import IntegrityError, ModelError
 from holdfast.modality.text import encode_text
 from holdfast.model.networks import build, check_logits, load_network, logits, parameters
 from holdfast.model.train.export import export_program
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 IMAGE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 TEXT = InputSpec(modality="text", shape=(30,), dtype="int64")

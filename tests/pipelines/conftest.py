@@ -8,7 +8,7 @@ pytest.importorskip("kfp", reason="the pipelines need kfp (environment .venv)")
 
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 from holdfast_pipelines.local import Machine
 from holdfast_pipelines.reuse import Cache
 
@@ -40,7 +40,7 @@ def first(
     config: str, artifact: dsl.Output[dsl.Model], digest: dsl.OutputPath(str), verdict: dsl.OutputPath(str)
 ) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-c", STEP],
         args=[
             f"--config={config}",
@@ -61,7 +61,7 @@ def second(
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-c", STEP],
         args=[
             f"--model={model.path}@{model_digest}",
@@ -91,7 +91,7 @@ def machine(tmp_path: Path) -> Callable[..., Machine]:
     """Machines that share one cache; their images stand for this very interpreter."""
 
     def make(name: str = "run", **settings: object) -> Machine:
-        pythons = {images.MODEL: Path(sys.executable)}
+        pythons = {containers.MODEL: Path(sys.executable)}
         cache = Cache(tmp_path / "cache")
         return Machine(**{"out": tmp_path / name, "pythons": pythons, "cache": cache, **settings})
 

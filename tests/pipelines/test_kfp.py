@@ -13,7 +13,7 @@ from kfp.local.config import LocalExecutionConfig
 from kfp.local.io import IOStore
 from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
 
-from holdfast import images
+from holdfast import containers
 from holdfast.errors import RunError
 from holdfast_pipelines import local as ours
 
@@ -100,4 +100,4 @@ def test_without_the_collection_kfp_forgets_the_artifacts_of_container_component
 
 def test_only_a_runner_of_exactly_this_type_finds_a_handler():
     assert type(local.SubprocessRunner(use_venv=False)) is local.SubprocessRunner
-    assert images.MODEL in ours.pythons({name: Path(sys.executable) for name in images.ENVIRONMENTS})
+    assert containers.MODEL in ours.pythons({name: Path(sys.executable) for name in containers.ENVIRONMENTS})

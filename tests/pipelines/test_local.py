@@ -162,9 +162,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import two_steps
-from holdfast import images
+from holdfast import containers
 from holdfast_pipelines.local import Machine
-machine = Machine(out=Path(sys.argv[2]), pythons={images.MODEL: Path(sys.executable)})
+machine = Machine(out=Path(sys.argv[2]), pythons={containers.MODEL: Path(sys.executable)})
 machine.run(two_steps, {"one": sys.argv[3], "two": sys.argv[3]})
 """
 

@@ -5,7 +5,7 @@ import pytest
 from holdfast.artifacts.documents import Decision, Review
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import ArtifactError, WorkloadError
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 from holdfast_pipelines.parameters import file_pins, for_cluster, located
 
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer
 from holdfast.artifacts.documents import ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.data.snapshot.step import snapshot
-from holdfast.workload import DataConfig, SnapshotConfig
+from holdfast.workload.schema import DataConfig, SnapshotConfig
 
 DIGITS = SnapshotConfig(name="digits", modality="image", data=DataConfig(source="sklearn:digits"))
 

@@ -20,7 +20,7 @@ from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import ArtifactError, HoldfastError, InputError, IntegrityError
 from holdfast.model.scan.step import scan
 from holdfast.quarantine.reviews import find_review
-from holdfast.workload import ScanConfig
+from holdfast.workload.schema import ScanConfig
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def write_bundle(
     from safetensors.torch import save as tensors
 
     from holdfast.model.networks import build
-    from holdfast.workload import NetworkConfig
+    from holdfast.workload.schema import NetworkConfig
 
     network = build(NetworkConfig(architecture="cnn"), SPEC, len(classes), seed=seed)
     document = Model(

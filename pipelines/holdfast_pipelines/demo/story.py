@@ -26,9 +26,9 @@ from holdfast.errors import RunError
 from holdfast.processes import die_with_parent, dying_with_us
 from holdfast.progress import say
 from holdfast.resources import workloads
-from holdfast.serving.rollout.conduct import errands
+from holdfast.serving.rollout import registry_worker
 from holdfast.warm.libraries import load
-from holdfast.workload import read_workload
+from holdfast.workload.schema import read_workload
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
@@ -127,7 +127,7 @@ def _play(stage: Stage) -> Played:
 
 def _champion(stage: Stage) -> int | None:
     with lent(stage.forks) if stage.forks is not None else nullcontext():
-        return errands.history(stage.tracking, NAME).champion
+        return registry_worker.history(stage.tracking, NAME).champion
 
 
 def _deliver(stage: Stage) -> NDArray[np.int64]:

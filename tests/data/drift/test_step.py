@@ -17,7 +17,7 @@ from holdfast.data.drift.evidently_report import compare, same, steady
 from holdfast.data.drift.step import drift
 from holdfast.errors import ArtifactError
 from holdfast.tables import read_table
-from holdfast.workload import DriftConfig
+from holdfast.workload.schema import DriftConfig
 
 Take = Callable[..., Artifact[Snapshot]]
 Write = Callable[..., Path]

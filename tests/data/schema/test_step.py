@@ -12,7 +12,7 @@ from holdfast.artifacts.folder import Artifact, Ref, save
 from holdfast.data.schema.contract import library, parse_schema
 from holdfast.data.schema.step import schema
 from holdfast.errors import InputError, LimitError
-from holdfast.workload import SchemaConfig
+from holdfast.workload.schema import SchemaConfig
 
 Take = Callable[..., Artifact[Snapshot]]
 Write = Callable[..., Path]

@@ -17,7 +17,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.tables import read_table
-from holdfast.workload import DataConfig, SnapshotConfig
+from holdfast.workload.schema import DataConfig, SnapshotConfig
 
 Take = Callable[..., Artifact[Snapshot]]
 Write = Callable[..., Path]
@@ -307,7 +307,7 @@ def test_a_url_is_read_from_what_was_downloaded_before(
 def test_a_full_disk_leaves_nothing_behind(write: Write, tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from holdfast.workload import DataConfig, SnapshotConfig\n"
+        "from holdfast.workload.schema import DataConfig, SnapshotConfig\n"
         "from holdfast.data.snapshot.step import snapshot\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

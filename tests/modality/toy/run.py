@@ -22,10 +22,10 @@ from holdfast.model.scan.step import scan
 from holdfast.model.train.step import train
 from holdfast.quarantine.step import read_quarantine
 from holdfast.serving.predictor.core import check_rows
-from holdfast.starter import TEMPLATE
 from holdfast.tables import read_table
-from holdfast.workload import Workload
-from holdfast.yamlfile import parse_yaml
+from holdfast.workload.schema import Workload
+from holdfast.workload.starter import TEMPLATE
+from holdfast.workload.yaml import parse_yaml
 from holdfast_gates.policy import Asked
 
 NAME, SETTINGS = "survey", Compute(0, "cpu")

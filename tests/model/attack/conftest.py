@@ -14,7 +14,7 @@ from holdfast.modality.ball import Ball
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network
 from holdfast.model.train.step import train
-from holdfast.workload import NetworkConfig, RecipeConfig, TrainConfig
+from holdfast.workload.schema import NetworkConfig, RecipeConfig, TrainConfig
 
 SETTINGS = Compute(seed=0, device="cpu", threads=1)
 

@@ -15,7 +15,7 @@ from holdfast.model.attack.step import attack
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.train.step import train
-from holdfast.workload import AttackConfig, NetworkConfig, RecipeConfig, TrainConfig
+from holdfast.workload.schema import AttackConfig, NetworkConfig, RecipeConfig, TrainConfig
 
 SETTINGS = Compute(seed=0, device="cpu", threads=1)
 CONFIG = AttackConfig(examples=120)

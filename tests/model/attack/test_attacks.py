@@ -16,7 +16,7 @@ from holdfast.model.attack.plan import Plan
 from holdfast.model.attack.square import covered, square
 from holdfast.model.attack.suite import in_batches, measure, survivors
 from holdfast.model.networks import build
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 IMAGE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 TABLE = InputSpec(

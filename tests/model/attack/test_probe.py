@@ -18,7 +18,7 @@ from holdfast.compute import Compute
 from holdfast.errors import ModelError
 from holdfast.model.attack.endpoint import Endpoint
 from holdfast.model.attack.probe import probe
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 
 CLASSES = tuple(map(str, range(10)))
 

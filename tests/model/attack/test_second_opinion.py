@@ -9,7 +9,7 @@ from holdfast.model.attack.kinds import pgd_plan
 from holdfast.model.attack.losses import cross_entropy
 from holdfast.model.attack.suite import survivors
 from holdfast.model.networks import build
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 pytest.importorskip("art.attacks.evasion")
 

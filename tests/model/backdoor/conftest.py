@@ -15,7 +15,7 @@ from holdfast.artifacts.folder import Artifact, Ref, save
 from holdfast.compute import Compute
 from holdfast.modality import MODALITIES
 from holdfast.model.train.step import train
-from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+from holdfast.workload.schema import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 
 TRAIN = 1437
 TARGET = 4

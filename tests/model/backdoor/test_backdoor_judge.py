@@ -12,7 +12,7 @@ from holdfast.model.backdoor.judge import (
     judge_insertions,
     relative_sizes,
 )
-from holdfast.workload import BackdoorConfig
+from holdfast.workload.schema import BackdoorConfig
 
 CONFIG = BackdoorConfig()
 SIZES = (12.0, 110.0, 118.0, 95.0, 121.0, 104.0)

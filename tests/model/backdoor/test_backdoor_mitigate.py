@@ -12,7 +12,7 @@ from holdfast.model.backdoor.mitigate import mitigate
 from holdfast.model.backdoor.step import backdoor
 from holdfast.model.inputs import encode
 from holdfast.model.networks import load_network, logits
-from holdfast.workload import BackdoorConfig
+from holdfast.workload.schema import BackdoorConfig
 
 TARGET = 4
 SETTINGS = Compute(seed=0, device="cpu", threads=1)

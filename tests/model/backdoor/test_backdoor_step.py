@@ -12,7 +12,7 @@ from holdfast.modality.text import decode_text
 from holdfast.model.backdoor.step import backdoor
 from holdfast.model.inputs import encode
 from holdfast.model.networks import load_network, logits
-from holdfast.workload import BackdoorConfig
+from holdfast.workload.schema import BackdoorConfig
 
 CONFIG = BackdoorConfig()
 Planted = tuple[Artifact[Model], Artifact[Snapshot]]

@@ -10,7 +10,7 @@ from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.compute import Compute
 from holdfast.modality import MODALITIES
 from holdfast.model.train.step import train
-from holdfast.workload import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
+from holdfast.workload.schema import NetworkConfig, RecipeConfig, ThreatModel, TrainConfig
 
 
 def _trained(snapshot: Artifact[Snapshot], out: Path, threat: ThreatModel, architecture: str) -> Artifact[Model]:

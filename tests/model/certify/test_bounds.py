@@ -17,7 +17,7 @@ from holdfast.model.attack.suite import measure
 from holdfast.model.certify.bounds import Bound, box, certified, certify_radii, margins
 from holdfast.model.certify.layers import read_chain
 from holdfast.model.networks import Cnn, Mlp, build
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 BOUNDS: list[Bound] = ["ibp", "crown-ibp", "crown"]
 

@@ -10,7 +10,7 @@ from holdfast.errors import WorkloadError
 from holdfast.model.certify.step import certify
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
-from holdfast.workload import CertifyConfig
+from holdfast.workload.schema import CertifyConfig
 
 CONFIG = CertifyConfig(noise=0.1, samples=200, examples=40, radii=(0.0, 0.1, 0.2))
 

@@ -31,7 +31,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
 from holdfast.model.inputs import read_spec
-from holdfast.workload import NetworkConfig
+from holdfast.workload.schema import NetworkConfig
 
 NETWORKS = {"image": "cnn", "tabular": "mlp", "text": "text"}
 CLASSES = ("ham", "spam")

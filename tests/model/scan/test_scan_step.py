@@ -16,7 +16,7 @@ from holdfast.compute import Compute
 from holdfast.errors import IntegrityError
 from holdfast.model.inputs import read_spec, read_split, rows_digest, without
 from holdfast.model.scan.step import scan
-from holdfast.workload import ScanConfig
+from holdfast.workload.schema import ScanConfig
 
 CONFIG = ScanConfig(folds=3, epochs=10)
 

@@ -8,7 +8,7 @@ from holdfast.modality.ball import Ball
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.model.networks import build
 from holdfast.model.train.art_trainers import ArtTraining
-from holdfast.workload import NetworkConfig, RecipeConfig
+from holdfast.workload.schema import NetworkConfig, RecipeConfig
 
 
 def training(digits: Artifact[Snapshot], recipe: str, epochs: int = 2) -> ArtTraining:

@@ -16,7 +16,7 @@ from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training, collapsed, mixed
 from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import divergent, fast_attack, frozen_weights, moved_weights
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 

@@ -14,7 +14,7 @@ from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import READ_EVERY, Training, one_cycle, split_selection
 from holdfast.model.train.recipes import with_noise
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 PLANE = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 MESSAGE = InputSpec(modality="text", shape=(20,), dtype="int64")

@@ -15,7 +15,7 @@ from holdfast.errors import IntegrityError
 from holdfast.model.inputs import read_spec, read_split, rows_digest, without
 from holdfast.model.networks import load_network, logits
 from holdfast.model.train.step import train
-from holdfast.workload import NetworkConfig, RecipeConfig, TrainConfig
+from holdfast.workload.schema import NetworkConfig, RecipeConfig, TrainConfig
 
 SETTINGS = Compute(seed=1, device="cpu", threads=1)
 

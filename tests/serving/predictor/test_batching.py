@@ -14,8 +14,8 @@ from holdfast.artifacts.folder import Ref, load
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.options import Options
 from holdfast.serving.predictor.settings import Served, write_settings
-from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
-from holdfast.serving.rollout.site.servers import server_ready
+from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.local.servers import server_ready
 
 SECONDS = 0.5
 OPTIONS = Options(temperature=2.0, decimals=4, max_rows=3)

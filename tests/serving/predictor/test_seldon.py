@@ -21,8 +21,8 @@ from holdfast.artifacts.folder import Ref, load
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.options import Options
 from holdfast.serving.predictor.settings import Served, write_settings
-from holdfast.serving.rollout.site.processes import children, reserved_ports, start, wait_ready
-from holdfast.serving.rollout.site.servers import server_ready
+from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.local.servers import server_ready
 
 ENVIRONMENT = Path(__file__).parents[3] / ".venv-seldon"
 PYTHON = ENVIRONMENT / "bin" / "python"

@@ -17,11 +17,11 @@ from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout.conduct.journal import read_journal, state_folder
-from holdfast.serving.rollout.contest import Contest
-from holdfast.serving.rollout.site.side import side
+from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.engine.journal import read_journal, state_folder
+from holdfast.serving.rollout.matchup import Contest
 from holdfast.serving.rollout.step import compete, rollout
-from holdfast.workload import RolloutPlan
+from holdfast.workload.schema import RolloutPlan
 
 CONFIG = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
 WAIT_SECONDS = 120
@@ -198,9 +198,9 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
         "from holdfast.serving.rollout.step import compete\n"
-        "from holdfast.serving.rollout.contest import Contest\n"
-        "from holdfast.serving.rollout.site.side import side\n"
-        "from holdfast.workload import RolloutPlan; from holdfast.errors import RolloutError\n"
+        "from holdfast.serving.rollout.matchup import Contest\n"
+        "from holdfast.serving.rollout.contract.side import side\n"
+        "from holdfast.workload.schema import RolloutPlan; from holdfast.errors import RolloutError\n"
         f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
         "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), b / 'replay.npz'), out,\n"
         "    config=RolloutPlan(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"

@@ -18,7 +18,7 @@ def drift(
 ) -> "Artifact[Any]":
     """Compare the delivery with the champion's data, per column and by the champion's confidence."""
     from holdfast.data.drift.step import drift as step
-    from holdfast.workload import DriftConfig
+    from holdfast.workload.schema import DriftConfig
 
     section = read_section(config, DriftConfig, lambda workload: workload.drift)
     return step(ref(snapshot), out, config=section, baseline=maybe_ref(baseline), seed=seed)

@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -21,7 +21,7 @@ def drift(
 ) -> dsl.ContainerSpec:
     """Compares a snapshot with the champion's data; the verdict decides whether the run goes on."""
     return dsl.ContainerSpec(
-        image=images.DATA,
+        image=containers.DATA,
         command=["python", "-m", "holdfast", "drift"],
         args=[
             f"--snapshot={snapshot.path}@{snapshot_digest}",

@@ -17,7 +17,7 @@ from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
 from holdfast.modality.frames import harden_pyarrow
 from holdfast.tables import read_table
-from holdfast.workload import DriftConfig
+from holdfast.workload.schema import DriftConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ def schema(
 ) -> "Artifact[Any]":
     """Hold the data against its schema (TensorFlow Data Validation)."""
     from holdfast.data.schema.step import schema as step
-    from holdfast.workload import SchemaConfig
+    from holdfast.workload.schema import SchemaConfig
 
     section = read_section(config, SchemaConfig, lambda workload: workload.schema_)
     return step(ref(snapshot), out, config=section, baseline=maybe_ref(baseline))

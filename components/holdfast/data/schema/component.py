@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -20,7 +20,7 @@ def schema(
 ) -> dsl.ContainerSpec:
     """Holds a snapshot against its schema; the verdict decides whether the run goes on."""
     return dsl.ContainerSpec(
-        image=images.DATA,
+        image=containers.DATA,
         command=["python", "-m", "holdfast", "schema"],
         args=[
             f"--snapshot={snapshot.path}@{snapshot_digest}",

@@ -13,7 +13,7 @@ from holdfast.data.schema import contract
 from holdfast.data.schema.domains import domains, stack
 from holdfast.errors import InputError
 from holdfast.tables import read_table
-from holdfast.workload import SchemaConfig
+from holdfast.workload.schema import SchemaConfig
 
 if TYPE_CHECKING:
     import pandas as pd

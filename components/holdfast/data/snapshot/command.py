@@ -22,7 +22,7 @@ def snapshot(
 ) -> "Artifact[Any]":
     """Pin the exact data: digests per file, Merkle root, rows, classes."""
     from holdfast.data.snapshot.step import snapshot as step
-    from holdfast.workload import SnapshotConfig
+    from holdfast.workload.schema import SnapshotConfig
 
     section = read_section(config, SnapshotConfig, lambda workload: workload.snapshot_config)
     return step(section, out, data=Path(data) if data else None, review=review)

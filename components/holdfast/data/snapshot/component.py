@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -16,7 +16,7 @@ def snapshot(
 ) -> dsl.ContainerSpec:
     """Pins the exact data of one delivery; a data path stands in the section itself."""
     return dsl.ContainerSpec(
-        image=images.DATA,
+        image=containers.DATA,
         command=["python", "-m", "holdfast", "snapshot"],
         args=[
             f"--config={config}",

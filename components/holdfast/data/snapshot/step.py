@@ -30,7 +30,7 @@ from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.quarantine.reviews import find_review
 from holdfast.quarantine.rows import image_digests, table_digests
-from holdfast.workload import DataConfig, SnapshotConfig
+from holdfast.workload.schema import DataConfig, SnapshotConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -35,7 +35,7 @@ def attack(
 ) -> "Artifact[Any]":
     """Measure accuracy under attack; the worst case per example is the headline."""
     from holdfast.model.attack.step import attack as step
-    from holdfast.workload import AttackConfig
+    from holdfast.workload.schema import AttackConfig
 
     section = read_section(config, AttackConfig, lambda workload: workload.attack)
     return step(ref(model), ref(snapshot), out, config=section, baseline=maybe_ref(baseline), settings=settings)
@@ -51,7 +51,7 @@ def probe(
 ) -> "Artifact[Any]":
     """Attack a served model through its answers alone."""
     from holdfast.model.attack.probe import probe as step
-    from holdfast.workload import read_workload
+    from holdfast.workload.schema import read_workload
 
     settings = compute_settings(seed, "cpu", 1)
     return step(url, ref(snapshot), out, workload=read_workload(workload), settings=settings)

@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -25,7 +25,7 @@ def attack(
 ) -> dsl.ContainerSpec:
     """Measures accuracy under attack, and the champion's on the same examples."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "attack"],
         args=[
             f"--model={model.path}@{model_digest}",

@@ -10,7 +10,7 @@ from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.progress import say, track
-from holdfast.workload import Workload
+from holdfast.workload.schema import Workload
 
 
 def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: Compute) -> Artifact[RobustnessReport]:

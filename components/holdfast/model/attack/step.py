@@ -29,7 +29,7 @@ from holdfast.modality.text import decode_text
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
 from holdfast.progress import say, track
-from holdfast.workload import AttackConfig
+from holdfast.workload.schema import AttackConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,7 +21,7 @@ def backdoor(
 ) -> "Artifact[Any]":
     """Look for a planted trigger in the trained model."""
     from holdfast.model.backdoor.step import backdoor as step
-    from holdfast.workload import BackdoorConfig
+    from holdfast.workload.schema import BackdoorConfig
 
     section = read_section(config, BackdoorConfig, lambda workload: workload.backdoor)
     return step(ref(model), ref(snapshot), out, config=section, settings=settings)

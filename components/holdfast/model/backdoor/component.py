@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -23,7 +23,7 @@ def backdoor(
 ) -> dsl.ContainerSpec:
     """Looks for a planted trigger in the model."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "backdoor"],
         args=[
             f"--model={model.path}@{model_digest}",

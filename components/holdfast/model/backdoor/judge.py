@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr
 
 from holdfast.artifacts.documents import Count, TriggerResult, Verdict
-from holdfast.workload import BackdoorConfig
+from holdfast.workload.schema import BackdoorConfig
 
 FEWEST_FOR_INDEX = 4
 """With fewer classes there are too few others to compare with; the size must then be small by itself."""

@@ -129,7 +129,7 @@ class _Work:
         from holdfast.modality.ball import Ball
         from holdfast.model.networks import is_builtin, load_network
         from holdfast.model.train.adversarial import split_selection
-        from holdfast.workload import RecipeConfig
+        from holdfast.workload.schema import RecipeConfig
 
         document = case.model.document
         if not is_builtin(document.architecture.name):

@@ -19,7 +19,7 @@ from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge,
 from holdfast.model.examples import check_answers, open_network
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track
-from holdfast.workload import BackdoorConfig
+from holdfast.workload.schema import BackdoorConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -22,7 +22,7 @@ def baseline(
 ) -> dsl.ContainerSpec:
     """Fetches the champion; without one the artifact says so, so that no later input is optional."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "baseline"],
         args=[
             f"--snapshot={snapshot.path}@{snapshot_digest}",

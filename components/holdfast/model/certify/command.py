@@ -19,7 +19,7 @@ def certify(
 ) -> "Artifact[Any]":
     """Certify robustness by randomized smoothing (text: randomized ablation)."""
     from holdfast.model.certify.step import certify as step
-    from holdfast.workload import CertifyConfig
+    from holdfast.workload.schema import CertifyConfig
 
     section = read_section(config, CertifyConfig, lambda workload: workload.certify)
     return step(ref(model), ref(snapshot), out, config=section, settings=settings)

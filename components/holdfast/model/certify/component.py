@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -23,7 +23,7 @@ def certify(
 ) -> dsl.ContainerSpec:
     """Certifies robustness around held-out examples."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "certify"],
         args=[
             f"--model={model.path}@{model_digest}",

@@ -17,7 +17,7 @@ from holdfast.modality.norms import BOXES
 from holdfast.modality.protocol import Certification
 from holdfast.model.examples import draw
 from holdfast.progress import track
-from holdfast.workload import CertifyConfig
+from holdfast.workload.schema import CertifyConfig
 
 if TYPE_CHECKING:
     import torch

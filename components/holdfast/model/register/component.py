@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -35,7 +35,7 @@ def register(
 ) -> dsl.ContainerSpec:
     """Registers the model that passed; refuses any other by itself."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "register"],
         args=[
             f"--model={model.path}@{model_digest}",

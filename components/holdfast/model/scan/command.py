@@ -18,7 +18,7 @@ def scan(
 ) -> "Artifact[Any]":
     """Scan the training rows for poison and label errors; set suspects aside within the review budget."""
     from holdfast.model.scan.step import scan as step
-    from holdfast.workload import ScanConfig
+    from holdfast.workload.schema import ScanConfig
 
     section = read_section(config, ScanConfig, lambda workload: workload.scan)
     return step(ref(snapshot), out, config=section, settings=settings)

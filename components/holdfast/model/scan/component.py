@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -21,7 +21,7 @@ def scan(
 ) -> dsl.ContainerSpec:
     """Sets suspected rows aside."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "scan"],
         args=[
             f"--snapshot={snapshot.path}@{snapshot_digest}",

@@ -14,7 +14,7 @@ from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
-from holdfast.workload import ScanConfig
+from holdfast.workload.schema import ScanConfig
 
 
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:

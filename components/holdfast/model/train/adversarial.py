@@ -25,7 +25,7 @@ from holdfast.model.inputs import Arrays
 from holdfast.model.train.interval import interval_schedule, interval_start
 from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import Moment, batch_loss
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 SELECTION_SHARE = 5
 """At most one row in this many is set apart for that choice."""

@@ -23,7 +23,7 @@ def train(
 ) -> "Artifact[Any]":
     """Train adversarially; keep the epoch with the best accuracy under attack."""
     from holdfast.model.train.step import train as step
-    from holdfast.workload import TrainConfig
+    from holdfast.workload.schema import TrainConfig
 
     section = read_section(config, TrainConfig, lambda workload: workload.train_config)
     place = Path(checkpoint) if checkpoint else None

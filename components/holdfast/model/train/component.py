@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -24,7 +24,7 @@ def train(
 ) -> dsl.ContainerSpec:
     """Trains on the rows that the scan left; resumes from `checkpoint` when that folder outlives the container."""
     return dsl.ContainerSpec(
-        image=images.MODEL,
+        image=containers.MODEL,
         command=["python", "-m", "holdfast", "train"],
         args=[
             f"--snapshot={snapshot.path}@{snapshot_digest}",

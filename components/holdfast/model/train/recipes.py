@@ -28,7 +28,7 @@ from holdfast.model.attack.losses import climb_direction
 from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.train.interval import interval_loss
-from holdfast.workload import RecipeConfig
+from holdfast.workload.schema import RecipeConfig
 
 FAST_STEP, FAST_STEPS = 1.25, 1.0
 """fgsm-rs: length of a single step (Wong et al. 2020, section 4), and of each of several, in units of epsilon."""

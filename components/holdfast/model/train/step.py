@@ -17,7 +17,7 @@ from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
-from holdfast.workload import TrainConfig
+from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
     from holdfast.model.train.adversarial import Epoch, Training

@@ -9,16 +9,16 @@ import typer
 from holdfast.errors import RolloutError
 from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
 from holdfast.progress import say
-from holdfast.serving.rollout.replay.command import replay
+from holdfast.serving.rollout.traffic.command import replay
 
 if TYPE_CHECKING:
-    from holdfast.serving.rollout.cluster import Place
-    from holdfast.serving.rollout.conduct.controller import Ask
-    from holdfast.serving.rollout.drivers.kube import Kube
-    from holdfast.serving.rollout.drivers.target import Target
-    from holdfast.serving.rollout.remote import Remote
-    from holdfast.serving.rollout.tell.view import View
-    from holdfast.workload import RolloutPlan
+    from holdfast.serving.rollout.cluster.kube import Kube
+    from holdfast.serving.rollout.cluster.remote import Remote
+    from holdfast.serving.rollout.cluster.run import Place
+    from holdfast.serving.rollout.cluster.target import Target
+    from holdfast.serving.rollout.engine.controller import Ask
+    from holdfast.serving.rollout.reporting.view import View
+    from holdfast.workload.schema import RolloutPlan
 
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
@@ -71,7 +71,7 @@ def start(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
-    from holdfast.serving.rollout.tell.ending import last_line
+    from holdfast.serving.rollout.reporting.ending import last_line
 
     plan = _plan(config)
     place = _place(driver, target, game_day)
@@ -85,7 +85,7 @@ def start(
             game_day=game_day or None, metrics_port=metrics_port,
         )  # fmt: skip
     else:
-        from holdfast.serving.rollout.cluster import rollout_on
+        from holdfast.serving.rollout.cluster.run import rollout_on
 
         artifact = rollout_on(
             place, out, name=name, version=version, tracking=tracking, config=plan, seed=seed, metrics_port=metrics_port
@@ -98,11 +98,11 @@ def start(
 def status(out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
     """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
     if target is not None:
-        from holdfast.serving.rollout import remote
+        from holdfast.serving.rollout.cluster import remote
 
         _tell_remote(remote.see(*_reached(out, target)), as_json)
         return
-    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.reporting import view
 
     out = _required(out)
     seen = view.see(out, _state(out))
@@ -112,8 +112,8 @@ def status(out: Either = None, target: TargetFile = None, as_json: AsJson = Fals
 @app.command()
 def watch(out: Out) -> None:
     """The same as a live table; without a terminal, one line per change."""
-    from holdfast.serving.rollout.tell import view
-    from holdfast.serving.rollout.tell.table import watch as look
+    from holdfast.serving.rollout.reporting import view
+    from holdfast.serving.rollout.reporting.table import watch as look
 
     typer.echo(view.text(look(out, _state(out))))
 
@@ -122,12 +122,12 @@ def watch(out: Out) -> None:
 def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
     if target is not None:
-        from holdfast.serving.rollout import remote
+        from holdfast.serving.rollout.cluster import remote
 
         told = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
         _tell_remote(told, as_json)
         return
-    from holdfast.serving.rollout.conduct.controller import Ask
+    from holdfast.serving.rollout.engine.controller import Ask
 
     out = _required(out)
     seen = _ask(out, Ask.ABORT, reason)
@@ -139,7 +139,7 @@ def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: A
 @app.command()
 def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
     """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
-    from holdfast.serving.rollout.conduct.controller import Ask
+    from holdfast.serving.rollout.engine.controller import Ask
 
     seen = _ask(out, Ask.APPROVE, reason)
     if seen.record is not None and seen.record.document.outcome != "promoted":
@@ -157,11 +157,11 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Which version served when, and how every rollout ended."""
-    from holdfast.serving.rollout.conduct import errands
-    from holdfast.serving.rollout.tell import history as told
+    from holdfast.serving.rollout import registry_worker
+    from holdfast.serving.rollout.reporting import history as told
 
-    errands.hand_in(out.absolute().parent if out is not None else Path.cwd())
-    found = errands.history(tracking, name)
+    registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
+    found = registry_worker.history(tracking, name)
     if as_json:
         typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
     else:
@@ -169,7 +169,7 @@ def history(
 
 
 def _end_first(out: Path, reason: str) -> None:
-    from holdfast.serving.rollout.conduct.supersede import supersede
+    from holdfast.serving.rollout.local.supersede import supersede
 
     kept = supersede(out, reason)
     if kept is not None:
@@ -183,8 +183,8 @@ def watchdog(
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
     """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
-    from holdfast.serving.rollout.drivers.kube import Kube, from_kubeconfig, in_cluster
-    from holdfast.serving.rollout.drivers.watchdog import watch as look
+    from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.serving.rollout.cluster.watchdog import watch as look
 
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
     count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
@@ -200,15 +200,15 @@ def _required(out: Path | None) -> Path:
 def _reached(out: Path | None, target: Path) -> "tuple[Target, Kube]":
     if out is not None:
         raise typer.BadParameter("expected --out or --target, found both", param_hint="--target")
-    from holdfast.serving.rollout.drivers.cluster import reach
-    from holdfast.serving.rollout.drivers.target import read_target
+    from holdfast.serving.rollout.cluster.open import reach
+    from holdfast.serving.rollout.cluster.target import read_target
 
     read = read_target(target)
     return read, reach(read)
 
 
 def _tell_remote(seen: "Remote", as_json: bool) -> None:
-    from holdfast.serving.rollout import remote
+    from holdfast.serving.rollout.cluster import remote
 
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
 
@@ -217,7 +217,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
     """Where on a cluster; None: on this machine."""
     if driver == LOCAL and not target:
         return None
-    from holdfast.serving.rollout.drivers.table import DRIVERS
+    from holdfast.serving.rollout.cluster.table import DRIVERS
 
     if driver not in (LOCAL, *DRIVERS):
         raise typer.BadParameter(f"expected {' or '.join((LOCAL, *DRIVERS))}, found {driver!r}", param_hint="--driver")
@@ -225,7 +225,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
         raise typer.BadParameter(f"expected with {' and '.join(DRIVERS)}, and only there", param_hint="--target")
     if game_day:
         raise typer.BadParameter(f"expected only with {LOCAL}, on this machine", param_hint="--game-day")
-    from holdfast.serving.rollout.cluster import Place
+    from holdfast.serving.rollout.cluster.run import Place
 
     read = _target(target)
     if read.driver != driver:
@@ -235,8 +235,8 @@ def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
 
 def _target(given: str) -> "Target":
     """From a file, or from the text of one: a pod has no such file."""
-    from holdfast.serving.rollout.drivers.target import Target, read_target
-    from holdfast.yamlfile import parse_yaml
+    from holdfast.serving.rollout.cluster.target import Target, read_target
+    from holdfast.workload.yaml import parse_yaml
 
     if "\n" in given or given.lstrip().startswith("{"):
         return parse_yaml(given, Target, name="--target")
@@ -245,9 +245,9 @@ def _target(given: str) -> "Target":
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     """Leaves the wish and returns what came of it."""
-    from holdfast.serving.rollout.conduct.controller import Ask, Wish
-    from holdfast.serving.rollout.conduct.wishes import ask as leave
-    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.engine.controller import Ask, Wish
+    from holdfast.serving.rollout.engine.requests import ask as leave
+    from holdfast.serving.rollout.reporting import view
 
     state = _state(out)
     seen = view.see(out, state)
@@ -267,7 +267,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
 
 
 def _tell(seen: "View", as_json: bool) -> None:
-    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.reporting import view
 
     if seen.standing is view.Standing.GONE:
         raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
@@ -278,14 +278,14 @@ def _tell(seen: "View", as_json: bool) -> None:
 
 
 def _line(seen: "View") -> str:
-    from holdfast.serving.rollout.tell import view
+    from holdfast.serving.rollout.reporting import view
 
     return view.line(seen)
 
 
 def _plan(text: str) -> "RolloutPlan":
-    from holdfast.workload import RolloutPlan, read_plan
-    from holdfast.yamlfile import parse_yaml
+    from holdfast.workload.schema import RolloutPlan, read_plan
+    from holdfast.workload.yaml import parse_yaml
 
     if text.lstrip().startswith("{"):
         return parse_yaml(text, RolloutPlan, name="--config")
@@ -294,7 +294,7 @@ def _plan(text: str) -> "RolloutPlan":
 
 def _state(out: Path) -> Path:
     """Where the rollout of `out` keeps what it needs."""
-    from holdfast.serving.rollout.conduct.journal import state_folder
+    from holdfast.serving.rollout.engine.journal import state_folder
 
     return state_folder(out)
 

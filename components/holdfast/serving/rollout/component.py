@@ -4,7 +4,7 @@
 # kfp declares outputs by calls in annotations.
 from kfp import dsl
 
-from holdfast import images
+from holdfast import containers
 
 
 @dsl.container_component
@@ -27,7 +27,7 @@ def rollout(
     of the object that `target`, the text of a target file, names. An empty `game_day` breaks nothing on purpose.
     """
     return dsl.ContainerSpec(
-        image=images.SERVING,
+        image=containers.SERVING,
         command=["python", "-m", "holdfast", "rollout", "start"],
         args=[
             f"--name={name}",

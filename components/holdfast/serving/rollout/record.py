@@ -11,11 +11,11 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load, save, seal, write_artifact
 from holdfast.progress import say
-from holdfast.serving.rollout.conduct.journal import JOURNAL
-from holdfast.serving.rollout.contest import Contest, digests_of
-from holdfast.serving.rollout.judge.machine import Rollout, State
-from holdfast.serving.rollout.tell import incident, log
-from holdfast.serving.rollout.tell.timeline import Timeline
+from holdfast.serving.rollout.engine.journal import JOURNAL
+from holdfast.serving.rollout.engine.machine import Rollout, State
+from holdfast.serving.rollout.matchup import Contest, digests_of
+from holdfast.serving.rollout.reporting import incident, log
+from holdfast.serving.rollout.reporting.timeline import Timeline
 
 _Ending = Literal["promoted", "rolled-back", "inconclusive"]
 OUTCOMES: dict[State, tuple[_Ending, Verdict]] = {

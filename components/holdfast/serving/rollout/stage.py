@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.serving.rollout.conduct.controller import Pace, Watcher
-from holdfast.serving.rollout.conduct.wishes import Stop, Wishes
-from holdfast.serving.rollout.contest import Contest
-from holdfast.serving.rollout.drivers.driver import Driver, Store
-from holdfast.serving.rollout.replay.sender import Sender
-from holdfast.serving.rollout.tell.timeline import Sent
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.contract.driver import Driver, Store
+from holdfast.serving.rollout.engine.controller import Pace, Watcher
+from holdfast.serving.rollout.engine.requests import Stop, Wishes
+from holdfast.serving.rollout.matchup import Contest
+from holdfast.serving.rollout.reporting.timeline import Sent
+from holdfast.serving.rollout.traffic.sender import Sender
+from holdfast.workload.schema import RolloutPlan
 
 
 @dataclass

@@ -16,12 +16,15 @@ from holdfast.artifacts.folder import Artifact
 from holdfast.errors import RolloutError
 from holdfast.registry.notes import Note
 from holdfast.serving.predictor.game_day import GameDay
-from holdfast.serving.rollout.conduct import errands
-from holdfast.serving.rollout.conduct.controller import Controller
-from holdfast.serving.rollout.conduct.journal import JOURNAL, TIMELINE, state_folder
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.conduct.wishes import TOLD, told_to_stop
-from holdfast.serving.rollout.contest import (
+from holdfast.serving.rollout import registry_worker
+from holdfast.serving.rollout.contract.counters import Probes
+from holdfast.serving.rollout.engine.controller import Controller
+from holdfast.serving.rollout.engine.journal import JOURNAL, TIMELINE, state_folder
+from holdfast.serving.rollout.engine.machine import State
+from holdfast.serving.rollout.engine.plan import plan_of
+from holdfast.serving.rollout.engine.requests import TOLD, told_to_stop
+from holdfast.serving.rollout.local.run import local_stage
+from holdfast.serving.rollout.matchup import (
     Contest,
     contest_of,
     fetch,
@@ -31,18 +34,15 @@ from holdfast.serving.rollout.contest import (
     say_starting,
     status_of,
 )
-from holdfast.serving.rollout.judge.counters import Probes
-from holdfast.serving.rollout.judge.machine import State
-from holdfast.serving.rollout.local import local_stage
 from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write, write_serving
+from holdfast.serving.rollout.reporting import log, metrics, status
+from holdfast.serving.rollout.reporting.announce import Announced, Several
+from holdfast.serving.rollout.reporting.timeline import Timeline
 from holdfast.serving.rollout.stage import OpenStage, Stage
-from holdfast.serving.rollout.tell import log, metrics, status
-from holdfast.serving.rollout.tell.announce import Announced, Several
-from holdfast.serving.rollout.tell.timeline import Timeline
-from holdfast.workload import RolloutPlan
+from holdfast.workload.schema import RolloutPlan
 
 
-@errands.office()
+@registry_worker.office()
 def rollout(
     name: str,
     out: Path,
@@ -85,8 +85,8 @@ def rollout(
         out,
         config=config,
         seed=seed,
-        promote=partial(errands.promote, tracking, name, version),
-        note=partial(errands.leave_note, out, tracking, name),
+        promote=partial(registry_worker.promote, tracking, name, version),
+        note=partial(registry_worker.leave_note, out, tracking, name),
         open_stage=open_stage,
     )
     hand_in(out)

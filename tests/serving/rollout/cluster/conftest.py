@@ -31,14 +31,9 @@ import yaml
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
-from holdfast.serving.rollout.cluster import Place
-from holdfast.serving.rollout.conduct import errands
-from holdfast.serving.rollout.conduct.controller import Pace
-from holdfast.serving.rollout.drivers.envoy import binary
-from holdfast.serving.rollout.drivers.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
-from holdfast.serving.rollout.drivers.envoy_routes import Traffic, probe_routes, routes
-from holdfast.serving.rollout.drivers.kserve import PERCENT, services_in
-from holdfast.serving.rollout.drivers.kube import (
+from holdfast.serving.rollout import registry_worker
+from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
+from holdfast.serving.rollout.cluster.kube import (
     Access,
     ConflictError,
     Kube,
@@ -46,13 +41,18 @@ from holdfast.serving.rollout.drivers.kube import (
     PassingError,
     Resource,
 )
-from holdfast.serving.rollout.drivers.prometheus import Prometheus
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in, models_in
-from holdfast.serving.rollout.drivers.table import DRIVERS
-from holdfast.serving.rollout.drivers.target import Target
-from holdfast.serving.rollout.drivers.wire import Trust
-from holdfast.workload import RolloutPlan, read_plan
+from holdfast.serving.rollout.cluster.prometheus import Prometheus
+from holdfast.serving.rollout.cluster.run import Place
+from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in, models_in
+from holdfast.serving.rollout.cluster.table import DRIVERS
+from holdfast.serving.rollout.cluster.target import Target
+from holdfast.serving.rollout.cluster.wire import Trust
+from holdfast.serving.rollout.engine.controller import Pace
+from holdfast.serving.rollout.local.envoy import binary
+from holdfast.serving.rollout.local.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
+from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
+from holdfast.workload.schema import RolloutPlan, read_plan
 
 ROOT = Path(__file__).parents[4]
 SHARED = Path(os.environ.get("HOLDFAST_SHARED", ROOT.parent / "shared"))
@@ -204,8 +204,8 @@ def wait_for(what: Callable[[], bool], seconds: float, name: str) -> None:
 @pytest.fixture(scope="module")
 def one_registry_worker(tracking: str) -> Iterator[None]:
     """One child with MLflow for all rollouts of a module: each would start its own, which costs seconds of CPU."""
-    with errands.office():
-        errands.history(tracking, "tiny")  # it starts now, so that no test takes it for a child of its own
+    with registry_worker.office():
+        registry_worker.history(tracking, "tiny")  # it starts now, so that no test takes it for a child of its own
         yield
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from holdfast.serving.rollout.drivers.kube import Kube, KubeError, Resource, from_kubeconfig
+from holdfast.serving.rollout.cluster.kube import Kube, KubeError, Resource, from_kubeconfig
 
 NAMESPACES = Resource("", "v1", "namespaces", None)
 VERSION = "client.authentication.k8s.io/v1"

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.kube import (
+from holdfast.serving.rollout.cluster.kube import (
     ConflictError,
     KubeError,
     MissingError,
@@ -15,10 +14,11 @@ from holdfast.serving.rollout.drivers.kube import (
     annotations,
     edit,
 )
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in
-from holdfast.serving.rollout.drivers.store import FENCE, STATE, AnnotationStore, Subject
-from holdfast.serving.rollout.drivers.table import DRIVERS
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
+from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in
+from holdfast.serving.rollout.cluster.store import FENCE, STATE, AnnotationStore, Subject
+from holdfast.serving.rollout.cluster.table import DRIVERS
 
 EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 SUBJECT = Subject("digest", "decision")
@@ -51,7 +51,7 @@ def test_an_object_that_is_there_is_a_conflict(kube, namespace, champion):
 
 
 def test_a_list_longer_than_a_page_is_whole(kube, namespace, monkeypatch):
-    monkeypatch.setattr("holdfast.serving.rollout.drivers.kube._PAGE", 3)
+    monkeypatch.setattr("holdfast.serving.rollout.cluster.kube._PAGE", 3)
     spec = {"default": "main", "candidates": [{"name": "main", "weight": 100}]}
     for number in range(8):
         body = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Experiment", "metadata": {"name": f"e{number}"}}

@@ -6,11 +6,8 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster import Place, rollout_on
-from holdfast.serving.rollout.conduct.controller import Pace
-from holdfast.serving.rollout.drivers import watchdog
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.kserve import (
+from holdfast.serving.rollout.cluster import watchdog
+from holdfast.serving.rollout.cluster.kserve import (
     PERCENT,
     arms_of,
     component,
@@ -19,10 +16,13 @@ from holdfast.serving.rollout.drivers.kserve import (
     shares_of,
     with_revisions,
 )
-from holdfast.serving.rollout.drivers.kube import annotations
-from holdfast.serving.rollout.drivers.store import CHAMPION, EXPIRES
-from holdfast.serving.rollout.drivers.target import Target
-from holdfast.serving.rollout.judge.analysis import MIN_PAIRS
+from holdfast.serving.rollout.cluster.kube import annotations
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.run import Place, rollout_on
+from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES
+from holdfast.serving.rollout.cluster.target import Target
+from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
+from holdfast.serving.rollout.engine.controller import Pace
 
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 FIRST, SECOND = "fraud-predictor-00001", "fraud-predictor-00002"

@@ -4,10 +4,10 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RefusedError
-from holdfast.serving.rollout.cluster import Place, rollout_on
-from holdfast.serving.rollout.conduct.controller import Pace
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.drivers.table import DRIVERS
+from holdfast.serving.rollout.cluster.run import Place, rollout_on
+from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.cluster.table import DRIVERS
+from holdfast.serving.rollout.engine.controller import Pace
 from holdfast.serving.rollout.step import rollout
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")

@@ -4,11 +4,11 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster import Place, rollout_on
-from holdfast.serving.rollout.conduct.controller import Pace
-from holdfast.serving.rollout.drivers.split import Split
-from holdfast.serving.rollout.judge.analysis import MIN_PAIRS
-from holdfast.serving.rollout.judge.counters import Arm, Snapshot
+from holdfast.serving.rollout.cluster.run import Place, rollout_on
+from holdfast.serving.rollout.cluster.split import Split
+from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
+from holdfast.serving.rollout.engine.controller import Pace
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from holdfast.serving.rollout.drivers import watchdog
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.kube import KubeError, Resource
-from holdfast.serving.rollout.drivers.table import DRIVERS
+from holdfast.serving.rollout.cluster import watchdog
+from holdfast.serving.rollout.cluster.kube import KubeError, Resource
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.table import DRIVERS
 
 BASE = Path(__file__).parents[4] / "manifests" / "base" / "rollout"
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")

@@ -10,15 +10,15 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout import remote
-from holdfast.serving.rollout.conduct.controller import Controller, Pace
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.conduct.wishes import Stop
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.drivers.store import STATE, rfc3339
-from holdfast.serving.rollout.drivers.table import DRIVERS
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.cluster import remote
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
+from holdfast.serving.rollout.cluster.store import STATE, rfc3339
+from holdfast.serving.rollout.cluster.table import DRIVERS
+from holdfast.serving.rollout.engine.controller import Controller, Pace
+from holdfast.serving.rollout.engine.plan import plan_of
+from holdfast.serving.rollout.engine.requests import Stop
+from holdfast.workload.schema import RolloutPlan
 
 EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 PLAN = RolloutPlan(shadow_requests=30, steps=(25, 100), step_requests=100_000, max_step_seconds=600)

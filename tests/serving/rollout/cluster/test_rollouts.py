@@ -5,12 +5,12 @@ import time
 import pytest
 
 from holdfast.errors import FencedError
-from holdfast.serving.rollout.conduct.controller import Ask, Controller, Pace, Wish
-from holdfast.serving.rollout.conduct.plan import plan_of
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.table import DRIVERS
-from holdfast.serving.rollout.judge.machine import State
-from holdfast.workload import RolloutPlan
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.table import DRIVERS
+from holdfast.serving.rollout.engine.controller import Ask, Controller, Pace, Wish
+from holdfast.serving.rollout.engine.machine import State
+from holdfast.serving.rollout.engine.plan import plan_of
+from holdfast.workload.schema import RolloutPlan
 
 EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64

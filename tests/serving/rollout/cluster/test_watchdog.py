@@ -5,13 +5,13 @@ import time
 import pytest
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.drivers import watchdog
-from holdfast.serving.rollout.drivers.cluster import open_cluster, prepare
-from holdfast.serving.rollout.drivers.kube import annotations
-from holdfast.serving.rollout.drivers.seldon_v1 import deployments_in
-from holdfast.serving.rollout.drivers.seldon_v2 import experiments_in
-from holdfast.serving.rollout.drivers.store import EXPIRES
-from holdfast.serving.rollout.drivers.table import DRIVERS
+from holdfast.serving.rollout.cluster import watchdog
+from holdfast.serving.rollout.cluster.kube import annotations
+from holdfast.serving.rollout.cluster.open import open_cluster, prepare
+from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
+from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in
+from holdfast.serving.rollout.cluster.store import EXPIRES
+from holdfast.serving.rollout.cluster.table import DRIVERS
 
 EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 SELDON = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])

@@ -1,0 +1,202 @@
+"""A rollout on a cluster, seen and ended from anywhere: its state lies in the object, so its folder is not needed.
+
+Whoever is on call has a kubeconfig and the target file, not the pod that drives.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from holdfast.artifacts.cause import Cause
+from holdfast.errors import FencedError, RolloutError
+from holdfast.serving.rollout.cluster.kube import Json, Kube, annotations
+from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
+from holdfast.serving.rollout.cluster.store import (
+    STATE,
+    SUBJECT,
+    Wall,
+    fence_of,
+    moment,
+    read_history,
+    read_state,
+)
+from holdfast.serving.rollout.cluster.table import DRIVERS
+from holdfast.serving.rollout.cluster.target import Target
+from holdfast.serving.rollout.engine.analysis import Outcome
+from holdfast.serving.rollout.engine.machine import TERMINAL, State
+from holdfast.serving.rollout.reporting.view import Row, columns, words
+
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What an object says about its rollout."""
+
+    name: str
+    """Kind and name of the object."""
+    state: str
+    """One of `State`; `none` when the object knows of no rollout."""
+    step: int
+    """Number of the canary step, from 0."""
+    reason: str
+    subject: str
+    """Digests of candidate and decision."""
+    weights: tuple[Row, ...]
+    """Who gets traffic now, as the cluster has it."""
+    fence: int
+    expires_at: str | None
+    """When the watchdog takes back a weight or mirror that is not renewed."""
+    candidate: tuple[int, int]
+    """Failed, answered."""
+    champion: tuple[int, int]
+    history: tuple[Json, ...]
+    cause: str = Cause.NONE.value
+    """One of `Cause`, when it has ended."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is under way."""
+        return self.state == "none" or self.state in TERMINAL
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def see(target: Target, kube: Kube) -> Remote:
+    """Reads the target's object; changes nothing, and takes no fence.
+
+    Raises:
+        RolloutError: the object is not there, or its annotations have no meaning.
+    """
+    driver = DRIVERS[target.driver]
+    resource, name = driver.home(target)
+    found = kube.get(resource, name)
+    traffic = driver.traffic(target, kube, found)
+    state = read_state(found) or {}
+    total, judgement = (_part(state, key, name) for key in ("total", "judgement"))
+    return Remote(
+        name=f"{resource.plural} {name} in {target.namespace}",
+        state=str(state.get("state", "none")),
+        step=_count(state, "step", name),
+        reason=str(judgement.get("reason", "")),
+        subject=annotations(found).get(SUBJECT, ""),
+        weights=tuple((f"  {arm}", share) for arm, share in traffic.weights),
+        fence=fence_of(found),
+        expires_at=traffic.expires_at,
+        candidate=_counted(total, "candidate", name),
+        champion=_counted(total, "champion", name),
+        history=tuple(read_history(found)),
+        cause=str(judgement.get("cause", Cause.NONE.value)),
+    )
+
+
+def abort(target: Target, kube: Kube, reason: str, seconds: float, tell: Callable[[str], None]) -> Remote:
+    """Takes the candidate out of traffic, now and from here, which is no verdict on it.
+
+    A driver that runs is refused from then on. A verdict that is being carried out stays one.
+
+    Args:
+        target: where; the candidate must be the one whose rollout is under way.
+        kube: its API server.
+        reason: for the history.
+        seconds: how long to try.
+        tell: hears of every try that failed.
+
+    Raises:
+        RolloutError: nothing is under way, or another candidate's rollout; or the API could not do it in time.
+        FencedError: another driver took over meanwhile.
+    """
+    seen = see(target, kube)
+    digest, _, decision = seen.subject.partition("@")
+    if seen.ended:
+        raise RolloutError(f"{seen.name}: expected a rollout that runs, found {seen.state}")
+    if digest != candidate_digest(target):
+        raise RolloutError(
+            f"{seen.name}: expected the rollout of this target's candidate, found that of {digest[:12]}…"
+        )
+    cluster = open_cluster(target, kube, decision)
+    state = cluster.store.state or {}
+    if state.get("state") in TERMINAL:  # it ended before the fence was ours
+        raise RolloutError(f"{seen.name}: expected a rollout that runs, found {state['state']}: you came too late")
+    _insist(cluster.driver.remove_candidate, seconds, tell)
+    ended = _ended(state, reason, seen.name)
+    _insist(lambda: cluster.store.write("aborted", ended, reason=reason), seconds, tell)
+    return see(target, kube)
+
+
+def text(seen: Remote, wall: Wall = time.time) -> str:
+    """One screen."""
+    step = f", step {seen.step + 1}" if seen.state == State.CANARY else ""
+    rows: list[Row] = [("state", f"{seen.state}{step}"), ("because", seen.reason or "-"), *seen.weights]
+    rows[2:2] = words(seen.cause)
+    if seen.subject:
+        digest, _, decision = seen.subject.partition("@")
+        rows.append(("candidate", f"{digest[:12]}… under decision {decision[:12]}"))
+    rows.append(("driver", _driver(seen, wall())))
+    for arm, (failed, answered) in (("candidate", seen.candidate), ("champion", seen.champion)):
+        rows.append((f"{arm} failed", f"{failed} of {answered}"))
+    told = [f"{line.get('t', '')}  {line.get('kind', '')}  {_line(line)}".rstrip() for line in seen.history[-12:]]
+    return "\n".join([seen.name, "", *columns(rows), *(["", *told] if told else [])])
+
+
+def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, object]:
+    """The state after an abort; a verdict against the candidate that is being carried out stays one."""
+    if state.get("state") == State.ROLLING_BACK:
+        return {**state, "state": state.get("ending", State.ROLLED_BACK.value)}
+    out = State.INCONCLUSIVE.value
+    judgement = {**_part(state, "judgement", name), "outcome": Outcome.INCONCLUSIVE.value, "reason": reason}
+    judgement["cause"] = Cause.OPERATOR.value
+    return {**state, "state": out, "ending": out, "judgement": judgement}
+
+
+def _driver(seen: Remote, now: float) -> str:
+    if seen.ended:
+        return f"ended (fence {seen.fence})"
+    at = moment(seen.expires_at) if seen.expires_at else None
+    if at is None:
+        return f"fence {seen.fence}; nothing to renew"
+    left = at - now
+    if left < 0:
+        return f"GONE (fence {seen.fence}): should have renewed {-left:.0f} s ago; the watchdog takes the candidate out"
+    return f"fence {seen.fence}; renews, {left:.0f} s before the watchdog would act"
+
+
+def _line(line: Json) -> str:
+    moved = f"{line['before']} -> {line['after']}: " if "before" in line and "after" in line else ""
+    return f"{moved}{line.get('reason', '')}"
+
+
+def _counted(total: Mapping[str, object], arm: str, name: str) -> tuple[int, int]:
+    found = _part(total, arm, name)
+    return _count(found, "failed", name), _count(found, "answered", name)
+
+
+def _part(values: Mapping[str, object], key: str, name: str) -> Mapping[str, object]:
+    found = values.get(key, {})
+    if not isinstance(found, dict):
+        raise RolloutError(f"{name}: expected an object as {key} in {STATE}, found {str(found)[:40]}")
+    return found
+
+
+def _count(values: Mapping[str, object], key: str, name: str) -> int:
+    found = values.get(key, 0)
+    if type(found) is not int:
+        raise RolloutError(f"{name}: expected a count as {key} in {STATE}, found {str(found)[:40]}")
+    return found
+
+
+def _insist(act: Callable[[], None], seconds: float, tell: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            act()
+            return
+        except FencedError:
+            raise
+        except RolloutError as error:
+            if time.monotonic() + RETRY_SECONDS > deadline:
+                raise
+            tell(f"{error}; trying again")
+        time.sleep(RETRY_SECONDS)

@@ -1,1 +1,0 @@
-"""Carries a rollout out: journal before act, resume after a crash."""

@@ -1,0 +1,127 @@
+"""The driver of a site on this machine: says what it wants over the site's socket; light, and without asyncio."""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import FencedError, RolloutError
+from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.contract.driver import Health
+
+TIMEOUT_SECONDS = 5.0
+_MAX_ANSWER = 2**20
+
+
+@dataclass
+class LocalDriver:
+    """Implements `holdfast.serving.rollout.contract.driver.Driver` for one site."""
+
+    path: Path
+    """The site's socket."""
+    fence: int
+    _socket: socket.socket | None = field(default=None, init=False)
+
+    def apply(self, weight: int, shadow: bool) -> None:
+        """As the protocol says; the same weight again only renews the dead-man's switch."""
+        self.ask("apply", weight=weight, shadow=shadow)
+
+    def observe(self) -> Snapshot:
+        """Envoy's own counters."""
+        return _snapshot(self.ask("observe")["snapshot"])
+
+    def remove_candidate(self) -> None:
+        """No route leads to the candidate any more; none does when the site is gone, with all that it started."""
+        try:
+            self.ask("remove")
+        except FencedError:
+            raise
+        except RolloutError:
+            if not self._is_gone():
+                raise
+
+    def promote(self) -> None:
+        """All traffic on the candidate, and the dead-man's switch is off."""
+        self.ask("promote")
+
+    def health(self) -> Health:
+        """Who runs; nobody when the site does not answer."""
+        try:
+            found = self.ask("health")
+        except RolloutError:
+            return Health(False, False, False)
+        return Health(bool(found["router"]), bool(found["champion"]), bool(found["candidate"]))
+
+    def ask(self, op: str, **facts: object) -> dict[str, Any]:
+        """One request to the site.
+
+        Raises:
+            FencedError: a newer driver has spoken to it.
+            RolloutError: it does not answer, or could not do it.
+        """
+        line = json.dumps({"op": op, "fence": self.fence, **facts}).encode() + b"\n"
+        try:
+            answer = json.loads(self._exchange(line))
+        except (OSError, ValueError) as error:
+            self.close()
+            raise RolloutError(f"{self.path}: expected the site to answer {op}, found {error!r}") from None
+        if answer.get("fenced"):
+            raise FencedError(answer["error"])
+        if "error" in answer:
+            raise RolloutError(f"{op}: {answer['error']}")
+        return dict(answer)
+
+    def close(self) -> None:
+        """Ends the connection; the site is not touched."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _is_gone(self) -> bool:
+        """Whether nobody listens on the socket: a site that lives does, however busy it is."""
+        try:
+            _connect(self.path).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _exchange(self, line: bytes) -> bytes:
+        if self._socket is None:
+            self._socket = _connect(self.path)
+        self._socket.sendall(line)
+        data = bytearray()
+        while not data.endswith(b"\n"):
+            more = self._socket.recv(2**16)
+            if not more or len(data) > _MAX_ANSWER:
+                raise ConnectionResetError(f"an answer of {len(data)} bytes that does not end")
+            data += more
+        return bytes(data)
+
+
+def _connect(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(TIMEOUT_SECONDS)
+    try:
+        made.connect(str(path))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _snapshot(values: Mapping[str, Any]) -> Snapshot:
+    plain = {key: value for key, value in values.items() if key not in ("candidate", "champion", "probes", "edges_ms")}
+    return Snapshot(
+        **plain,
+        edges_ms=tuple(values["edges_ms"]),
+        candidate=_arm(values["candidate"]),
+        champion=_arm(values["champion"]),
+    )
+
+
+def _arm(values: Mapping[str, Any]) -> Arm:
+    return Arm(**{**values, "within": tuple(values["within"])})

@@ -1,0 +1,64 @@
+"""Tells several listeners what a controller does: looks, transitions, pages, and every line that its store takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast.serving.rollout.contract.counters import Blind, Snapshot
+from holdfast.serving.rollout.contract.driver import State, Store
+from holdfast.serving.rollout.engine.controller import Watcher
+from holdfast.serving.rollout.engine.machine import Rollout
+
+
+class Listener(Watcher, Protocol):
+    """A watcher that also hears what is written. It must not raise."""
+
+    def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Before the store writes a line: an intent, a retry, an approval; checkpoints are not told."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """Implements `holdfast.serving.rollout.engine.controller.Watcher` for several watchers, in order."""
+
+    watchers: Sequence[Watcher]
+
+    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+        """After every look."""
+        for watcher in self.watchers:
+            watcher.looked(rollout, seen)
+
+    def moved(self, before: Rollout, after: Rollout) -> None:
+        """After a transition is in effect."""
+        for watcher in self.watchers:
+            watcher.moved(before, after)
+
+    def paged(self, rollout: Rollout, reason: str) -> None:
+        """A person is needed."""
+        for watcher in self.watchers:
+            watcher.paged(rollout, reason)
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Implements `holdfast.serving.rollout.contract.driver.Store` and tells what it is about to write."""
+
+    store: Store
+    listeners: Sequence[Listener]
+
+    @property
+    def fence(self) -> int:
+        """The store's."""
+        return self.store.fence
+
+    @property
+    def state(self) -> State | None:
+        """The store's."""
+        return self.store.state
+
+    def write(self, kind: str, state: State, /, **facts: object) -> None:
+        """As the store; the listeners hear of it first, so that a store that hangs can be seen."""
+        if kind != "look":
+            for listener in self.listeners:
+                listener.keeps(kind, facts)
+        self.store.write(kind, state, **facts)

@@ -1,0 +1,82 @@
+"""Which version served when, from the ledger's notes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from holdfast.registry.notes import Note
+from holdfast.serving.rollout.reporting.view import clock, columns, span
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version was champion from `since` until `until`, Unix seconds; None: not known, and until now."""
+
+    version: int
+    since: float | None
+    until: float | None
+
+
+def served(notes: Sequence[Note], champion: int | None) -> tuple[Served, ...]:
+    """Who was champion when, oldest first; `champion` is who is it now.
+
+    A champion that no rollout made (an alias moved by hand) has served since a time that nobody noted.
+    """
+    moves = sorted((note for note in notes if note.outcome == "promoted"), key=lambda note: note.ended)
+    found: list[Served] = []
+    if moves and moves[0].champion_before is not None:
+        found.append(Served(moves[0].champion_before, None, moves[0].ended))
+    ends = [*(note.ended for note in moves[1:]), None]
+    found += [Served(note.version, note.ended, until) for note, until in zip(moves, ends, strict=bool(moves))]
+    if champion is not None and (not found or found[-1].version != champion):
+        found.append(Served(champion, None, None))
+    return tuple(found)
+
+
+def as_dict(notes: Sequence[Note], champion: int | None) -> dict[str, object]:
+    """For `--json`."""
+    return {
+        "champion": champion,
+        "served": [asdict(one) for one in served(notes, champion)],
+        "rollouts": [{**asdict(note), "champion_after": after(note)} for note in notes],
+    }
+
+
+def after(note: Note) -> int | None:
+    """Who was champion when the rollout had ended."""
+    return note.version if note.outcome == "promoted" else note.champion_before
+
+
+def text(name: str, notes: Sequence[Note], champion: int | None) -> str:
+    """Two tables: who served when, and every rollout."""
+    stretches = served(notes, champion)
+    if not stretches:
+        return f"{name}: no champion, and no rollout was noted"
+    head = ("version", "served from", "until")
+    rows = [(str(one.version), _at(one.since, "not noted"), _at(one.until, "now")) for one in stretches]
+    parts = [name, "\n".join(columns((head, *rows)))]
+    if notes:
+        parts.append("\n".join(columns((_HEAD, *map(_row, notes)))))
+    return "\n\n".join(parts)
+
+
+_HEAD = ("began", "took", "version", "outcome", "cause", "champion", "model", "decision", "why")
+
+
+def _row(note: Note) -> tuple[str, ...]:
+    before, now = (str(version) if version is not None else "none" for version in (note.champion_before, after(note)))
+    day = f" (game day: {note.game_day})" if note.game_day else ""
+    return (
+        clock(note.began),
+        span(note.ended - note.began),
+        str(note.version),
+        note.outcome,
+        str(note.cause or "not noted") + (" (locks)" if note.counts_against_model else ""),
+        before if before == now else f"{before} -> {now}",
+        note.model[:12],
+        note.decision[:12],
+        note.reason + day,
+    )
+
+
+def _at(moment: float | None, otherwise: str) -> str:
+    return otherwise if moment is None else clock(moment)

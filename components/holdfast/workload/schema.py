@@ -1,0 +1,454 @@
+"""The workload: what is kept robust, in one YAML file that the model's owner writes.
+
+Each section is the configuration of one step; a step receives nothing but its section.
+"""
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
+from holdfast.modality import modality_of
+from holdfast.modality.norms import BOXES
+from holdfast.workload.yaml import read_yaml, top_keys
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Radius = Annotated[float, Field(ge=0)]
+Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
+ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
+
+
+class Section(BaseModel):
+    """One section of the file: closed, so that a typing error is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Section):
+    """Where the data is and what its parts mean."""
+
+    source: str
+    """`sklearn:digits`, `sklearn:breast-cancer`, a file beside this one, or an https URL (then with `sha256`)."""
+    sha256: Sha256 | None = None
+    """Of the downloaded file."""
+    format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
+    """`auto`: by the name of the file."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns when a CSV or TSV has no header row."""
+    label: str = "label"
+    """The column that holds the class."""
+    text: str | None = None
+    """The column that holds the message (text workloads)."""
+    classes: tuple[str, ...] | None = None
+    """The classes in order; found in the data when left out. NPZ labels are indices into them."""
+    drop: tuple[str, ...] = ()
+    """Columns that the model must not see."""
+    immutable: tuple[str, ...] = ()
+    """Columns that an attacker cannot change."""
+    test: str | None = None
+    """A second file with the held-out rows; otherwise `holdout` of the rows are set apart."""
+    holdout: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that is held out for evaluation."""
+    split_seed: int = 0
+    """Of the held-out choice: it stays the same whatever the run's seed."""
+    value_range: tuple[float, float] = Field((0.0, 1.0), alias="range")
+    """Images: the delivered values that mean 0 and 1."""
+    length: int = Field(200, ge=8, le=4096)
+    """Text: how many characters of a message the model sees."""
+    review: str | None = None
+    """Decisions about quarantined rows (`holdfast quarantine`): a folder of reviews, of which the newest counts, or
+    one review as FOLDER or FOLDER@DIGEST."""
+    max_bytes: int = Field(4 * 2**30, gt=0)
+    """Largest delivery (decoded) that is read."""
+
+
+class SnapshotConfig(Section):
+    """What the snapshot step needs."""
+
+    name: str
+    """Of the workload."""
+    modality: Modality
+    """What one example is."""
+    data: DataConfig
+    """Where the data is."""
+
+
+class SchemaConfig(Section):
+    """The data's contract."""
+
+    path: str | None = None
+    """A reviewed `schema.pbtxt` beside the workload; otherwise the champion's, otherwise inferred."""
+    reviewed_by: str | None = None
+    """Who read the schema; it is written into the report."""
+
+
+class DriftConfig(Section):
+    """When a delivery counts as another distribution."""
+
+    alpha: float = Field(0.01, gt=0, lt=1)
+    """False alarms over all columns together (Bonferroni)."""
+    min_effect: float = Field(0.2, ge=0)
+    """Smallest effect that matters: shift in standard deviations (by ranks), or total variation distance."""
+    break_share: float = Field(0.5, gt=0, le=1)
+    """Share of drifted columns that is a broken delivery whatever the champion says."""
+    max_rows: int = Field(20_000, gt=0)
+    """Rows of each side that enter the report."""
+
+
+class ScanConfig(Section):
+    """Poison and label-error scan."""
+
+    review_budget: float = Field(0.075, gt=0, lt=0.5)
+    """Largest share of the training rows that is put before a reviewer."""
+    folds: int = Field(4, ge=2, le=10)
+    """Parts of the training rows; each is judged by networks that did not see it."""
+    epochs: int = Field(12, gt=0)
+    """Of the scan's own small networks."""
+    apply: bool = True
+    """False: report only; the suspects stay in the training rows and the gate sees it."""
+
+
+class NetworkConfig(Section):
+    """The network: `cnn`, `mlp`, `text`, or `module:function` returning a `torch.nn.Module` with logits."""
+
+    architecture: str
+    """A built-in name, or `module:function` from a file next to the workload."""
+    arguments: dict[str, Scalar] = {}
+    """Keyword arguments of the function."""
+
+
+class FeatureConfig(Section):
+    """What the attacker may do to one column."""
+
+    budget: Exact | None = None
+    """Numbers: the largest change, in the column's own unit; left out: epsilon standard deviations."""
+    direction: Literal["both", "up", "down"] = "both"
+    """Numbers: `up` when the value can only grow, `down` when it can only fall."""
+    choose: bool = False
+    """Categories: whether the attacker may write another value of the column."""
+
+    @model_validator(mode="after")
+    def _budget_is_positive(self) -> Self:
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError("budget must be above 0; a column that cannot change stands in data.immutable")
+        return self
+
+
+class ThreatConfig(Section):
+    """What the attacker may change."""
+
+    norm: Norm
+    """How the size of a change is measured: `linf`, `l2`, or `edits` (text)."""
+    epsilon: Exact
+    """A fraction such as 8/255; in input units [0, 1], standard deviations of each feature, or characters."""
+    features: dict[str, FeatureConfig] = {}
+    """Tables: column -> its own rule, where it differs from the rest (`data.immutable` names what never changes)."""
+    typing: bool = False
+    """Text: whether an edit can also insert, leave out, or swap a character with its neighbour (typing errors)."""
+
+
+class RecipeConfig(Section):
+    """How the network is trained."""
+
+    recipe: Recipe = "pgd"
+    """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp`, `multi-norm` or `ibp` (certified)."""
+    epochs: int = Field(20, gt=0)
+    """Passes over the training rows."""
+    batch: int = Field(128, gt=0)
+    """Rows in a batch."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """The largest one of the schedule."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """Of the optimizer."""
+    attack_steps: int = Field(7, gt=0)
+    """PGD steps of the training attack."""
+    fast_steps: int = Field(2, gt=0)
+    """fgsm-rs: steps of its attack. 1 is that of the paper: a third cheaper, and easier to fool at a large epsilon."""
+    adversarial_share: Share = 1.0
+    """Share of each batch that is attacked; the rest stays clean."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of Gaussian noise added in training (text: share of characters hidden), for certification."""
+    selection_rows: int = Field(500, gt=0)
+    """Training rows set apart to choose the best epoch by PGD accuracy."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """The kept weights are a running mean: its share of the past in each batch (0.995, for example); 0: no mean."""
+    beta: float = Field(6.0, gt=0)
+    """trades: weight of the distance between the answers to a clean and a moved row."""
+    weight_step: float = Field(0.005, gt=0)
+    """awp: how far the weights are moved, relative to the norm of each weight matrix."""
+    second_norm: Literal["linf", "l2"] | None = None
+    """multi-norm: the second ball; `threat` names the first."""
+    second_epsilon: Exact | None = None
+    """multi-norm: size of the second ball."""
+    engine: Literal["holdfast", "art"] = "holdfast"
+    """Whose training loop: `art` runs the trainers of the Adversarial Robustness Toolbox for pgd, trades and awp."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where sums are float32 (autocast) on a GPU, float32 on a CPU."""
+    compile: bool = False
+    """Whether torch.compile makes the network's kernels; it needs a C++ compiler and a minute."""
+
+    @model_validator(mode="after")
+    def _second_ball(self) -> Self:
+        given = self.second_norm is not None and self.second_epsilon is not None
+        if given != (self.recipe == "multi-norm") or (self.second_norm is None) != (self.second_epsilon is None):
+            raise ValueError("recipe multi-norm, and no other, takes second_norm and second_epsilon")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_can(self) -> Self:
+        if self.engine == "art" and self.recipe not in ART_RECIPES:
+            raise ValueError(
+                f"engine art runs {', '.join(ART_RECIPES)}, not {self.recipe} (docs/hardening.md says why)"
+            )
+        if self.engine == "art" and (self.noise or self.average or self.adversarial_share < 1):
+            raise ValueError("engine art has no noise, average or adversarial_share; leave them out")
+        return self
+
+
+class TrainConfig(Section):
+    """What the train step needs."""
+
+    name: str
+    """Of the workload."""
+    network: NetworkConfig
+    """What is trained."""
+    threat: ThreatModel
+    """What it is trained against."""
+    train: RecipeConfig
+    """How it is trained."""
+
+
+class BackdoorConfig(Section):
+    """Trigger inversion."""
+
+    steps: int = Field(300, gt=0)
+    """Gradient steps of a trigger's search."""
+    examples: int = Field(400, gt=0)
+    """Training rows that a trigger is made from, and as many held-out rows that it is tried on."""
+    anomaly_index: float = Field(2.0, gt=0)
+    """A class is suspicious above this index."""
+    relative_norm: float = Field(0.5, gt=0)
+    """Largest size of a trigger, relative to the median of the other classes'."""
+    attack_success: Share = 0.9
+    """A trigger works when it sends more than this share of the rows to its class."""
+
+
+class AttackConfig(Section):
+    """Evaluation under attack."""
+
+    tier: Literal["pr", "nightly", "release"] = "pr"
+    """How much is tried: `pr` (least), `nightly`, `release` (most)."""
+    examples: int = Field(500, gt=0)
+    """Held-out rows that are attacked."""
+    curve: tuple[Exact, ...] = ()
+    """Epsilons of the accuracy curve; left out: 0, 1/2, 1, 3/2 and 2 times the threat model's."""
+    second_opinion: bool = True
+    """Whether ART's PGD must agree with ours."""
+
+
+class CertifyConfig(Section):
+    """Randomized smoothing (images, tables), randomized ablation (text), or bounds on the network itself."""
+
+    method: Literal["smoothing", "bounds"] = "smoothing"
+    """bounds: IBP and CROWN, linf; no noise, and the radii are epsilons in the threat model's unit."""
+    mode: Literal["fixed", "sequential"] = "fixed"
+    """sequential: only as many samples as an example's decision at these radii needs; `samples` is the most."""
+    noise: float = Field(0.25, gt=0)
+    """Sigma in the threat model's unit; text: share of characters kept."""
+    samples: int = Field(1000, gt=0)
+    """Noisy copies per example that estimate."""
+    selection_samples: int = Field(100, gt=0)
+    """Noisy copies per example that choose the class."""
+    alpha: float = Field(0.001, gt=0, lt=1)
+    """Chance, per example, that its certificate is wrong."""
+    examples: int = Field(200, gt=0)
+    """Held-out rows that are certified."""
+    radii: tuple[Radius, ...] = Field((0.0, 0.1, 0.25, 0.5), min_length=1)
+    """Radii at which certified accuracy is reported, in the threat model's unit."""
+
+
+class GateConfig(Section):
+    """Which policy judges the evidence, and where this workload asks for more or less."""
+
+    policy: str = "default"
+    """A name in gates/policies, or a file beside the workload."""
+    override: dict[str, dict[str, Scalar]] = {}
+    """Check -> thresholds that replace the policy's; recorded in the decision."""
+
+
+class RolloutStep(Section):
+    """One canary step; what is left out is the plan's `step_requests`, `min_step_seconds`, `max_step_seconds`."""
+
+    weight: int = Field(ge=1, le=100)
+    """Percent of live traffic on the candidate."""
+    requests: int | None = Field(None, gt=0)
+    """Live answers that the candidate must give before the next step."""
+    min_seconds: float | None = Field(None, ge=0)
+    """The step takes at least so long."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Deadline of the step."""
+
+
+class RolloutPlan(Section):
+    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver."""
+
+    shadow_requests: int = Field(200, ge=0)
+    """Mirrored requests before the first live one."""
+    steps: tuple[int | RolloutStep, ...] = Field((5, 25, 50, 100), min_length=1, max_length=20)
+    """Percent of live traffic on the candidate; or `{weight: 5, requests: 500, min_seconds: 60, max_seconds: 600}`."""
+    step_requests: int = Field(60, gt=0)
+    """Live answers that the candidate must give at each step before the next."""
+    min_step_seconds: float = Field(0.0, ge=0)
+    """A step takes at least so long."""
+    max_step_seconds: float = Field(60.0, gt=0)
+    """Deadline of a step; no verdict by then is inconclusive and rolls back."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """False rollbacks over all metrics together."""
+    margin: float = Field(0.01, gt=0, lt=1)
+    """Promotion needs the Newcombe 95 % upper bound of (candidate's - champion's failure share) below it."""
+    max_errors: float | None = Field(None, gt=0, lt=1)
+    """Service level: the candidate's own failure share may not be proven above it, whatever the champion does."""
+    max_disagreement: Share = 0.25
+    """Largest share of paired answers in which candidate and champion may differ."""
+    max_drift: Share = 0.1
+    """Furthest that the share of any predicted class may move away from the champion's, on the same rows."""
+    max_attack_excess: Share = 0.05
+    """How far attack success on the served candidate may exceed what the gate measured."""
+    latency_limit_ms: float = Field(250.0, gt=0)
+    """An answer slower than this counts as slow. A machine that keeps Holdfast itself waiting for half as long is too
+    busy to judge latency."""
+    latency_floor_ms: float = Field(25.0, ge=0)
+    """An answer faster than this is never slow, however quick the champion's answers are."""
+    max_blind_seconds: float = Field(15.0, gt=0)
+    """No counters for longer than this is inconclusive and rolls back."""
+    ttl_seconds: float = Field(3.0, gt=0)
+    """Dead-man's switch: a weight that no driver renewed for so long is taken back without it."""
+    hold_without_champion: bool = False
+    """Whether the candidate keeps its weight while the champion's server is gone; otherwise it goes out."""
+    approval: bool = False
+    """Whether a person must say `holdfast rollout promote` before the last act."""
+    approval_seconds: float = Field(3600.0, gt=0)
+    """Without an approval by then the rollout is inconclusive and rolls back."""
+    max_decision_days: float = Field(7.0, gt=0)
+    """A version is not rolled out, and a rollout under way turns back, when its gate decision is older than this."""
+    rate: float = Field(200.0, gt=0)
+    """Replayed requests per second, where Holdfast itself sends the traffic."""
+    clients: int = Field(8, gt=0)
+    """Connections of the replayed traffic."""
+    max_body_bytes: int | None = Field(None, ge=2**10, le=2**30)
+    """Largest body of a client's request, on this machine; left out: what the model's largest request needs, between
+    1 and 8 MiB."""
+    arm_header_from: tuple[str, ...] = Field((), max_length=64)
+    """Addresses (CIDR) of clients who may choose their arm with the header `x-rollout` (A/B tests), on this machine.
+    For all others it is removed."""
+
+    @field_validator("arm_header_from")
+    @classmethod
+    def _are_networks(cls, found: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ip_network(text)) for text in found)
+        except ValueError as error:
+            raise ValueError(f"expected addresses such as 127.0.0.1 or 10.0.0.0/8, found {error}") from None
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        weights = [step if isinstance(step, int) else step.weight for step in self.steps]
+        if weights != sorted(set(weights)) or weights[0] < 1 or weights[-1] > 100:
+            raise ValueError(f"steps: expected rising percentages between 1 and 100, found {weights}")
+        return self
+
+
+class Workload(Section):
+    """The whole file."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """Also the name of the registered model."""
+    modality: Modality
+    """What one example is."""
+    data: DataConfig
+    """The delivery: its files and what their parts mean."""
+    network: NetworkConfig
+    """What is trained."""
+    threat: ThreatConfig
+    """What an attacker may change."""
+    schema_: SchemaConfig = Field(SchemaConfig(), alias="schema")
+    """What every delivery must keep to."""
+    drift: DriftConfig = DriftConfig()
+    """When a delivery differs too much from the reference."""
+    scan: ScanConfig = ScanConfig()
+    """The search for poisoned and mislabelled rows."""
+    train: RecipeConfig = RecipeConfig()
+    """The recipe of training and its settings."""
+    backdoor: BackdoorConfig = BackdoorConfig()
+    """The search for triggers."""
+    attack: AttackConfig = AttackConfig()
+    """How much is tried against the model."""
+    certify: CertifyConfig = CertifyConfig()
+    """What is proven, and with how many samples."""
+    gate: GateConfig = GateConfig()
+    """Which policy judges the evidence."""
+    rollout: RolloutPlan = RolloutPlan()
+    """How traffic moves to a new model."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        modality = modality_of(self.modality)
+        if self.threat.norm not in modality.norms:
+            raise ValueError(f"norm {self.threat.norm!r} does not fit a workload of modality {self.modality!r}")
+        if modality.one_column and self.data.text is None:
+            raise ValueError(f"a {self.modality} workload names its text column in data.text")
+        if modality.recipes != "all" and self.train.recipe not in modality.recipes:
+            fitting = ", ".join(modality.recipes)
+            raise ValueError(f"recipe {self.train.recipe!r} does not fit {self.modality}; expected {fitting}")
+        if self.train.engine == "art" and (not modality.fits_art or self.threat.features):
+            raise ValueError("engine art attacks images and tables without threat.features; leave train.engine out")
+        if self.train.recipe == "ibp" and self.threat.norm not in BOXES:
+            raise ValueError(f"recipe ibp bounds boxes: expected norm {' or '.join(BOXES)}, found {self.threat.norm}")
+        if self.threat.typing and "typing" not in modality.threat_keys:
+            raise ValueError("threat.typing belongs to a text workload")
+        if self.threat.features and "features" not in modality.threat_keys:
+            raise ValueError(f"threat.features belongs to a tabular workload, not to one of modality {self.modality!r}")
+        if self.threat.epsilon <= 0:
+            raise ValueError("threat.epsilon must be above 0")
+        return self
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The threat model with its unit."""
+        features = tuple(FeatureThreat(name=name, **rule.model_dump()) for name, rule in self.threat.features.items())
+        threat, unit = self.threat, modality_of(self.modality).unit
+        return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=unit, features=features, typing=threat.typing)
+
+    @property
+    def snapshot_config(self) -> SnapshotConfig:
+        """The section of the snapshot step."""
+        return SnapshotConfig(name=self.name, modality=self.modality, data=self.data)
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """The section of the train step."""
+        return TrainConfig(name=self.name, network=self.network, threat=self.threat_model, train=self.train)
+
+
+def read_plan(path: Path) -> RolloutPlan:
+    """Reads a rollout's plan from a file of its own, or from a workload file.
+
+    Raises:
+        WorkloadError: as `read_workload`.
+    """
+    keys = top_keys(path)
+    sections = {field.alias or name for name, field in Workload.model_fields.items()}
+    return read_workload(path).rollout if keys & sections else read_yaml(path, RolloutPlan)
+
+
+def read_workload(path: Path) -> Workload:
+    """Reads a workload file.
+
+    Raises:
+        WorkloadError: with the line and, for a typing error, the key meant.
+    """
+    return read_yaml(path, Workload)

@@ -1,0 +1,133 @@
+"""The incident report: enough for the person on call, in one file."""
+
+import re
+from dataclasses import replace
+from html import unescape
+from xml.etree import ElementTree
+
+import pytest
+
+from holdfast.artifacts.cause import Cause
+from holdfast.artifacts.documents import Count, Transition
+from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits, evidence
+from holdfast.serving.rollout.engine.machine import State
+from holdfast.serving.rollout.reporting.incident import RUNBOOK, Incident, markdown, page
+from holdfast.serving.rollout.reporting.plot import plot
+from holdfast.serving.rollout.reporting.timeline import Timeline
+
+
+@pytest.fixture
+def incident(in_canary, tmp_path) -> Incident:
+    """A candidate that fails all answers, told by the machine itself."""
+    timeline = Timeline(tmp_path / "timeline.jsonl", lambda: in_canary.status.traffic)
+    while in_canary.rollout.state is State.CANARY:
+        before = in_canary.rollout
+        in_canary.look(candidate=(10, 6), champion=(40, 0))
+        timeline.looked(before, in_canary.now)
+    after = in_canary.rollout
+    count = after.total.candidate
+    turned = Transition(
+        state_before="Canary 20 %",
+        state_after="RollingBack",
+        weight=0,
+        reason=after.judgement.reason,
+        candidate=Count(k=count.failed, n=count.answered),
+        champion=Count(k=0, n=after.total.champion.answered),
+        evidence={"t": 4.2, **evidence(after.tests, after.total)},
+    )
+    ended = turned.model_copy(update={"state_before": "RollingBack", "state_after": "RolledBack"})
+    timeline.moved(before, after)
+    return Incident(
+        name="tiny",
+        candidate_version=2,
+        champion_version=1,
+        outcome="rolled-back",
+        reason=after.judgement.reason,
+        cause=after.judgement.cause,
+        digests={"candidate": "c" * 64, "champion": "b" * 64, "gate decision": "d" * 64},
+        sent=1234,
+        failed=0,
+        transitions=(turned, ended),
+        timeline=tuple(timeline.samples),
+        limits=after.plan.limits,
+        game_day=None,
+        log="<b>Killed</b> ```\n",
+    )
+
+
+def test_both_say_why_who_serves_and_what_to_do(incident):
+    for text in (markdown(incident), page(incident)):
+        for said in ("fails more often than the champion", "c" * 64, "d" * 64, "1234 sent, 0 failed", RUNBOOK):
+            assert said in text
+        assert "What to do next" in text
+        assert "is refused from now on" in text
+
+
+def test_each_test_stands_beside_what_it_needed_and_those_above_it_are_marked(incident):
+    rows = dict(re.findall(r"\| e-value against the candidate: (\w+) \| (.+ \| .+) \|", markdown(incident)))
+    # By definition 1 / (alpha * share). The fixture has no attack rows.
+    assert rows["errors"].endswith(f"| {1 / (0.05 * ALPHA_SHARES['errors']):.4g}")
+    # 6 of 10 answers fail: more than the champion's none, and more than the 2 % of `max_errors`.
+    assert {name for name, row in rows.items() if row.startswith("**")} == {"errors", "service"}
+    assert "attack" not in rows
+    assert "(Newcombe)" in markdown(incident)
+
+
+def test_a_planted_fault_is_named_and_condemns_nothing(incident):
+    day = replace(incident, game_day="wrong=1.0")
+    for text in (markdown(day), page(day)):
+        assert "This was a game day" in text
+        assert "may be rolled out again" in text
+
+
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.NONE}))
+def test_the_cause_its_advice_and_whether_it_locks_are_said(incident, cause):
+    of = replace(incident, cause=cause)
+    for text in (markdown(of), page(of)):
+        assert cause.words in unescape(text)
+        assert cause.advice in unescape(text)
+        assert ("is refused from now on" in text) == (cause is Cause.MODEL)
+        assert ("may be rolled out again" in text) == (cause is not Cause.MODEL)
+
+
+def test_without_a_champion_it_says_that_nothing_was_compared(incident):
+    alone = replace(incident, champion_version=None)
+    for text in (markdown(alone), page(alone)):
+        assert "There was no champion" in text
+        assert "nothing was compared with an earlier" in text
+    assert "compared with those of version 1" in markdown(incident)
+
+
+def test_the_page_is_whole_escapes_the_log_and_follows_the_readers_theme(incident):
+    text = page(incident)
+    assert not re.search(r"(src|href)=", text)
+    assert "&lt;b&gt;Killed&lt;/b&gt;" in text
+    assert "prefers-color-scheme:dark" in text
+    assert "'''" in markdown(incident)
+
+
+def test_the_plot_has_labelled_axes_and_draws_all_it_promises(incident):
+    drawing = ElementTree.fromstring(plot(incident.timeline))
+    words = {element.text for element in drawing.iter("text")}
+    assert {"seconds since the rollout began", "Live traffic on the candidate, %", "Share of answers, %"} <= words
+    assert {"failed", "slow", "differing from champion", "100 %"} <= words
+    curves = {element.get("class") for element in drawing.iter("polyline")}
+    assert curves == {"curve weight", "curve failed", "curve slow", "curve disagreement"}
+    places = [
+        float(number)
+        for element in drawing.iter("polyline")
+        for pair in element.get("points").split()
+        for number in pair.split(",")
+    ]
+    assert min(places) >= 0
+    assert max(places) <= 760
+
+
+def test_one_sample_is_no_plot(incident):
+    assert plot(incident.timeline[:1]) == ""
+
+
+def test_a_rollout_that_ended_without_a_decision_has_no_evidence_table_to_fill(incident):
+    early = replace(incident, transitions=(), timeline=(), limits=Limits(), outcome="inconclusive")
+    assert "| measure | value | ends it at |" in markdown(early)
+    assert "may be rolled out again" in page(early)
