@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.faults.bundles import NAME
 from holdfast.errors import HoldfastError
 from holdfast.serving.rollout.contract.side import side
 from holdfast.serving.rollout.matchup import Contest
 from holdfast.serving.rollout.step import compete
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live.bundles import NAME
 
 
 def carry_out(spec: Mapping[str, object], out: Path) -> None:

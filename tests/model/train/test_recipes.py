@@ -3,10 +3,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from benchmarks.rendered import digits
-from benchmarks.scenes import Images
 from torch import Tensor, nn
 
+from benchmarks.rendered import digits
+from benchmarks.scenes import Images
 from holdfast.artifacts.documents import InputSpec, Norm, ThreatModel
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball

@@ -11,7 +11,6 @@ import urllib.request
 import aiohttp
 import numpy as np
 import pytest
-from benchmarks.faults.malformed import Target, for_servers
 
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
@@ -22,6 +21,7 @@ from holdfast.serving.rollout.local.processes import children, reserved_ports, w
 from holdfast.serving.rollout.local.servers import server_ready, start_server
 from holdfast.serving.rollout.traffic.answers import read_label
 from holdfast.serving.rollout.traffic.rows import body
+from tests.faults.live.malformed import Target, for_servers
 
 
 @pytest.fixture(scope="module")

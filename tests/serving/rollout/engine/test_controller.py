@@ -1,4 +1,4 @@
-"""The controller in a world in virtual time (`benchmarks/faults`): whatever dies or fails, it keeps what is promised.
+"""The controller in virtual time (`tests/faults/simulator`): it keeps every promise, no matter what dies or fails.
 
 Every run is held to all promises: it ends, at most one step is repeated, no two drivers write, weight 0 with the
 candidate out unless it was promoted with its proof, and one more driver afterwards changes nothing.
@@ -6,14 +6,15 @@ candidate out unless it was promoted with its proof, and one more driver afterwa
 
 import numpy as np
 import pytest
-from benchmarks.faults import matrix
-from benchmarks.faults.checks import Wanted, carry, difference_below, examine, one_driver
-from benchmarks.faults.matrix import FAULTS, OUT, PLAN, Api, Metrics, Refusing, acts, f1, failing, side_effects
-from benchmarks.faults.world import Behaviour, World
 
 from holdfast.serving.rollout.engine.controller import Ask, Wish
 from holdfast.serving.rollout.engine.machine import State
 from holdfast.statistics import newcombe_upper
+from tests.faults.simulator import matrix
+from tests.faults.simulator.checks import Wanted, carry, difference_below, examine, one_driver
+from tests.faults.simulator.matrix import FAULTS, Api, Metrics, Refusing, acts, f1, side_effects
+from tests.faults.simulator.plans import OUT, PLAN, failing
+from tests.faults.simulator.world import Behaviour, World
 
 
 def wrong(runs) -> list[str]:

@@ -5,10 +5,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from benchmarks.latency import Case, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.latency import Case, simulate
 from holdfast.serving.rollout.contract.counters import Arm
 from holdfast.serving.rollout.contract.counts import Counts
 from holdfast.serving.rollout.engine.latency import BLOCK_SECONDS, PairedLatency, slower_share

@@ -6,6 +6,9 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from benchmarks.operating import (
     ALPHA,
     TABLE,
@@ -19,9 +22,6 @@ from benchmarks.operating import (
     simulate,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from holdfast.serving.rollout.contract.counters import Arm
 from holdfast.serving.rollout.contract.counts import Counts
 from holdfast.serving.rollout.engine import analysis

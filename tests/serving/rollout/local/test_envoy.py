@@ -10,7 +10,6 @@ from functools import partial
 
 import aiohttp
 import pytest
-from benchmarks.faults.malformed import Target, for_routers
 
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE
@@ -18,6 +17,7 @@ from holdfast.serving.rollout.local import envoy_config
 from holdfast.serving.rollout.local.envoy import Arms, Envoy
 from holdfast.serving.rollout.local.envoy_config import STICKY, Ingress, Timeouts
 from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from tests.faults.live.malformed import Target, for_routers
 
 INFER = "/v2/models/m/infer"
 TRUSTED = ("127.0.0.1/32",)

@@ -1,5 +1,5 @@
 """The site as a process: one writer, a dead-man's switch, and nothing left behind. Envoy is real; the servers hold no
-model (`benchmarks/faults/upstream.py`) but one time.
+model (`tests/faults/live/upstream.py`) but one time.
 """
 
 import json
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.faults.scene import LAST, Kind, playing
-from benchmarks.faults.scene import fast as without_models
 
 from holdfast.errors import FencedError, RolloutError
 from holdfast.serving.rollout.contract.side import side
 from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live.scene import LAST, Kind, playing
+from tests.faults.live.scene import fast as without_models
 
 WAIT_SECONDS = 30
 

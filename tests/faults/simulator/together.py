@@ -2,26 +2,11 @@
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from benchmarks.faults.checks import Ended, Wanted, carry, examine
-from benchmarks.faults.world import Killed, StuckError, Time, World
 from holdfast.errors import FencedError, RegistryError, RolloutError
 from holdfast.serving.rollout.engine.machine import Rollout
-
-if TYPE_CHECKING:
-    from benchmarks.faults.matrix import Run
-
-
-def alone(world: World) -> Rollout | None:
-    """One driver that nobody follows."""
-    from benchmarks.faults.checks import one_driver
-
-    return one_driver(world)
+from tests.faults.simulator.world import Killed, StuckError, Time, World
 
 
 @dataclass
@@ -33,11 +18,16 @@ class Turns:
     numbers: int = 0
     stopped: bool = False
 
-    def wait(self, until: float) -> None:
-        """Hands over until `until`; raises when the world is over."""
+    def turn(self, begins: float) -> threading.Semaphore:
+        """A place in the queue: released when it is the turn of who waits until `begins`."""
         mine = threading.Semaphore(0)
         self.numbers += 1
-        heapq.heappush(self.waiting, (until, self.numbers, mine))
+        heapq.heappush(self.waiting, (begins, self.numbers, mine))
+        return mine
+
+    def wait(self, until: float) -> None:
+        """Hands over until `until`; raises when the world is over."""
+        mine = self.turn(until)
         self.next()
         mine.acquire()
         if self.stopped:
@@ -81,16 +71,11 @@ class Entry:
 def together(world: World, entries: tuple[Entry, ...]) -> list[Rollout]:
     """Runs drivers side by side; returns the ends of those that came to one."""
     turns, ended = Turns(world), list[Rollout]()
-    gates = [threading.Semaphore(0) for _ in entries]
     threads = [
-        threading.Thread(target=_drive, args=(turns, entry, ended), daemon=True)
-        for entry, _ in zip(entries, gates, strict=True)
+        threading.Thread(target=_drive, args=(turns, entry, turns.turn(entry.begins), ended), daemon=True)
+        for entry in entries
     ]
-    for thread, entry in zip(threads, entries, strict=True):
-        first = threading.Semaphore(0)
-        turns.numbers += 1
-        heapq.heappush(turns.waiting, (entry.begins, turns.numbers, first))
-        thread._holdfast_first = first  # type: ignore[attr-defined]
+    for thread in threads:
         thread.start()
     turns.next()
     for thread in threads:
@@ -101,8 +86,8 @@ def together(world: World, entries: tuple[Entry, ...]) -> list[Rollout]:
     return ended
 
 
-def _drive(turns: Turns, entry: Entry, ended: list[Rollout]) -> None:
-    threading.current_thread()._holdfast_first.acquire()  # type: ignore[attr-defined]
+def _drive(turns: Turns, entry: Entry, first: threading.Semaphore, ended: list[Rollout]) -> None:
+    first.acquire()
     world = turns.world
     fence = 0
     try:
@@ -118,36 +103,3 @@ def _drive(turns: Turns, entry: Entry, ended: list[Rollout]) -> None:
     finally:
         world.dies(fence)
         turns.next()
-
-
-def f5(runs: int) -> Iterator["Run"]:
-    """Two or three drivers, overlapping; one is stopped and wakes after another has taken over."""
-    from benchmarks.faults.matrix import Run
-
-    for seed in range(runs):
-        yield Run(f"{2 + seed % 2} drivers", seed, _play)
-
-
-def _play(seed: int) -> Ended:
-    from benchmarks.faults.matrix import PLAN, failing
-
-    chance = np.random.default_rng(seed)
-    bad = seed % 3 == 0
-    behaves: Callable[[float], object] = failing(0.5)
-    world = World(PLAN, seed, outlier=False)
-    if bad:
-        world.candidate = behaves  # type: ignore[assignment]
-    # Leases held by clocks that are 120 s apart only decide who begins when; the fence decides who is heard.
-    entries = tuple(
-        Entry(
-            float(chance.uniform(0.0, 20.0) if number else 0.0),
-            float(chance.uniform(0.5, 20.0)) if chance.random() < 0.7 else float("inf"),
-            float(chance.choice([0.5, 5.0, 40.0])),
-        )
-        for number in range(2 + seed % 2)
-    )
-    ended = together(world, entries)
-    last = ended[-1] if ended else carry(world)
-    if len({str(one.state) for one in ended}) > 1:
-        world.violations.append(f"drivers came to different ends: {[str(one.state) for one in ended]}")
-    return examine(world, last, Wanted())

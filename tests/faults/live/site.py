@@ -1,9 +1,10 @@
-"""`python -m benchmarks.faults.site STATE`: the real site (fence, watchdog, Envoy) in front of fast upstreams."""
+"""`python -m tests.faults.live.site STATE`: the real site (fence, watchdog, Envoy) in front of fast upstreams."""
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from holdfast.serving.predictor.settings import LOOPBACK, Served
@@ -35,7 +36,7 @@ async def stage(
             servers[arm] = start(arm, [sys.executable, str(UPSTREAM), *words], folder)
             started.append(servers[arm])
         for arm, port in ((STABLE, ports[0]), (CANDIDATE, ports[1])):
-            await wait_ready(servers[arm], lambda port=port: _listens(port))
+            await wait_ready(servers[arm], partial(_listens, port))
         arms = Arms({STABLE: ports[0], CANDIDATE: ports[1]}, lambda arm: servers[arm].alive)
         ingress = Ingress(stable.name, stable.version, candidate.version, arm_header_from=arm_header_from)
         envoy = Envoy.prepare(folder / "envoy", arms, slow_ms, ingress)
@@ -59,6 +60,6 @@ async def _listens(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    deployment.stage = stage  # type: ignore[attr-defined]
+    deployment.stage = stage  # type: ignore[assignment, attr-defined]
     deployment._side = lambda served: served  # type: ignore[assignment, return-value]
     sys.exit(asyncio.run(deployment.run(Path(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults.hostiles PORT MODEL REPORT`: clients of a rollout that do all they can to disturb it.
+"""`python -m tests.faults.live.hostiles PORT MODEL REPORT`: clients of a rollout that do all they can to disturb it.
 
 They send what `malformed` lists, hold half-sent requests, open and drop connections in floods, hang up on valid
 requests, send bodies as large as is allowed and far larger, and ask for an arm and for other timeouts. They go on until
@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.faults.malformed import Malformed, Target, malformed
 from holdfast.serving.predictor.settings import LOOPBACK
+from tests.faults.live.malformed import Malformed, Target, malformed
 
 ROW = (0.5,) * 64
 SHAPE = (1, 8, 8)

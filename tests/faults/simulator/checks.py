@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from benchmarks.faults.world import Killed, StuckError, Time, Trouble, World
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RegistryError, RolloutError
 from holdfast.serving.rollout.engine.machine import TERMINAL, Plan, Rollout, State
 from holdfast.serving.rollout.engine.state import dump, restore
+from tests.faults.simulator.world import Killed, StuckError, Time, Trouble, World
 
 MOST_DRIVERS = 60
 ALONE_SECONDS = 5.0

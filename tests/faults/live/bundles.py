@@ -1,6 +1,6 @@
 """Bundles for live runs: a digits network trained for a moment, its decision, rows to send; and a registry of them.
 
-`python -m benchmarks.faults.bundles FOLDER` makes them in a process of its own, so that nobody else imports torch.
+`python -m tests.faults.live.bundles FOLDER` makes them in a process of its own, so that nobody else imports torch.
 """
 
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from holdfast.errors import RolloutError
@@ -36,7 +37,7 @@ def make(folder: Path) -> Bundles:
     """
     done = folder / "bundles.json"
     if not done.exists():
-        command = [sys.executable, "-m", "benchmarks.faults.bundles", str(folder)]
+        command = [sys.executable, "-m", "tests.faults.live.bundles", str(folder)]
         made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if made.returncode:
             raise RolloutError(f"bundles: expected exit code 0, found {made.returncode}: {made.stderr[-500:]}")
@@ -95,9 +96,9 @@ def _trained(seed: int, wrong: bool = False) -> Mapping[str, object]:
     network = build(NetworkConfig(architecture="cnn"), spec, 10, seed=seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     for _ in range(4):
-        for rows in torch.randperm(len(x)).split(64):
+        for rows in torch.randperm(len(x)).split(64):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
+            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return dict(network.state_dict())
 
@@ -123,7 +124,7 @@ def _bundle(folder: Path, weights: Mapping[str, object], version: int) -> Path:
         architecture=Architecture(name="cnn", parameters=sum(value.numel() for value in weights.values())),  # type: ignore[attr-defined]
         input=InputSpec(modality="image", shape=(1, 8, 8), dtype="float32"),
         classes=tuple("0123456789"),
-        threat=ThreatModel(norm="linf", epsilon="1/10", unit="input units [0, 1]"),
+        threat=ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]"),
         recipe={},
         seed=0,
         threads=1,

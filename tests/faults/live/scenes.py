@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults.bundles import NAME, Bundles
-from benchmarks.faults.scene import Kind, Played, Scene, fast, kill, playing
-from benchmarks.faults.upstream import KINDS
 from holdfast.serving.rollout.contract.side import side
 from holdfast.serving.rollout.engine.controller import Ask, Wish
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live.bundles import NAME, Bundles
+from tests.faults.live.scene import Kind, Played, Scene, fast, kill, playing
+from tests.faults.live.upstream import KINDS
 
 SLOW_STEPS = RolloutPlan(
     shadow_requests=800, steps=(20, 50, 100), step_requests=600, max_step_seconds=60, max_blind_seconds=6.0

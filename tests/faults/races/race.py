@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.faults.bundles import NAME, Bundles
 from holdfast.artifacts.folder import Ref
 from holdfast.processes import dying_with_us
+from tests.faults.live.bundles import NAME, Bundles
 
 if TYPE_CHECKING:
     from holdfast.serving.predictor.core import Predictor
@@ -59,7 +59,7 @@ def swapping(model: Path, good: Path, evil: Path) -> Iterator[None]:
 
 def race_loads(bundles: Bundles, folder: Path, races: int, how: str = "ours") -> Raced:
     """`load_predictor` itself (or what it must not be, `naive`), in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.faults.races", str(bundles.candidate), str(bundles.evil), str(folder)]
+    command = [sys.executable, "-m", "tests.faults.races.race", str(bundles.candidate), str(bundles.evil), str(folder)]
     done = subprocess.run([*command, str(races), how], capture_output=True, text=True, timeout=600, check=True)
     return Raced(**json.loads(done.stdout))
 
@@ -181,5 +181,6 @@ def _ask(server: "subprocess.Popen[bytes]", url: str, request: bytes) -> object:
 
 
 if __name__ == "__main__":
-    done = _race_loads(*(Path(word) for word in sys.argv[1:4]), int(sys.argv[4]), sys.argv[5])
+    candidate, evil, folder = (Path(word) for word in sys.argv[1:4])
+    done = _race_loads(candidate, evil, folder, int(sys.argv[4]), sys.argv[5])
     sys.stdout.write(json.dumps(done.__dict__) + "\n")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults.upstream PORT VERSION [FAULT]`: answers of the right shape, made of nothing, very fast.
+"""`python -m tests.faults.live.upstream PORT VERSION [FAULT]`: answers of the right shape, made of nothing, very fast.
 
 For runs in which no model matters. FAULT is KIND@N: from live request number N on the server fails in that way.
 """

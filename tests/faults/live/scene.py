@@ -61,7 +61,7 @@ class Kind:
 
 
 def fast(rows: Path, fault: str | None = None, **more: Any) -> Kind:
-    """Two servers without a model; `fault` is KIND@N of `benchmarks.faults.upstream`."""
+    """Two servers without a model; `fault` is KIND@N of `tests.faults.live.upstream`."""
     nothing = Ref(Path("/nothing"))
     return Kind(Served("digits", 1, nothing, nothing), Served("digits", 2, nothing, nothing, fault), rows, **more)
 
@@ -80,7 +80,7 @@ class Scene:
 
     def drive(self, state: Path | None = None) -> "subprocess.Popen[str]":
         """Starts a driver."""
-        command = [sys.executable, "-m", "benchmarks.faults.driver", str(state or self.folder), str(self.site.socket)]
+        command = [sys.executable, "-m", "tests.faults.live.driver", str(state or self.folder), str(self.site.socket)]
         process = subprocess.Popen(
             [*command, self.kind.config.model_dump_json()],
             stdin=subprocess.DEVNULL,
@@ -212,7 +212,7 @@ def _start(folder: Path, kind: Kind) -> launch.Running:
     (folder / launch.SPEC).write_text(json.dumps(kind.spec))
     with (folder / launch.LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.faults.site", str(folder)],
+            [sys.executable, "-m", "tests.faults.live.site", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

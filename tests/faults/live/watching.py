@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.bundles import NAME, Bundles
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.engine.journal import state_folder
+from tests.faults.live.bundles import NAME, Bundles
 
 CONFIG = {"shadow_requests": 50, "steps": [50, 100], "step_requests": 10**7, "max_step_seconds": 3600, "rate": 100}
 WAIT_SECONDS = 180.0
