@@ -141,8 +141,15 @@ def assemble(root: Path, out: Path) -> None:
 def pages(root: Path) -> list[str]:
     """Every Markdown page that git knows or would take, and the page about the command line."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.split() or _walk(root)
     return [*(name for name in listed if name not in LEFT_OUT and (root / name).is_file()), CLI]
+
+
+def _walk(root: Path) -> list[str]:
+    """The pages of a source archive, which git does not know."""
+    found = [path.relative_to(root) for path in root.rglob("*.md")]
+    hidden = {path for path in found if path.parts[0].startswith(".") and path.parts[0] != ".github"}
+    return sorted(str(path) for path in found if path not in hidden and path.parts[0] != "build")
 
 
 def navigation(found: list[str]) -> dict[str, list[str]]:
