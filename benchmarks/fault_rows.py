@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from benchmarks.table import Row, at_least, at_most, shown
-from tests.faults.everything import REQUESTS, Found
+from tests.faults.everything import REQUESTS, Found, counted
 from tests.faults.live.scene import Played
 from tests.faults.live.watching import Watched
 from tests.faults.races.race import Raced
@@ -83,10 +83,10 @@ def _watch_rows(watched: Watched) -> list[Row]:
 
 
 def live_rows(played: Sequence[Played], quick: bool) -> list[Row]:
-    """What the scenes came to."""
-    counted = [one for one in played if not one.excused]
-    sent, lost = counted(played), sum(one.lost for one in counted)
-    real = sum(one.sent for one in counted if one.real)
+    """The results of the scenes."""
+    held = [one for one in played if not one.excused]
+    sent, lost = counted(held), sum(one.lost for one in held)
+    real = sum(one.sent for one in held if one.real)
     seconds = sorted(one.seconds_to_zero for one in played if one.seconds_to_zero is not None)
     wrong = [f"{one.name}: {'; '.join(one.wrong)}" for one in played if one.wrong]
     bound = f"95 % upper bound {3 / max(sent, 1):.1e}" if not lost else "see the scenes"

@@ -141,8 +141,8 @@ def assemble(root: Path, out: Path) -> None:
 def pages(root: Path) -> list[str]:
     """Every Markdown page that git knows or would take, and the page about the command line."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.split() or _walk(root)
-    return [*(name for name in listed if name not in LEFT_OUT and (root / name).is_file()), CLI]
+    tracked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.split()
+    return [*(name for name in tracked or _walk(root) if name not in LEFT_OUT and (root / name).is_file()), CLI]
 
 
 def _walk(root: Path) -> list[str]:
