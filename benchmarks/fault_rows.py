@@ -16,18 +16,18 @@ HOW, VIRTUAL = "real processes, `make faults`", "virtual time, the real controll
 def rows(found: Found, quick: bool) -> list[Row]:
     """The targets and one row for each fault, then those of the real processes."""
     return [
-        *_virtual_rows(found.tallies),
+        *_virtual_rows(found.tallies, quick),
         *_race_rows(found.loads, found.naive, found.servers),
         *_watch_rows(found.watched),
         *live_rows(found.played, quick),
     ]
 
 
-def _virtual_rows(found: dict[str, Tally]) -> list[Row]:
+def _virtual_rows(found: dict[str, Tally], quick: bool) -> list[Row]:
     runs = sum(tally.runs for tally in found.values())
     blamed = found["F9"].ends["RolledBack"] / found["F9"].runs
     return [
-        at_least("fault runs in virtual time", runs, 1500, VIRTUAL),
+        at_least("fault runs in virtual time", runs, 150 if quick else 1500, VIRTUAL),
         at_most("fault runs: stuck states", _sum(found, lambda t: t.stuck), 0, VIRTUAL),
         at_most("fault runs: promotions without proof", _sum(found, lambda t: t.unproven), 0, f"{VIRTUAL}; {_PROOF}"),
         at_most("fault runs: violations of anything promised", _sum(found, lambda t: len(t.bad)), 0, VIRTUAL),
