@@ -30,6 +30,8 @@ class Sample(TypedDict):
     slow_champion: int
     disagreement: float
     e_errors: float
+    e_service: float
+    e_broken: float
     e_slow: float
     e_disagreement: float
     e_drift: float
@@ -146,6 +148,8 @@ class Timeline:
             slow_champion=slow_answers(champion, edges, slow),
             disagreement=round(probes.disagreements / max(probes.pairs, 1), 4),
             e_errors=round(values["errors"], 4),
+            e_service=round(values["service"], 4),
+            e_broken=round(values["broken"], 4),
             e_slow=round(values["slow"], 4),
             e_disagreement=round(values["disagreement"], 4),
             e_drift=round(values["drift"], 4),
