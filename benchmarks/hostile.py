@@ -26,7 +26,7 @@ from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.workload.schema import RolloutPlan
 
 PLAN = RolloutPlan(
@@ -85,7 +85,7 @@ def run(bench: Bench) -> list[Row]:
 
 
 def _kind(made: Bundles) -> Kind:
-    served = side(NAME, 1, made.champion).served, side(NAME, 2, made.candidate).served
+    served = served_arm(NAME, 1, made.champion).served, served_arm(NAME, 2, made.candidate).served
     return Kind(*served, made.candidate / "replay.npz", fast=False, rate=RATE, clients=CLIENTS, config=PLAN)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.faults.bundles import NAME, Bundles
 from benchmarks.faults.scene import Kind, Played, Scene, fast, kill, playing
 from benchmarks.faults.upstream import KINDS
-from holdfast.serving.rollout.contract.side import side
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.contract.served_arm import served_arm
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.workload.schema import RolloutPlan
 
@@ -177,7 +177,7 @@ def aborted(scene: Scene, when: str, wanted: tuple[str, ...]) -> str:
     """A person aborts in a state; every other time the driver is killed at the same moment."""
     driver = scene.drive()
     scene.until(scene.entered(when), when)
-    ask(scene.folder, Wish(Ask.ABORT, "a person aborts"))
+    ask(scene.folder, OperatorRequest(Ask.ABORT, "a person aborts"))
     if int(scene.folder.name.split("-")[0]) % 2:
         kill(driver.pid)
         driver.communicate()
@@ -252,11 +252,11 @@ def more(bundles: Bundles, number: int) -> Live:
 
 
 def _with_models(bundles: Bundles) -> Iterator[Live]:
-    stable = side(NAME, 1, bundles.champion).served
+    stable = served_arm(NAME, 1, bundles.champion).served
     config = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=60, max_step_seconds=60)
     kind = Kind(
         stable,
-        side(NAME, 2, bundles.candidate).served,
+        served_arm(NAME, 2, bundles.candidate).served,
         bundles.candidate / "replay.npz",
         fast=False,
         rate=200.0,

@@ -21,9 +21,8 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us, runs
 from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.local import launch
-from holdfast.serving.rollout.local.deployment import Spec
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.traffic.tally import Tally, read_tally
 from holdfast.workload.schema import RolloutPlan
@@ -55,9 +54,9 @@ class Kind:
     config: RolloutPlan = RolloutPlan(shadow_requests=400, steps=(10, 50, 100), step_requests=400)
 
     @property
-    def spec(self) -> dict[str, object]:
-        """What the site is told."""
-        return Spec(self.stable, self.candidate, self.config.latency_limit_ms, self.ttl, self.linger).to_json()
+    def spec(self) -> launch.Spec:
+        """What is deployed."""
+        return launch.Spec(self.stable, self.candidate, self.config.latency_limit_ms, self.ttl, self.linger)
 
 
 def fast(rows: Path, fault: str | None = None, **more: Any) -> Kind:
@@ -130,7 +129,7 @@ class Scene:
         teller.close()
         return LocalDriver(self.site.socket, fence)
 
-    def look(self) -> Snapshot:
+    def look(self) -> Reading:
         """The counters now."""
         driver = self.ask()
         try:
@@ -209,7 +208,7 @@ def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
 def _start(folder: Path, kind: Kind) -> launch.Running:
     if not kind.fast:
         return launch.attach(folder, kind.spec, lambda: None)
-    (folder / launch.SPEC).write_text(json.dumps(kind.spec))
+    (folder / launch.SPEC).write_text(json.dumps(kind.spec.to_json()))
     with (folder / launch.LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.faults.site", str(folder)],

@@ -145,7 +145,7 @@ def test_a_file_that_only_looks_like_a_note_is_left_alone(tmp_path):
 
 
 def test_one_child_does_all_errands_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
-    with registry_worker.office():
+    with registry_worker.shared_worker():
         assert registry_worker.history(tracking, "tiny").notes == ()
         (first,) = no_child_left()
         assert registry_worker.history(tracking, "tiny").champion is None

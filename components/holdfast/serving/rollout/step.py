@@ -25,10 +25,10 @@ from holdfast.serving.rollout.engine.plan import plan_of
 from holdfast.serving.rollout.engine.requests import TOLD, told_to_stop
 from holdfast.serving.rollout.local.run import local_stage
 from holdfast.serving.rollout.matchup import (
-    Contest,
-    contest_of,
+    Matchup,
     fetch,
     hand_in,
+    matchup_of,
     note_of,
     require_fresh,
     say_starting,
@@ -42,7 +42,7 @@ from holdfast.serving.rollout.stage import OpenStage, Stage
 from holdfast.workload.schema import RolloutPlan
 
 
-@registry_worker.office()
+@registry_worker.shared_worker()
 def rollout(
     name: str,
     out: Path,
@@ -74,14 +74,14 @@ def rollout(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
-    contest = replace(contest_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
-    require_fresh(contest, state, config)
+    matchup = replace(matchup_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
+    require_fresh(matchup, state, config)
     if fetched.serving and not (game_day or again or (state / JOURNAL).exists()):
-        artifact = write_serving(contest, out)
+        artifact = write_serving(matchup, out)
         shutil.rmtree(state)
         return artifact
-    artifact = compete(
-        contest,
+    artifact = run_rollout(
+        matchup,
         out,
         config=config,
         seed=seed,
@@ -93,8 +93,8 @@ def rollout(
     return artifact
 
 
-def compete(
-    contest: Contest,
+def run_rollout(
+    matchup: Matchup,
     out: Path,
     *,
     config: RolloutPlan,
@@ -106,7 +106,7 @@ def compete(
     """Carries the rollout out and writes its record.
 
     Args:
-        contest: candidate, champion, and the rows that they are compared on.
+        matchup: candidate, champion, and the rows that they are compared on.
         out: of the record.
         config: the plan.
         seed: of the traffic.
@@ -115,19 +115,19 @@ def compete(
         open_stage: where.
     """
     state = state_folder(out)
-    with told_to_stop() as stop, open_stage(contest, state, stop) as stage:
-        about = status_of(contest, config, stage.store.fence, stage.began)
+    with told_to_stop() as stop, open_stage(matchup, state, stop) as stage:
+        about = status_of(matchup, config, stage.store.fence, stage.began)
         status.write(state / status.FILE, about)
-        carried = _carry_out(stage, contest, about, config=config, seed=seed, promote=promote)
-        if stage.wishes.stopped and carried.rollout.state is not State.PROMOTED:
-            note(note_of(contest, about, "stopped", TOLD, Cause.OPERATOR))
+        carried = _carry_out(stage, matchup, about, config=config, seed=seed, promote=promote)
+        if stage.requests.stopped and carried.rollout.state is not State.PROMOTED:
+            note(note_of(matchup, about, "stopped", TOLD, Cause.OPERATOR))
             stage.put_aside()
             raise RolloutError(
                 f"{out}: {TOLD}; the candidate is out, the champion was not moved; "
                 "the same command starts it again as it is"
             )
-        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried)))
-        artifact = write(contest, carried, out, state)
+        note(note_of(matchup, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried)))
+        artifact = write(matchup, carried, out, state)
         if carried.rollout.state is not State.PROMOTED:
             stage.not_promoted()
         shutil.rmtree(state)
@@ -136,22 +136,22 @@ def compete(
 
 def _carry_out(
     stage: Stage,
-    contest: Contest,
+    matchup: Matchup,
     about: status.Status,
     *,
     config: RolloutPlan,
     seed: int,
     promote: Callable[[], None],
 ) -> Carried:
-    state = stage.wishes.state
+    state = stage.requests.state
     with stage.traffic(config, seed) as traffic:
         sender, counts = traffic.sender, traffic.counts
         timeline = Timeline.at(state / TIMELINE, lambda: counts)
         plan = plan_of(
             config,
-            classes=len(contest.candidate.model.document.classes),
+            classes=len(matchup.candidate.model.document.classes),
             attacks=sender.offline() if sender else None,
-            probation=contest.champion is None,
+            probation=matchup.champion is None,
             probed=sender is not None,
         )
         listeners = (
@@ -159,14 +159,14 @@ def _carry_out(
             log.Log(state / log.FILE, about.rollout, about.driver.fence),
             metrics.Metrics(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
         )
-        with metrics.served(listeners[-1], contest.metrics_port):
+        with metrics.served(listeners[-1], matchup.metrics_port):
             ended = Controller(
                 plan,
                 traffic.driver,
                 Announced(stage.store, listeners),
-                stage.wishes.stop,
+                stage.requests.stop,
                 Several((*traffic.watchers, timeline, *listeners)),
-                wishes=stage.wishes,
+                requests=stage.requests,
                 probes=sender.probes if sender else Probes,
                 traffic_lag=traffic.lag,
                 mirror=promote,

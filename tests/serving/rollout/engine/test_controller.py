@@ -11,7 +11,7 @@ from benchmarks.faults.checks import Wanted, carry, difference_below, examine, o
 from benchmarks.faults.matrix import FAULTS, OUT, PLAN, Api, Metrics, Refusing, acts, f1, failing, side_effects
 from benchmarks.faults.world import Behaviour, World
 
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.machine import State
 from holdfast.statistics import newcombe_upper
 
@@ -71,7 +71,7 @@ def test_probes_that_break_in_a_shared_incident_are_nobodys_fault():
 def test_an_abort_read_by_a_driver_that_dies_at_once_is_not_lost():
     trouble = matrix.DiesOnWish(Refusing((), 0))
     world = World(PLAN, 0, trouble=trouble)
-    world.wishes.append((4.0, Wish(Ask.ABORT, "a person aborts")))
+    world.requests.append((4.0, OperatorRequest(Ask.ABORT, "a person aborts")))
     ended = carry(world)
     assert ended is not None
     assert (ended.state, world.fences) == (State.INCONCLUSIVE, 2)

@@ -22,8 +22,7 @@ from benchmarks.operating import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.serving.rollout.contract.counters import Arm
-from holdfast.serving.rollout.contract.counts import Counts
+from holdfast.serving.rollout.contract.counters import Arm, Counts
 from holdfast.serving.rollout.engine import analysis
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits
 from holdfast.serving.rollout.engine.drift import PredictionDrift

@@ -13,11 +13,11 @@ import pytest
 from benchmarks.faults.malformed import Target, for_routers
 
 from holdfast.errors import RolloutError
+from holdfast.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.envoy import config as envoy_config
+from holdfast.serving.envoy.config import STICKY, Ingress, Timeouts
 from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE
-from holdfast.serving.rollout.local import envoy_config
-from holdfast.serving.rollout.local.envoy import Arms, Envoy
-from holdfast.serving.rollout.local.envoy_config import STICKY, Ingress, Timeouts
-from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.local.envoy import Envoy, ServerPair
 
 INFER = "/v2/models/m/infer"
 TRUSTED = ("127.0.0.1/32",)
@@ -110,7 +110,7 @@ async def envoy(tmp_path, candidate_status: int = 200, *, listens: bool = True, 
     servers = [await asyncio.start_server(upstream.talk, "127.0.0.1", 0) for upstream in upstreams]
     for upstream, server in zip(upstreams, servers, strict=True):
         upstream.port = server.sockets[0].getsockname()[1]
-    arms = Arms({upstream.name: upstream.port for upstream in upstreams}, lambda arm: True)
+    arms = ServerPair({upstream.name: upstream.port for upstream in upstreams}, lambda arm: True)
     with children() as started, reserved_ports(1) as (deaf,):
         if not listens:
             arms = replace(arms, ports={**arms.ports, CANDIDATE: deaf})

@@ -15,7 +15,7 @@ from benchmarks.faults.scene import LAST, Kind, playing
 from benchmarks.faults.scene import fast as without_models
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.workload.schema import RolloutPlan
@@ -157,7 +157,7 @@ def test_after_a_killed_driver_the_next_one_finds_the_same_servers(site):
 
 
 def test_a_site_with_models_is_found_again_and_ended(bundle, tmp_path):
-    served = side("tiny", 1, bundle).served
+    served = served_arm("tiny", 1, bundle).served
     plan = RolloutPlan()
     kind = Kind(served, served, bundle / "replay.npz", fast=False, config=plan)
     site = launch.attach(tmp_path, kind.spec, lambda: None)

@@ -12,7 +12,7 @@ from holdfast.serving.rollout.reporting.timeline import Timeline
 def timeline(in_canary, tmp_path):
     """After one sample."""
     found = Timeline.at(tmp_path / "timeline.jsonl", lambda: in_canary.sent)
-    found.looked(in_canary.rollout, in_canary.now)
+    found.observed(in_canary.rollout, in_canary.now)
     return found
 
 
@@ -26,7 +26,7 @@ def test_a_sample_has_the_e_value_of_every_test_that_can_end_a_rollout(timeline,
 
 def test_a_failing_candidate_moves_the_tests_of_failures_and_no_other(in_canary, timeline):
     in_canary.look(candidate=(10, 6))
-    timeline.looked(in_canary.rollout, in_canary.now)
+    timeline.observed(in_canary.rollout, in_canary.now)
     before, after = timeline.samples
     moved = {name for name in ALPHA_SHARES if after[f"e_{name}"] > before[f"e_{name}"]}
     assert moved == {"errors", "service"}

@@ -1,7 +1,7 @@
-"""Does the candidate predict other classes than the champion, on the same rows? May be looked at at any time.
+"""Does the candidate predict other classes than the champion, on the same rows? Valid at any time.
 
-For class c and pair i: X = 1[only the candidate says c] - 1[only the champion says c], in {-1, 0, 1}. The null
-hypothesis is |E X| <= limit for every class; what both say alike is no drift, whatever the rows are.
+For class c and pair i: X = 1[only the candidate predicts c] - 1[only the champion predicts c], in {-1, 0, 1}. The null
+hypothesis is |E X| <= limit for every class; what both predict alike is no drift, for any rows.
 
 **Why it is valid.** For a direction s of +1 or -1 and a stake l in (0, 1 / (1 + limit)), each pair multiplies the
 wealth by 1 + l (s X - limit) >= 0, which has expectation 1 + l (s E X - limit) <= 1 under the null hypothesis, after
@@ -42,8 +42,8 @@ class PredictionDrift:
         """The test after `pairs` more.
 
         Args:
-            gained: per class, in how many of them only the candidate said it.
-            lost: per class, in how many of them only the champion said it.
+            gained: per class, in how many of them only the candidate predicted it.
+            lost: per class, in how many of them only the champion predicted it.
             pairs: rows that both answered.
         """
         return type(self)(

@@ -12,7 +12,7 @@ from holdfast.errors import RolloutError
 from holdfast.progress import say
 from holdfast.registry.notes import Note
 from holdfast.serving.rollout import registry_worker
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.journal import Journal, open_journal, state_folder
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.serving.rollout.local import launch
@@ -38,7 +38,7 @@ def supersede(out: Path, reason: str) -> Path | None:
         return None
     kept = out.with_name(f"{out.name}-superseded-{time.time() * 1000:.0f}")
     if found is not None and found.driver.runs:
-        ask(state, Wish(Ask.ABORT, reason))
+        ask(state, OperatorRequest(Ask.ABORT, reason))
         _wait(state, found)
         if (out / DOCUMENT).exists():
             out.rename(kept)

@@ -9,7 +9,7 @@ from typing import Protocol, TypedDict
 
 from holdfast.artifacts.documents import Count, Transition
 from holdfast.progress import say
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Observation
 from holdfast.serving.rollout.engine.analysis import evidence, slow_answers
 from holdfast.serving.rollout.engine.machine import Rollout, State, desired
 
@@ -75,7 +75,7 @@ class Timeline:
             kept._take_in(line)
         return kept
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """A sample; what a look did not see stays as it was."""
         self._sample(rollout)
 
