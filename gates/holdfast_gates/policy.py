@@ -1,4 +1,4 @@
-"""The policy: which checks a model must pass, as a closed file that people edit, with the workload's overrides."""
+"""The policy: which checks a model must pass and how it is rolled out: a closed file, with the workload's overrides."""
 
 import difflib
 import hashlib
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from holdfast.artifacts.documents import Modality, Scalar
 from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
-from holdfast.workload.schema import GateConfig, Section, Share
+from holdfast.workload.schema import GateConfig, RolloutPlan, Section, Share
 from holdfast.workload.yaml import parse_yaml, read_yaml
 
 Overrides = dict[str, dict[str, Scalar]]
@@ -114,6 +114,19 @@ class Policy(Section):
     """What is asked."""
     overridden: Overrides = {}
     """What the workload asked otherwise; written by `with_overrides` for the record."""
+    rollout: RolloutPlan | None = None
+    """Limits and steps of every rollout under this policy; a workload's own section `rollout` overrides single keys."""
+
+    @field_validator("rollout", mode="before")
+    @classmethod
+    def _has_keys(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("a rollout needs its keys, or leave the section out")
+        return value
+
+    @field_serializer("rollout")
+    def _only_keys_asked(self, plan: RolloutPlan | None) -> dict[str, object] | None:
+        return None if plan is None else plan.asked
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:

@@ -1,6 +1,7 @@
 """From a workload file to the parameters of the pipelines: the same ones on this machine and on a cluster."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,12 @@ def _sections(workload: Workload) -> Parameters:
 
 
 def rollout_parameters(workload: Workload, version: int, settings: Settings, game_day: str | None = None) -> Parameters:
-    """The parameters of the `rollout` pipeline."""
+    """The parameters of the `rollout` pipeline; what the workload's plan leaves out, the step takes from the policy."""
     return {
         "name": workload.name,
         "version": version,
         "tracking": settings.tracking,
-        "config": _json(workload.rollout),
+        "config": json.dumps(workload.rollout.asked),
         "seed": settings.seed,
         "game_day": game_day or "",
     }
@@ -76,7 +77,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
     workload = read_workload(path)
     if not overrides:
         return workload
-    values = workload.model_dump(mode="json", by_alias=True)
+    values = workload.model_dump(mode="json", by_alias=True) | {"rollout": workload.rollout.asked}
     for key, value in overrides.items():
         *sections, last = key.split(".")
         place: Any = values

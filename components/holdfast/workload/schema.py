@@ -326,7 +326,7 @@ class RolloutPlan(Section):
     max_blind_seconds: float = Field(15.0, gt=0)
     """No counters for longer than this is inconclusive and rolls back."""
     ttl_seconds: float = Field(3.0, gt=0)
-    """Dead-man's switch: a weight that no driver renewed for so long is taken back without it."""
+    """Lease of a driver: a weight that it did not renew for so long is taken back without it."""
     hold_without_champion: bool = False
     """Whether the candidate keeps its weight while the champion's server is gone; otherwise it goes out."""
     approval: bool = False
@@ -361,6 +361,15 @@ class RolloutPlan(Section):
             raise ValueError(f"steps: expected rising percentages between 1 and 100, found {weights}")
         return self
 
+    @property
+    def asked(self) -> dict[str, object]:
+        """The keys that were written down, as JSON values; without those that have their default only."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def over(self, defaults: "RolloutPlan") -> "RolloutPlan":
+        """This plan, with the values of `defaults` for the keys that it leaves out."""
+        return RolloutPlan.model_validate({**defaults.asked, **self.asked})
+
 
 class Workload(Section):
     """The whole file."""
@@ -392,7 +401,7 @@ class Workload(Section):
     gate: GateConfig = GateConfig()
     """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
-    """How traffic moves to a new model."""
+    """How traffic moves to a new model; what is left out is as the policy has it."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

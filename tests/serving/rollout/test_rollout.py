@@ -99,6 +99,16 @@ def test_the_journal_announces_before_it_reports(promoted):
     assert {entry["fence"] for entry in journal} == {1}
 
 
+def test_the_record_has_the_plan_in_effect_and_where_the_policy_was_overridden(promoted):
+    # The policy in the decision about this version: tests/serving/conftest.py.
+    found = json.loads(promoted[0].open("plan.json").read())
+    assert found["policy"] == {"approval_seconds": 1800.0, "clients": 4}
+    assert found["overridden"] == {"clients": 6}
+    assert found["plan"] == RolloutPlan.model_validate({**CONFIG.asked, "approval_seconds": 1800}).model_dump(
+        mode="json"
+    )
+
+
 def test_the_timeline_counts_up(promoted):
     timeline = json.loads(promoted[0].open("timeline.json").read())
     for key in ("t", "sent", "candidate_requests", "champion_requests"):

@@ -1,5 +1,6 @@
 """Candidate, champion, test data and preconditions of a rollout."""
 
+import json
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import Artifact, load
+from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.errors import RefusedError, RegistryError, RolloutError
 from holdfast.progress import say
 from holdfast.registry.notes import Note, Outcome
@@ -16,6 +17,10 @@ from holdfast.serving.rollout.contract.served_arm import ServedArm, served_arm
 from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.reporting import status
 from holdfast.workload.schema import RolloutPlan
+from holdfast.workload.yaml import parse_yaml
+
+POLICY = "policy.json"
+"""The file of a gate's decision with the policy in effect."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Matchup:
     """Unix seconds until which the gate's decision holds."""
     metrics_port: int | None = None
     """Where the controller's metrics are served, on loopback; None: only the file."""
+    policy: RolloutPlan = RolloutPlan()
+    """What the gate's policy asks of every rollout."""
 
     @property
     def stable(self) -> ServedArm:
@@ -46,6 +53,19 @@ def fetch(tracking: str, name: str, version: int, state: Path) -> registry_worke
     except RefusedError:
         forget(state)
         raise
+
+
+def policy_plan(decision: Ref) -> RolloutPlan:
+    """The keys of the section `rollout` of the policy under which the gate decided; no keys where it has none.
+
+    Raises:
+        ArtifactError, WorkloadError: the decision or its policy cannot be read.
+    """
+    judged = load(decision, GateDecision)
+    if POLICY not in judged.document.files:
+        return RolloutPlan()
+    section = json.loads(judged.open(POLICY).read()).get("rollout", {})
+    return parse_yaml(json.dumps(section), RolloutPlan, name=f"{judged.folder / POLICY}: rollout")
 
 
 def matchup_of(

@@ -1,4 +1,4 @@
-"""The record of a rollout that came to its end, with its journal, log, timeline and, unless promoted, the incident."""
+"""The record of a rollout that came to its end: journal, log, timeline, plan and, unless promoted, the incident."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ from holdfast.serving.rollout.engine.machine import Rollout, State
 from holdfast.serving.rollout.matchup import Matchup, digests_of
 from holdfast.serving.rollout.reporting import incident, log
 from holdfast.serving.rollout.reporting.timeline import Timeline
+from holdfast.workload.schema import RolloutPlan
 
 _Ending = Literal["promoted", "rolled-back", "inconclusive"]
 OUTCOMES: dict[State, tuple[_Ending, Verdict]] = {
@@ -30,6 +31,8 @@ class Carried:
     """A rollout that came to its end."""
 
     rollout: Rollout
+    config: RolloutPlan
+    """The plan in effect."""
     timeline: Timeline
     sent: int
     failed: int
@@ -48,6 +51,7 @@ def write(matchup: Matchup, carried: Carried, out: Path, state: Path) -> Artifac
             if (state / name).exists():
                 shutil.copyfile(state / name, work / name)
         (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
+        (work / "plan.json").write_text(json.dumps(_plan(matchup.policy, carried.config)))
         if record.outcome != "promoted":
             facts = _incident(matchup, carried, record)
             (work / "incident.md").write_text(incident.markdown(facts))
@@ -114,6 +118,13 @@ def reason_of(carried: Carried) -> str:
 def cause_of(carried: Carried) -> Cause:
     """Where the fault was."""
     return Cause.NONE if carried.rollout.state is State.PROMOTED else carried.rollout.judgement.cause
+
+
+def _plan(policy: RolloutPlan, plan: RolloutPlan) -> dict[str, object]:
+    """The plan in effect, what the policy asks of every rollout, and where the workload overrode that."""
+    in_effect = plan.model_dump(mode="json")
+    overridden = {key: in_effect[key] for key, value in policy.asked.items() if in_effect[key] != value}
+    return {"plan": in_effect, "policy": policy.asked, "overridden": overridden}
 
 
 def _transitions(carried: Carried) -> tuple[Transition, ...]:

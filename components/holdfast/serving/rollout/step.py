@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
-from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.errors import RolloutError
 from holdfast.registry.notes import Note
 from holdfast.serving.predictor.game_day import GameDay
@@ -27,9 +27,11 @@ from holdfast.serving.rollout.local.run import local_stage
 from holdfast.serving.rollout.matchup import (
     Matchup,
     fetch,
+    forget,
     hand_in,
     matchup_of,
     note_of,
+    policy_plan,
     require_fresh,
     say_starting,
     status_of,
@@ -55,12 +57,14 @@ def rollout(
     metrics_port: int | None = None,
     open_stage: OpenStage = local_stage,
     again: bool = False,
+    require: Callable[[RolloutPlan], None] = lambda plan: None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record in any case.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
     absolute limits as well as compared. After a crash, the same call goes on where the rollout was. What is the
-    champion already is not rolled out, unless a fault is to be planted in it, or `again`.
+    champion already is not rolled out, unless a fault is to be planted in it, or `again`. Keys that `config` leaves out
+    are those of the policy under which the gate passed the candidate; `require` may refuse the plan that results.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
@@ -74,7 +78,15 @@ def rollout(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
-    matchup = replace(matchup_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
+    policy = policy_plan(Ref(fetched.candidate / "decision"))
+    config = config.over(policy)
+    try:
+        require(config)
+    except RolloutError:
+        forget(state)
+        raise
+    matchup = matchup_of(fetched, name, version, game_day, config)
+    matchup = replace(matchup, metrics_port=metrics_port, policy=policy)
     require_fresh(matchup, state, config)
     if fetched.serving and not (game_day or again or (state / JOURNAL).exists()):
         artifact = write_serving(matchup, out)
@@ -175,4 +187,4 @@ def _carry_out(
     seconds = None
     if traffic.fault_at is not None and timeline.weight_zero_at is not None:
         seconds = round(timeline.weight_zero_at - traffic.fault_at, 3)
-    return Carried(ended, timeline, counts.sent, counts.failed, seconds, traffic.tail)
+    return Carried(ended, config, timeline, counts.sent, counts.failed, seconds, traffic.tail)

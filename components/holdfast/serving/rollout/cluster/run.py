@@ -114,7 +114,6 @@ def rollout_on(
             are none where the shadow needs them; or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
-    require_shadow(place.target, config)
     return rollout(
         name,
         out,
@@ -125,6 +124,7 @@ def rollout_on(
         metrics_port=metrics_port,
         open_stage=partial(cluster_stage, place),
         again=True,
+        require=partial(require_shadow, place.target),
     )
 
 
