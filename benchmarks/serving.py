@@ -37,11 +37,10 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError, RolloutError
 from holdfast.processes import ServerProcess, children, reserved_ports, start
-from holdfast.serving.envoy.config import Ingress, Layout, bootstrap, clusters
+from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.predictor.settings import Served, write_settings
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.local.envoy import binary
 from holdfast.serving.rollout.traffic.rows import body
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8

@@ -1,4 +1,4 @@
-"""Faults in real processes: Envoy, MLServer, the site, drivers that are killed, stopped, doubled; clients all the time.
+"""Faults in real processes: Envoy, MLServer, the deployment, drivers killed, stopped, doubled; clients all the time.
 
 Where a model matters the servers are MLServers with a network trained on the digits; where it does not, upstreams that
 answer in the same shape from memory, so that hundreds of thousands of requests can be counted.
@@ -123,7 +123,7 @@ def stopped(scene: Scene, seconds: float, wanted: tuple[str, ...]) -> str:
 
 
 def gone(scene: Scene) -> str:
-    """The driver is killed in the canary and nobody follows: weight 0 in time, then the site ends by itself."""
+    """The driver is killed in the canary and nobody follows: weight 0 in time, then the deployment ends by itself."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
     kill(driver.pid)
@@ -134,7 +134,7 @@ def gone(scene: Scene) -> str:
     scene.wants_weight(0)
     scene.replay.terminate()
     scene.replay.wait(30)
-    scene.until(scene.site.gone, "the end of the site", scene.kind.linger + 15)
+    scene.until(scene.deployment.gone, "the end of the deployment", scene.kind.linger + 15)
     return "weight 0"
 
 
@@ -189,7 +189,7 @@ def server_killed(scene: Scene, arm: str, number: int, wanted: tuple[str, ...]) 
     """A signal to a server in the canary."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
-    kill(scene.site.pids[arm], number)
+    kill(scene.deployment.pids[arm], number)
     ended = scene.end_of(driver)
     if arm == "stable" and not any("champion" in act["about"] for act in scene.acts("paged")):
         scene.wrong.append("nobody was paged")
@@ -224,10 +224,10 @@ def ground_gone(scene: Scene, what: str) -> str:
     scene.until(scene.entered("Canary"), "a canary step")
     scene.replay.terminate()
     scene.replay.wait(30)
-    kill(scene.site.pid if what == "site" else scene.site.pids[what])
+    kill(scene.deployment.pid if what == "site" else scene.deployment.pids[what])
     ended = scene.end_of(driver)
     if what == "site":
-        shutil.rmtree(scene.site.socket.parent, ignore_errors=True)
+        shutil.rmtree(scene.deployment.socket.parent, ignore_errors=True)
     if ended.get("state") not in OUT:
         scene.wrong.append(f"expected {' or '.join(OUT)}, found {ended}")
     return str(ended.get("state", "no end"))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults.site STATE`: the real site (fence, watchdog, Envoy) in front of fast upstreams."""
+"""`python -m benchmarks.faults.site STATE`: the real deployment (fence, watchdog, Envoy) in front of fast upstreams."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from holdfast.serving.envoy.config import Ingress
 from holdfast.serving.predictor.settings import LOOPBACK, Served
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
 from holdfast.serving.rollout.local import deployment
-from holdfast.serving.rollout.local.envoy import Envoy, ServerPair
+from holdfast.serving.rollout.local.envoy import EnvoyDriver, ServerPair
 from holdfast.serving.rollout.local.servers import RunningServers
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
@@ -38,15 +38,15 @@ async def running_servers(
             await wait_ready(servers[arm], lambda port=port: _listens(port))
         pair = ServerPair({STABLE: ports[0], CANDIDATE: ports[1]}, lambda arm: servers[arm].alive)
         ingress = Ingress(stable.name, stable.version, candidate.version, arm_header_from=arm_header_from)
-        envoy = Envoy.prepare(folder / "envoy", pair, slow_ms, ingress)
+        driver = EnvoyDriver.prepare(folder / "envoy", pair, slow_ms, ingress)
         try:
-            router = start("envoy", envoy.command, folder)
+            router = start("envoy", driver.envoy.command, folder)
             started.append(router)
-            await wait_ready(router, envoy.live, 20.0)
-            url = f"http://{LOOPBACK}:{await envoy.port()}/v2/models/{stable.name}/infer"
-            yield RunningServers(envoy, url, envoy.layout.probes, {**servers, "envoy": router})
+            await wait_ready(router, driver.envoy.live, 20.0)
+            url = f"http://{LOOPBACK}:{await driver.envoy.port()}/v2/models/{stable.name}/infer"
+            yield RunningServers(driver, url, driver.envoy.layout.probes, {**servers, "envoy": router})
         finally:
-            await envoy.close()
+            await driver.close()
 
 
 async def _listens(port: int) -> bool:

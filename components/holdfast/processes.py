@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,6 +61,21 @@ def started(pid: int) -> int | None:
 def runs(pid: int) -> bool:
     """Whether the process runs; one that ended and was not waited for does not."""
     return started(pid) is not None
+
+
+@contextmanager
+def stopped_by(*numbers: signal.Signals) -> Iterator[threading.Event]:
+    """Turns these signals into an event inside; only the main thread can, in another one the event is never set."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Process(Protocol):

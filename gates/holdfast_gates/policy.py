@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from holdfast.artifacts.documents import Modality, Scalar
 from holdfast.errors import WorkloadError
@@ -117,16 +117,12 @@ class Policy(Section):
     rollout: RolloutPlan | None = None
     """Limits and steps of every rollout under this policy; a workload's own section `rollout` overrides single keys."""
 
-    @field_validator("rollout", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _has_keys(cls, value: object) -> object:
+    def _not_empty(cls, value: object) -> object:
         if value is None:
-            raise ValueError("a rollout needs its keys, or leave the section out")
+            raise ValueError("expected a value, found none; leave the key out")
         return value
-
-    @field_serializer("rollout")
-    def _only_keys_asked(self, plan: RolloutPlan | None) -> dict[str, object] | None:
-        return None if plan is None else plan.asked
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:

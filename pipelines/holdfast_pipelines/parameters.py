@@ -1,7 +1,6 @@
 """From a workload file to the parameters of the pipelines: the same ones on this machine and on a cluster."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ def rollout_parameters(workload: Workload, version: int, settings: Settings, gam
         "name": workload.name,
         "version": version,
         "tracking": settings.tracking,
-        "config": json.dumps(workload.rollout.asked),
+        "config": _json(workload.rollout),
         "seed": settings.seed,
         "game_day": game_day or "",
     }
@@ -77,7 +76,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
     workload = read_workload(path)
     if not overrides:
         return workload
-    values = workload.model_dump(mode="json", by_alias=True) | {"rollout": workload.rollout.asked}
+    values = workload.model_dump(mode="json", by_alias=True)
     for key, value in overrides.items():
         *sections, last = key.split(".")
         place: Any = values

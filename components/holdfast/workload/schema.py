@@ -7,7 +7,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
 from holdfast.modality import modality_of
@@ -294,7 +302,10 @@ class RolloutStep(Section):
 
 
 class RolloutPlan(Section):
-    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver."""
+    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver.
+
+    Written as JSON it has only the keys that were asked.
+    """
 
     shadow_requests: int = Field(200, ge=0)
     """Mirrored requests before the first live one."""
@@ -361,14 +372,19 @@ class RolloutPlan(Section):
             raise ValueError(f"steps: expected rising percentages between 1 and 100, found {weights}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _only_what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # So that what a workload leaves out can still be filled by the policy after it went through JSON.
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
+
     @property
-    def asked(self) -> dict[str, object]:
-        """The keys that were written down, as JSON values; without those that have their default only."""
-        return self.model_dump(mode="json", exclude_unset=True)
+    def complete(self) -> "RolloutPlan":
+        """The same plan with every key written down, its defaults too."""
+        return RolloutPlan.model_construct(**dict(self))
 
     def over(self, defaults: "RolloutPlan") -> "RolloutPlan":
         """This plan, with the values of `defaults` for the keys that it leaves out."""
-        return RolloutPlan.model_validate({**defaults.asked, **self.asked})
+        return RolloutPlan.model_validate({**defaults.model_dump(), **self.model_dump()})
 
 
 class Workload(Section):

@@ -24,7 +24,7 @@ def test_the_policy_of_the_decision_gives_what_the_workload_leaves_out(make_bund
 @pytest.mark.parametrize("policy", [None, {"name": "mine"}])
 def test_without_such_a_section_the_workload_alone_decides(make_bundle, policy):
     found = policy_plan(decision(make_bundle, policy))
-    assert found.asked == {}
+    assert found.model_dump() == {}
     assert RolloutPlan(margin=0.02).over(found) == RolloutPlan(margin=0.02)
 
 

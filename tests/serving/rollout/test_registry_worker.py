@@ -144,13 +144,13 @@ def test_a_file_that_only_looks_like_a_note_is_left_alone(tmp_path):
     assert stray.exists()
 
 
-def test_one_child_does_all_errands_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
+def test_one_worker_does_all_tasks_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
     with registry_worker.shared_worker():
         assert registry_worker.history(tracking, "tiny").notes == ()
         (first,) = no_child_left()
         assert registry_worker.history(tracking, "tiny").champion is None
         assert no_child_left() == [first]
-        child = registry_worker._offices[0].child
+        child = registry_worker._workers[0].child
         child.kill()
         child.wait()
         assert registry_worker.history(tracking, "tiny").notes == ()

@@ -104,7 +104,7 @@ def test_the_record_has_the_plan_in_effect_and_where_the_policy_was_overridden(p
     found = json.loads(promoted[0].open("plan.json").read())
     assert found["policy"] == {"approval_seconds": 1800.0, "clients": 4}
     assert found["overridden"] == {"clients": 6}
-    assert found["plan"] == RolloutPlan.model_validate({**CONFIG.asked, "approval_seconds": 1800}).model_dump(
+    assert found["plan"] == RolloutPlan.model_validate({**CONFIG.model_dump(), "approval_seconds": 1800}).model_dump(
         mode="json"
     )
 

@@ -122,9 +122,9 @@ def cause_of(carried: Carried) -> Cause:
 
 def _plan(policy: RolloutPlan, plan: RolloutPlan) -> dict[str, object]:
     """The plan in effect, what the policy asks of every rollout, and where the workload overrode that."""
-    in_effect = plan.model_dump(mode="json")
-    overridden = {key: in_effect[key] for key, value in policy.asked.items() if in_effect[key] != value}
-    return {"plan": in_effect, "policy": policy.asked, "overridden": overridden}
+    in_effect, asked = plan.complete.model_dump(mode="json"), policy.model_dump(mode="json")
+    overridden = {key: in_effect[key] for key, value in asked.items() if in_effect[key] != value}
+    return {"plan": in_effect, "policy": asked, "overridden": overridden}
 
 
 def _transitions(carried: Carried) -> tuple[Transition, ...]:

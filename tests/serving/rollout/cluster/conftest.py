@@ -31,7 +31,7 @@ import yaml
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
-from holdfast.serving.envoy.config import ROUTES, Ingress, Layout, bootstrap, clusters
+from holdfast.serving.envoy.config import ROUTES, Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
@@ -51,7 +51,6 @@ from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.cluster.wire import Trust
 from holdfast.serving.rollout.engine.controller import Pace
-from holdfast.serving.rollout.local.envoy import binary
 from holdfast.workload.schema import RolloutPlan, read_plan
 
 ROOT = Path(__file__).parents[4]

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
-from holdfast.serving.envoy.config import Ingress, Layout, bootstrap, clusters
+from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.target import SETS, Metrics
-from holdfast.serving.rollout.local.envoy import binary
 
 NOW = 1_700_000_000.0
 COUNT, BUCKET = (

@@ -174,11 +174,6 @@ def between(before: Reading, now: Reading) -> Counts:
     return Counts(seconds=max(now.at - before.at, 0.0), lag=now.lag, **added)
 
 
-def plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    """Sums of counts; the shorter one is filled up with 0."""
-    return _joined(left, right, add)
-
-
 def _joined(left: _T, right: Any, of: Callable[[Any, Any], Any]) -> _T:
     if isinstance(left, tuple):
         return type(left)(starmap(of, zip_longest(left, right, fillvalue=0)))

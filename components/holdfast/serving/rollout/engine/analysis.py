@@ -11,10 +11,10 @@ from enum import Enum, auto
 
 from holdfast.artifacts.cause import Cause, of_exit
 from holdfast.serving.rollout.contract.counters import Arm, Counts, Reading
-from holdfast.serving.rollout.engine.drift import PredictionDrift
-from holdfast.serving.rollout.engine.eprocess import OneArm, TwoArm
 from holdfast.serving.rollout.engine.latency import PairedLatency
 from holdfast.statistics import newcombe_upper
+from holdfast.statistics.drift import PredictionDrift
+from holdfast.statistics.eprocess import OneArm, TwoArm
 
 ALPHA_SHARES = {
     "errors": 0.6,

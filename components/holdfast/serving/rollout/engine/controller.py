@@ -8,10 +8,12 @@ wait for the store: a full disk must not keep live traffic on a bad model.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import partial
+from itertools import count
 from typing import Protocol
 
 from holdfast.artifacts.cause import Cause
-from holdfast.errors import FencedError, RegistryError, RolloutError
+from holdfast.errors import FencedError, HoldfastError, RegistryError, RolloutError
 from holdfast.serving.rollout.contract.counters import NoData, Observation, Probes, Reading
 from holdfast.serving.rollout.contract.driver import Clock, Driver, Store
 from holdfast.serving.rollout.engine import machine
@@ -157,14 +159,19 @@ class Controller:
         health = self.driver.health()
         if health.router and health.champion and health.candidate:
             return self._move(rollout, machine.start(rollout))
-        now = self.clock.now()
-        waited = rollout.seconds + (0.0 if rollout.at is None else max(now - rollout.at, 0.0))
-        if waited >= self.pace.pending:
+        rollout = self._waited(rollout)
+        if rollout.seconds >= self.pace.pending:
             missing = [name for name in ("router", "champion", "candidate") if not getattr(health, name)]
             reason = f"not ready within {self.pace.pending:g} s: {', '.join(missing)}"
             return self._move(rollout, machine.abort(rollout, reason, _NOT_READY[missing[0]]))
         self.clock.sleep(self.pace.interval)
-        return replace(rollout, at=now, seconds=waited)
+        return rollout
+
+    def _waited(self, rollout: Rollout) -> Rollout:
+        """With the time that has passed since the last observation."""
+        now = self.clock.now()
+        passed = 0.0 if rollout.at is None else max(now - rollout.at, 0.0)
+        return replace(rollout, at=now, seconds=rollout.seconds + passed)
 
     def _watched(self, rollout: Rollout) -> Rollout:
         due = self.clock.now() + self.pace.interval
@@ -258,10 +265,8 @@ class Controller:
         """A step that cannot be announced does not begin; after some time without, the candidate goes out."""
         self.clock.sleep(self.pace.interval)
         if rollout.state not in WATCHED:
-            now = self.clock.now()
-            waited = rollout.seconds + (0.0 if rollout.at is None else max(now - rollout.at, 0.0))
-            waiting = replace(rollout, at=now, seconds=waited)
-            late = waited >= self.plan.max_blind_seconds
+            waiting = self._waited(rollout)
+            late = waiting.seconds >= self.plan.max_blind_seconds
             return self._move(waiting, machine.abort(waiting, reason, Cause.HOST)) if late else waiting
         nothing = NoData(self.clock.now(), reason)
         after = machine.observe(rollout, nothing)
@@ -269,9 +274,7 @@ class Controller:
         return self._move(rollout, after) if after.state is State.ROLLING_BACK else after
 
     def _promoting(self, rollout: Rollout) -> Rollout:
-        now = self.clock.now()
-        passed = 0.0 if rollout.at is None else max(now - rollout.at, 0.0)
-        rollout = replace(rollout, at=now, seconds=rollout.seconds + passed)
+        rollout = self._waited(rollout)
         try:
             self.driver.apply(100, shadow=False)
             self.driver.promote()
@@ -281,7 +284,7 @@ class Controller:
             if rollout.seconds >= self.pace.promoting:
                 late = f"the promotion did not come into effect within {self.pace.promoting:g} s: {error}"
                 return self._move(rollout, machine.abort(rollout, late, Cause.ROUTER))
-            self.watcher.observed(rollout, NoData(now, str(error)))
+            self.watcher.observed(rollout, NoData(self.clock.now(), str(error)))
             self.clock.sleep(self.pace.interval)
             return rollout
         return self._settle(rollout)
@@ -297,19 +300,28 @@ class Controller:
 
     def _take_out(self, rollout: Rollout) -> None:
         """Takes the candidate out, however long it takes: giving up would leave live traffic on a bad model."""
-        attempt = 0
-        while True:
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if attempt >= PAGE_AFTER:
+                self._page(rollout, f"the candidate cannot be taken out: {error}")
+            self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
+
+        self._until_done(self.driver.remove_candidate, RolloutError, failed)
+
+    def _until_done(
+        self, act: Callable[[], None], passing: type[HoldfastError], failed: Callable[[int, HoldfastError], None]
+    ) -> None:
+        """Tries `act` until it succeeds, with longer and longer pauses; `failed` gets every error that may pass."""
+        for attempt in count(1):
             try:
-                self.driver.remove_candidate()
-                return
+                act()
             except FencedError:
                 raise
-            except RolloutError as error:
-                attempt += 1
-                if attempt >= PAGE_AFTER:
-                    self._page(rollout, f"the candidate cannot be taken out: {error}")
-                self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
+            except passing as error:
+                failed(attempt, error)
+            else:
+                return
+            self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
 
     def _page(self, rollout: Rollout, reason: str) -> None:
         """Once for each kind of trouble."""
@@ -320,20 +332,15 @@ class Controller:
 
     def _mirror(self, rollout: Rollout) -> None:
         began = self.clock.now()
-        attempt = 0
-        while True:
-            try:
-                self.mirror()
-            except RegistryError as error:
-                if self.clock.now() - began >= MIRROR_SECONDS:
-                    raise
-                attempt += 1
-                self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
-            else:
-                self.mirrored = True
-                self._try_keep("mirrored", rollout)
-                return
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if self.clock.now() - began >= MIRROR_SECONDS:
+                raise error
+            self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
+
+        self._until_done(self.mirror, RegistryError, failed)
+        self.mirrored = True
+        self._try_keep("mirrored", rollout)
 
     def _aftermath(self, rollout: Rollout) -> None:
         """Observes on for a moment, so that the record shows the state that was reached."""
@@ -366,15 +373,10 @@ class Controller:
 
     def _keep_for_ever(self, kind: str, rollout: Rollout) -> None:
         """A verdict is kept, however long it takes; the traffic already is where it should be."""
-        attempt = 0
-        while True:
-            try:
-                self._keep(kind, rollout, state=rollout.name, reason=rollout.judgement.reason)
-                return
-            except FencedError:
-                raise
-            except RolloutError as error:
-                attempt += 1
-                if attempt >= PAGE_AFTER:
-                    self._page(rollout, f"the verdict cannot be written: {error}")
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if attempt >= PAGE_AFTER:
+                self._page(rollout, f"the verdict cannot be written: {error}")
+
+        keep = partial(self._keep, kind, rollout, state=rollout.name, reason=rollout.judgement.reason)
+        self._until_done(keep, RolloutError, failed)

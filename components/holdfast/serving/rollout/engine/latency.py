@@ -30,7 +30,7 @@ from itertools import accumulate
 from typing import Self
 
 from holdfast.serving.rollout.contract.counters import Arm, Counts
-from holdfast.serving.rollout.engine.eprocess import log_sum, mixed
+from holdfast.statistics.eprocess import log_sum, mixed
 
 BLOCK_SECONDS = 0.5
 """Least length of a block: a stall of one arm alone should not be longer."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
+from holdfast.processes import stopped_by
 from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 
 FOLDER = "requests"
@@ -54,18 +55,8 @@ class Stop:
 @contextmanager
 def told_to_stop() -> Iterator[Stop]:
     """Turns SIGTERM and SIGINT into an event inside; only the main thread can."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda *_: stop.event.set())
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with stopped_by(signal.SIGTERM, signal.SIGINT) as event:
+        yield Stop(event)
 
 
 @dataclass

@@ -27,7 +27,7 @@ from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.game_day import BEGINS
 from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.contract.served_arm import ServedArm
-from holdfast.serving.rollout.local.envoy import Envoy
+from holdfast.serving.rollout.local.envoy import EnvoyDriver
 from holdfast.serving.rollout.local.launch import ABOUT, SPEC, Spec
 from holdfast.serving.rollout.local.servers import RunningServers, running_servers
 
@@ -58,8 +58,8 @@ class LocalDeployment:
     """One change of routes at a time."""
 
     @property
-    def driver(self) -> Envoy:
-        """The one Envoy."""
+    def driver(self) -> EnvoyDriver:
+        """The driver of the one Envoy."""
         return self.servers.driver
 
     async def answer(self, line: bytes) -> dict[str, object]:

@@ -23,7 +23,7 @@ from holdfast.serving.envoy.config import Ingress
 from holdfast.serving.predictor.settings import largest_body, write_settings
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
 from holdfast.serving.rollout.contract.served_arm import ServedArm
-from holdfast.serving.rollout.local.envoy import Envoy, ServerPair
+from holdfast.serving.rollout.local.envoy import EnvoyDriver, ServerPair
 from holdfast.warm import children as warm
 
 ENVOY_SECONDS = 60.0
@@ -34,7 +34,7 @@ _PROBE_SECONDS = 2.0
 class RunningServers:
     """Both model servers and the router."""
 
-    driver: Envoy
+    driver: EnvoyDriver
     url: str
     """Where clients send inference requests."""
     probes: Path
@@ -79,15 +79,15 @@ async def running_servers(
             lambda arm: servers[arm].alive,
             lambda arm: servers[arm].exit_code,
         )
-        envoy = Envoy.prepare(folder / "envoy", pair, slow_ms, _ingress(served, arm_header_from))
+        driver = EnvoyDriver.prepare(folder / "envoy", pair, slow_ms, _ingress(served, arm_header_from))
         try:
-            router = start("envoy", envoy.command, folder)
+            router = start("envoy", driver.envoy.command, folder)
             started.append(router)
-            await wait_ready(router, envoy.live, ENVOY_SECONDS)
-            url = f"http://{LOOPBACK}:{await envoy.port()}/v2/models/{stable.served.name}/infer"
-            yield RunningServers(envoy, url, envoy.layout.probes, {**servers, "envoy": router})
+            await wait_ready(router, driver.envoy.live, ENVOY_SECONDS)
+            url = f"http://{LOOPBACK}:{await driver.envoy.port()}/v2/models/{stable.served.name}/infer"
+            yield RunningServers(driver, url, driver.envoy.layout.probes, {**servers, "envoy": router})
         finally:
-            await envoy.close()
+            await driver.close()
 
 
 def _limited(arm: ServedArm, max_body_bytes: int | None) -> ServedArm:

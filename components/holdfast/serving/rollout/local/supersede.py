@@ -13,14 +13,13 @@ from holdfast.progress import say
 from holdfast.registry.notes import Note
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
-from holdfast.serving.rollout.engine.journal import Journal, open_journal, state_folder
+from holdfast.serving.rollout.engine.journal import JOURNAL, Journal, open_journal, state_folder
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.reporting import log, status
 from holdfast.serving.rollout.reporting.status import Status
 
-JOURNAL = "journal.jsonl"
 SECONDS = 120.0
 
 

@@ -17,10 +17,10 @@ evidence can only become smaller.
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Self
 
-from holdfast.serving.rollout.contract.counters import plus
-from holdfast.serving.rollout.engine.eprocess import mixed
+from holdfast.statistics.eprocess import mixed
 
 MOST_CLASSES = 64
 STAKES: tuple[float, ...] = (0.05, 0.15, 0.35, 0.65, 0.95)
@@ -50,8 +50,8 @@ class PredictionDrift:
             self.limit,
             self.classes,
             self.pairs + pairs,
-            plus(self.gained, self._pooled(gained)),
-            plus(self.lost, self._pooled(lost)),
+            _sum(self.gained, self._pooled(gained)),
+            _sum(self.lost, self._pooled(lost)),
         )
 
     @property
@@ -59,7 +59,7 @@ class PredictionDrift:
         """Evidence against "no class drifts by more than the limit"; at most 1e300."""
         if not 0 <= self.limit < 1:
             return 1.0
-        up, down = plus(self.gained, (0,) * self._slots), plus(self.lost, (0,) * self._slots)
+        up, down = _sum(self.gained, (0,) * self._slots), _sum(self.lost, (0,) * self._slots)
         logs = [log for ones in zip(up, down, strict=True) for pair in (ones, ones[::-1]) for log in self._logs(*pair)]
         return mixed(logs, (1 / len(logs),) * len(logs))
 
@@ -81,3 +81,7 @@ class PredictionDrift:
         """With everything from the last slot on in that slot."""
         last = self._slots - 1
         return (*counts[:last], sum(counts[last:])) if len(counts) > self._slots else counts
+
+
+def _sum(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip_longest(left, right, fillvalue=0))
