@@ -1,6 +1,6 @@
 """`python -m benchmarks.faults.driver STATE SOCKET PLAN`: the real controller as a process that may be killed.
 
-It keeps its journal in STATE, moves the local deployment at SOCKET, and leaves the moments of its acts in STATE/acts.jsonl.
+It keeps its journal in STATE, moves the deployment at SOCKET, and leaves the moments of its acts in STATE/acts.jsonl.
 While STATE/registry-down exists, the registry cannot be told of a promotion; STATE/registry holds what it was told.
 """
 
