@@ -105,7 +105,7 @@ def test_an_old_decision_is_refused_until_it_is_registered_again(add, tracking, 
     add()
     day = 1 / 86400  # one second
     time.sleep(1.1)
-    with pytest.raises(RefusedError, match=r"expected a gate decision of the last .* days"):
+    with pytest.raises(RefusedError, match=r"cannot start: the gate's decision is older than .* days"):
         start(tracking, 1, tmp_path / "rollout", max_decision_days=day)
     assert not state_folder(tmp_path / "rollout").exists()
     before = registry.versions(tracking, "tiny")[0].decided

@@ -92,9 +92,9 @@ def require_fresh(matchup: Matchup, state: Path, config: RolloutPlan) -> None:
     if matchup.expires_at is not None and time.time() > matchup.expires_at and not (state / JOURNAL).exists():
         forget(state)
         raise RefusedError(
-            f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: expected a gate decision of "
-            f"the last {config.max_decision_days:g} days (max_decision_days), found an older one; let the gate judge "
-            "again and register what it passes"
+            f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: cannot start: the gate's "
+            f"decision is older than {config.max_decision_days:g} days (max_decision_days); let the gate judge again and "
+            "register what it passes"
         )
 
 

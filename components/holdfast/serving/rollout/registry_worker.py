@@ -75,8 +75,8 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
     found = json.loads(kept.read_bytes())
     if (found["tracking"], found["name"], found["version"]) != (tracking, name, version):
         raise RolloutError(
-            f"{folder}: expected a rollout of {name} version {version}, found one of {found['name']} version "
-            f"{found['version']}; choose another --out"
+            f"{folder}: cannot go on: this is a rollout of {found['name']} version {found['version']}, "
+            f"not of {name} version {version}; choose another --out"
         )
     champion = found["champion"]
     where = folder / CANDIDATE, folder / CHAMPION if champion else None
@@ -237,8 +237,8 @@ def _require_not_rolled_back(bundle: "Bundle", versions: "Sequence[Version]") ->
     if found is not None:
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.ended))
         raise RefusedError(
-            f"{bundle.name} version {bundle.version}: expected a newer decision of the gate, found the one under which "
-            f"version {found.version}, this very model, was rolled back for its own fault on {day} ({found.reason}); "
+            f"{bundle.name} version {bundle.version}: cannot start: under the same decision of the gate, version "
+            f"{found.version}, this very model, was rolled back for its own fault on {day} ({found.reason}); "
             "retrain or repair it, or let the gate judge new evidence, and register that"
         )
 

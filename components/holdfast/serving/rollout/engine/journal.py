@@ -91,7 +91,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RolloutError(f"{path}: expected no other rollout here, found one that is running") from None
+            raise RolloutError(f"{path}: cannot start: another rollout is running here") from None
         entries = tuple(read_journal(path))
         stream.truncate(_whole(path.read_bytes()))
         newest = _newest(entries, _checkpoint(path))

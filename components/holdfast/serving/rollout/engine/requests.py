@@ -49,7 +49,7 @@ class Stop:
             RolloutError: the signal came.
         """
         if self.event.is_set():
-            raise RolloutError(f"{what}: told to stop before the rollout had begun")
+            raise RolloutError(f"{what}: stopped by a signal before the rollout had begun")
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def ask(state: Path, request: OperatorRequest) -> None:
         RolloutError: there is no such rollout.
     """
     if not state.is_dir():
-        raise RolloutError(f"{state}: expected a rollout that runs, found none")
+        raise RolloutError(f"{state}: cannot ask for anything: no rollout is under way here")
     folder = state / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     name = f"{time.time_ns():020d}.json"

@@ -75,7 +75,7 @@ def _require_same_rollout(journal: Journal, matchup: Matchup) -> float:
         found = entry.get("digests")
         if found is not None and found != digests:
             raise RolloutError(
-                f"{journal.path}: expected a rollout of {digests}, found one of {found}; choose another --out"
+                f"{journal.path}: cannot go on: this is a rollout of {found}, not of {digests}; choose another --out"
             )
     began = next((float(str(entry["began"])) for entry in journal.earlier if "began" in entry), None)
     if began is None:

@@ -52,8 +52,8 @@ def _wait(state: Path, found: Status) -> None:
     while state.exists() and found.driver.runs:
         if time.monotonic() > deadline:
             raise RolloutError(
-                f"{state}: expected the rollout that runs to end within {SECONDS:g} s, found process "
-                f"{found.driver.pid} still driving"
+                f"{state}: cannot supersede: process {found.driver.pid} still drives the rollout, "
+                f"{SECONDS:g} s after it was asked to abort"
             )
         time.sleep(0.1)
 
