@@ -93,8 +93,8 @@ def require_fresh(matchup: Matchup, state: Path, config: RolloutPlan) -> None:
         forget(state)
         raise RefusedError(
             f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: cannot start: the gate's "
-            f"decision is older than {config.max_decision_days:g} days (max_decision_days); let the gate judge again and "
-            "register what it passes"
+            f"decision is older than {config.max_decision_days:g} days (max_decision_days); let the gate judge again "
+            "and register what it passes"
         )
 
 
