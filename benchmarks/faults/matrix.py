@@ -146,7 +146,7 @@ def _gone(seed: int) -> Ended:
     if one is not None or world.router.exposed:
         world.violations.append(f"60 s after its driver was gone the router had {world.router}")
     if world.router.fired != 1:
-        world.violations.append(f"the dead-man's switch fired {world.router.fired} times")
+        world.violations.append(f"the lease ended {world.router.fired} times")
     return replace(examine(world, None, Wanted()), state="weight 0")
 
 
@@ -514,12 +514,12 @@ def _aborted(seed: int, reason: str) -> Ended:
     ends = frozenset({State.PROMOTED}) if when == "the end" else OUT if bad else UNDECIDED
     # Killed just when the request was read: it must not be lost with the driver.
     if seed % 2 and when != "the end":
-        world.trouble = DiesOnWish(trouble)
+        world.trouble = DiesOnRequest(trouble)
     return played(world, Wanted(ends))
 
 
 @dataclass
-class DiesOnWish(Trouble):
+class DiesOnRequest(Trouble):
     """Kills the driver before the first call that follows a request."""
 
     inner: Trouble

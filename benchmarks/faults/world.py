@@ -1,4 +1,4 @@
-"""A world in virtual time: traffic, two arms, a router with a dead-man's switch, a store; all of it can fail.
+"""A world in virtual time: traffic, two arms, a router with leases, a store; all of it can fail.
 
 The controller under test is the real one. The world keeps two books: counters as a driver may see them (they can be
 refused, stale, reset), and the truth, which nothing but the world writes and which the checks of `checks.py` read.

@@ -45,7 +45,7 @@ def test_metrics_that_never_come_back_end_the_rollout_without_a_verdict(kind):
 
 
 def test_after_a_time_without_renewal_the_split_is_judged_anew():
-    # 10 s without an API: the dead-man's switch takes the weight away, and stable answers everything meanwhile.
+    # 10 s without an API: the lease ends and takes the weight away, and stable answers everything meanwhile.
     world = World(PLAN, 1, trouble=Api(1, cut=(5.0, 15.0)))
     ended = carry(world)
     assert ended is not None
@@ -69,7 +69,7 @@ def test_probes_that_break_in_a_shared_incident_are_nobodys_fault():
 
 
 def test_an_abort_read_by_a_driver_that_dies_at_once_is_not_lost():
-    trouble = matrix.DiesOnWish(Refusing((), 0))
+    trouble = matrix.DiesOnRequest(Refusing((), 0))
     world = World(PLAN, 0, trouble=trouble)
     world.requests.append((4.0, OperatorRequest(Ask.ABORT, "a person aborts")))
     ended = carry(world)
