@@ -56,7 +56,7 @@ def _sections(workload: Workload) -> Parameters:
 
 
 def rollout_parameters(workload: Workload, version: int, settings: Settings, game_day: str | None = None) -> Parameters:
-    """The parameters of the `rollout` pipeline."""
+    """The parameters of the `rollout` pipeline; what the workload's plan leaves out, the step takes from the policy."""
     return {
         "name": workload.name,
         "version": version,

@@ -767,7 +767,7 @@ class Transition(Frozen):
 class RolloutRecord(Document):
     """What happened in a rollout.
 
-    Beside it: `journal.jsonl`, `log.jsonl`, `timeline.json`, `incident.md`, `incident.html`.
+    Files: `journal.jsonl`, `log.jsonl`, `timeline.json`, `plan.json`, `incident.md`, `incident.html`.
     """
 
     kind: Literal["rollout-record"] = "rollout-record"

@@ -1,7 +1,7 @@
 """`python -m tests.faults.live.driver STATE SOCKET PLAN`: the real controller as a process that may be killed.
 
-It keeps its journal in STATE, moves the site at SOCKET, and leaves the moments of its acts in STATE/acts.jsonl. While
-STATE/registry-down exists, the registry cannot be told of a promotion; STATE/registry holds what it was told.
+It keeps its journal in STATE, moves the deployment at SOCKET, and leaves the moments of its acts in STATE/acts.jsonl.
+While STATE/registry-down exists, the registry cannot be told of a promotion; STATE/registry holds what it was told.
 """
 
 import json
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, RegistryError
-from holdfast.serving.rollout.contract.counters import Blind, Snapshot
-from holdfast.serving.rollout.contract.driver import State as Kept
+from holdfast.serving.rollout.contract.counters import Observation
+from holdfast.serving.rollout.contract.driver import StoredState
 from holdfast.serving.rollout.engine.controller import Controller
 from holdfast.serving.rollout.engine.journal import Journal, open_journal
 from holdfast.serving.rollout.engine.machine import Rollout, State
 from holdfast.serving.rollout.engine.plan import plan_of
-from holdfast.serving.rollout.engine.requests import Wishes, told_to_stop
+from holdfast.serving.rollout.engine.requests import OperatorRequests, told_to_stop
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.traffic.tally import read_tally
 from holdfast.workload.schema import RolloutPlan
@@ -36,17 +36,17 @@ class Acts:
         return self.journal.fence
 
     @property
-    def state(self) -> Kept | None:
+    def state(self) -> StoredState | None:
         """The journal's."""
         return self.journal.state
 
-    def write(self, kind: str, state: Kept, /, **facts: object) -> None:
+    def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
         """A decision to go back is made when its intent is about to be written."""
         if kind == "intent" and state["state"] == State.ROLLING_BACK:
             self.note("decided", str(facts["reason"]))
         self.journal.write(kind, state, **facts)
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """Nothing to note."""
 
     def moved(self, before: Rollout, after: Rollout) -> None:
@@ -79,7 +79,7 @@ def drive(state: Path, socket: Path, config: RolloutPlan) -> Rollout:
             acts,
             stop,
             acts,
-            wishes=Wishes(state, stop),
+            requests=OperatorRequests(state, stop),
             probes=lambda: read_tally(state / "tally.json").probes,
             mirror=lambda: _tell_registry(state),
         ).run()

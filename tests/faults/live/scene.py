@@ -1,4 +1,4 @@
-"""One live scene: a site with Envoy and two servers, clients outside of it, and drivers that come and go.
+"""One live scene: a deployment with Envoy and two servers, clients outside of it, and drivers that come and go.
 
 The clients are `holdfast replay` processes that nobody kills; every answer is counted. Everything listens on loopback
 and is gone at the end, which is checked.
@@ -21,18 +21,17 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us, runs
 from holdfast.serving.predictor.settings import Served
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.local import launch
-from holdfast.serving.rollout.local.deployment import Spec
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.traffic.tally import Tally, read_tally
 from holdfast.workload.schema import RolloutPlan
 
 WAIT_SECONDS = 90.0
 GONE_SECONDS = 5.0
-"""How long the kernel may need to end the servers of a site that was killed."""
+"""How long the kernel may need to end the servers of a deployment that was killed."""
 LAST = 10**6
-"""The fence of whoever ends a site."""
+"""The fence of whoever ends a deployment."""
 
 
 SETTLING = 8
@@ -41,7 +40,7 @@ SETTLING = 8
 
 @dataclass(frozen=True)
 class Kind:
-    """What a site serves, and how much is sent to it."""
+    """What a deployment serves, and how much is sent to it."""
 
     stable: Served
     candidate: Served
@@ -55,9 +54,9 @@ class Kind:
     config: RolloutPlan = RolloutPlan(shadow_requests=400, steps=(10, 50, 100), step_requests=400)
 
     @property
-    def spec(self) -> dict[str, object]:
-        """What the site is told."""
-        return Spec(self.stable, self.candidate, self.config.latency_limit_ms, self.ttl, self.linger).to_json()
+    def spec(self) -> launch.Spec:
+        """What is deployed."""
+        return launch.Spec(self.stable, self.candidate, self.config.latency_limit_ms, self.ttl, self.linger)
 
 
 def fast(rows: Path, fault: str | None = None, **more: Any) -> Kind:
@@ -72,7 +71,7 @@ class Scene:
 
     folder: Path
     kind: Kind
-    site: launch.Running
+    deployment: launch.Running
     replay: "subprocess.Popen[bytes]"
     drivers: "list[subprocess.Popen[str]]" = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -80,7 +79,13 @@ class Scene:
 
     def drive(self, state: Path | None = None) -> "subprocess.Popen[str]":
         """Starts a driver."""
-        command = [sys.executable, "-m", "tests.faults.live.driver", str(state or self.folder), str(self.site.socket)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.live.driver",
+            str(state or self.folder),
+            str(self.deployment.socket),
+        ]
         process = subprocess.Popen(
             [*command, self.kind.config.model_dump_json()],
             stdin=subprocess.DEVNULL,
@@ -124,13 +129,13 @@ class Scene:
         return lambda: any(act["about"].partition("-> ")[2].startswith(name) for act in self.acts())
 
     def ask(self) -> LocalDriver:
-        """Speaks to the site without being a driver: with the fence that the site has."""
-        teller = LocalDriver(self.site.socket, 0)
+        """Speaks to the deployment without being a driver: with the fence that the deployment has."""
+        teller = LocalDriver(self.deployment.socket, 0)
         fence = int(teller.ask("hello")["fence"])
         teller.close()
-        return LocalDriver(self.site.socket, fence)
+        return LocalDriver(self.deployment.socket, fence)
 
-    def look(self) -> Snapshot:
+    def look(self) -> Reading:
         """The counters now."""
         driver = self.ask()
         try:
@@ -184,10 +189,10 @@ class Played:
 
 @contextmanager
 def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
-    """Site and clients; both are gone afterwards."""
+    """Deployment and clients; both are gone afterwards."""
     folder.mkdir(parents=True)
-    site = _start(folder, kind)
-    scene = Scene(folder, kind, site, _send(folder, kind, site))
+    deployment = _start(folder, kind)
+    scene = Scene(folder, kind, deployment, _send(folder, kind, deployment))
     try:
         scene.until((folder / "tally.json").exists, "the clients' first counts")
         yield scene
@@ -198,18 +203,20 @@ def playing(folder: Path, kind: Kind) -> Iterator[Scene]:
                 driver.communicate()
         scene.replay.terminate()
         scene.replay.wait(30)
-        launch.end(site, LocalDriver(site.socket, LAST))
+        launch.end(deployment, LocalDriver(deployment.socket, LAST))
         deadline = time.monotonic() + GONE_SECONDS
-        while (left := [p for p in (site.pid, *site.pids.values()) if runs(p)]) and time.monotonic() < deadline:
+        while (
+            left := [p for p in (deployment.pid, *deployment.pids.values()) if runs(p)]
+        ) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if left or site.socket.parent.exists():
-            scene.wrong.append(f"left behind: processes {left}, folder {site.socket.parent.exists()}")
+        if left or deployment.socket.parent.exists():
+            scene.wrong.append(f"left behind: processes {left}, folder {deployment.socket.parent.exists()}")
 
 
 def _start(folder: Path, kind: Kind) -> launch.Running:
     if not kind.fast:
         return launch.attach(folder, kind.spec, lambda: None)
-    (folder / launch.SPEC).write_text(json.dumps(kind.spec))
+    (folder / launch.SPEC).write_text(json.dumps(kind.spec.to_json()))
     with (folder / launch.LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.live.site", str(folder)],
@@ -226,10 +233,17 @@ def _start(folder: Path, kind: Kind) -> launch.Running:
     return launch._read(about, process)
 
 
-def _send(folder: Path, kind: Kind, site: launch.Running) -> "subprocess.Popen[bytes]":
-    given = {"url": site.url, "rows": kind.rows, "classes": 10, "rate": kind.rate, "clients": kind.clients, "warm": 20}
+def _send(folder: Path, kind: Kind, deployment: launch.Running) -> "subprocess.Popen[bytes]":
+    given = {
+        "url": deployment.url,
+        "rows": kind.rows,
+        "classes": 10,
+        "rate": kind.rate,
+        "clients": kind.clients,
+        "warm": 20,
+    }
     share = 0.1 if not kind.fast else 0.02
-    more = {"tally": folder / "tally.json", "probes": site.probes}
+    more = {"tally": folder / "tally.json", "probes": deployment.probes}
     words = [f"--{name}={value}" for name, value in {**given, **more}.items()]
     with (folder / "replay.log").open("ab") as log:
         return subprocess.Popen(

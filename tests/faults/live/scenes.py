@@ -1,4 +1,4 @@
-"""Faults in real processes: Envoy, MLServer, the site, drivers that are killed, stopped, doubled; clients all the time.
+"""Faults in real processes: Envoy, MLServer, the deployment, drivers killed, stopped, doubled; clients all the time.
 
 Where a model matters the servers are MLServers with a network trained on the digits; where it does not, upstreams that
 answer in the same shape from memory, so that hundreds of thousands of requests can be counted.
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.serving.rollout.contract.side import side
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.contract.served_arm import served_arm
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.workload.schema import RolloutPlan
 from tests.faults.live.bundles import NAME, Bundles
@@ -123,7 +123,7 @@ def stopped(scene: Scene, seconds: float, wanted: tuple[str, ...]) -> str:
 
 
 def gone(scene: Scene) -> str:
-    """The driver is killed in the canary and nobody follows: weight 0 in time, then the site ends by itself."""
+    """The driver is killed in the canary and nobody follows: weight 0 in time, then the deployment ends by itself."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
     kill(driver.pid)
@@ -134,7 +134,7 @@ def gone(scene: Scene) -> str:
     scene.wants_weight(0)
     scene.replay.terminate()
     scene.replay.wait(30)
-    scene.until(scene.site.gone, "the end of the site", scene.kind.linger + 15)
+    scene.until(scene.deployment.gone, "the end of the deployment", scene.kind.linger + 15)
     return "weight 0"
 
 
@@ -177,7 +177,7 @@ def aborted(scene: Scene, when: str, wanted: tuple[str, ...]) -> str:
     """A person aborts in a state; every other time the driver is killed at the same moment."""
     driver = scene.drive()
     scene.until(scene.entered(when), when)
-    ask(scene.folder, Wish(Ask.ABORT, "a person aborts"))
+    ask(scene.folder, OperatorRequest(Ask.ABORT, "a person aborts"))
     if int(scene.folder.name.split("-")[0]) % 2:
         kill(driver.pid)
         driver.communicate()
@@ -189,7 +189,7 @@ def server_killed(scene: Scene, arm: str, number: int, wanted: tuple[str, ...]) 
     """A signal to a server in the canary."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
-    kill(scene.site.pids[arm], number)
+    kill(scene.deployment.pids[arm], number)
     ended = scene.end_of(driver)
     if arm == "stable" and not any("champion" in act["about"] for act in scene.acts("paged")):
         scene.wrong.append("nobody was paged")
@@ -224,10 +224,10 @@ def ground_gone(scene: Scene, what: str) -> str:
     scene.until(scene.entered("Canary"), "a canary step")
     scene.replay.terminate()
     scene.replay.wait(30)
-    kill(scene.site.pid if what == "site" else scene.site.pids[what])
+    kill(scene.deployment.pid if what == "site" else scene.deployment.pids[what])
     ended = scene.end_of(driver)
     if what == "site":
-        shutil.rmtree(scene.site.socket.parent, ignore_errors=True)
+        shutil.rmtree(scene.deployment.socket.parent, ignore_errors=True)
     if ended.get("state") not in OUT:
         scene.wrong.append(f"expected {' or '.join(OUT)}, found {ended}")
     return str(ended.get("state", "no end"))
@@ -252,11 +252,11 @@ def more(bundles: Bundles, number: int) -> Live:
 
 
 def _with_models(bundles: Bundles) -> Iterator[Live]:
-    stable = side(NAME, 1, bundles.champion).served
+    stable = served_arm(NAME, 1, bundles.champion).served
     config = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=60, max_step_seconds=60)
     kind = Kind(
         stable,
-        side(NAME, 2, bundles.candidate).served,
+        served_arm(NAME, 2, bundles.candidate).served,
         bundles.candidate / "replay.npz",
         fast=False,
         rate=200.0,

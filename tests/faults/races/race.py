@@ -147,8 +147,8 @@ def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
 def _started(model: Ref, decision: Ref, folder: Path, request: bytes) -> object:
     """What a server that was started now answers; None when it refused the model."""
     from holdfast.artifacts.documents import InputSpec
+    from holdfast.processes import reserved_ports
     from holdfast.serving.predictor.settings import Served, write_settings
-    from holdfast.serving.rollout.local.processes import reserved_ports
 
     spec = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
     with reserved_ports(2) as ports:

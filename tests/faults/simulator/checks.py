@@ -121,7 +121,7 @@ def _of_the_end(world: World, ended: Rollout, wanted: Wanted) -> Iterator[str]:
 def _again(world: World, ended: Rollout) -> Iterator[str]:
     """Terminal states stay terminal: one more driver changes nothing."""
     before = replace(world.router)
-    world.kill, world.trouble, world.wishes = None, Trouble(), []
+    world.kill, world.trouble, world.requests = None, Trouble(), []
     again = one_driver(world)
     if again is None or again.state is not ended.state:
         yield f"{ended.state} did not stay: {again.state if again else 'no end'}"

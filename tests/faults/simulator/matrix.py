@@ -11,8 +11,8 @@ from functools import cache, partial
 import numpy as np
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.contract.counters import Snapshot
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.contract.counters import Reading
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.machine import TERMINAL, Plan, PlanStep, State
 from tests.faults.simulator.checks import Ended, Wanted, carry, examine, one_driver
 from tests.faults.simulator.plans import (
@@ -53,7 +53,7 @@ def side_effects(found: tuple[Act, ...]) -> list[int]:
     for act in found:
         changes = act.what in ("remove", "promote", "mirror") or (act.what == "apply" and act.about != weight)
         weight = act.about if act.what == "apply" else weight
-        if changes or (act.what == "write" and not act.about.startswith("look")):
+        if changes or (act.what == "write" and not act.about.startswith("checkpoint")):
             numbers.append(act.number)
     return numbers
 
@@ -99,7 +99,7 @@ def _gone(seed: int) -> Ended:
     if one is not None or world.router.exposed:
         world.violations.append(f"60 s after its driver was gone the router had {world.router}")
     if world.router.fired != 1:
-        world.violations.append(f"the dead-man's switch fired {world.router.fired} times")
+        world.violations.append(f"the lease ended {world.router.fired} times")
     return replace(examine(world, None, Wanted()), state="weight 0")
 
 
@@ -119,8 +119,8 @@ class Metrics(Trouble):
     kind: str
     since: float
     resets: int = 0
-    _stale: Snapshot | None = None
-    _base: Snapshot | None = None
+    _stale: Reading | None = None
+    _base: Reading | None = None
 
     def before(self, world: World, act: Act) -> None:
         """Refuses, or hangs until the time that a call may take is over."""
@@ -131,12 +131,12 @@ class Metrics(Trouble):
         if self.kind in ("refused", "500", "hang", "NaN"):
             raise RolloutError(f"metrics: {self.kind}")
 
-    def seen(self, world: World, snapshot: Snapshot) -> Snapshot:
+    def seen(self, world: World, snapshot: Reading) -> Reading:
         """Frozen, empty, from the future, or counted anew."""
         if world.now < self.since:
             return snapshot
         if self.kind == "empty":
-            return Snapshot(at=snapshot.at)
+            return Reading(at=snapshot.at)
         if self.kind == "stale":
             self._stale = self._stale or snapshot
             return self._stale
@@ -144,11 +144,11 @@ class Metrics(Trouble):
             return replace(snapshot, at=snapshot.at + 3600.0)
         return self._anew(snapshot) if self.kind == "reset" else snapshot
 
-    def _anew(self, snapshot: Snapshot) -> Snapshot:
+    def _anew(self, snapshot: Reading) -> Reading:
         """Counters that began again at 0, ten times, a second apart."""
         if self.resets < 10 and (self._base is None or snapshot.at > self._base.at + 1.0):
             self._base, self.resets = snapshot, self.resets + 1
-        base = self._base or Snapshot()
+        base = self._base or Reading()
         return replace(
             snapshot,
             candidate=snapshot.candidate.since(base.candidate),
@@ -191,7 +191,7 @@ class Api(Trouble):
     cut: tuple[float, float] = (math.inf, math.inf)
     calls: tuple[str, ...] = (*CALLS, "observe", "health", "mirror")
     stale: tuple[float, float] = (math.inf, math.inf)
-    _old: Snapshot | None = None
+    _old: Reading | None = None
 
     def __post_init__(self) -> None:
         self.chance = np.random.default_rng([self.seed, 4])
@@ -211,7 +211,7 @@ class Api(Trouble):
         if act.what in CALLS and self.chance.random() < self.lost:
             raise RolloutError(f"{act.what}: connection reset while waiting for the answer")
 
-    def seen(self, world: World, snapshot: Snapshot) -> Snapshot:
+    def seen(self, world: World, snapshot: Reading) -> Reading:
         """A watch that was dropped shows the world as it was."""
         if not self.stale[0] <= world.now < self.stale[1]:
             self._old = None
@@ -353,7 +353,7 @@ def _champion_dies(seed: int) -> Ended:
     plan = replace(PLAN, limits=replace(LIMITS, hold_without_champion=hold))
     world = World(plan, seed, champion=lambda t: Behaviour(alive=not dies <= t < (back if seed % 4 == 1 else math.inf)))
     if hold and seed % 4 == 3:
-        world.wishes.append((back, Wish(Ask.ABORT, "the champion does not come back")))
+        world.requests.append((back, OperatorRequest(Ask.ABORT, "the champion does not come back")))
     return played(world, Wanted(TERMINAL if seed % 4 == 1 else OUT, page=True))
 
 
@@ -412,14 +412,14 @@ def f11(runs: int) -> Iterator[Run]:
     """The decision expires or its key is revoked in the middle: what spoke for the candidate speaks no more."""
     for seed in range(runs):
         reason = ("the gate's decision has expired", "the gate's key was revoked", "the bytes were altered")[seed % 3]
-        yield Run(reason, seed, partial(_wished, wish=Wish(Ask.REFUSE, reason), ends=BLAMED))
+        yield Run(reason, seed, partial(_requested, request=OperatorRequest(Ask.REFUSE, reason), ends=BLAMED))
 
 
-def _wished(seed: int, wish: Wish, ends: frozenset[State]) -> Ended:
+def _requested(seed: int, request: OperatorRequest, ends: frozenset[State]) -> Ended:
     world = World(PLAN, seed)
     clean = acts_of(World(PLAN, seed))
     last = next(act.at for act in clean if act.what == "promote")
-    world.wishes.append((float(np.random.default_rng(seed).uniform(0.0, last)), wish))
+    world.requests.append((float(np.random.default_rng(seed).uniform(0.0, last)), request))
     return played(world, Wanted(ends))
 
 
@@ -462,7 +462,7 @@ def _evicted(seed: int) -> Ended:
     world.candidate = lambda _: Behaviour(ready=not at <= world.now < at + away)
 
     def anew(found: World) -> None:
-        seen, empty = found.counters, Snapshot()
+        seen, empty = found.counters, Reading()
         found.counters = replace(seen, candidate=empty.candidate, live=0, mirrored=0)
 
     world.at(at + away, anew)
@@ -489,17 +489,17 @@ def _aborted(seed: int, reason: str) -> Ended:
     bad = when == "RollingBack"
     trouble = Refusing(("promote",), 4) if when == "Promoting" else Refusing(("remove",), 4 if bad else 0)
     world = World(PLAN, seed, candidate=failing(0.5) if bad else healthy, trouble=trouble)
-    world.at(0.0, lambda w: _ask_in(w, when, Wish(Ask.ABORT, reason)))
+    world.at(0.0, lambda w: _ask_in(w, when, OperatorRequest(Ask.ABORT, reason)))
     ends = frozenset({State.PROMOTED}) if when == "the end" else OUT if bad else UNDECIDED
-    # Killed just when the wish was read: it must not be lost with the driver.
+    # Killed just when the request was read: it must not be lost with the driver.
     if seed % 2 and when != "the end":
-        world.trouble = DiesOnWish(trouble)
+        world.trouble = DiesOnRequest(trouble)
     return played(world, Wanted(ends))
 
 
 @dataclass
-class DiesOnWish(Trouble):
-    """Kills the driver before the first call that follows a wish."""
+class DiesOnRequest(Trouble):
+    """Kills the driver before the first call that follows a request."""
 
     inner: Trouble
     done: bool = False
@@ -512,12 +512,12 @@ class DiesOnWish(Trouble):
         self.inner.before(world, act)
 
 
-def _ask_in(world: World, when: str, wish: Wish) -> None:
+def _ask_in(world: World, when: str, request: OperatorRequest) -> None:
     entered = {line.state for line in world.lines if line.kind == ("done" if when == "the end" else "intent")}
     if when in entered or (when == "the end" and "Promoted" in entered):
-        world.wishes.append((world.now, wish))
+        world.requests.append((world.now, request))
         return
-    world.at(world.now + 0.05, lambda w: _ask_in(w, when, wish))
+    world.at(world.now + 0.05, lambda w: _ask_in(w, when, request))
 
 
 def f15(runs: int) -> Iterator[Run]:

@@ -19,7 +19,7 @@ LONG = replace(PLAN, steps=(PlanStep(10, 1000), PlanStep(50, 4000), PlanStep(100
 OUT = frozenset({State.ROLLED_BACK, State.INCONCLUSIVE})
 BLAMED = frozenset({State.ROLLED_BACK})
 UNDECIDED = frozenset({State.INCONCLUSIVE})
-CLUSTER = Pace(look=1.0, checkpoint=5.0, gap=10.0, promoting=120.0, aftermath=1.0)
+CLUSTER = Pace(interval=1.0, checkpoint=5.0, gap=10.0, promoting=120.0, aftermath=1.0)
 """A cluster is looked at less often."""
 
 

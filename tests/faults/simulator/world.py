@@ -1,4 +1,4 @@
-"""A world in virtual time: traffic, two arms, a router with a dead-man's switch, a store; all of it can fail.
+"""A world in virtual time: traffic, two arms, a router with leases, a store; all of it can fail.
 
 The controller under test is the real one. The world keeps two books: counters as a driver may see them (they can be
 refused, stale, reset), and the truth, which nothing but the world writes and which the checks of `checks.py` read.
@@ -17,10 +17,9 @@ from statistics import NormalDist
 import numpy as np
 
 from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Probes, Snapshot
-from holdfast.serving.rollout.contract.driver import Health
-from holdfast.serving.rollout.contract.driver import State as Kept
-from holdfast.serving.rollout.engine.controller import Controller, Pace, Wish
+from holdfast.serving.rollout.contract.counters import Arm, Observation, Probes, Reading
+from holdfast.serving.rollout.contract.driver import Health, StoredState
+from holdfast.serving.rollout.engine.controller import Controller, OperatorRequest, Pace
 from holdfast.serving.rollout.engine.machine import Plan, Rollout, State
 
 TICK = 0.05
@@ -135,7 +134,7 @@ class Trouble:
     def after(self, world: "World", act: Act) -> None:
         """May raise RolloutError: the call had its effect, and nobody knows."""
 
-    def seen(self, world: "World", snapshot: Snapshot) -> Snapshot:
+    def seen(self, world: "World", snapshot: Reading) -> Reading:
         """What the metrics say."""
         return snapshot
 
@@ -177,10 +176,10 @@ class World:
         self.router, self.truth, self.proof = Router(self.ttl), Truth(), Truth()
         self.acts: list[Act] = []
         self.lines: list[Line] = []
-        self.kept: Kept | None = None
+        self.kept: StoredState | None = None
         self.store_fence = 0
         self.fences = 0
-        self.counters = Snapshot(edges_ms=EDGES_MS, balanced=True)
+        self.counters = Reading(edges_ms=EDGES_MS, balanced=True)
         self.probes = Probes(gained=(0,) * CLASSES, lost=(0,) * CLASSES)
         self.first_live: float | None = None
         self.streak, self.ejected_until = 0, -math.inf
@@ -195,8 +194,8 @@ class World:
         self.decided: float | None = None
         self.zero: float | None = None
         self.violations: list[str] = []
-        self.wishes: list[tuple[float, Wish]] = []
-        self.granted: list[Wish] = []
+        self.requests: list[tuple[float, OperatorRequest]] = []
+        self.granted: list[OperatorRequest] = []
         self.events: list[tuple[float, Callable[[World], None]]] = []
         self.moves: list[tuple[str, str]] = []
 
@@ -341,7 +340,7 @@ class World:
     def reads(self) -> None:
         """The counters were read now."""
         now = [*self.truth.candidate, *self.truth.champion]
-        if self.read is not None and self.now - self.read[0] <= self.pace.look + self.pace.gap:
+        if self.read is not None and self.now - self.read[0] <= self.pace.interval + self.pace.gap:
             self.truth.seen = [a + b - c for a, b, c in zip(self.truth.seen, now, self.read[1], strict=True)]
         self.read = (self.now, now)
 
@@ -377,7 +376,7 @@ class World:
             WorldStore(self, fence),
             clock,
             Eyes(self),
-            wishes=Asked(self, fence),
+            requests=Asked(self, fence),
             probes=lambda: self.probes,
             mirror=lambda: self._mirror(fence),
             pace=self.pace,
@@ -440,7 +439,7 @@ class WorldDriver:
             router.expires, router.kept = self.world.now + router.ttl, False
             router.replicas = 0 if not weight else router.replicas
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """The counters, or what a fault makes of them."""
         world = self.world
         with world.act(self.fence, "observe"):
@@ -497,11 +496,11 @@ class WorldStore:
         self._found = None if self.world.kept is None else json.loads(json.dumps(self.world.kept))
 
     @property
-    def state(self) -> Kept | None:
+    def state(self) -> StoredState | None:
         """What was kept when this driver began."""
         return self._found
 
-    def write(self, kind: str, state: Kept, /, **facts: object) -> None:
+    def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
         """Keeps the state."""
         world, name = self.world, str(state["state"])
         if kind == "intent" and name == State.ROLLING_BACK and world.decided is None:
@@ -519,19 +518,19 @@ class WorldStore:
 
 @dataclass
 class Asked:
-    """What people ask, as the files of a rollout's folder do: a wish is gone when the next one is asked for."""
+    """What people ask, as the files of a rollout's folder do: a request is gone when the next one is asked for."""
 
     world: World
     fence: int
-    _given: Wish | None = None
+    _given: OperatorRequest | None = None
 
-    def __call__(self) -> Wish | None:
-        """The next wish that is due."""
+    def __call__(self) -> OperatorRequest | None:
+        """The next request that is due."""
         world = self.world
         if self._given is not None:
-            world.wishes = [one for one in world.wishes if one[1] is not self._given]
+            world.requests = [one for one in world.requests if one[1] is not self._given]
             self._given = None
-        due = next((wish for when, wish in world.wishes if when <= world.now), None)
+        due = next((request for when, request in world.requests if when <= world.now), None)
         self._given = due
         if due is not None:
             world.granted.append(due)
@@ -544,7 +543,7 @@ class Eyes:
 
     world: World
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """Counts."""
         self.world.looks += 1
 

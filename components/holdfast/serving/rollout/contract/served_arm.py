@@ -1,4 +1,4 @@
-"""One arm of a rollout."""
+"""What one arm of a rollout serves."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from holdfast.serving.predictor.settings import Served
 
 
 @dataclass(frozen=True)
-class Side:
+class ServedArm:
     """What an arm serves, and the model artifact (admitted)."""
 
     served: Served
     model: Artifact[Model]
 
 
-def side(name: str, version: int, bundle: Path, game_day: str | None = None) -> Side:
+def served_arm(name: str, version: int, bundle: Path, game_day: str | None = None) -> ServedArm:
     """An arm from a bundle's folder (`model/`, `decision/`), after the model was admitted.
 
     Raises:
@@ -25,4 +25,4 @@ def side(name: str, version: int, bundle: Path, game_day: str | None = None) -> 
     """
     model = admit(Ref(bundle / "model"), Ref(bundle / "decision"))
     served = Served(name, version, Ref(bundle / "model", model.digest), Ref(bundle / "decision"), game_day)
-    return Side(served, model)
+    return ServedArm(served, model)

@@ -1,20 +1,20 @@
-"""Tests that may be looked at as often as one likes: e-processes on counts of failures.
+"""Tests that may be read as often as one likes: e-processes on counts of failures.
 
 An e-process starts at 1 and, when nothing is wrong, exceeds 1/alpha at *any* time with probability at most alpha
-(Ville). `TwoArm` compares the candidate with a concurrent control, so that an incident which hits both is nobody's
-fault. `OneArm` compares one rate with a limit known beforehand.
+(Ville). `TwoArm` compares the candidate with a concurrent control, so that an incident which hits both is no
+fault of either. `OneArm` compares one rate with a limit known beforehand.
 
 theta_c, theta_s: failure rates of candidate and stable (control). A block: k_c of c candidate answers failed and k_s of
 b control answers, k = k_c + k_s. m: the odds of failure at the candidate over those at the control.
 
-**Why TwoArm is valid.** Given k, a block with equal rates has k_c hypergeometric, whatever the rate is, and the factor
+**Why TwoArm is valid.** Given k, a block with equal rates has k_c hypergeometric, for every rate, and the factor
 P_m(k_c | k) / P_1(k_c | k) has expectation 1 (P_m: Fisher's noncentral hypergeometric distribution with odds ratio m).
 The factor grows with k_c, and with theta_c below theta_s small k_c become likelier, so the expectation is at most 1
 there. This holds after any past, so the product over blocks is a supermartingale, and so is the average over m with
 weights set beforehand: Ville's bound holds under any stopping. It needs only that a block's sizes (c, b) are decided by
 time or by the past and not by its own answers, and that its answers are exchangeable when the arms are alike; the
 failure rate may wander from block to block, and is never estimated. Only counts enter, so order inside a block is
-nothing. A look is one block, however large: to condition on its k alone loses the least. Compare Turner, Ly and
+nothing. An observation is one block, however large: to condition on its k alone loses the least. Compare Turner, Ly and
 Gruenwald (2024, arXiv:2106.02693), whose e-variable needs an estimate of theta_s and is this one's limit for rare
 failures.
 
@@ -58,9 +58,9 @@ class TwoArm:
     """(failed, answered) of candidate and control in a block that still lacks answers of one arm."""
 
     def add(self, *, candidate: tuple[int, int], control: tuple[int, int]) -> Self:
-        """The test after one more look at (failed, answered) of either arm.
+        """The test after one more observation of (failed, answered) of either arm.
 
-        A look without answers of one arm says nothing by itself; it joins the next.
+        One without answers of an arm is no evidence by itself; it joins the next.
         """
         failed, answered = self.failed + control[0], self.answered + control[1]
         k_c, c, k_s, b = (a + b for a, b in zip(self.waiting, (*candidate, *control), strict=True))
