@@ -290,7 +290,7 @@ def test_a_file_with_another_digest_is_refused(take: Take, write: Write) -> None
 
 
 def test_a_url_without_digest_is_refused(take: Take, tmp_path: Path) -> None:
-    refused(take, tmp_path, "https://example.org/data.csv", "expected data.sha256 beside a URL, found none")
+    refused(take, tmp_path, "https://example.org/data.csv", "expected data.sha256 with a URL, found none")
 
 
 def test_a_url_is_read_from_what_was_downloaded_before(

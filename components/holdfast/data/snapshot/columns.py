@@ -6,7 +6,7 @@ mistake, and guessing would hide it. Missing values are refused: what they mean 
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
+from holdfast.data.snapshot.rows import Part
 from holdfast.data.snapshot.tell import quoted, rows_of
 from holdfast.errors import InputError, LimitError
 
@@ -22,17 +23,6 @@ MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?")
 """In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is somebody's code."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file's rows: `cells` maps a column to float64[rows] or object[rows]; messages call the file `name`."""
-
-    name: str
-    cells: Mapping[str, NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.cells.values())))
 
 
 def pick(part: Part, column: str, role: str) -> NDArray[Any]:
