@@ -19,9 +19,7 @@ def snapshot(
         image=containers.DATA,
         command=["python", "-m", "holdfast", "snapshot"],
         args=[
-            f"--config={config}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.options(config=config),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )
