@@ -12,7 +12,7 @@ from holdfast.artifacts.documents import InputSpec, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
-from holdfast.modality.protocol import Split
+from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def read_spec(snapshot: Artifact[Snapshot]) -> InputSpec:
     return modality_of(snapshot.document.modality).spec(snapshot)
 
 
-def read_split(snapshot: Artifact[Snapshot], split: Split, spec: InputSpec) -> Arrays:
+def read_split(snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec) -> Arrays:
     """The rows of `split` in file order; row i of the file is row i of the arrays."""
     document = snapshot.document
     if document.modality != spec.modality:

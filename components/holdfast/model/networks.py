@@ -1,6 +1,6 @@
 """Networks: the built-in ones, the user's own (`module:function`), and what every one of them must do.
 
-A network takes a batch as `InputSpec` says and returns float32 logits[N, classes]. Built-in networks also give
+A network takes a batch as `InputSpec` describes it and returns float32 logits[N, classes]. Built-in networks also give
 `features(x)`, float32[N, F]: the activations before the last layer.
 """
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help=True)
 
 Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
-SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` beside it.")]
+SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` next to it.")]
 Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .holdfast/reviews/NAME when left out.")]
 Rows = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
 Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 By = Annotated[str, typer.Option(help="Who decides.")]
-Why = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
+Why = Annotated[str, typer.Option(help="The reason, for a later reader.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

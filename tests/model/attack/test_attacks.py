@@ -12,7 +12,7 @@ from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.kinds import plans
 from holdfast.model.attack.losses import FULL_ROWS, TargetedDlr, cross_entropy, dlr, filled, margin
 from holdfast.model.attack.pgd import _out_of_reach, pgd
-from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.plan import AttackPlan
 from holdfast.model.attack.square import covered, square
 from holdfast.model.attack.suite import in_batches, measure, survivors
 from holdfast.model.networks import build
@@ -229,7 +229,7 @@ def test_a_flip_that_the_gradient_promises_is_found_by_brute_force_too() -> None
 
 
 def test_an_attack_that_leaves_the_ball_is_a_bug() -> None:
-    plan = Plan("cheat", "white-box", 1, 1, lambda net, x, y, ball, generator: x + 1)
+    plan = AttackPlan("cheat", "white-box", 1, 1, lambda net, x, y, ball, generator: x + 1)
     x, y = torch.rand(3, 1, 8, 8), torch.ones(3, dtype=torch.long)
     with pytest.raises(RuntimeError, match="cheat left the ball of linf 0.1"):
         survivors(Linear(torch.ones(64), 0.0), x, y, ball("linf", "1/10", IMAGE), plan, seed=0)

@@ -1,7 +1,7 @@
 """From cells to columns: what is a number, what a category, what cannot be used.
 
-A column is a number when all its cells are; it is a category when most of them are not. In between somebody made a
-mistake, and guessing would hide it. Missing values are refused: what they mean is the owner's to say.
+A column is a number when all its cells are; it is a category when most of them are not. In between there is a
+mistake in the data, and guessing would hide it. Missing values are refused: what they mean is the owner's to say.
 """
 
 import difflib
@@ -22,7 +22,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?")
-"""In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is somebody's code."""
+"""In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is a code."""
 
 
 def pick(part: Part, column: str, role: str) -> NDArray[Any]:
@@ -78,7 +78,7 @@ def known_classes(labels: NDArray[np.object_], classes: Collection[str], where: 
     """Every label is one of `classes`.
 
     Raises:
-        InputError: otherwise; `source` says where the classes come from.
+        InputError: otherwise; `source` names where the classes come from.
     """
     unknown = ~np.isin(labels.astype(str), np.array(list(classes), dtype=str))
     if unknown.any():

@@ -14,7 +14,7 @@ def snapshot(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
-    """Pins the exact data of one delivery; a data path stands in the section itself."""
+    """Pins the exact data of one delivery; the section itself names the path of the data."""
     return dsl.ContainerSpec(
         image=containers.DATA,
         command=["python", "-m", "holdfast", "snapshot"],

@@ -150,7 +150,7 @@ def _columns(parts: Sequence[Part], data: DataConfig) -> _Columns:
         pick(parts[0], named, "data")
     names = [column for column in parts[0].cells if column != data.label and column not in data.drop]
     if not names:
-        raise InputError(f"{parts[0].name}: expected columns beside the label {data.label!r}, found none")
+        raise InputError(f"{parts[0].name}: expected columns other than the label {data.label!r}, found none")
     described = {name: describe(parts, name, immutable=name in data.immutable) for name in names}
     values = [{name: cells[i] for name, (_, cells) in described.items()} for i in range(len(parts))]
     return tuple(column for column, _ in described.values()), values

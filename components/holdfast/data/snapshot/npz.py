@@ -27,7 +27,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True)
 class Header:
-    """What a member says about itself."""
+    """What a member declares about itself."""
 
     shape: tuple[int, ...]
     fortran: bool

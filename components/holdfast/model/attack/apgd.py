@@ -17,7 +17,7 @@ RHO = 0.75
 """Condition 1: at least this share of the steps since the last checkpoint must have gained."""
 REACH = 15.0
 """From the second checkpoint on a walk ends where the margin is farther from a mistake than so many times what the last
-period gained. The paper walks on; what that saves is measured in benchmarks/attacks.py, beside the accuracy."""
+period gained. The paper walks on; what that saves is measured in benchmarks/attacks.py, together with the accuracy."""
 
 
 def apgd(
@@ -53,7 +53,7 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Walk:
-    """Where each example stands; float32[N] but for the points and gradients `[N, ...]`."""
+    """The state of each example's walk; float32[N] but for the points and gradients `[N, ...]`."""
 
     rows: Tensor
     """int64[N]: positions in the batch."""

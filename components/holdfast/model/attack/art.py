@@ -26,7 +26,7 @@ def load() -> None:
 
 
 def library() -> str:
-    """The name and version that stand beside its numbers."""
+    """The name and version that are reported with its numbers."""
     return f"adversarial-robustness-toolbox {version('adversarial-robustness-toolbox')}"
 
 

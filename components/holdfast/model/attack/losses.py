@@ -30,7 +30,7 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
 def dlr(z: Tensor, y: Tensor) -> Tensor:
     """Difference-of-logits ratio: the margin in units of z_pi1 - z_pi3, so that scaling the logits changes nothing.
 
-    With two classes there is no third logit and the plain margin stands in.
+    With two classes there is no third logit and the plain margin is used.
     """
     if z.shape[1] < 3:
         return margin(z, y)

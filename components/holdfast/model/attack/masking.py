@@ -12,7 +12,7 @@ from holdfast.artifacts.documents import Count, MaskingCheck, Verdict
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import attacks_on
 from holdfast.model.attack.losses import correct
-from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.plan import AttackPlan
 from holdfast.model.attack.suite import Measured, correct_in_batches, in_batches, survivors
 from holdfast.model.networks import is_probabilities
 
@@ -25,7 +25,7 @@ ABOVE_CHANCE = 0.10
 
 
 def check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: Plan, seed: int
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: AttackPlan, seed: int
 ) -> tuple[MaskingCheck, ...]:
     """All signs that can be looked for on these examples `[N, ...]`."""
     generator = torch.Generator(x.device).manual_seed(seed)
@@ -72,7 +72,7 @@ def black_box_check(measured: Measured) -> MaskingCheck:
 
 
 def stronger_check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: Plan, seed: int
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: AttackPlan, seed: int
 ) -> MaskingCheck:
     """Several times the budget must not break much more."""
     left = measured.worst

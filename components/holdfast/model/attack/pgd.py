@@ -13,7 +13,7 @@ STEP_FACTOR = 2.5
 """A walk of `steps` steps may cross the ball's radius this many times (section 4 of the paper)."""
 OUT_OF_REACH, SPREAD_AT = 3.0, 0.9
 """Restarts end for an example whose best margin is below minus three times the 90th percentile of how far two restarts
-of the batch lie apart. The honesty check "more-steps-gain" attacks all that stand once more, with more steps."""
+of the batch lie apart. The honesty check "more-steps-gain" attacks all that remain once more, with more steps."""
 FEWEST_TO_JUDGE = 32
 
 
@@ -76,7 +76,7 @@ def _restart(
     loss: Loss,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """One walk of the examples `alive`; writes what it found; returns those that still stand and their margins."""
+    """One walk of the examples `alive`; writes what it found; returns the remaining ones and their margins."""
     found, x, y = batch
     point, x, y = ball.random_start(x[alive], generator), x[alive], y[alive]
     for _ in range(steps):

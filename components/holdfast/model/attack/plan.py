@@ -11,21 +11,21 @@ from holdfast.modality.ball import Ball
 
 Tier = Literal["pr", "nightly", "release"]
 Family = Literal["one-step", "white-box", "black-box"]
-Run = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
+AttackFunction = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
 """(net, x, y, ball, generator) -> adversarial examples in the ball."""
 _PAIRED = ("fgsm", "pgd-ce", "hotflip-at-once", "hotflip")
 """Attacks that take on every example."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """One attack with its budget; black-box attacks count queries as steps."""
 
     name: str
     family: Family
     steps: int
     restarts: int
-    run: Run
+    run: AttackFunction
 
     @property
     def takes_all(self) -> bool:

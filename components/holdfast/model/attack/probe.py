@@ -1,4 +1,4 @@
-"""The probe: how a model that is served somewhere stands, when all one sees are its answers."""
+"""The probe: how robust a served model is against an attacker who sees its answers alone."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     The report names no model, because an endpoint does not show which bytes it serves: no gate takes it as evidence.
 
     Raises:
-        ModelError: the endpoint does not answer as the protocol says.
+        ModelError: the endpoint does not answer as the protocol requires.
     """
     import torch
 

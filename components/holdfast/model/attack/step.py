@@ -1,4 +1,4 @@
-"""The attack step: how many held-out examples stay correct when somebody tries."""
+"""The attack step: how many held-out examples stay correct under attack."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from holdfast.modality.ball import Ball
-    from holdfast.model.attack.plan import Plan
+    from holdfast.model.attack.plan import AttackPlan
     from holdfast.model.attack.suite import Measured
 
 CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
@@ -90,7 +90,7 @@ class _Scene:
     threat: ThreatModel
     modality: Modality
     classes: int
-    plans: "tuple[Plan, ...]"
+    plans: "tuple[AttackPlan, ...]"
     device: str
     seed: int
 
@@ -126,7 +126,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
     )
 
 
-def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[Plan, ...]":
+def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[AttackPlan, ...]":
     """Typing errors, with the words of the training messages; nothing where the threat model has none."""
     from holdfast.model.attack.typos import typo_plan, word_list
 

@@ -15,7 +15,7 @@ from holdfast import __version__
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
-from holdfast.model.attack.plan import Family, Plan
+from holdfast.model.attack.plan import AttackPlan, Family
 
 OURS = f"holdfast {__version__}"
 BATCH = {"cpu": 256, "cuda": 4096}
@@ -25,10 +25,10 @@ KEPT = 128
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Which examples stand after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
+class AttackOutcome:
+    """Which examples are correct after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
 
-    plan: Plan
+    plan: AttackPlan
     survived: Tensor
     cumulative: bool = False
 
@@ -38,7 +38,7 @@ class Measured:
     """A network under a suite; `clean` and `worst` are bool[N]."""
 
     clean: Tensor
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[AttackOutcome, ...]
     adversarial: Tensor
     """The first `KEPT` examples: as the first attack that broke them left them, else as the last one did.
 
@@ -59,7 +59,7 @@ class Measured:
         return flags
 
 
-def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[Plan], *, seed: int) -> Measured:
+def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[AttackPlan], *, seed: int) -> Measured:
     """Runs every attack on the examples `[N, ...]` that it takes on, each with its own stream of the seed."""
     clean = correct_in_batches(net, x, y)
     standing, outcomes, kept = clean, [], x[:KEPT].clone()
@@ -72,12 +72,12 @@ def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[
             first = taken[:KEPT]
             still = standing[:KEPT][first]
             kept[first & standing[:KEPT]] = attempt.moved[: len(still)][still]
-        outcomes.append(Outcome(plan, survived, cumulative=not plan.takes_all))
+        outcomes.append(AttackOutcome(plan, survived, cumulative=not plan.takes_all))
         standing = standing & survived
     return Measured(clean, tuple(outcomes), kept)
 
 
-def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Tensor:
+def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan, *, seed: int) -> Tensor:
     """bool[N]: which examples are answered correctly after the attack.
 
     Raises:
@@ -96,7 +96,7 @@ class Attempt:
     """The first `KEPT` of them, or fewer when there are fewer, as it left them."""
 
 
-def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Attempt:
+def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan, *, seed: int) -> Attempt:
     """One attack on all examples, with its own stream of the seed.
 
     Raises:

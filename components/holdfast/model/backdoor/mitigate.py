@@ -32,7 +32,7 @@ ROBUST_ROWS = 500
 def mitigate(
     model: Ref, snapshot: Ref, backdoor: Ref, out: Path, *, scan: Ref | None, settings: Compute
 ) -> Artifact[Model]:
-    """Unlearns every flagged trigger and writes the new model to `out`; its `mitigation` says what that changed.
+    """Unlearns every flagged trigger and writes the new model to `out`; its `mitigation` records what that changed.
 
     Raises:
         InputError: the report flags nothing.

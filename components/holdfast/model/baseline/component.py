@@ -20,7 +20,7 @@ def baseline(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
-    """Fetches the champion; without one the artifact says so, so that no later input is optional."""
+    """Fetches the champion; without one the artifact records that, so that no later input is optional."""
     return dsl.ContainerSpec(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "baseline"],

@@ -132,7 +132,7 @@ def _ablated(
     if config.mode == "fixed":
         return _fixed(net, draw, sampling, lambda ids: ablation.ablation_radius(share, ids))
 
-    def table_of(ids: "Tensor") -> sequential.Table:
+    def table_of(ids: "Tensor") -> sequential.RadiusTests:
         return sequential.table(ablation.ablation_threshold(share, ids), config.radii, sampling)
 
     return lambda ids: sequential.certify_table(net, ids, draw=draw, table_of=table_of, sampling=sampling)

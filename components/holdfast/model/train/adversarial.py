@@ -57,8 +57,8 @@ class Epoch:
 
 
 @dataclass
-class State:
-    """Where a training stands: with the same rows, recipe and seed it leads to the same end."""
+class TrainingState:
+    """How far a training has come: with the same rows, recipe and seed it leads to the same end."""
 
     epoch: int = 0
     batch: int = 0
@@ -122,7 +122,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             net.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True if device.type == "cuda" else None
         )
-        self.state = State()
+        self.state = TrainingState()
         self._unread: list[_Unread] = []
         self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
         self.pieces = 1
@@ -209,7 +209,7 @@ class Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         device = self.ball.scale.device
         curve = [Epoch(**row) for row in counters["curve"]]  # type: ignore[attr-defined]
-        self.state = State(loss=float.fromhex(str(counters["loss"])), curve=curve)
+        self.state = TrainingState(loss=float.fromhex(str(counters["loss"])), curve=curve)
         for name in ("epoch", "batch", "most_sound", "rescues"):
             setattr(self.state, name, int(str(counters[name])))
         for name in ("best", "average", "sound"):

@@ -31,7 +31,7 @@ def export_program(net: nn.Module, spec: InputSpec) -> bytes:
 
 
 def _check_readable(data: bytes, name: str) -> None:
-    """Says now what every later step would say when it loads the program."""
+    """Raises now the error that every later step would raise when it loads the program."""
     try:
         check(data)
     except InputError as error:

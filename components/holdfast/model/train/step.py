@@ -110,7 +110,7 @@ class _Kept:
         try:
             found = read(self.path, self.identity)
         except InputError as error:
-            say(f"train: {error}; starting anew")
+            say(f"train: {error}; starting from the beginning")
             return
         if found is not None:
             training.restore_state(*found)
