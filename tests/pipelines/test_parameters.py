@@ -6,7 +6,7 @@ from holdfast.artifacts.documents import Decision, Review
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import ArtifactError, WorkloadError
 from holdfast.workload.schema import Workload
-from holdfast_pipelines.parameters import file_pins, for_cluster, located
+from holdfast_pipelines.parameters import file_pins, for_cluster, located, own_code
 
 
 def workload(review: str) -> Workload:
@@ -41,3 +41,16 @@ def test_a_cluster_needs_the_review_at_an_absolute_path() -> None:
     with pytest.raises(WorkloadError, match=r"data\.review: expected .* found 'reviews'"):
         for_cluster(workload("reviews"))
     assert for_cluster(workload("/data/reviews")).data.review == "/data/reviews"
+
+
+def test_the_code_of_an_own_attack_is_part_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("my_attacks.py", "mine/walk.py"):
+        (tmp_path / name).write_text("")
+    plain = Workload.model_validate(
+        {"name": "w", "modality": "image", "data": {"source": "sklearn:digits"}, "network": {"architecture": "cnn"},
+         "threat": {"norm": "linf", "epsilon": "1/10"}}
+    )  # fmt: skip
+    own = plain.model_copy(update={"attack": plain.attack.model_copy(update={"own": ("mine.walk:go",)})})
+    assert own_code(plain, tmp_path) == []
+    assert {path.name for path in own_code(own, tmp_path)} == {"my_attacks.py", "walk.py"}

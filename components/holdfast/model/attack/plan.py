@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from holdfast import __version__
 from holdfast.modality.ball import Ball
 
+OURS = f"holdfast {__version__}"
 Tier = Literal["pr", "nightly", "release"]
 Family = Literal["one-step", "white-box", "black-box"]
 AttackFunction = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
@@ -26,6 +28,8 @@ class AttackPlan:
     steps: int
     restarts: int
     run: AttackFunction
+    library: str = OURS
+    """Whose implementation, with its version."""
 
     @property
     def takes_all(self) -> bool:

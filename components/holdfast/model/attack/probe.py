@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.artifacts.documents import AttackResult, Count, RobustnessReport, Snapshot
+from holdfast.artifacts.documents import RobustnessReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
+from holdfast.model.attack.results import attack_results, count
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.progress import say, track
 from holdfast.workload.schema import Workload
@@ -26,7 +27,7 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     from holdfast.modality.ball import Ball
     from holdfast.model.attack.endpoint import Endpoint
     from holdfast.model.attack.kinds import plans
-    from holdfast.model.attack.suite import OURS, measure
+    from holdfast.model.attack.suite import measure
 
     data, config, threat = load(snapshot, Snapshot), workload.attack, workload.threat_model
     if data.document.modality != workload.modality:
@@ -42,20 +43,9 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     report = RobustnessReport(
         tier=config.tier,
         seed=settings.seed,
-        clean=Count(k=int(found.clean.sum()), n=len(y)),
-        attacks=tuple(
-            AttackResult(
-                name=outcome.plan.name,
-                library=OURS,
-                threat=threat,
-                steps=outcome.plan.steps,
-                restarts=outcome.plan.restarts,
-                survived=Count(k=int(outcome.survived.sum()), n=len(y)),
-                cumulative=outcome.cumulative,
-            )
-            for outcome in found.outcomes
-        ),
-        worst_case=Count(k=int(found.worst.sum()), n=len(y)),
+        clean=count(found.clean),
+        attacks=attack_results(found, threat),
+        worst_case=count(found.worst),
         masking=(),
         inputs={"snapshot": data.digest},
     )

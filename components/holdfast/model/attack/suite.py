@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast import __version__
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
 from holdfast.model.attack.plan import AttackPlan, Family
 
-OURS = f"holdfast {__version__}"
 BATCH = {"cpu": 256, "cuda": 4096}
 """Rows at a time: what fits a CPU's cache, what fills a GPU."""
 KEPT = 128
