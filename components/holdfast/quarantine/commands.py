@@ -1,6 +1,7 @@
 """`holdfast quarantine`: list, show, release and drop what a scan set aside."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,34 +62,28 @@ def show(
     typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
 
 
-@app.command()
-def release(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows are fine: they train again, and no scan sets them aside again."""
-    _decide("release", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+def _deciding(decision: Literal["release", "drop"]) -> Callable[..., None]:
+    """The command that decides rows in this way."""
+
+    def command(
+        scan: Scan,
+        by: By,
+        why: Why,
+        rows: Rows = None,
+        every: Every = False,
+        snapshot: SnapshotFolder = None,
+        reviews: Reviews = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _decide(decision, _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+
+    return command
 
 
-@app.command()
-def drop(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows stay out for good: the next snapshot leaves them out."""
-    _decide("drop", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+app.command("release", help="Say that rows are fine: they train again, and no scan sets them aside again.")(
+    _deciding("release")
+)
+app.command("drop", help="Say that rows stay out for good: the next snapshot leaves them out.")(_deciding("drop"))
 
 
 def _decide(

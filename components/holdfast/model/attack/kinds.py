@@ -22,7 +22,7 @@ from holdfast.model.attack.edits import search_edits
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.hotflip import Embedding, flip_at_once, hotflip
-from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, dlr, margin
+from holdfast.model.attack.losses import Ascent, Loss, climb_direction, correct, cross_entropy, dlr, margin
 from holdfast.model.attack.pgd import perturb, pgd
 from holdfast.model.attack.plan import AttackPlan, Tier
 from holdfast.model.attack.square import square
@@ -104,7 +104,7 @@ class GradientAttacks:
 
     def selection(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         """PGD-10."""
-        return pgd(net, x, y, ball, steps=SELECTION_STEPS, restarts=1, loss=cross_entropy, generator=generator)
+        return pgd(net, x, y, ball, Ascent(cross_entropy, SELECTION_STEPS), generator=generator)
 
     def vanished(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """bool[N]: where every mutable entry has a gradient of zero."""
@@ -117,7 +117,7 @@ class GradientAttacks:
 
     def unlimited(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         """PGD-40 with two restarts."""
-        return pgd(net, x, y, ball, steps=40, restarts=2, loss=margin, generator=generator)
+        return pgd(net, x, y, ball, Ascent(margin, 40, restarts=2), generator=generator)
 
 
 class CharacterAttacks:
@@ -226,14 +226,14 @@ def pgd_plan(name: str, steps: int, restarts: int, loss: Loss) -> AttackPlan:
     """PGD with that budget on that loss."""
 
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return pgd(net, x, y, ball, steps=steps, restarts=restarts, loss=loss, generator=generator)
+        return pgd(net, x, y, ball, Ascent(loss, steps, restarts=restarts), generator=generator)
 
     return AttackPlan(name, "white-box", steps, restarts, run)
 
 
 def _apgd_plan(name: str, loss: Loss) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return apgd(net, x, y, ball, steps=APGD_STEPS, restarts=1, loss=loss, generator=generator)
+        return apgd(net, x, y, ball, Ascent(loss, APGD_STEPS), generator=generator)
 
     return AttackPlan(name, "white-box", APGD_STEPS, 1, run)
 

@@ -51,6 +51,15 @@ class TargetedDlr:
         return (_true(z, self.target) - _true(z, y)) / scale.clamp_min(1e-12)
 
 
+@dataclass(frozen=True)
+class Ascent:
+    """Gradient ascent on a loss: how many steps a walk takes, and how many walks an example gets at most."""
+
+    loss: Loss
+    steps: int
+    restarts: int = 1
+
+
 def only(loss: Loss, flags: Tensor) -> Loss:
     """The loss for those of the examples that bool[N] names."""
     return TargetedDlr(loss.target[flags]) if isinstance(loss, TargetedDlr) else loss
