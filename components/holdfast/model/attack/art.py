@@ -5,6 +5,7 @@ casts its input avoids both. Coordinates are in units of scale, so that one epsi
 """
 
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,21 +39,10 @@ def second_opinion(
     from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
         ProjectedGradientDescentPyTorch,
     )
-    from art.estimators.classification.pytorch import PyTorchClassifier
 
     scaled = (x / ball.scale).cpu().numpy()
-    low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
-    high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
-    classifier = PyTorchClassifier(
-        model=_Scaled(net, ball.scale),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(x.shape[1:]),
-        nb_classes=classes,
-        clip_values=(np.float32(low), np.float32(high)),
-        device_type="gpu" if x.is_cuda else "cpu",
-    )
     attack = ProjectedGradientDescentPyTorch(
-        classifier,
+        _classifier(net, scaled, ball, classes),
         norm=ball.order,
         eps=ball.epsilon,
         eps_step=STEP_FACTOR * ball.epsilon / steps,
@@ -66,6 +56,22 @@ def second_opinion(
     # ART clips to one box for all rows; ours is the box of each row.
     point = ball.settle(ball.project(torch.from_numpy(moved).to(x.device) * ball.scale, x), x)
     return correct(net, point, y) & correct(net, x, y)
+
+
+def _classifier(net: nn.Module, scaled: NDArray[np.float32], ball: Ball, classes: int) -> Any:
+    """ART's wrapper of the network, for inputs in units of scale within the limits of these rows."""
+    from art.estimators.classification.pytorch import PyTorchClassifier
+
+    low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
+    high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
+    return PyTorchClassifier(
+        model=_Scaled(net, ball.scale),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=scaled.shape[1:],
+        nb_classes=classes,
+        clip_values=(np.float32(low), np.float32(high)),
+        device_type="gpu" if ball.scale.is_cuda else "cpu",
+    )
 
 
 class _Scaled(nn.Module):

@@ -286,10 +286,7 @@ def _hits(net: "nn.Module", x: "Tensor", y: "Tensor") -> Count:
 def _write(
     out: Path, case: _Case, net: "nn.Module", mitigation: Mitigation, settings: Compute, *, apart: Count
 ) -> Artifact[Model]:
-    from safetensors.torch import save as save_tensors
-
-    from holdfast.model.networks import PROGRAM, WEIGHTS
-    from holdfast.model.train.export import export_program
+    from holdfast.model.train.export import network_files
 
     old, device = case.model.document, next(net.parameters()).device.type
     added = dict(zip(_ADDED, (", ".join(mitigation.flagged), EPOCHS, LEARNING_RATE, settings.seed), strict=True))
@@ -305,8 +302,7 @@ def _write(
             "mitigation": mitigation,
         }
     )
-    weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    files = {WEIGHTS: save_tensors(weights), PROGRAM: export_program(net, old.input)}
+    files = network_files(net, net.state_dict(), old.input)
     if "curve.json" in old.files:
         files["curve.json"] = case.model.open("curve.json").read()
     return save(out, document, files)
