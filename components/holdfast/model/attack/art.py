@@ -34,7 +34,7 @@ def library() -> str:
 def second_opinion(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, steps: int, restarts: int, seed: int
 ) -> Tensor:
-    """bool[N]: which examples `[N, ...]` stand under ART's PGD on cross-entropy; norms linf and l2."""
+    """bool[N]: which examples `[N, ...]` stay correct under ART's PGD on cross-entropy; norms linf and l2."""
     # The narrow modules save nothing: art/__init__ imports every attack; about 4 s of CPU.
     from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
         ProjectedGradientDescentPyTorch,

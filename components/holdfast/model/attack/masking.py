@@ -76,8 +76,8 @@ def stronger_check(
 ) -> MaskingCheck:
     """Several times the budget must not break much more."""
     left = measured.worst
-    standing = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
-    gained, n = int(left.sum()) - int(standing.sum()), len(left)
+    remaining = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
+    gained, n = int(left.sum()) - int(remaining.sum()), len(left)
     detail = f"an attack with {plan.steps} steps broke {gained} of {n} examples more"
     return _judged("more-steps-gain", gained <= TOLERATED * n, detail)
 
@@ -121,10 +121,10 @@ def huge_check(
     epsilon = ball.unlimited(x)
     limits = ball.resized(epsilon)
 
-    def stand(rows: Tensor, labels: Tensor) -> Tensor:
+    def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
         return correct(net, attacks.unlimited(net, rows, labels, limits, generator), labels)
 
-    held = Count(k=int(in_batches(stand, x, y).sum()), n=len(y))
+    held = Count(k=int(in_batches(still_correct, x, y).sum()), n=len(y))
     limit = 1 / classes + ABOVE_CHANCE
     detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
     return (_judged("unlimited-budget", held.share <= limit, detail),)

@@ -31,8 +31,8 @@ def pgd(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, ascent: Ascent, *, gen
         if len(alive) == 0:
             break
         left, height = _restart(net, (found, x, y), ball, alive, ascent, generator)
-        standing = torch.isin(alive, left)
-        heights = [past[standing] for past in heights] + [height]
+        remaining = torch.isin(alive, left)
+        heights = [past[remaining] for past in heights] + [height]
         alive = left
         if len(heights) > 1:
             near = ~_out_of_reach(torch.stack(heights))
@@ -71,16 +71,16 @@ def _restart(
     for _ in range(ascent.steps):
         settled = ball.settle(point, x)
         gradient, _, z = climb_direction(net, settled, y, ascent.loss)
-        correct_now = z.argmax(1) == y
-        if not bool(correct_now.all()):
-            found[alive[~correct_now]] = settled[~correct_now]
-            if not bool(correct_now.any()):
-                return alive[correct_now], margin(z, y)[correct_now]
-            point, alive, gradient, x, y = (part[correct_now] for part in (point, alive, gradient, x, y))
+        remaining = z.argmax(1) == y
+        if not bool(remaining.all()):
+            found[alive[~remaining]] = settled[~remaining]
+            if not bool(remaining.any()):
+                return alive[remaining], margin(z, y)[remaining]
+            point, alive, gradient, x, y = (part[remaining] for part in (point, alive, gradient, x, y))
         point = ball.project(ball.ascend(point, gradient, STEP_FACTOR * ball.epsilon / ascent.steps), x)
     settled = ball.settle(point, x)
     found[alive] = settled
     with torch.no_grad():
         z = logits_at(net, settled)
-    correct_now = z.argmax(1) == y
-    return alive[correct_now], margin(z, y)[correct_now]
+    remaining = z.argmax(1) == y
+    return alive[remaining], margin(z, y)[remaining]

@@ -60,18 +60,18 @@ class Measured:
 def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[AttackPlan], *, seed: int) -> Measured:
     """Runs every attack on the examples `[N, ...]` that it takes on, each with its own stream of the seed."""
     clean = correct_in_batches(net, x, y)
-    standing, outcomes, kept = clean, [], x[:KEPT].clone()
+    remaining, outcomes, kept = clean, [], x[:KEPT].clone()
     for plan in attacks:
-        taken = clean if plan.takes_all else standing
+        taken = clean if plan.takes_all else remaining
         survived = taken.clone()
         if bool(taken.any()):
             attempt = attempted(net, x[taken], y[taken], ball, plan, seed=seed)
             survived[taken] = attempt.survived
             first = taken[:KEPT]
-            still = standing[:KEPT][first]
-            kept[first & standing[:KEPT]] = attempt.moved[: len(still)][still]
+            still = remaining[:KEPT][first]
+            kept[first & remaining[:KEPT]] = attempt.moved[: len(still)][still]
         outcomes.append(AttackOutcome(plan, survived, cumulative=not plan.takes_all))
-        standing = standing & survived
+        remaining = remaining & survived
     return Measured(clean, tuple(outcomes), kept)
 
 
@@ -105,17 +105,17 @@ def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan
     generator = torch.Generator(x.device).manual_seed(int(stream.generate_state(1)[0]))
     done = 0
 
-    def stand(rows: Tensor, labels: Tensor) -> Tensor:
+    def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
         nonlocal done
         moved = plan.run(net, rows, labels, ball, generator)
         if not bool(ball.contains(moved, rows).all()):
             raise RuntimeError(f"{plan.name} left the ball of {ball.norm} {ball.epsilon}")
-        standing = correct(net, moved, labels)
+        remaining = correct(net, moved, labels)
         first[done : done + len(moved)] = moved[: max(len(first) - done, 0)]
         done += len(moved)
-        return standing
+        return remaining
 
-    return Attempt(in_batches(stand, x, y), first)
+    return Attempt(in_batches(still_correct, x, y), first)
 
 
 def correct_in_batches(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

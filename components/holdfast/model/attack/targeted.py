@@ -56,8 +56,8 @@ def _towards(
     loss = TargetedDlr(target[alive])
     point = apgd(net, x[alive], y[alive], ball, Ascent(loss, steps), generator=generator)
     found[alive] = point
-    standing: Tensor = alive[correct(net, point, y[alive])]
-    return standing
+    remaining: Tensor = alive[correct(net, point, y[alive])]
+    return remaining
 
 
 def _closeness(net: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Tensor:
