@@ -160,5 +160,5 @@ def _cell_means(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _starts(length: int) -> list[int]:
-    """Where the parts of `numpy.array_split` begin."""
+    """The positions where the parts of `numpy.array_split` begin."""
     return [int(part[0]) for part in np.array_split(np.arange(length), min(CELLS, length))]

@@ -41,11 +41,11 @@ class InputModality(ABC):
 
     name: ClassVar[Modality]
     unit: ClassVar[str]
-    """Of epsilon and of radii."""
+    """The unit of epsilon and of radii."""
     starter: ClassVar[Starter]
 
     norms: ClassVar[tuple[Norm, ...]]
-    """Of the attackers that it can have."""
+    """The norms of the attackers that it can have."""
     threat_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of a workload's section `threat` that no other modality has."""
     recipes: ClassVar[tuple[str, ...] | Literal["all"]] = "all"

@@ -1,4 +1,4 @@
-"""From a snapshot's rows to the arrays that a network takes; each modality reads its own (`holdfast.modality`)."""
+"""The arrays that a network takes, from a snapshot's rows; each modality reads its own (`holdfast.modality`)."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -16,6 +16,7 @@ from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Arrays:
     def take(self, rows: NDArray[np.int64]) -> "Arrays":
         """The rows at these positions, in this order."""
         return Arrays(self.x[rows], self.y[rows])
+
+    def tensors(self, device: "torch.device | str") -> "tuple[torch.Tensor, torch.Tensor]":
+        """x and y on that device."""
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(self.x)).to(device), torch.from_numpy(self.y).to(device)
 
 
 def read_spec(snapshot: Artifact[Snapshot]) -> InputSpec:

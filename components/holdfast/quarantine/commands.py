@@ -110,7 +110,7 @@ def _decide(
 
 def _chosen(rows: str | None, every: bool) -> str | None:
     if every == (rows is not None):
-        raise typer.BadParameter("expected either --rows or --all", param_hint="--rows")
+        raise typer.BadParameter("give either --rows or --all", param_hint="--rows")
     return rows
 
 

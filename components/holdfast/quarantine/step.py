@@ -96,7 +96,7 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
     if not ids:
         raise InputError(f"{quarantine.scan.folder}: expected rows in quarantine, found none")
     if not verdicts.by.strip() or not verdicts.why.strip():
-        raise InputError("quarantine: expected a name (--by) and a reason (--why), found nothing")
+        raise InputError("cannot decide without a name (--by) and a reason (--why)")
     new = {
         row: Decision(row=held[row].digest, decision=verdicts.decision, by=verdicts.by, why=verdicts.why) for row in ids
     }

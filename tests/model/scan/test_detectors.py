@@ -279,6 +279,13 @@ def test_a_transferred_trigger_fools_only_the_network_that_learned_it() -> None:
     assert transfer_test(suspects, Hosts(rows, HONEST_MEAN, backdoored, backdoored), seed=0).contrast == 0
 
 
+def test_a_trigger_is_not_looked_for_without_images_to_put_it_on() -> None:
+    residual = np.full((40, 16), 0.9)
+    none = Arrays(np.zeros((0, 1, 4, 4), dtype=np.float32), np.zeros(0, dtype=np.int64))
+    found = transfer_test(Suspects(1, residual, residual), Hosts(none, HONEST_MEAN, backdoored, honest), seed=0)
+    assert (found.contrast, len(found.members)) == (0.0, 0)
+
+
 def test_a_pattern_that_leads_no_farther_than_an_honest_change_is_no_trigger() -> None:
     rng = np.random.default_rng(0)
     residual = np.full((40, 16), 0.15) + rng.normal(0, 0.01, size=(40, 16))
@@ -321,7 +328,7 @@ def test_rows_that_no_detector_can_judge_are_refused(x: list[list[float]], y: li
 
 
 def test_wrong_labels_go_before_backdoors_once_they_alarm() -> None:
-    backdoor, nobody = np.arange(1000.0), np.zeros(1000, dtype=bool)
+    backdoor, none = np.arange(1000.0), np.zeros(1000, dtype=bool)
     for wrong, first in ((0, {999}), (50, set(range(50)))):
         labels = find_label_errors(*sure_rows(1000, wrong))
-        assert gather([], nobody, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first
+        assert gather([], none, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first

@@ -1,4 +1,4 @@
-"""From cells to columns: what is a number, what a category, what cannot be used.
+"""The types of columns, from their cells: what is a number, what a category, what cannot be used.
 
 A column is a number when all its cells are; it is a category when most of them are not. In between there is a
 mistake in the data, and guessing would hide it. Missing values are refused: what they mean is the owner's to say.
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
+from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.rows import Part
-from holdfast.data.snapshot.tell import quoted, rows_of
 from holdfast.errors import InputError, LimitError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?")
-"""In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is a code."""
+"""Numbers in lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is a code."""
 
 
 def pick(part: Part, column: str, role: str) -> NDArray[Any]:

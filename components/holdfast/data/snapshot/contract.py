@@ -1,4 +1,4 @@
-"""From what was read to what the model sees: the columns, the classes and the types that a workload asks for."""
+"""The contract: the columns, the classes and the types that a workload asks for, made from what was read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
 from holdfast.data.snapshot.columns import class_labels, describe, find_classes, known_classes, pick
+from holdfast.data.snapshot.listing import quoted
 from holdfast.data.snapshot.pictures import class_names
 from holdfast.data.snapshot.rows import DeliveredRows, ImageRows, Part, TableRows
-from holdfast.data.snapshot.tell import quoted
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.workload.schema import DataConfig, SnapshotConfig
@@ -28,7 +28,7 @@ class TypedDelivery:
     parts: Sequence[DeliveredRows]
     classes: tuple[str, ...]
     shape: tuple[int, ...]
-    """Of one example."""
+    """The shape of one example."""
     columns: tuple[Column, ...] = ()
     pixel_range: tuple[float, float] = (0.0, 1.0)
     """The delivered values that mean 0 and 1 in images."""

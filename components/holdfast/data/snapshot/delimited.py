@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.tell import quoted
+from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, LimitError
 
 Cells = dict[str, NDArray[np.object_]]

@@ -1,4 +1,4 @@
-"""From the address in a workload to the files of a delivery: their bytes, read once, and how these are written."""
+"""The files of a delivery, from the address in a workload: their bytes, read once, and how these are written."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from typing import Literal
 from holdfast.artifacts.documents import SourceFile
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.download import Wanted, download
-from holdfast.data.snapshot.tell import quoted
+from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.workload.schema import DataConfig
 

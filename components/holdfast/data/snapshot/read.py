@@ -1,4 +1,4 @@
-"""From bytes to rows: one reader for each format; those of tables all give a `Part`, those of images `ImageRows`."""
+"""Readers from bytes to rows, one for each format; those of tables all give a `Part`, those of images `ImageRows`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

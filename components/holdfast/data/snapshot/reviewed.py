@@ -15,7 +15,7 @@ from holdfast.errors import InputError
 
 @dataclass(frozen=True)
 class Kept:
-    """Which rows stay: bool[rows] of each part, and the record of it."""
+    """The rows that stay, bool[rows] of each part, and the record of it."""
 
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]

@@ -19,7 +19,7 @@ def split(parts: Sequence[DeliveredRows], config: DataConfig) -> tuple[Delivered
 
 
 def holdout(y: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows are held out: per class the rounded `share`, at least one, and at least one stays for training.
+    """The held-out rows as a mask: per class the rounded `share`, at least one, and at least one stays for training.
 
     Depends on nothing but the labels `int64[N]`, `share` and `seed`. Every class needs two rows.
     """

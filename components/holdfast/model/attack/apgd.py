@@ -16,8 +16,8 @@ MOMENTUM = 0.75
 RHO = 0.75
 """Condition 1: at least this share of the steps since the last checkpoint must have gained."""
 REACH = 15.0
-"""From the second checkpoint on a walk ends where the margin is farther from a mistake than so many times what the last
-period gained. The paper walks on; what that saves is measured in benchmarks/attacks.py, together with the accuracy."""
+"""A walk ends, from the second checkpoint on, where the margin is farther from a mistake than so many times the last
+period's gain. The paper walks on; what that saves is measured in benchmarks/attacks.py, together with the accuracy."""
 
 
 def apgd(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, ascent: Ascent, *, generator: torch.Generator) -> Tensor:

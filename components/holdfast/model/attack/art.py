@@ -4,6 +4,7 @@ ART's wrapper takes every layer's output from an `nn.Sequential` and feeds doubl
 casts its input avoids both. Coordinates are in units of scale, so that one epsilon serves all features.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -65,7 +66,7 @@ def _classifier(net: nn.Module, scaled: NDArray[np.float32], ball: Ball, classes
     low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
     high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
     return PyTorchClassifier(
-        model=_Scaled(net, ball.scale),
+        model=Scaled(lambda x: net(x), ball.scale),
         loss=nn.CrossEntropyLoss(),
         input_shape=scaled.shape[1:],
         nb_classes=classes,
@@ -74,18 +75,21 @@ def _classifier(net: nn.Module, scaled: NDArray[np.float32], ball: Ball, classes
     )
 
 
-class _Scaled(nn.Module):
-    """A network on inputs in units of scale."""
+class Scaled(nn.Module):
+    """A network on inputs in units of scale, for ART.
 
-    def __init__(self, net: nn.Module, scale: Tensor) -> None:
+    ART calls `train()`, which a network loaded from program.pt2 refuses: such a network goes in as a function, so that
+    it is no child module.
+    """
+
+    def __init__(self, net: Callable[[Tensor], Tensor], scale: Tensor) -> None:
         super().__init__()
-        # No child module: ART calls train(), which a network loaded from program.pt2 refuses.
-        self.answer = lambda x: net(x)
+        self.net = net
         self.scale = scale
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits float32[N, classes]."""
-        out: Tensor = self.answer(z.float() * self.scale)
+        out: Tensor = self.net(z.float() * self.scale)
         return out
 
 

@@ -174,7 +174,7 @@ class CharacterAttacks:
         return isinstance(net, Embedding)
 
     def unlimited(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        """As many characters flipped as the ball has edits, in a few rounds."""
+        """Flips as many characters as the ball has edits, in a few rounds."""
         point = x
         for _ in range(_ROUNDS):
             moved = flip_at_once(_shown(net), point, y, int(ball.epsilon) // _ROUNDS)

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy as _cross_entropy
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits[N, classes], y[N]) -> float32[N]."""
 FULL_ROWS = 64
-"""On a GPU, attacks show a network a multiple of so many images."""
+"""Rows of which attacks show a network a multiple, on a GPU."""
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:

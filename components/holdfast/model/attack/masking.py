@@ -114,7 +114,7 @@ def output_check(logits: NDArray[np.float32]) -> MaskingCheck:
 def huge_check(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, generator: torch.Generator
 ) -> tuple[MaskingCheck, ...]:
-    """With an unlimited budget nothing can hold; left out where some features cannot be changed at all."""
+    """Judges an unlimited budget, under which nothing can hold; left out where some features can never be changed."""
     attacks = attacks_on(ball)
     if not attacks.can_be_unlimited(net, ball):
         return ()

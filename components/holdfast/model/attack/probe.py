@@ -22,8 +22,6 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     Raises:
         ModelError: the endpoint does not answer as the protocol requires.
     """
-    import torch
-
     from holdfast.modality.ball import Ball
     from holdfast.model.attack.endpoint import Endpoint
     from holdfast.model.attack.kinds import plans
@@ -35,7 +33,7 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
     spec, classes = read_spec(data), data.document.classes
     rows = read_split(data, "test", spec)
     chosen = rows.take(np.random.default_rng(settings.seed).permutation(len(rows))[: config.examples])
-    x, y = torch.from_numpy(chosen.x), torch.from_numpy(chosen.y)
+    x, y = chosen.tensors("cpu")
     endpoint, ball = Endpoint(url, classes), Ball.of(threat, spec, "cpu")
     attacks = plans(config.tier, threat.norm, len(classes), embedding=False, gradients=False)[-1:]
     found = measure(endpoint, x, y, ball, track(attacks, "probe"), seed=settings.seed)

@@ -1,4 +1,4 @@
-"""From what the attacks left to what a report holds."""
+"""The entries of a report, from what the attacks left."""
 
 from typing import TYPE_CHECKING
 

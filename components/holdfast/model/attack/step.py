@@ -43,7 +43,7 @@ CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 TIE = 1e-4
 """Closer than this share of its logit, the second class might win where sums are taken in another order."""
 SEEN = 64
-"""On so many examples it is looked whether the network has gradients at all."""
+"""Examples that show whether the network has gradients at all."""
 
 
 def attack(
@@ -97,7 +97,6 @@ class _Scene:
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
-    import torch
 
     from holdfast.modality.ball import Ball
     from holdfast.model.attack.hotflip import has_embedding
@@ -107,7 +106,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
 
     document, drawn = judged.document, draw(judged, data, config.examples, settings)
     net, device = drawn.net, drawn.device
-    x, y = torch.from_numpy(drawn.rows.x).to(device), torch.from_numpy(drawn.rows.y).to(device)
+    x, y = drawn.rows.tensors(device)
     ball, classes = Ball.of(document.threat, document.input, device), len(document.classes)
     visible = has_gradients(net, x[:SEEN], y[:SEEN], ball)
     return _Scene(

@@ -19,12 +19,12 @@ from holdfast.model.attack.plan import AttackPlan, Family
 BATCH = {"cpu": 256, "cuda": 4096}
 """Rows at a time: what fits a CPU's cache, what fills a GPU."""
 KEPT = 128
-"""So many of the first examples are kept as the attacks left them."""
+"""The number of first examples that are kept as the attacks left them."""
 
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """Which examples are correct after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
+    """The examples correct after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
 
     plan: AttackPlan
     survived: Tensor

@@ -110,7 +110,7 @@ def _words(ngram: str) -> set[str]:
 
 
 def _answers(net: nn.Module, ngrams: Sequence[str], messages: Messages, device: str) -> Iterable[NDArray[np.float32]]:
-    """For each n-gram the logits float32[N, K] of the messages behind it."""
+    """The logits float32[N, K] of the messages behind each n-gram."""
     for start in range(0, len(ngrams), _BLOCK):
         block = ngrams[start : start + _BLOCK]
         found = logits(net, np.concatenate([insert(ngram, messages) for ngram in block]), device=device)

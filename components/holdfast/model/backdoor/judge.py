@@ -21,11 +21,11 @@ from holdfast.artifacts.documents import Count, TriggerResult, Verdict
 from holdfast.workload.schema import BackdoorConfig
 
 FEWEST_FOR_INDEX = 4
-"""With fewer classes there are too few others to compare with; the size must then be small by itself."""
+"""The fewest classes for an index: with fewer, too few others are left to compare, and the size alone must be small."""
 MOST_PLANTED = 3
-"""At most one class in this many is taken for planted at once."""
+"""Classes of which at most one is taken for planted at once."""
 SMALL_SHARE = 0.04
-"""Of the cells that can change: a trigger among few classes covers at most this."""
+"""The share of the cells that can change: a trigger among few classes covers at most this."""
 RIVAL_SHARE = 0.5
 """Messages: another n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
 FEWEST_ROWS = 20
@@ -33,7 +33,7 @@ FEWEST_ROWS = 20
 _FLATTEST = 0.1
 """Least standard deviation of log sizes: the search itself is not more exact."""
 _LARGEST_INDEX = 37.0
-"""Where the normal tail leaves the range of float64."""
+"""The index at which the normal tail leaves the range of float64."""
 
 
 @dataclass(frozen=True)

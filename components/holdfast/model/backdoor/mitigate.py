@@ -140,7 +140,7 @@ class _Work:
         net, ball = load_network(case.model, device), Ball.of(document.threat, document.input, device)
         recipe = RecipeConfig.model_validate({k: v for k, v in document.recipe.items() if k not in _ADDED})
         fitted, apart = split_selection(_training_rows(case), recipe, document.seed)
-        parts = [_tensors(rows, device) for rows in (fitted, apart, read_split(case.data, "test", document.input))]
+        parts = [rows.tensors(device) for rows in (fitted, apart, read_split(case.data, "test", document.input))]
         stamps, suspect = _triggers(case, net, fitted, device)
         return cls(
             net,
@@ -166,13 +166,6 @@ def _training_rows(case: _Case) -> Arrays:
     return read_clean_rows(case.data, case.scan, case.model.document.input)
 
 
-def _tensors(rows: Arrays, device: str) -> "tuple[Tensor, Tensor]":
-    import torch
-
-    x, y = np.ascontiguousarray(rows.x), rows.y
-    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
-
-
 def _triggers(case: _Case, net: "nn.Module", rows: Arrays, device: str) -> "tuple[tuple[Stamp, ...], Tensor]":
     """A stamp for each flagged class, and which rows were probably planted."""
     import torch
@@ -182,7 +175,7 @@ def _triggers(case: _Case, net: "nn.Module", rows: Arrays, device: str) -> "tupl
             words = [decode_text(arrays["inserted"])[k] for k in case.flagged]
             return tuple(_inserts(word) for word in words), torch.from_numpy(_holding(words, case.flagged, rows))
         masks, patterns = (torch.from_numpy(arrays[name]).to(device) for name in ("mask", "pattern"))
-    return _painted(case, net, _tensors(rows, device), masks, patterns)
+    return _painted(case, net, rows.tensors(device), masks, patterns)
 
 
 def _painted(

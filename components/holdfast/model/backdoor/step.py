@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.model.backdoor.cleanse import Triggers
 
 ROWS_PER_STEP = 160
-"""Of all classes together: with few classes each sees more rows, and its success is measured better."""
+"""Rows of all classes together: with few classes each sees more rows, and its success is measured better."""
 
 
 def backdoor(
@@ -106,7 +106,6 @@ def _enough(scene: _Scene) -> bool:
 
 
 def _cleanse(scene: _Scene) -> _Found:
-    import torch
 
     from holdfast.modality.ball import Ball
     from holdfast.model.backdoor.cleanse import BATCH, invert
@@ -114,7 +113,7 @@ def _cleanse(scene: _Scene) -> _Found:
     limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
     if not bool(limits.mutable.any()):
         return _NOTHING
-    x, y = (torch.from_numpy(part).to(scene.device) for part in (scene.made_from.x, scene.made_from.y))
+    x, y = scene.made_from.tensors(scene.device)
     triggers = invert(
         scene.net,
         (x, y),

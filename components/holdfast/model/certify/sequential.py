@@ -108,7 +108,7 @@ def boundary(p0: float, alpha: float, n: int) -> Boundary:
 def certify_table(
     net: nn.Module, x: Tensor, *, draw: Draw, table_of: RadiusTestsOf, sampling: Sampling
 ) -> list[Certified]:
-    """For examples x `[M, ...]`, side by side: the class, and the largest radius of the table that is certified.
+    """The class of each of the examples x `[M, ...]`, and the largest radius of its table that is certified.
 
     An example's radius is wrong with probability at most alpha; without a clear winner it is `ABSTAIN`.
     """

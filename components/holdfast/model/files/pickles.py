@@ -45,7 +45,7 @@ def check_zip(data: bytes) -> None:
 
 
 def check_legacy(data: bytes) -> None:
-    """As `check_zip`, for the format before torch 1.6.
+    """Checks like `check_zip`, for the format before torch 1.6.
 
     Raises:
         InputError: `weights_only=True` does not load it.

@@ -39,7 +39,7 @@ class GroupTest:
 
     @property
     def contradicted_share(self) -> float:
-        """At most the true share, with confidence 95 %."""
+        """A lower bound of the true share, with confidence 95 %."""
         return lower_bound(self.contradicted, len(self.group.rows), ALPHA)
 
     @property

@@ -34,7 +34,7 @@ class LabelErrors:
     disbelief: NDArray[np.float64]
     """float64[N] in [0, 1]: 1 minus the out-of-fold probability of the label."""
     suspects: NDArray[np.int64]
-    """As many rows as labels are wrong at least, the worst first; none without an alarm."""
+    """The rows, as many as labels are wrong at least, the worst first; none without an alarm."""
     share: float
     """Wrong labels: a lower bound, one-sided 95 %."""
     alarm: bool
@@ -73,7 +73,7 @@ def _usual(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def wrong_share(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """At most the share of wrong labels, with confidence 95 %, if models are as good as they think where they are sure.
+    """A lower bound (95 %) of the share of wrong labels, if models are as good as they think where they are sure.
 
     Counted among the surest quarter of the rows, of any label, less the errors that the models themselves
     expect there.

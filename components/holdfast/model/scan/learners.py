@@ -55,8 +55,7 @@ def fit_network(spec: InputSpec, classes: int, rows: Arrays, *, epochs: int, dev
     rng = np.random.default_rng(seed)
     epochs = max(min(epochs, MAX_VISITS // len(rows)), min(epochs, MIN_EPOCHS))
     chosen = rng.permutation(len(rows))[: MAX_VISITS // epochs]
-    x = torch.from_numpy(np.ascontiguousarray(rows.x[chosen])).to(device)
-    y = torch.from_numpy(rows.y[chosen]).to(device)
+    x, y = rows.take(chosen).tensors(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=2 * LEARNING_RATE, total_steps=epochs * ceil(len(y) / BATCH)

@@ -22,7 +22,7 @@ ALARM = 0.6
 Fashion-MNIST: honest groups up to 0.44 in ten clean seeds and 0.54 with a trigger in another class, planted ones 0.74
 and more; a 1 % blend into the class that is most like others stays below."""
 HONEST_WAY = 0.4
-"""Of the way to the mean of another class, so short of the middle, where honest images are no longer told apart."""
+"""The share of the way to the mean of another class, short of the middle, where honest images look alike."""
 STEADY, SIGNIFICANT = 1.5, 3.0
 """A cell belongs to the pattern when the group's median there is so many of its own spreads (a patch: every member has
 the same cells) or so many standard errors (a blend: visible only in the group's mean) from 0."""
@@ -92,6 +92,8 @@ def transfer_test(suspects: Suspects, hosts: Hosts, seed: int) -> TransferResult
     Rows from different classes can fall into clusters of their own: the members of every pattern that alarms are taken
     together, as far as they carry the best one. Among alarms patches go first, because they tell carriers from others.
     """
+    if len(hosts.rows) == 0:
+        return NOTHING
     tried = [NOTHING]
     for start in _starts(suspects, seed):
         for patch in (True, False):

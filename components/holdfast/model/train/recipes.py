@@ -99,7 +99,7 @@ def fast_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int,
 
 
 def divergent(net: nn.Module, x: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
-    """Where in the ball around x the answer differs most from that at x, by Kullback-Leibler divergence (TRADES)."""
+    """The point in the ball around x whose answer differs most from that at x, by KL divergence (TRADES)."""
     with torch.no_grad():
         here = softmax(net(x).float(), 1)
     noise = torch.randn(x.shape, generator=generator, device=x.device)
