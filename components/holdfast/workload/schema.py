@@ -23,6 +23,7 @@ from holdfast.modality.norms import BOXES
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
+OwnFunction = Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
@@ -256,6 +257,15 @@ class AttackConfig(Section):
     """Epsilons of the accuracy curve; left out: 0, 1/2, 1, 3/2 and 2 times the threat model's."""
     second_opinion: bool = True
     """Whether ART's PGD must agree with ours."""
+    own: tuple[OwnFunction, ...] = ()
+    """Attacks of your own, `module:function` each, from files next to the workload; they run after the tier's."""
+
+    @field_validator("own")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("expected each attack once")
+        return names
 
 
 class CertifyConfig(Section):
