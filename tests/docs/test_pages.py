@@ -68,7 +68,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def prose_with_code(text: str) -> str:
-    """The text outside code blocks, with what stands between backticks on one line."""
+    """The text outside code blocks, with what is between backticks on one line."""
     outside = re.sub(r"(?ms)^```.*?^```|^ {4,}.*?$", "", text)
     return re.sub(r"`([^`]+)`", lambda found: f"`{' '.join(found[1].split())}`", outside)
 
@@ -138,7 +138,7 @@ def test_the_map_names_only_what_is_there() -> None:
 def step_pages() -> list[Path]:
     rows = re.findall(r"(?m)^\| \w+ \|.*\]\(([^)]+)\) \|$", (ROOT / "components" / "README.md").read_text())
     folders = [(ROOT / "components" / row).resolve() for row in rows]
-    # The gate's page stands beside the policies, where people look for it.
+    # The gate's page is next to the policies, where people look for it.
     return [(folder if folder.name != "holdfast_gates" else folder.parent) / "README.md" for folder in folders]
 
 
