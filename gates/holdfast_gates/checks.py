@@ -1,14 +1,22 @@
-"""The checks, one function each: a document and its thresholds in, one line of the gate's table out.
+"""The checks, one function each: a document and its thresholds in, what was found out. `RULES` lists them.
 
 Everything here is pure. A rate passes when its confidence bound is on the right side of the threshold, fails when
 even the other bound is on the wrong side, and is inconclusive in between: more examples would tell.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import get_type_hints
+
 from holdfast.artifacts.documents import (
     BackdoorReport,
+    Baseline,
     Certificate,
-    Check,
+    CheckResult,
     Count,
+    Document,
     DriftReport,
     Paired,
     RobustnessReport,
@@ -17,7 +25,8 @@ from holdfast.artifacts.documents import (
     Verdict,
 )
 from holdfast.statistics import Interval, clopper_pearson, paired_difference
-from holdfast_gates.policy import Accepts, AtLeast, AtMost, AtRadius, LeftIn, Margin
+from holdfast.steps import made_from
+from holdfast_gates.policy import AtLeast, AtMost, AtRadius, Margin, SuspectsLeft, VerdictCheck
 
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
 
@@ -36,31 +45,29 @@ def at_most(bounds: Interval, required: float) -> Verdict:
     return Verdict.FAIL if bounds.lower > required else Verdict.INCONCLUSIVE
 
 
-def schema_anomalies(report: SchemaReport, asked: Accepts) -> Check:
+def schema_anomalies(report: SchemaReport, asked: VerdictCheck) -> CheckResult:
     """The data keeps to its schema."""
     found = [f"{anomaly.column}: {anomaly.kind}" for anomaly in report.anomalies]
-    return Check(
-        name="schema_anomalies",
+    return CheckResult(
         measured=float(len(found)),
         required=_accepts(asked),
-        verdict=_taken_over(report.verdict, asked),
+        verdict=pass_if_accepted(report.verdict, asked),
         reason=_some(found) or f"{report.columns} columns keep to the {report.source} schema",
     )
 
 
-def drift(report: DriftReport, asked: Accepts) -> Check:
+def drift(report: DriftReport, asked: VerdictCheck) -> CheckResult:
     """The delivery is not broken."""
-    return Check(
-        name="drift",
+    return CheckResult(
         measured=report.drifted.share,
         count=report.drifted,
         required=_accepts(asked),
-        verdict=_taken_over(report.verdict, asked),
+        verdict=pass_if_accepted(report.verdict, asked),
         reason=report.reason,
     )
 
 
-def poison(report: ScanReport, asked: LeftIn) -> Check:
+def poison(report: ScanReport, asked: SuspectsLeft) -> CheckResult:
     """No suspect row was left in the training rows.
 
     A scan that only reports, and found something, fails: the model was trained on rows that nobody reviewed.
@@ -70,23 +77,21 @@ def poison(report: ScanReport, asked: LeftIn) -> Check:
     kept = left.share <= asked.left_in_at_most
     alarms = [detector.name for detector in report.detectors if detector.alarm]
     told = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
-    return Check(
-        name="poison",
+    return CheckResult(
         measured=left.share,
         count=left,
         required=f"at most {asked.left_in_at_most:.3f} of the rows suspect and left in; {_accepts(asked)}",
-        verdict=_taken_over(report.verdict, asked) if kept else Verdict.FAIL,
+        verdict=pass_if_accepted(report.verdict, asked) if kept else Verdict.FAIL,
         reason=told + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
     )
 
 
-def backdoor(report: BackdoorReport, asked: Accepts) -> Check:
+def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
     """No class has a trigger."""
     flagged = [t for t in report.triggers if t.flagged or t.target in report.flagged]
     found = [f"{t.target}: size {t.size:.3g}, anomaly index {t.anomaly_index:.2f}" for t in flagged]
-    verdict = Verdict.FAIL if flagged or report.flagged else _taken_over(report.verdict, asked)
-    return Check(
-        name="backdoor",
+    verdict = Verdict.FAIL if flagged or report.flagged else pass_if_accepted(report.verdict, asked)
+    return CheckResult(
         measured=float(len(report.flagged)),
         required=f"no flagged class; {_accepts(asked)}",
         verdict=verdict,
@@ -94,39 +99,36 @@ def backdoor(report: BackdoorReport, asked: Accepts) -> Check:
     )
 
 
-def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
+def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
     """Enough held-out examples are correct when nobody attacks."""
-    return _accuracy("clean_accuracy", report.clean, asked, alpha).model_copy(
-        update={"champion": _champion(report.champion_clean)}
-    )
+    return _accuracy(report.clean, asked, alpha).model_copy(update={"champion": _champion(report.champion_clean)})
 
 
-def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
+def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
     """Enough held-out examples are correct under every attack at once; without an attack there is no evidence."""
     if not report.attacks:
-        return no_evidence("robust_accuracy", "the report holds no attack")
-    check = _accuracy("robust_accuracy", report.worst_case, asked, alpha)
+        return no_evidence("the report holds no attack")
+    check = _accuracy(report.worst_case, asked, alpha)
     return check.model_copy(update={"champion": _champion(report.champion_worst_case)})
 
 
-def gradient_masking(report: RobustnessReport, asked: Accepts) -> Check:
+def gradient_masking(report: RobustnessReport, asked: VerdictCheck) -> CheckResult:
     """Nothing says that the accuracy under attack is overestimated."""
     if not report.masking:
-        return no_evidence("gradient_masking", "the report holds no sign that was looked for")
+        return no_evidence("the report holds no sign that was looked for")
     signs = [sign for sign in report.masking if sign.verdict is not Verdict.PASS]
     order = list(Verdict)
     found = max((sign.verdict for sign in report.masking), key=order.index)
-    return Check(
-        name="gradient_masking",
+    return CheckResult(
         measured=float(len(signs)),
         required=f"no sign that robustness is overestimated; {_accepts(asked)}",
-        verdict=_taken_over(found, asked),
+        verdict=pass_if_accepted(found, asked),
         reason=_some([f"overestimated: {sign.name}: {sign.detail}" for sign in signs])
         or f"{len(report.masking)} signs looked for, none found",
     )
 
 
-def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> Check:
+def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> CheckResult:
     """Enough held-out examples are correct and certified at the radius.
 
     A certificate at a larger radius holds at every smaller one, so the smallest radius at or above the asked one
@@ -134,9 +136,9 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
     """
     fitting = [point for point in certificate.certified if point.radius >= asked.radius]
     if not fitting:
-        return no_evidence("certified_accuracy", f"no certificate at radius {asked.radius:g} {certificate.unit}")
+        return no_evidence(f"no certificate at radius {asked.radius:g} {certificate.unit}")
     point = min(fitting, key=lambda p: p.radius)
-    check = _accuracy("certified_accuracy", point.certified, asked, alpha)
+    check = _accuracy(point.certified, asked, alpha)
     return check.model_copy(
         update={
             "required": f"{check.required} at radius {asked.radius:g} {certificate.unit}",
@@ -145,12 +147,11 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
     )
 
 
-def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
+def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> CheckResult:
     """The smoothed model answers often enough."""
     bounds = clopper_pearson(certificate.abstained.k, certificate.abstained.n, alpha)
     verdict = at_most(bounds, asked.at_most) if certificate.abstained.n else Verdict.INCONCLUSIVE
-    return Check(
-        name="abstention",
+    return CheckResult(
         measured=certificate.abstained.share,
         count=certificate.abstained,
         lower=bounds.lower,
@@ -161,22 +162,21 @@ def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
     )
 
 
-def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
+def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
     """As good as the champion on the same examples when nobody attacks."""
-    return _against_champion("champion_clean", report, report.champion_clean, asked, alpha)
+    return _against_champion(report, report.champion_clean, asked, alpha)
 
 
-def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
+def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
     """As good as the champion on the same examples under attack."""
-    return _against_champion("champion_robust", report, report.champion_worst_case, asked, alpha)
+    return _against_champion(report, report.champion_worst_case, asked, alpha)
 
 
-def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check:
+def not_inferior(pairs: Paired, asked: Margin, alpha: float) -> CheckResult:
     """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
     bounds = paired_difference(pairs.only_candidate, pairs.only_champion, _total(pairs), alpha)
     verdict = at_least(bounds, -asked.margin)
-    return Check(
-        name=name,
+    return CheckResult(
         measured=_share(pairs, pairs.only_candidate) - _share(pairs, pairs.only_champion),
         lower=bounds.lower,
         upper=bounds.upper,
@@ -187,30 +187,29 @@ def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check
     )
 
 
-def no_evidence(name: str, why: str) -> Check:
+def no_evidence(why: str) -> CheckResult:
     """What is not known is not a pass."""
-    return Check(name=name, required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
+    return CheckResult(required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
 
 
-def _against_champion(name: str, report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> Check:
+def _against_champion(report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> CheckResult:
     if pairs is not None:
-        return not_inferior(name, pairs, asked, alpha)
-    if "baseline" not in report.inputs:
-        # Nobody looked for a champion, which is not the same as there being none.
-        return no_evidence(name, "the attack report was made without a baseline")
+        return not_inferior(pairs, asked, alpha)
+    if made_from(report, Baseline) is None:
+        # Whether there is a champion is not known, which is not the same as there being none.
+        return no_evidence("the attack report was made without a baseline")
     reason = "skipped: no champion to compare with, or it takes another input"
-    return Check(name=name, required=_within(asked), verdict=Verdict.PASS, reason=reason)
+    return CheckResult(required=_within(asked), verdict=Verdict.PASS, reason=reason)
 
 
 def _within(asked: Margin) -> str:
     return f"at least {-asked.margin:+.3f} against the champion"
 
 
-def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
+def _accuracy(count: Count, asked: AtLeast, alpha: float) -> CheckResult:
     bounds = clopper_pearson(count.k, count.n, alpha)
     verdict = at_least(bounds, asked.at_least) if count.n else Verdict.INCONCLUSIVE
-    return Check(
-        name=name,
+    return CheckResult(
         measured=count.share,
         count=count,
         lower=bounds.lower,
@@ -221,13 +220,14 @@ def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
     )
 
 
-def _taken_over(verdict: Verdict, asked: Accepts) -> Verdict:
+def pass_if_accepted(verdict: Verdict, asked: VerdictCheck) -> Verdict:
+    """Pass for a verdict of the evidence that the policy accepts, else that verdict."""
     order = list(Verdict)
     accepted = order.index(verdict) <= order.index(Verdict(asked.worst_accepted))
     return Verdict.PASS if accepted else verdict
 
 
-def _accepts(asked: Accepts) -> str:
+def _accepts(asked: VerdictCheck) -> str:
     return "verdict pass" if asked.worst_accepted == "pass" else "no verdict fail"
 
 
@@ -251,3 +251,51 @@ def _discordant(pairs: Paired) -> str:
 def _some(texts: list[str], most: int = 5) -> str:
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check that a policy can ask for: a function of one document, its thresholds and, for a rate, alpha."""
+
+    judge: Callable[..., CheckResult]
+    advice: str
+    """What helps where it did not pass."""
+
+    @property
+    def name(self) -> str:
+        """The key of its thresholds in a policy."""
+        return self.judge.__name__
+
+    @cached_property
+    def reads(self) -> type[Document]:
+        """The kind of evidence that it judges: what its function takes first."""
+        kind: type[Document] = next(iter(get_type_hints(self.judge).values()))
+        return kind
+
+    @property
+    def takes_alpha(self) -> bool:
+        """Whether it compares the bound of a rate."""
+        return "alpha" in get_type_hints(self.judge)
+
+
+_RULES = (
+    Rule(schema_anomalies, "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed."),
+    Rule(drift, "Open `evidently.html` of the drift step and ask the data's owner what changed."),
+    Rule(poison, "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain."),
+    Rule(
+        backdoor,
+        "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
+    ),
+    Rule(clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
+    Rule(robust_accuracy, "Train with more PGD steps or epochs, or at the threat model's epsilon."),
+    Rule(
+        gradient_masking,
+        "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
+    ),
+    Rule(certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),
+    Rule(abstention, "More certification samples, or training with noise near `certify.noise`."),
+    Rule(champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+    Rule(champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+)
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+"""Every check by its name, in the order of the gate's table."""

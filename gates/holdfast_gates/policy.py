@@ -19,28 +19,28 @@ Overrides = dict[str, dict[str, Scalar]]
 """Check -> threshold -> value."""
 
 
-class Asked(Section):
+class CheckConfig(Section):
     """What every check may say."""
 
     applies_to: tuple[Modality, ...] = tuple(MODALITIES)
     """Modalities in which the check is asked."""
 
 
-class Accepts(Asked):
+class VerdictCheck(CheckConfig):
     """A check that takes over the verdict of the evidence."""
 
     worst_accepted: Literal["pass", "inconclusive"] = "pass"
     """`inconclusive` lets evidence pass that found something short of a failure."""
 
 
-class LeftIn(Accepts):
+class SuspectsLeft(VerdictCheck):
     """Poison suspects that stayed in the training rows."""
 
     left_in_at_most: Share
     """Share of the scanned rows."""
 
 
-class AtLeast(Asked):
+class AtLeast(CheckConfig):
     """A rate whose lower confidence bound must reach `at_least`."""
 
     at_least: Share
@@ -54,14 +54,14 @@ class AtRadius(AtLeast):
     """In the unit of the certificate (images: L2 in input units; text: characters)."""
 
 
-class AtMost(Asked):
+class AtMost(CheckConfig):
     """A rate whose upper confidence bound must stay at or below `at_most`."""
 
     at_most: Share
     """The rate that the upper confidence bound must not exceed."""
 
 
-class Margin(Asked):
+class Margin(CheckConfig):
     """How much worse than the champion, on the same examples, is still as good."""
 
     margin: Share
@@ -71,19 +71,19 @@ class Margin(Asked):
 class Checks(Section):
     """Every check that a policy can ask for; one that is left out is not asked."""
 
-    schema_anomalies: Accepts | None = None
+    schema_anomalies: VerdictCheck | None = None
     """The delivery keeps to its schema."""
-    drift: Accepts | None = None
+    drift: VerdictCheck | None = None
     """The delivery comes from the distribution of before."""
-    poison: LeftIn | None = None
+    poison: SuspectsLeft | None = None
     """Few enough suspects stayed in the training rows."""
-    backdoor: Accepts | None = None
+    backdoor: VerdictCheck | None = None
     """No class looks backdoored."""
     clean_accuracy: AtLeast | None = None
     """Accuracy without any attack."""
     robust_accuracy: AtLeast | None = None
     """Accuracy under every attack of the tier."""
-    gradient_masking: Accepts | None = None
+    gradient_masking: VerdictCheck | None = None
     """No sign that the accuracy under attack is too good."""
     certified_accuracy: AtRadius | None = None
     """Share of examples certified, and correct, at a radius."""

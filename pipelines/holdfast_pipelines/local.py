@@ -29,6 +29,7 @@ from holdfast.errors import RefusedError, RunError
 from holdfast.progress import say
 from holdfast.steps import STEPS, find, of
 from holdfast.warm.libraries import CALM
+from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Child, Ended, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.warm import Servers
@@ -104,7 +105,7 @@ class Machine:
             RunError: an image without an environment, or a condition that cannot be resolved.
         """
         self.out = self.out.resolve()
-        (self.out / "steps").mkdir(parents=True, exist_ok=True)
+        (self.out / ARTIFACTS).mkdir(parents=True, exist_ok=True)
         try:
             with ends_on_sigterm(), _quiet(), _patched(self), _configured(self.out / ".kfp"):
                 pipeline(**arguments)
@@ -139,7 +140,7 @@ class Machine:
         self, step: str, image: str, command: Sequence[str], outputs: Mapping[str, Path], python: Path
     ) -> str | None:
         """The key of the step, or None when it must not be reused."""
-        folder = str(self.out / "steps")
+        folder = str(self.out / ARTIFACTS)
         pins = {**self.pins, **{str(path): f"<{name}>" for name, path in outputs.items()}}
         words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in command]
         if not self._reusable(step) or self.cache is None or any(folder in word for word in words):
@@ -151,7 +152,7 @@ class Machine:
         return row is None or row.reusable
 
     def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
-        log = self.out / "logs" / f"{step}.log"
+        log = self.out / LOGS / f"{step}.log"
         live = partial(_live, step) if sys.stderr.isatty() else None
         given = _environment(python, self.pythonpath) | dict(env)
         ended = run_child(command, env=given, log=log, on_line=live, start=partial(self._start, step))
@@ -182,7 +183,7 @@ class Machine:
     def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
         missing = sorted(name for name, path in outputs.items() if not path.exists())
         if missing:
-            log = self.out / "logs" / f"{step}.log"
+            log = self.out / LOGS / f"{step}.log"
             raise StepError(step, f"ended without writing {', '.join(missing)}", log, ended.tail)
         place = self._place(step, outputs)
         values = {name: path.read_text() for name, path in outputs.items() if path.is_file()}
@@ -195,7 +196,7 @@ class Machine:
 
     def _place(self, step: str, outputs: Mapping[str, Path]) -> Path:
         """The empty place of the step's artifact in the run folder; what an earlier run left there is removed."""
-        place = self.out / "steps" / step
+        place = self.out / ARTIFACTS / step
         shutil.rmtree(place, ignore_errors=True)
         self._places.update({str(path): str(place) for path in outputs.values()})
         return place
@@ -203,7 +204,9 @@ class Machine:
     def _tell(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
         verdict = values.get("verdict", "pass")
         _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
-        self.on_step(StepRecord(step, f"steps/{step}", values.get("digest", ""), verdict, round(seconds, 3), reused))
+        self.on_step(
+            StepRecord(step, f"{ARTIFACTS}/{step}", values.get("digest", ""), verdict, round(seconds, 3), reused)
+        )
 
 
 def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:

@@ -15,22 +15,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
-from holdfast.artifacts.folder import DOCUMENT, load, replace_file
+from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, RolloutRecord, Verdict
+from holdfast.artifacts.folder import DOCUMENT, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
-from holdfast.steps import STEPS, names
+from holdfast.steps import STEPS, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
+from holdfast_pipelines.folder import ARTIFACTS, LOGS, RECORD, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
 Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
-RECORD = "run.json"
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
-_OURS = ("steps", "logs", ".kfp", RECORD)
+_OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class RunResult:
     def verdict(self, step: str) -> str | None:
         """The verdict of `step`, None when it did not run."""
         return next((record.verdict for record in self.steps if record.step == step), None)
+
+    def verdict_on(self, kind: type[Document]) -> str | None:
+        """The verdict of the step that writes this kind of document, None when it did not run."""
+        return self.verdict(writer(kind).name)
 
 
 def run(
@@ -177,9 +181,9 @@ class _Record:
         # In the documented order: kfp.local takes independent steps in the order of their names.
         steps = sorted((*self.result.steps, step), key=lambda record: names().index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
-        if step.step == "train":
+        if step.step == writer(Model).name:
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
-        if step.step == "register":
+        if step.step == writer(Registration).name:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
 
@@ -190,7 +194,7 @@ class _Record:
         if stopped is not None:
             self.result = replace(self.result, stopped_at=stopped)
             return "stopped"
-        if self.result.verdict("gate") != Verdict.PASS:
+        if self.result.verdict_on(GateDecision) != Verdict.PASS:
             return "refused"
         if self.result.model_version is None:
             raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
@@ -221,7 +225,7 @@ class _Record:
 
 def _without_rollout(result: RunResult) -> RunResult:
     """As it was when the model had been registered, but for the outcome."""
-    return replace(result, steps=tuple(one for one in result.steps if one.step != "rollout"))
+    return replace(result, steps=tuple(one for one in result.steps if one.step != writer(RolloutRecord).name))
 
 
 def _retrain(machine: Machine, arguments: given.Parameters) -> None:
@@ -236,7 +240,7 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
 
     for tries_left in reversed(range(retries + 1)):
         machine.run(rollout(), arguments)
-        ended = load(machine.out / "steps" / "rollout", RolloutRecord).document
+        ended = read_artifact(machine.out, RolloutRecord).document
         if not tries_left or ended.outcome != "inconclusive" or not ended.cause.passes:
             break
         kept = _keep_rollout(machine.out)
@@ -247,7 +251,7 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
 
 def _keep_rollout(out: Path) -> Path | None:
     """Moves the record of a rollout that was not promoted out of the way of the next; returns where it is kept."""
-    found = out / "steps" / "rollout"
+    found = place_of(out, RolloutRecord)
     if not (found / DOCUMENT).exists():
         return None
     kept = next(place for number in count(1) if not (place := out / f"rollout-earlier-{number}").exists())
@@ -256,7 +260,7 @@ def _keep_rollout(out: Path) -> Path | None:
 
 
 def _registered_version(out: Path) -> int:
-    return load(out / "steps" / "register", Registration).document.model_version
+    return read_artifact(out, Registration).document.model_version
 
 
 def _machine(

@@ -679,11 +679,9 @@ class Certificate(Document):
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
-class Check(Frozen):
-    """One line of the gate's table."""
+class CheckResult(Frozen):
+    """What a check found."""
 
-    name: str
-    """Name of the check."""
     measured: float | None = None
     """A rate, a number of findings, or a difference from the champion."""
     count: Count | None = None
@@ -700,6 +698,17 @@ class Check(Frozen):
     """Of this check."""
     reason: str = ""
     """Why, where the numbers alone do not show it."""
+
+    def named(self, name: str) -> "Check":
+        """The line of the check of this name."""
+        return Check(name=name, **dict(self))
+
+
+class Check(CheckResult):
+    """One line of the gate's table."""
+
+    name: str
+    """Name of the check."""
 
 
 class GateDecision(Document):

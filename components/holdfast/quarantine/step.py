@@ -16,6 +16,7 @@ from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
 from holdfast.quarantine.reviews import append_review
 from holdfast.quarantine.rows import Cell, image_digests, table_digests
+from holdfast.steps import by_role, made_from, writer
 
 Values = NDArray[np.generic] | dict[str, Cell]
 """A row as delivered: an image number[C, H, W], or column -> cell."""
@@ -104,7 +105,7 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
 
 
 def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mapping[int, Decision]) -> Review:
-    inputs = {"scan": quarantine.scan.digest, "snapshot": quarantine.snapshot.digest}
+    inputs = by_role(quarantine.scan, quarantine.snapshot)
     return Review(
         name=quarantine.snapshot.document.name,
         entries=joined(before.document.entries if before else (), new),
@@ -113,11 +114,11 @@ def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mappin
 
 
 def _its_snapshot(report: Artifact[ScanReport], given: Path | None) -> Artifact[Snapshot]:
-    beside = report.folder.resolve().parent / "snapshot"
-    wanted = report.document.inputs.get("snapshot")
-    if given is None and not beside.is_dir():
-        raise ArtifactError(f"{beside}: expected the scan's snapshot, found none; name it with --snapshot")
-    return load(Ref(given or beside, wanted), Snapshot)
+    usual = report.folder.resolve().parent / writer(Snapshot).name
+    wanted = made_from(report.document, Snapshot)
+    if given is None and not usual.is_dir():
+        raise ArtifactError(f"{usual}: expected the scan's snapshot, found none; name it with --snapshot")
+    return load(Ref(given or usual, wanted), Snapshot)
 
 
 def _images(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[Values], list[str]]:

@@ -9,10 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.cause import Cause
-from holdfast.artifacts.documents import Count, Model, RolloutRecord, ScanReport, SchemaReport
-from holdfast.artifacts.folder import load
+from holdfast.artifacts.documents import (
+    Count,
+    DriftReport,
+    GateDecision,
+    Model,
+    RolloutRecord,
+    ScanReport,
+    SchemaReport,
+)
 from holdfast.errors import ArtifactError, RunError
+from holdfast.steps import writer
 from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.folder import RECORD, place_of, read_artifact
 
 Summary = dict[str, Any]
 
@@ -54,7 +63,7 @@ def clean(played: Played) -> Summary:
 def poisoned(played: Played) -> Summary:
     """Act 2: the poison is found, and the model without it is promoted."""
     record = _record(played.run("poisoned"))
-    quarantined = set(load(played.run("poisoned") / "steps" / "scan", ScanReport).document.quarantined)
+    quarantined = set(read_artifact(played.run("poisoned"), ScanReport).document.quarantined)
     found = len(quarantined & set(played.planted.tolist()))
     models = {"unscanned": played.run("unscanned"), "scanned": played.run("poisoned")}
     return {
@@ -66,7 +75,7 @@ def poisoned(played: Played) -> Summary:
         "clean_quarantined": len(quarantined) - found,
         "attack_success": {name: _share(attack_success(run, played.delivery)) for name, run in models.items()},
         "clean_accuracy": {name: _share(clean_accuracy(run)) for name, run in models.items()},
-        "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get("gate", "missing"),
+        "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get(writer(GateDecision).name, "missing"),
         "steps": _verdicts(record),
         "requests": _requests(played.run("poisoned")),
         **_ending(played.run("poisoned"), record),
@@ -76,13 +85,13 @@ def poisoned(played: Played) -> Summary:
 def broken(played: Played) -> Summary:
     """Act 3: the delivery is stopped before training."""
     record = _record(played.run("broken"))
-    anomalies = load(played.run("broken") / "steps" / "schema", SchemaReport).document.anomalies
+    anomalies = read_artifact(played.run("broken"), SchemaReport).document.anomalies
     return {
         "act": "broken",
         "outcome": _outcome(record),
         "stopped_at": record["stopped_at"],
         "anomalies": [f"{anomaly.column}: {anomaly.detail}" for anomaly in anomalies],
-        "drift_report": str(played.run("broken") / "steps" / "drift" / "evidently.html"),
+        "drift_report": str(place_of(played.run("broken"), DriftReport) / "evidently.html"),
         "steps": _verdicts(record),
     }
 
@@ -90,8 +99,7 @@ def broken(played: Played) -> Summary:
 def regressed(played: Played) -> Summary:
     """Act 4: the candidate turns bad in production and is taken back."""
     record = _record(played.run("regressed"))
-    folder = played.run("regressed") / "steps" / "rollout"
-    rollout = load(folder, RolloutRecord)
+    rollout = read_artifact(played.run("regressed"), RolloutRecord)
     return {
         "act": "regressed",
         "outcome": _outcome(record),
@@ -100,7 +108,7 @@ def regressed(played: Played) -> Summary:
         "steps": _verdicts(record),
         "requests": _requests(played.run("regressed")),
         "champion_after": played.champion,
-        "incident": str(folder / "incident.html"),
+        "incident": str(rollout.folder / "incident.html"),
     }
 
 
@@ -109,7 +117,7 @@ def attack_success(run: Path, delivery: Path) -> Count:
     from holdfast.model.inputs import encode
     from holdfast.model.networks import load_network, logits
 
-    model = load(run / "steps" / "train", Model)
+    model = read_artifact(run, Model)
     with np.load(delivery, allow_pickle=False) as arrays:
         x, y = arrays["x_test"], arrays["y_test"]
     marked = deliveries.with_trigger(x[y != deliveries.TARGET])
@@ -120,7 +128,7 @@ def attack_success(run: Path, delivery: Path) -> Count:
 
 def clean_accuracy(run: Path) -> Count:
     """Held-out rows that the model of `run` gets right."""
-    return load(run / "steps" / "train", Model).document.clean
+    return read_artifact(run, Model).document.clean
 
 
 def check(acts: list[Summary], page: Path) -> None:
@@ -167,13 +175,13 @@ def _found(act: Summary) -> float:
 
 
 def _stopped(act: Summary) -> bool:
-    return act["outcome"] == "stopped" and "train" not in act["steps"]
+    return act["outcome"] == "stopped" and writer(Model).name not in act["steps"]
 
 
 def _ending(run: Path, record: Summary) -> Summary:
     """Why the act's rollout ended as it did, and why earlier tries of it were no verdict."""
     try:
-        rollout = load(run / "steps" / "rollout", RolloutRecord)
+        rollout = read_artifact(run, RolloutRecord)
     except ArtifactError:
         return {"retried": record["retried"]}
     found = rollout.document
@@ -193,7 +201,7 @@ def _seconds_to_rollback(record: RolloutRecord) -> float:
 
 def _record(run: Path) -> Summary:
     try:
-        found: Summary = json.loads((run / "run.json").read_text())
+        found: Summary = json.loads((run / RECORD).read_text())
     except FileNotFoundError:
         raise RunError(f"{run}: expected the record of a run, found none; see aside.log beside it") from None
     if found["outcome"] == "failed":
@@ -211,7 +219,7 @@ def _outcome(record: Summary) -> str:
 
 def _requests(run: Path) -> dict[str, int]:
     try:
-        record = load(run / "steps" / "rollout", RolloutRecord).document
+        record = read_artifact(run, RolloutRecord).document
     except ArtifactError:
         return {"sent": 0, "failed": 0}
     return {"sent": record.requests_sent, "failed": record.requests_failed}

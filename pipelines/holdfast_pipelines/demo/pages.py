@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
-from holdfast.artifacts.folder import Ref, load
+from holdfast.artifacts.folder import Ref
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import Played, Summary, attack_success, clean_accuracy
+from holdfast_pipelines.folder import place_of, read_artifact
 from holdfast_pipelines.report import Chapter, Comparison, Decision, Pictures, write_story
 
 
@@ -33,16 +34,15 @@ def _clean(played: Played, act: Summary) -> Chapter:
 
 def _weights(played: Played) -> str:
     """The live steps of act 1, as the record has them: "10, 25, 50 and 100"."""
-    place = played.run("clean") / "steps" / "rollout"
-    if not place.exists():  # the act ended earlier, which `check` tells
+    if not place_of(played.run("clean"), RolloutRecord).exists():  # the act ended earlier, which `check` reports
         return "more and more"
-    moves = load(place, RolloutRecord).document.transitions
+    moves = read_artifact(played.run("clean"), RolloutRecord).document.transitions
     *first, last = [str(one.weight) for one in moves if one.state_after.startswith("Canary")] or ["more and more"]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def _poisoned(played: Played, act: Summary) -> Chapter:
-    decision = played.run("unscanned") / "steps" / "gate"
+    decision = place_of(played.run("unscanned"), GateDecision)
     return Chapter(
         title="A poisoned delivery",
         text=(
@@ -60,7 +60,7 @@ def _poisoned(played: Played, act: Summary) -> Chapter:
 
 def _side_by_side(played: Played) -> Comparison:
     runs = (played.run("unscanned"), played.run("poisoned"))
-    verdicts = (load(run / "steps" / "gate", GateDecision).document.verdict for run in runs)
+    verdicts = (read_artifact(run, GateDecision).document.verdict for run in runs)
     return Comparison(
         title="With and without the scan",
         columns=("without the scan", "with the scan"),

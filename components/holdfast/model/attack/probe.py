@@ -10,6 +10,7 @@ from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.progress import say, track
+from holdfast.steps import by_role
 from holdfast.workload.schema import Workload
 
 
@@ -57,6 +58,6 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
         ),
         worst_case=Count(k=int(found.worst.sum()), n=len(y)),
         masking=(),
-        inputs={"snapshot": data.digest},
+        inputs=by_role(data),
     )
     return save(out, report)
