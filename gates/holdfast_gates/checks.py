@@ -70,7 +70,7 @@ def drift(report: DriftReport, asked: VerdictCheck) -> CheckResult:
 def poison(report: ScanReport, asked: SuspectsLeft) -> CheckResult:
     """No suspect row was left in the training rows.
 
-    A scan that only reports, and found something, fails: the model was trained on rows that nobody reviewed.
+    A scan that only reports, and found something, fails: the model was trained on rows that were not reviewed.
     """
     set_aside = len(report.quarantined) if report.applied else 0
     left = Count(k=max(report.suspects.k - set_aside, 0), n=report.suspects.n)
@@ -100,7 +100,7 @@ def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
 
 
 def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
-    """Enough held-out examples are correct when nobody attacks."""
+    """Enough held-out examples are correct without an attack."""
     return _accuracy(report.clean, asked, alpha).model_copy(update={"champion": _champion(report.champion_clean)})
 
 
@@ -113,7 +113,7 @@ def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> C
 
 
 def gradient_masking(report: RobustnessReport, asked: VerdictCheck) -> CheckResult:
-    """Nothing says that the accuracy under attack is overestimated."""
+    """No sign was found that the accuracy under attack is overestimated."""
     if not report.masking:
         return no_evidence("the report holds no sign that was looked for")
     signs = [sign for sign in report.masking if sign.verdict is not Verdict.PASS]
@@ -163,7 +163,7 @@ def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> CheckRe
 
 
 def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
-    """As good as the champion on the same examples when nobody attacks."""
+    """As good as the champion on the same examples without an attack."""
     return _against_champion(report, report.champion_clean, asked, alpha)
 
 

@@ -157,25 +157,25 @@ def with_overrides(policy: Policy, override: Mapping[str, Mapping[str, Scalar]])
 def packaged() -> dict[str, Path]:
     """The policies that ship, by name."""
     here = Path(__file__).resolve().parent
-    # In the source tree the folder stands beside the package, in a wheel inside it.
+    # In the source tree the folder is next to the package, in a wheel inside it.
     folder = next((f for f in (here / "policies", here.parent / "policies") if f.is_dir()), here)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(text: str, beside: Path | None = None) -> Policy:
-    """What `--policy` takes: the name of a packaged policy, a file (relative to the folder `beside`), or JSON.
+def find(text: str, folder: Path | None = None) -> Policy:
+    """What `--policy` takes: the name of a packaged policy, a file (relative to `folder`), or JSON.
 
     JSON is a whole policy (`Policy.to_json`), or the gate section of a workload: `{"policy": ..., "override": ...}`.
 
     Raises:
-        WorkloadError: there is no such policy, or it says something that has no meaning.
+        WorkloadError: there is no such policy, or it is not valid.
     """
     if text.lstrip().startswith("{"):
-        return _from_json(text, beside)
+        return _from_json(text, folder)
     known = packaged()
     if text in known:
         return read_yaml(known[text], Policy)
-    path = (beside or Path()) / text
+    path = (folder or Path()) / text
     if "/" in text or path.suffix in {".yaml", ".yml", ".json"}:
         return read_yaml(path, Policy)
     close = difflib.get_close_matches(text, known, n=1)
@@ -183,14 +183,14 @@ def find(text: str, beside: Path | None = None) -> Policy:
     raise WorkloadError(f"policy {text!r}: expected the name of a policy or a file, found neither; {hint}")
 
 
-def resolve(config: GateConfig, beside: Path | None = None) -> Policy:
-    """The policy in effect for a workload whose file lies in the folder `beside`."""
-    return with_overrides(find(config.policy, beside), config.override)
+def resolve(config: GateConfig, folder: Path | None = None) -> Policy:
+    """The policy in effect for a workload whose file is in `folder`."""
+    return with_overrides(find(config.policy, folder), config.override)
 
 
-def _from_json(text: str, beside: Path | None) -> Policy:
+def _from_json(text: str, folder: Path | None) -> Policy:
     if {"policy", "override"} & set(_keys(text)):
-        return resolve(parse_yaml(text, GateConfig, name="--policy"), beside)
+        return resolve(parse_yaml(text, GateConfig, name="--policy"), folder)
     return parse_yaml(text, Policy, name="--policy")
 
 

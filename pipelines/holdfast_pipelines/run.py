@@ -1,7 +1,7 @@
 """The main job on one machine: a workload through `retrain`, then through `rollout`, with a record of it.
 
 The run folder holds `run.json`, `steps/STEP/` (the artifacts) and `logs/STEP.log`. The record is replaced after every
-step; until the end it says "failed", so that a run that was killed reads as one that did not finish.
+step; until the end its outcome is "failed", so that a run that was killed is one that did not finish.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
-Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
+RunOutcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
 _OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
@@ -35,11 +35,11 @@ _OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended; run.json says the same."""
+    """How a run ended; run.json holds the same."""
 
     workload: str
     seed: int
-    outcome: Outcome = "failed"
+    outcome: RunOutcome = "failed"
     stopped_at: str | None = None
     """The data check that stopped the run, or the step that failed."""
     model_version: int | None = None
@@ -98,19 +98,19 @@ def run(
         forks: warm processes whose forks the steps are; without, every step is a fresh process.
 
     Raises:
-        StepError: a step failed; the record says which.
-        WorkloadError: the workload, an override, or the name of a step has no meaning.
+        StepError: a step failed; the record has its name.
+        WorkloadError: the workload, an override, or the name of a step is not valid.
         InputError: a file that the workload names is not there.
     """
-    beside = workload.resolve().parent
+    folder = workload.resolve().parent
     plan = given.read(workload, overrides)
-    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, beside)
+    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
-    machine = replace(_machine(plan, beside, out, cache, from_step, pythons(interpreters)), forks=forks)
+    machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed))
         with record.of_failure():
-            _retrain(machine, given.retrain_parameters(plan, beside, settings))
+            _retrain(machine, given.retrain_parameters(plan, folder, settings))
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
@@ -187,7 +187,7 @@ class _Record:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
 
-    def judge(self) -> Outcome:
+    def judge(self) -> RunOutcome:
         """What the verdicts of `retrain` come to."""
         guards = names(step for step in STEPS if step.stops_delivery)
         stopped = next((name for name in guards if self.result.verdict(name) == Verdict.FAIL), None)
@@ -205,7 +205,7 @@ class _Record:
         self.result = replace(_without_rollout(self.result), retried=(*self.result.retried, reason))
         self._write()
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: RunOutcome) -> None:
         self.result = replace(self.result, outcome=outcome)
         self._write()
 
@@ -234,7 +234,7 @@ def _retrain(machine: Machine, arguments: given.Parameters) -> None:
     machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
 
 
-def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> Outcome:
+def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> RunOutcome:
     """Rolls out until there is a verdict, or a cause that does not pass by itself, or no try is left."""
     from holdfast_pipelines.rollout import rollout
 
@@ -264,26 +264,26 @@ def _registered_version(out: Path) -> int:
 
 
 def _machine(
-    plan: Workload, beside: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
+    plan: Workload, folder: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
 ) -> Machine:
     if from_step is not None and from_step not in names():
         raise WorkloadError(f"--from {from_step}: expected one of {', '.join(names())}")
-    own = given.own_code(plan, beside)
+    own = given.own_code(plan, folder)
     out = out.resolve()
     return Machine(
         out=out,
         pythons=interpreters,
         cache=Cache(cache) if cache is not None else None,
-        anew=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
+        rerun=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
         pins={**given.file_pins(plan), str(out / "checkpoint"): "<checkpoint>"},
         code=code_digest(own),
-        pythonpath=beside if own else None,
+        pythonpath=folder if own else None,
     )
 
 
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
-    """Makes the run folder ours alone, and empty but for checkpoints and what others put beside the run."""
+    """Makes the run folder ours alone, and empty but for checkpoints and files of others."""
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / RECORD).exists():
         raise WorkloadError(
@@ -297,7 +297,7 @@ def _claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def _outcome_before(out: Path) -> Outcome | None:
+def _outcome_before(out: Path) -> RunOutcome | None:
     """How the run before ended; None when its record cannot be read."""
     try:
         return read_record(out).outcome

@@ -61,7 +61,7 @@ def test_an_unknown_policy_suggests_the_one_meant():
 
 def test_a_policy_file_is_found_beside_the_workfind(tmp_path):
     write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n")
-    assert resolve(GateConfig(policy="mine.yaml"), beside=tmp_path).name == "mine"
+    assert resolve(GateConfig(policy="mine.yaml"), folder=tmp_path).name == "mine"
 
 
 def test_an_override_replaces_a_threshold_and_is_recorded():

@@ -1,4 +1,4 @@
-"""What happened in each act, from the artifacts of its run: the summary, and whether it went as told."""
+"""What happened in each act, from the artifacts of its run: the summary, and whether it ended as expected."""
 
 import json
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Played:
-    """The runs of the story and what the demo knows beside them."""
+class DemoRuns:
+    """The runs of the demo, and what is known of its deliveries."""
 
     runs: Path
     delivery: Path
@@ -42,12 +42,12 @@ class Played:
         return self.runs / name
 
 
-def summarize(played: Played) -> list[Summary]:
+def summarize(played: DemoRuns) -> list[Summary]:
     """One entry per act."""
     return [clean(played), poisoned(played), broken(played), regressed(played)]
 
 
-def clean(played: Played) -> Summary:
+def clean(played: DemoRuns) -> Summary:
     """Act 1: a clean delivery is promoted."""
     record = _record(played.run("clean"))
     return {
@@ -60,7 +60,7 @@ def clean(played: Played) -> Summary:
     }
 
 
-def poisoned(played: Played) -> Summary:
+def poisoned(played: DemoRuns) -> Summary:
     """Act 2: the poison is found, and the model without it is promoted."""
     record = _record(played.run("poisoned"))
     quarantined = set(read_artifact(played.run("poisoned"), ScanReport).document.quarantined)
@@ -82,7 +82,7 @@ def poisoned(played: Played) -> Summary:
     }
 
 
-def broken(played: Played) -> Summary:
+def broken(played: DemoRuns) -> Summary:
     """Act 3: the delivery is stopped before training."""
     record = _record(played.run("broken"))
     anomalies = read_artifact(played.run("broken"), SchemaReport).document.anomalies
@@ -96,7 +96,7 @@ def broken(played: Played) -> Summary:
     }
 
 
-def regressed(played: Played) -> Summary:
+def regressed(played: DemoRuns) -> Summary:
     """Act 4: the candidate turns bad in production and is taken back."""
     record = _record(played.run("regressed"))
     rollout = read_artifact(played.run("regressed"), RolloutRecord)
@@ -132,7 +132,7 @@ def clean_accuracy(run: Path) -> Count:
 
 
 def check(acts: list[Summary], page: Path) -> None:
-    """Raises RunError when an act did not end as told; its last line says which, why, and what to do."""
+    """Raises RunError when an act did not end as expected; its last line names it, the reason, and what to do."""
     first, second, third, fourth = acts
     told = (
         (1, f"ended {_how(first)} instead of promoted", first["outcome"] == "promoted"),
@@ -160,7 +160,7 @@ def _how(act: Summary) -> str:
 
 
 def _advice(act: Summary) -> str:
-    """What a person does whose demo did not go as told."""
+    """What a person does whose demo did not end as expected."""
     cause = Cause(act.get("cause", Cause.NONE))
     if cause.passes:
         tries = ", although the rollout was tried twice" if act.get("retried") else ""
@@ -203,7 +203,7 @@ def _record(run: Path) -> Summary:
     try:
         found: Summary = json.loads((run / RECORD).read_text())
     except FileNotFoundError:
-        raise RunError(f"{run}: expected the record of a run, found none; see aside.log beside it") from None
+        raise RunError(f"{run}: expected the record of a run, found none; see aside.log in the demo's folder") from None
     if found["outcome"] == "failed":
         raise RunError(f"{run}: the run failed at {found['stopped_at'] or 'its start'}; see {run / 'logs'}")
     return found
