@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Ref, load
+from holdfast.cli.starter import TEMPLATE
 from holdfast.compute import Compute
 from holdfast.data.schema.domains import Interval, domains
 from holdfast.data.snapshot.step import snapshot
@@ -24,7 +25,6 @@ from holdfast.quarantine.step import read_quarantine
 from holdfast.serving.predictor.core import check_rows
 from holdfast.tables import read_table
 from holdfast.workload.schema import Workload
-from holdfast.workload.starter import TEMPLATE
 from holdfast.workload.yaml import parse_yaml
 from holdfast_gates.policy import CheckConfig
 
