@@ -87,9 +87,8 @@ SERVERS = (
 )  # fmt: skip
 """What the processes of a rollout on one machine import."""
 _REGISTRY = ("holdfast.cli", "holdfast.registry:library")
-_EVIDENCE = ("schema", "drift", "scan", "backdoor", "attack", "certify")
 
-STEPS: tuple[Step, ...] = (
+_BEFORE_THE_GATE: tuple[Step, ...] = (
     Step(
         "snapshot", "holdfast.data.snapshot", "data", "Data", "Snapshot", config="snapshot_config",
         libraries=("holdfast.data.snapshot.step", *_TABLES, "sklearn.datasets"), prepares=("data", "model"),
@@ -135,6 +134,10 @@ STEPS: tuple[Step, ...] = (
         config="certify", computes=True, evidence=True,
         libraries=("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
     ),
+)  # fmt: skip
+_EVIDENCE = tuple(step.role for step in _BEFORE_THE_GATE if step.evidence)
+STEPS: tuple[Step, ...] = (
+    *_BEFORE_THE_GATE,
     Step(
         "gate", "holdfast_gates", "model", "Gate", "GateDecision", reads=("model", "snapshot", *_EVIDENCE),
         writes_role="decision", reusable=False, libraries=("holdfast_gates.step", "holdfast.cli", "scipy.special"),

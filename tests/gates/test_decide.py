@@ -1,3 +1,6 @@
+from types import NoneType
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +16,12 @@ from holdfast.artifacts.documents import (
     worst,
 )
 from holdfast.statistics import clopper_pearson
+from holdfast.steps import evidence as evidence_steps
+from holdfast.steps import role_of
 from holdfast_gates import checks
+from holdfast_gates.checks import RULES
 from holdfast_gates.decide import Evidence, Judged, decide
-from holdfast_gates.policy import AtLeast, AtMost, Margin, Policy, with_overrides
+from holdfast_gates.policy import AtLeast, AtMost, Checks, Margin, Policy, with_overrides
 
 ORDER = list(Verdict)
 
@@ -26,6 +32,17 @@ def line(decision, name):
 
 def spoil(evidence, make, role, **changes):
     return {**evidence, role: Evidence(make[role](**changes), evidence[role].digest)}
+
+
+def test_every_check_of_a_policy_has_a_rule_that_takes_its_thresholds():
+    assert list(RULES) == list(Checks.model_fields)
+    for name, field in Checks.model_fields.items():
+        thresholds = get_type_hints(RULES[name].judge)["asked"]
+        assert set(get_args(field.annotation)) == {thresholds, NoneType}
+
+
+def test_every_step_that_writes_evidence_is_read_by_a_check():
+    assert {role_of(rule.reads) for rule in RULES.values()} == set(evidence_steps())
 
 
 def test_a_good_model_with_all_its_evidence_passes(policy, judged, evidence):
