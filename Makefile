@@ -60,7 +60,7 @@ bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side
 faults: setup ## Inject every fault of docs/reliability.md, in virtual time and into real processes
 	.venv/bin/python -m benchmarks.faults $(FAULTS)
 
-compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
+compile: setup ## Write manifests/ again: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
 	.venv/bin/python -m holdfast schemas
 

@@ -1,14 +1,8 @@
-"""The checks, one function each: a document and its thresholds in, what was found out. `RULES` lists them.
+"""The checks, one function each: a document and its thresholds in, what was found out. rules.py lists them.
 
 Everything here is pure. A rate passes when its confidence bound is on the right side of the threshold, fails when
 even the other bound is on the wrong side, and is inconclusive in between: more examples would tell.
 """
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from types import MappingProxyType
-from typing import get_type_hints
 
 from holdfast.artifacts.documents import (
     BackdoorReport,
@@ -16,7 +10,6 @@ from holdfast.artifacts.documents import (
     Certificate,
     CheckResult,
     Count,
-    Document,
     DriftReport,
     Paired,
     RobustnessReport,
@@ -76,13 +69,13 @@ def poison(report: ScanReport, asked: SuspectsLeft) -> CheckResult:
     left = Count(k=max(report.suspects.k - set_aside, 0), n=report.suspects.n)
     kept = left.share <= asked.left_in_at_most
     alarms = [detector.name for detector in report.detectors if detector.alarm]
-    told = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
+    found = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
     return CheckResult(
         measured=left.share,
         count=left,
         required=f"at most {asked.left_in_at_most:.3f} of the rows suspect and left in; {_accepts(asked)}",
         verdict=pass_if_accepted(report.verdict, asked) if kept else Verdict.FAIL,
-        reason=told + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
+        reason=found + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
     )
 
 
@@ -251,51 +244,3 @@ def _discordant(pairs: Paired) -> str:
 def _some(texts: list[str], most: int = 5) -> str:
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A check that a policy can ask for: a function of one document, its thresholds and, for a rate, alpha."""
-
-    judge: Callable[..., CheckResult]
-    advice: str
-    """What helps where it did not pass."""
-
-    @property
-    def name(self) -> str:
-        """The key of its thresholds in a policy."""
-        return self.judge.__name__
-
-    @cached_property
-    def reads(self) -> type[Document]:
-        """The kind of evidence that it judges: what its function takes first."""
-        kind: type[Document] = next(iter(get_type_hints(self.judge).values()))
-        return kind
-
-    @property
-    def takes_alpha(self) -> bool:
-        """Whether it compares the bound of a rate."""
-        return "alpha" in get_type_hints(self.judge)
-
-
-_RULES = (
-    Rule(schema_anomalies, "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed."),
-    Rule(drift, "Open `evidently.html` of the drift step and ask the data's owner what changed."),
-    Rule(poison, "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain."),
-    Rule(
-        backdoor,
-        "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
-    ),
-    Rule(clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
-    Rule(robust_accuracy, "Train with more PGD steps or epochs, or at the threat model's epsilon."),
-    Rule(
-        gradient_masking,
-        "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
-    ),
-    Rule(certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),
-    Rule(abstention, "More certification samples, or training with noise near `certify.noise`."),
-    Rule(champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
-    Rule(champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
-)
-RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
-"""Every check by its name, in the order of the gate's table."""

@@ -18,8 +18,8 @@ from holdfast.artifacts.documents import (
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import made_from, role_of
 from holdfast_gates import checks
-from holdfast_gates.checks import RULES, Rule
 from holdfast_gates.policy import Policy
+from holdfast_gates.rules import RULES, Rule
 
 KINDS: dict[str, type[Document]] = {role: step.document for role, step in evidence_steps().items()}
 """Which document each role of evidence is."""

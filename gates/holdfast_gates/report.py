@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import Check, GateDecision, Model, Snapshot, Verdict
 from holdfast.steps import role_of
-from holdfast_gates.checks import RULES
 from holdfast_gates.policy import Policy
+from holdfast_gates.rules import RULES
 
 SENTENCES = {
     Verdict.PASS: "Every check passed. The model may be registered.",
@@ -86,13 +86,13 @@ def _row(check: Check) -> str:
 
 
 def _reasons(decision: GateDecision) -> list[str]:
-    told = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
-    return ["", "## What was found", "", *told] if told else []
+    lines = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
+    return ["", "## What was found", "", *lines] if lines else []
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    told = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
-    return ["", "## What to do next", "", *told] if told else []
+    lines = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    return ["", "## What to do next", "", *lines] if lines else []
 
 
 def _next(check: Check) -> str:
@@ -105,11 +105,11 @@ def _next(check: Check) -> str:
 def _overrides(policy: Policy) -> list[str]:
     if not policy.overridden:
         return []
-    told = [
+    lines = [
         f"- {check}: {', '.join(f'{name} = {value}' for name, value in sorted(values.items()))}"
         for check, values in sorted(policy.overridden.items())
     ]
-    return ["", "## Where the workload asked otherwise than the policy", "", *told]
+    return ["", "## Where the workload asked otherwise than the policy", "", *lines]
 
 
 def _outcome(case: ElementTree.Element, check: Check) -> None:

@@ -122,7 +122,7 @@ class Machine:
             copy_artifact(entry.artifact, self._place(step, outputs))
             for name, value in entry.outputs.items():
                 outputs[name].write_text(value)
-            self._tell(step, entry.outputs, 0.0, reused=True)
+            self._report(step, entry.outputs, 0.0, reused=True)
             return
         ended = self._run(step, [str(python), *command[1:]], python, env)
         self._take(step, outputs, key, ended)
@@ -192,7 +192,7 @@ class Machine:
                 path.rename(place)
         if self.cache and key and "digest" in values:
             self.cache.keep(key, CachedStep(place, values))
-        self._tell(step, values, ended.seconds, reused=False)
+        self._report(step, values, ended.seconds, reused=False)
 
     def _place(self, step: str, outputs: Mapping[str, Path]) -> Path:
         """The empty place of the step's artifact in the run folder; what an earlier run left there is removed."""
@@ -201,7 +201,7 @@ class Machine:
         self._places.update({str(path): str(place) for path in outputs.values()})
         return place
 
-    def _tell(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
+    def _report(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
         verdict = values.get("verdict", "pass")
         _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
         self.on_step(

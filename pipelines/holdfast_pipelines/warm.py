@@ -49,7 +49,7 @@ class Servers:
     """Warm processes by interpreter; each is started when it is first wanted. Use from the main thread."""
 
     _servers: dict[Path, _Server] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     def prepare(self, python: Path, env: Mapping[str, str], steps: Iterable[Step]) -> None:
         """Lets the warm process of `python` import, in its spare time, what these steps need."""
@@ -100,8 +100,8 @@ class Servers:
         return self._servers[python]
 
     def _say_once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+        if line not in self._said:
+            self._said.add(line)
             say(line)
 
 

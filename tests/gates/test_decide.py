@@ -19,9 +19,9 @@ from holdfast.statistics import clopper_pearson
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import role_of
 from holdfast_gates import checks
-from holdfast_gates.checks import RULES
 from holdfast_gates.decide import Evidence, Judged, decide
 from holdfast_gates.policy import AtLeast, AtMost, Checks, Margin, Policy, with_overrides
+from holdfast_gates.rules import RULES
 
 ORDER = list(Verdict)
 

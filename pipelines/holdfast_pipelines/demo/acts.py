@@ -134,7 +134,7 @@ def clean_accuracy(run: Path) -> Count:
 def check(acts: list[Summary], page: Path) -> None:
     """Raises RunError when an act did not end as expected; its last line names it, the reason, and what to do."""
     first, second, third, fourth = acts
-    told = (
+    expected = (
         (1, f"ended {_how(first)} instead of promoted", first["outcome"] == "promoted"),
         (2, f"ended {_how(second)} instead of promoted", second["outcome"] == "promoted"),
         (2, "the scan found less than 80 % of the planted rows", _found(second) >= 0.8),
@@ -146,7 +146,7 @@ def check(acts: list[Summary], page: Path) -> None:
         *((n, "client requests failed", acts[n - 1]["requests"]["failed"] == 0) for n in (1, 2, 4)),
         (4, "the champion moved", fourth["champion_after"] == second["model_version"]),
     )
-    wrong = [(number, what) for number, what, holds in told if not holds]
+    wrong = [(number, what) for number, what, holds in expected if not holds]
     if wrong:
         number, what = wrong[0]
         more = f" ({len(wrong) - 1} more: {'; '.join(f'act {n}: {w}' for n, w in wrong[1:])})" if wrong[1:] else ""

@@ -166,7 +166,7 @@ class Site:
         return {}
 
     async def _observe(self, asked: Mapping[str, Any]) -> dict[str, object]:
-        return {"counters": asdict(await self.driver.observe())}
+        return {"snapshot": asdict(await self.driver.observe())}
 
     async def _health(self, asked: Mapping[str, Any]) -> dict[str, object]:
         return asdict(await self.driver.health())

@@ -30,7 +30,7 @@ class LocalDriver:
 
     def observe(self) -> Snapshot:
         """Envoy's own counters."""
-        return _snapshot(self.ask("observe")["counters"])
+        return _snapshot(self.ask("observe")["snapshot"])
 
     def remove_candidate(self) -> None:
         """No route leads to the candidate any more; none does when the site is gone, with all that it started."""
