@@ -7,7 +7,6 @@ from holdfast.artifacts.documents import Document
 from holdfast.artifacts.folder import Artifact, load
 from holdfast.steps import writer
 
-RECORD = "run.json"
 ARTIFACTS = "steps"
 LOGS = "logs"
 

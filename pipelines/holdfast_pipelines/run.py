@@ -15,19 +15,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, RolloutRecord, Verdict
+from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import DOCUMENT, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.steps import STEPS, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
-from holdfast_pipelines.folder import ARTIFACTS, LOGS, RECORD, place_of, read_artifact
+from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
 RunOutcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
+RECORD = "run.json"
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
 _OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
@@ -54,10 +55,6 @@ class RunResult:
     def verdict(self, step: str) -> str | None:
         """The verdict of `step`, None when it did not run."""
         return next((record.verdict for record in self.steps if record.step == step), None)
-
-    def verdict_on(self, kind: type[Document]) -> str | None:
-        """The verdict of the step that writes this kind of document, None when it did not run."""
-        return self.verdict(writer(kind).name)
 
 
 def run(
@@ -194,7 +191,7 @@ class _Record:
         if stopped is not None:
             self.result = replace(self.result, stopped_at=stopped)
             return "stopped"
-        if self.result.verdict_on(GateDecision) != Verdict.PASS:
+        if self.result.verdict(writer(GateDecision).name) != Verdict.PASS:
             return "refused"
         if self.result.model_version is None:
             raise RunError(f"{self.out}: the gate passed the model, but it was not registered")

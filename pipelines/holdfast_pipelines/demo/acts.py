@@ -21,7 +21,7 @@ from holdfast.artifacts.documents import (
 from holdfast.errors import ArtifactError, RunError
 from holdfast.steps import writer
 from holdfast_pipelines.demo import deliveries
-from holdfast_pipelines.folder import RECORD, place_of, read_artifact
+from holdfast_pipelines.folder import place_of, read_artifact
 
 Summary = dict[str, Any]
 
@@ -201,7 +201,7 @@ def _seconds_to_rollback(record: RolloutRecord) -> float:
 
 def _record(run: Path) -> Summary:
     try:
-        found: Summary = json.loads((run / RECORD).read_text())
+        found: Summary = json.loads((run / "run.json").read_text())
     except FileNotFoundError:
         raise RunError(f"{run}: expected the record of a run, found none; see aside.log in the demo's folder") from None
     if found["outcome"] == "failed":
