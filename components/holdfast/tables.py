@@ -13,14 +13,14 @@ from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
-from holdfast.modality.protocol import Split
+from holdfast.modality.protocol import SplitName
 from holdfast.wording import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_table(snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+def read_table(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
     """The rows of `split` in the table view; row i is row i of the snapshot's file.
 
     Image cells keep the delivery's own units.

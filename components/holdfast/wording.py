@@ -6,14 +6,14 @@ FIRST = 5
 
 
 def listed(values: Iterable[object]) -> str:
-    """At most five of `values`, each at most 40 characters, with commas; control characters escaped."""
+    """Lists at most five of `values`, each at most 40 characters, with commas; control characters escaped."""
     shown = [str(value) for value in values]
     more = ", …" if len(shown) > FIRST else ""
     return ", ".join(_short(value) for value in shown[:FIRST]) + more
 
 
 def quoted(values: Iterable[object]) -> str:
-    """As `listed`, each in quotes."""
+    """Lists like `listed`, each in quotes."""
     shown = [str(value) for value in values]
     more = ", …" if len(shown) > FIRST else ""
     return ", ".join(f"'{_short(value)}'" for value in shown[:FIRST]) + more

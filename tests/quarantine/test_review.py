@@ -119,7 +119,7 @@ def test_a_row_is_not_decided_twice_differently(run: Path) -> None:
     drop(run, "3")
     with pytest.raises(
         InputError,
-        match="row 3: expected one decision, found release by bo after dropped by ann \\(patch in the corner\\)",
+        match="cannot release row 3: it was dropped by ann \\(patch in the corner\\); to undo that",
     ):
         release(run, "3")
 
@@ -134,7 +134,7 @@ def test_all_rows_are_decided_at_once(run: Path) -> None:
     [
         ("show", ("--row", "4"), InputError, "expected a row in quarantine, found no row 4"),
         ("drop", ("--rows", "4", "--by", "a", "--why", "w"), InputError, "rows in quarantine, found none at 4"),
-        ("drop", ("--rows", "3", "--by", " ", "--why", "w"), InputError, "expected a name"),
+        ("drop", ("--rows", "3", "--by", " ", "--why", "w"), InputError, "cannot decide without a name"),
         ("list", ("--snapshot", "nowhere"), ArtifactError, "nowhere/artifact.json: expected a file of an artifact"),
     ],
 )  # fmt: skip

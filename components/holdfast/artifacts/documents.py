@@ -157,7 +157,7 @@ class Reviewed(Frozen):
 class Snapshot(Document):
     """The exact data of one delivery.
 
-    With it, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
+    Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
     column holding class names. The id of a training row is its position in the train file.
     """
@@ -208,7 +208,7 @@ class Anomaly(Frozen):
 
 
 class SchemaReport(Document):
-    """Anomalies of a snapshot against a schema. With it: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
+    """Anomalies of a snapshot against a schema. Files: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
 
     kind: Literal["schema-report"] = "schema-report"
     """Always `schema-report`."""
@@ -261,7 +261,7 @@ class ConfidenceDrift(Frozen):
 
 
 class DriftReport(Document):
-    """Whether the delivery comes from another distribution. With it: `evidently.html`, `distributions.json`."""
+    """Whether the delivery comes from another distribution. Files: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
     """Always `drift-report`."""
@@ -282,7 +282,7 @@ class DriftReport(Document):
 class Baseline(Document):
     """The champion, fetched for comparison.
 
-    With it when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
+    Files when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
     training rows, in the table view of `holdfast.tables`), `scores.npz` (`reference_confidence`: the champion's
     confidence on its own held-out rows; `current_confidence`: on the new training rows; float64[n] each).
     """
@@ -315,7 +315,7 @@ class Detector(Frozen):
 
 
 class ScanReport(Document):
-    """Poison and label-error suspects. With it: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+    """Poison and label-error suspects. Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
 
     kind: Literal["scan-report"] = "scan-report"
     """Always `scan-report`."""
@@ -479,7 +479,7 @@ class Mitigation(Frozen):
 
 
 class Model(Document):
-    """A trained network. With it: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
+    """A trained network. Files: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
     kind: Literal["model"] = "model"
     """Always `model`."""
@@ -529,7 +529,7 @@ class TriggerResult(Frozen):
 
 
 class BackdoorReport(Document):
-    """Trigger inversion over all classes. With it: `triggers.npz` (mask, pattern per class)."""
+    """Trigger inversion over all classes. Files: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
     """Always `backdoor-report`."""
@@ -559,7 +559,7 @@ class AttackResult(Frozen):
     survived: Count
     """Correct of the examples evaluated."""
     cumulative: bool = False
-    """Whether it took on only what still stood: an example that an earlier attack broke counts as broken here too."""
+    """Whether it took on only examples not yet misclassified: what an earlier attack broke counts as broken too."""
 
 
 class EpsilonPoint(Frozen):
@@ -607,7 +607,7 @@ class Paired(Frozen):
 
 
 class RobustnessReport(Document):
-    """Accuracy under attack. With it: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
+    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
 
     And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.
     """
@@ -646,7 +646,7 @@ class CertifiedAt(Frozen):
 
 
 class Certificate(Document):
-    """Certified robustness. With it: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
+    """Certified robustness. Files: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
     """Always `certificate`."""
@@ -712,7 +712,7 @@ class Check(CheckResult):
 
 
 class GateDecision(Document):
-    """The verdict on one model, with every check that led to it. With it: `decision.md`, `junit.xml`."""
+    """The verdict on one model, with every check that led to it. Files: `decision.md`, `junit.xml`."""
 
     kind: Literal["gate-decision"] = "gate-decision"
     """Always `gate-decision`."""
@@ -776,7 +776,7 @@ class Transition(Frozen):
 class RolloutRecord(Document):
     """What happened in a rollout.
 
-    With it: `journal.jsonl`, `log.jsonl`, `timeline.json`, `incident.md`, `incident.html`.
+    Files: `journal.jsonl`, `log.jsonl`, `timeline.json`, `plan.json`, `incident.md`, `incident.html`.
     """
 
     kind: Literal["rollout-record"] = "rollout-record"
