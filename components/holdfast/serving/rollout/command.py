@@ -12,7 +12,7 @@ from holdfast.progress import say
 from holdfast.serving.rollout.traffic.command import replay
 
 if TYPE_CHECKING:
-    from holdfast.serving.rollout.cluster.kube import Kube
+    from holdfast.kubernetes.api import Kube
     from holdfast.serving.rollout.cluster.remote import Remote
     from holdfast.serving.rollout.cluster.run import Place
     from holdfast.serving.rollout.cluster.target import Target
@@ -183,7 +183,9 @@ def watchdog(
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
     """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
-    from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.kubernetes.access import in_cluster
+    from holdfast.kubernetes.api import Kube
+    from holdfast.kubernetes.kubeconfig import from_kubeconfig
     from holdfast.serving.rollout.cluster.watchdog import watch as look
 
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())

@@ -30,24 +30,18 @@ import yaml
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
+from holdfast.http_client import Trust
+from holdfast.kubernetes.access import Access
+from holdfast.kubernetes.api import ConflictError, Kube, MissingError, PassingError, Resource
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
-from holdfast.serving.rollout.cluster.kube import (
-    Access,
-    ConflictError,
-    Kube,
-    MissingError,
-    PassingError,
-    Resource,
-)
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.run import Place
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.cluster.wire import Trust
 from holdfast.serving.rollout.engine.controller import Pace
 from holdfast.serving.rollout.local.envoy import binary
 from holdfast.serving.rollout.local.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from holdfast.serving.rollout.cluster.kube import Kube, KubeError, Resource, from_kubeconfig
+from holdfast.kubernetes.api import Kube, KubeError, Resource
+from holdfast.kubernetes.kubeconfig import from_kubeconfig
 
 NAMESPACES = Resource("", "v1", "namespaces", None)
 VERSION = "client.authentication.k8s.io/v1"

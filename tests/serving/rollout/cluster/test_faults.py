@@ -6,14 +6,8 @@ import time
 import pytest
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    ConflictError,
-    KubeError,
-    MissingError,
-    PassingError,
-    annotations,
-    edit,
-)
+from holdfast.kubernetes.api import ConflictError, KubeError, MissingError, PassingError, edit
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in
@@ -51,7 +45,7 @@ def test_an_object_that_is_there_is_a_conflict(kube, namespace, champion):
 
 
 def test_a_list_longer_than_a_page_is_whole(kube, namespace, monkeypatch):
-    monkeypatch.setattr("holdfast.serving.rollout.cluster.kube._PAGE", 3)
+    monkeypatch.setattr("holdfast.kubernetes.api._PAGE", 3)
     spec = {"default": "main", "candidates": [{"name": "main", "weight": 100}]}
     for number in range(8):
         body = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Experiment", "metadata": {"name": f"e{number}"}}

@@ -6,6 +6,7 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RolloutError
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster import watchdog
 from holdfast.serving.rollout.cluster.kserve import (
     PERCENT,
@@ -16,7 +17,6 @@ from holdfast.serving.rollout.cluster.kserve import (
     shares_of,
     with_revisions,
 )
-from holdfast.serving.rollout.cluster.kube import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.run import Place, rollout_on
 from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from holdfast.kubernetes.api import KubeError, Resource
 from holdfast.serving.rollout.cluster import watchdog
-from holdfast.serving.rollout.cluster.kube import KubeError, Resource
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.table import DRIVERS
 

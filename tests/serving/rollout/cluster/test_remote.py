@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.objects import rfc3339
 from holdfast.serving.rollout.cluster import remote
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.cluster.store import STATE, rfc3339
+from holdfast.serving.rollout.cluster.store import STATE
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.engine.controller import Controller, Pace
 from holdfast.serving.rollout.engine.plan import plan_of

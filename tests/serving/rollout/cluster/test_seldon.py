@@ -5,11 +5,12 @@ import time
 import pytest
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import MissingError, annotations
+from holdfast.kubernetes.api import MissingError
+from holdfast.kubernetes.objects import annotations, moment
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import SeldonV1, deployments_in, predictors
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in, models_in
-from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES, moment
+from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES
 from holdfast.serving.rollout.cluster.table import DRIVERS
 
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster import watchdog
-from holdfast.serving.rollout.cluster.kube import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in

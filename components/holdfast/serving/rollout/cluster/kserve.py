@@ -12,20 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    Json,
-    Kube,
-    Operation,
-    Resource,
-    annotate,
-    annotations,
-    edit,
-    holds,
-    pointer,
-    wait_until,
-)
+from holdfast.kubernetes.api import Kube, Resource, edit, wait_until
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, holds, pointer
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.protocol import Traffic
+from holdfast.serving.rollout.cluster.series import MetricsSource
 from holdfast.serving.rollout.cluster.split import MIRRORED, Split
 from holdfast.serving.rollout.cluster.store import (
     ARMS,
@@ -40,8 +31,7 @@ from holdfast.serving.rollout.cluster.store import (
     require_fence,
     taken_back,
 )
-from holdfast.serving.rollout.cluster.target import KServe as Names
-from holdfast.serving.rollout.cluster.target import Metrics, Target
+from holdfast.serving.rollout.cluster.target import KServeTarget, Target
 from holdfast.serving.rollout.contract.counters import Snapshot
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
@@ -55,7 +45,7 @@ _PREDICTOR = ("spec", "predictor")
 class ByRevision:
     """Implements `Provider`: the target's Prometheus, once `{champion}` and `{candidate}` are names of revisions."""
 
-    metrics: Metrics
+    metrics: MetricsSource
     find: Callable[[], Json]
     _made: Prometheus | None = field(default=None, init=False)
 
@@ -75,7 +65,7 @@ class KServe:
 
     kube: Kube
     namespace: str
-    names: Names
+    names: KServeTarget
     provider: Provider
     fence: int
     time_to_live: float = 120.0
@@ -92,14 +82,14 @@ class KServe:
     @classmethod
     def home(cls, target: Target) -> tuple[Resource, str]:
         """The InferenceService."""
-        return services_in(target.namespace), target.section_of(Names).service
+        return services_in(target.namespace), target.section_of(KServeTarget).service
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
         """As in the protocol; the store has put the fence on the same object already."""
         home, times = cls.home(target), (target.time_to_live_seconds, target.settle_seconds)
         counters = provider or ByRevision(target.metrics, lambda: kube.get(*home))
-        return cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+        return cls(kube, target.namespace, target.section_of(KServeTarget), counters, fence, *times, wall)
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
@@ -355,7 +345,7 @@ def percent(found: Json, weight: int) -> list[Operation]:
     return [{"op": "add", "path": pointer(*_PREDICTOR, PERCENT), "value": weight}]
 
 
-def with_revisions(metrics: Metrics, champion: str, candidate: str) -> Metrics:
+def with_revisions(metrics: MetricsSource, champion: str, candidate: str) -> MetricsSource:
     """Replaces `{champion}` and `{candidate}` in the labels of both arms.
 
     Raises:

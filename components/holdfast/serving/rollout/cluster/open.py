@@ -4,7 +4,9 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
+from holdfast.kubernetes.access import in_cluster
+from holdfast.kubernetes.api import Kube
+from holdfast.kubernetes.kubeconfig import from_kubeconfig
 from holdfast.serving.rollout.cluster.protocol import ClusterDriver
 from holdfast.serving.rollout.cluster.store import AnnotationStore, Subject, Wall, compact
 from holdfast.serving.rollout.cluster.table import DRIVERS

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
-from holdfast.serving.rollout.cluster.kube import Json, Kube, Resource
+from holdfast.kubernetes.api import Kube, Resource
+from holdfast.kubernetes.objects import Json
 from holdfast.serving.rollout.cluster.store import Wall
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.contract.driver import Driver, Provider

@@ -9,17 +9,10 @@ from dataclasses import asdict, dataclass
 
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import Json, Kube, annotations
+from holdfast.kubernetes.api import Kube
+from holdfast.kubernetes.objects import Json, annotations, moment
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
-from holdfast.serving.rollout.cluster.store import (
-    STATE,
-    SUBJECT,
-    Wall,
-    fence_of,
-    moment,
-    read_history,
-    read_state,
-)
+from holdfast.serving.rollout.cluster.store import STATE, SUBJECT, Wall, fence_of, read_history, read_state
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import Outcome

@@ -16,8 +16,8 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
 from holdfast.errors import RefusedError, RolloutError
+from holdfast.kubernetes.api import Kube
 from holdfast.progress import say
-from holdfast.serving.rollout.cluster.kube import Kube
 from holdfast.serving.rollout.cluster.open import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Probing, Target

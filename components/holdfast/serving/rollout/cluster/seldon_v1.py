@@ -12,19 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    Change,
-    Json,
-    Kube,
-    Operation,
-    Resource,
-    annotate,
-    annotations,
-    edit,
-    holds,
-    pointer,
-    wait_until,
-)
+from holdfast.kubernetes.api import Change, Kube, Resource, edit, wait_until
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, holds, pointer
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.protocol import Traffic
 from holdfast.serving.rollout.cluster.split import MIRRORED, Split
@@ -41,8 +30,7 @@ from holdfast.serving.rollout.cluster.store import (
     require_fence,
     taken_back,
 )
-from holdfast.serving.rollout.cluster.target import SeldonV1 as Names
-from holdfast.serving.rollout.cluster.target import Target
+from holdfast.serving.rollout.cluster.target import SeldonV1Target, Target
 from holdfast.serving.rollout.contract.counters import Snapshot
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
@@ -60,7 +48,7 @@ class SeldonV1:
 
     kube: Kube
     namespace: str
-    names: Names
+    names: SeldonV1Target
     provider: Provider
     fence: int
     time_to_live: float = 120.0
@@ -76,13 +64,13 @@ class SeldonV1:
     @classmethod
     def home(cls, target: Target) -> tuple[Resource, str]:
         """The SeldonDeployment."""
-        return deployments_in(target.namespace), target.section_of(Names).deployment
+        return deployments_in(target.namespace), target.section_of(SeldonV1Target).deployment
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
         """As in the protocol; the store has put the fence on the same object already."""
         counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
-        return cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+        return cls(kube, target.namespace, target.section_of(SeldonV1Target), counters, fence, *times, wall)
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:

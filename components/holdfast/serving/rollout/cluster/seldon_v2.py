@@ -12,21 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    ConflictError,
-    Json,
-    Kube,
-    MissingError,
-    Operation,
-    PassingError,
-    Resource,
-    annotate,
-    annotations,
-    edit,
-    holds,
-    pointer,
-    wait_until,
-)
+from holdfast.kubernetes.api import ConflictError, Kube, MissingError, PassingError, Resource, edit, wait_until
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, holds, pointer
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.protocol import Traffic
 from holdfast.serving.rollout.cluster.split import MIRRORED, Split
@@ -42,8 +29,7 @@ from holdfast.serving.rollout.cluster.store import (
     require_fence,
     taken_back,
 )
-from holdfast.serving.rollout.cluster.target import SeldonV2 as Names
-from holdfast.serving.rollout.cluster.target import Target
+from holdfast.serving.rollout.cluster.target import SeldonV2Target, Target
 from holdfast.serving.rollout.contract.counters import Snapshot
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
@@ -65,7 +51,7 @@ class SeldonV2:
 
     kube: Kube
     namespace: str
-    names: Names
+    names: SeldonV2Target
     provider: Provider
     fence: int
     time_to_live: float = 120.0
@@ -85,13 +71,13 @@ class SeldonV2:
     @classmethod
     def home(cls, target: Target) -> tuple[Resource, str]:
         """The stable Model: the Experiment comes and goes."""
-        return models_in(target.namespace), target.section_of(Names).stable
+        return models_in(target.namespace), target.section_of(SeldonV2Target).stable
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
         """As in the protocol; the Experiment, if there is one, gets the fence here."""
         counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
-        made = cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+        made = cls(kube, target.namespace, target.section_of(SeldonV2Target), counters, fence, *times, wall)
         made.take_over()
         return made
 
@@ -99,7 +85,7 @@ class SeldonV2:
     def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
         """By the Experiment; without one the stable Model has it all."""
         try:
-            found = kube.get(experiments_in(target.namespace), target.section_of(Names).experiment)
+            found = kube.get(experiments_in(target.namespace), target.section_of(SeldonV2Target).experiment)
         except MissingError:
             return Traffic(((home["metadata"]["name"], "100 %"),), None)
         arms, mirror = found["spec"]["candidates"], found["spec"].get("mirror")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from holdfast.serving.rollout.cluster.kube import Json, annotations
+from holdfast.kubernetes.objects import Json, annotations
 from holdfast.serving.rollout.cluster.store import PREFIX
 from holdfast.serving.rollout.contract.counters import Snapshot
 from holdfast.serving.rollout.contract.driver import Provider

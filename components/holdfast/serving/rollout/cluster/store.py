@@ -10,13 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Self
 
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.api import Kube, Resource, edit
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, moment, rfc3339
 from holdfast.registry.notes import locks
-from holdfast.serving.rollout.cluster.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
 from holdfast.serving.rollout.contract.driver import State
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import TERMINAL
@@ -232,20 +232,6 @@ def longer(found: Json, line: Json) -> str:
     while len(lines) > 1 and len(compact(lines)) > MAX_HISTORY_BYTES:
         lines = lines[1:]
     return compact(lines)
-
-
-def rfc3339(seconds: float) -> str:
-    """A moment as Kubernetes writes it, in whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def moment(text: str) -> float | None:
-    """The other way; None when it has no meaning."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.timestamp() if found.tzinfo is not None else None
 
 
 def renewed(found: Json, now: float, time_to_live: float) -> str:

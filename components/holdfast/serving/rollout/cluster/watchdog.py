@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster.kube import Json, Kube, MissingError, annotations
+from holdfast.kubernetes.api import Kube, MissingError
+from holdfast.kubernetes.objects import Json, annotations
 from holdfast.serving.rollout.cluster.protocol import ClusterDriver
 from holdfast.serving.rollout.cluster.store import EXPIRES, Wall, lapsed
 from holdfast.serving.rollout.cluster.table import DRIVERS

@@ -1,6 +1,5 @@
-"""The API client on its own: where it gets its access, and what it makes of answers. The real server: cluster/."""
+"""The API client on its own: what it makes of answers. The real server: tests/serving/rollout/cluster."""
 
-import base64
 import http.server
 import json
 import threading
@@ -8,30 +7,17 @@ import time
 
 import pytest
 
-from holdfast.errors import RolloutError, WorkloadError
-from holdfast.serving.rollout.cluster import kube as module
-from holdfast.serving.rollout.cluster.kube import (
-    Access,
-    ConflictError,
-    Kube,
-    KubeError,
-    MissingError,
-    PassingError,
-    Resource,
-    annotate,
-    edit,
-    from_kubeconfig,
-    holds,
-    in_cluster,
-    pointer,
-)
-from holdfast.serving.rollout.cluster.wire import Wire, WireError
+from holdfast.errors import ClusterError
+from holdfast.http_client import HttpClient, HttpError
+from holdfast.kubernetes.access import Access
+from holdfast.kubernetes.api import ConflictError, Kube, KubeError, MissingError, PassingError, Resource, edit
+from holdfast.kubernetes.objects import annotate
 
 THINGS = Resource("example.org", "v1", "things", "here")
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers what the server's script says next: (status, body), or a callable that gets the handler."""
+    """Answers the server's script, step by step: (status, body), or a callable that gets the handler."""
 
     protocol_version = "HTTP/1.1"
 
@@ -109,17 +95,17 @@ def test_an_answer_that_trickles_is_cut_off_in_time(server):
     server.script = [trickle]
     began = time.monotonic()
     with pytest.raises(PassingError, match=r"no whole answer within 0\.3 s"):
-        Kube(Access(server.url), Wire(server.url, seconds=0.3)).get(THINGS, "a")
+        Kube(Access(server.url), HttpClient(server.url, seconds=0.3)).get(THINGS, "a")
     assert time.monotonic() - began < 1.5
 
 
 def test_an_answer_without_end_is_not_read_to_the_end(server):
     server.script = [(200, b" " * 100_000)]
     with pytest.raises(PassingError, match="expected at most 1000 bytes, found more"):
-        Kube(Access(server.url), Wire(server.url, max_bytes=1000)).get(THINGS, "a")
+        Kube(Access(server.url), HttpClient(server.url, max_bytes=1000)).get(THINGS, "a")
 
 
-def test_a_kept_connection_that_the_server_closed_is_opened_anew_for_a_look_only(server):
+def test_a_kept_connection_that_the_server_closed_is_opened_again_for_a_read_only(server):
     kube = Kube(Access(server.url))
     server.script = [(200, {}), hang_up, (200, {"found": True})]
     kube.get(THINGS, "a")
@@ -155,7 +141,7 @@ def test_an_edit_gives_up_in_time(server):
     assert time.monotonic() - began < 1.5
 
 
-def test_a_token_file_is_read_anew_for_every_call(server, tmp_path):
+def test_a_token_file_is_read_again_for_every_call(server, tmp_path):
     token = tmp_path / "token"
     kube = Kube(Access(server.url, token_file=token))
     for text in ("first", "second\n"):
@@ -163,88 +149,10 @@ def test_a_token_file_is_read_anew_for_every_call(server, tmp_path):
         kube.get(THINGS, "a")
     assert [headers["Authorization"] for _, _, headers, _ in server.seen] == ["Bearer first", "Bearer second"]
     token.unlink()
-    with pytest.raises(RolloutError, match="token: expected a token"):
+    with pytest.raises(ClusterError, match="token: expected a token"):
         kube.get(THINGS, "a")
 
 
-def test_in_a_pod_the_service_account_is_used(tmp_path, monkeypatch):
-    (tmp_path / "token").write_text("t")
-    (tmp_path / "namespace").write_text("models\n")
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    found = in_cluster(tmp_path)
-    assert (found.server, found.namespace, found.token_file) == ("https://[fd00::1]:6443", "models", tmp_path / "token")
-
-
-def test_elsewhere_there_is_no_service_account(tmp_path, monkeypatch):
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(RolloutError, match="expected a pod's service account, found none; name a kubeconfig"):
-        in_cluster(tmp_path)
-
-
-def kubeconfig(path, user, cluster=None):
-    config = {
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "models"}}],
-        "clusters": [{"name": "c", "cluster": {"server": "https://api:6443", **(cluster or {})}}],
-        "users": [{"name": "u", "user": user}],
-    }
-    path.write_text(json.dumps(config))
-    return path
-
-
-def test_a_kubeconfig_names_server_authority_and_token(tmp_path):
-    authority = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
-    path = kubeconfig(tmp_path / "config", {"tokenFile": "token"}, {"certificate-authority-data": authority})
-    found = from_kubeconfig(path)
-    assert (found.server, found.namespace) == ("https://api:6443", "models")
-    assert (found.token_file, found.trust.ca_data) == (tmp_path / "token", "-----BEGIN CERTIFICATE-----")
-
-
-@pytest.mark.parametrize(
-    ("user", "cluster", "found"),
-    [
-        ({"auth-provider": {"name": "gcp"}}, {}, "expected a token, a client certificate or exec, found auth-provider"),
-        ({"token": "t"}, {"insecure-skip-tls-verify": True}, "found insecure-skip-tls-verify"),
-        ({"token": "t"}, {"certificate-authority-data": "???"}, "expected base64"),
-    ],
-)
-def test_what_a_kubeconfig_may_not_ask_for_is_refused(tmp_path, user, cluster, found):
-    with pytest.raises(WorkloadError, match=found):
-        from_kubeconfig(kubeconfig(tmp_path / "config", user, cluster))
-
-
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "current-context: x", "x" * (module.MAX_CONFIG_BYTES + 1)])
-def test_a_file_that_is_no_kubeconfig_is_an_error_in_one_line(tmp_path, text):
-    (tmp_path / "config").write_text(text)
-    with pytest.raises(WorkloadError, match="config: expected") as caught:
-        from_kubeconfig(tmp_path / "config")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["ftp://a", "http://", "api:6443", "http://u:p@h", "http://h?x=1"])
-def test_an_address_that_is_none_is_refused(url):
-    with pytest.raises(WorkloadError, match="expected http://HOST"):
-        Wire(url)
-
-
 def test_a_server_with_a_wrong_certificate_is_not_spoken_to(server):
-    with pytest.raises(WireError, match="SSL|EOF"):
-        Wire(server.url.replace("http:", "https:"), seconds=2).exchange("GET", "/", {})
-
-
-def test_pointers_escape_and_annotations_come_in_whole():
-    assert pointer("metadata", "annotations", "a/b~c", 0) == "/metadata/annotations/a~1b~0c/0"
-    bare = {"metadata": {"name": "a"}}
-    assert annotate(bare, {"x": "1", "y": None}) == [
-        {"op": "add", "path": "/metadata/annotations", "value": {"x": "1"}}
-    ]
-    assert annotate(thing("1", x="1"), {"x": "1"}) == []
-    assert annotate(thing("1", x="1"), {"x": None}) == [{"op": "remove", "path": "/metadata/annotations/x"}]
-
-
-def test_an_object_holds_what_was_asked_for_when_the_server_added_defaults():
-    assert holds({"a": 1, "b": [{"c": 2, "d": 3}]}, {"b": [{"c": 2}]})
-    assert not holds({"a": 1}, {"a": 2})
-    assert not holds({"a": [1]}, {"a": [1, 2]})
-    assert not holds({}, {"a": None})
+    with pytest.raises(HttpError, match="SSL|EOF"):
+        HttpClient(server.url.replace("http:", "https:"), seconds=2).exchange("GET", "/", {})

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from holdfast.errors import RolloutError, WorkloadError
+from holdfast.errors import ClusterError, WorkloadError
 from holdfast.processes import dying_with_us, signal_group
 
 AUTHORITY = "certificate-authority-data"
@@ -36,7 +36,7 @@ ClientCertificate = tuple[bytes, bytes]
 """A client's certificate and its key, as PEM."""
 
 
-class PluginError(RolloutError):
+class PluginError(ClusterError):
     """The plug-in gave no credential; it may another time."""
 
 
