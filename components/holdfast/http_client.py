@@ -179,7 +179,7 @@ class HttpClient:
 
     def _error(self, method: str, path: str, error: Exception) -> HttpError:
         what = str(error) or type(error).__name__
-        return HttpError(f"{self.url}: {method} {path.partition('?')[0]}: expected an answer, found {what}"[:300])
+        return HttpError(f"{self.url}: {method} {path.partition('?')[0]}: no answer: {what}"[:300])
 
 
 def bearer(token_file: Path | None) -> dict[str, str]:

@@ -79,7 +79,7 @@ def trickle(handler):
 )
 def test_every_status_is_one_kind_of_error(server, status, kind):
     server.script = [(status, {"message": "because\nof this"})]
-    with pytest.raises(kind, match=f"GET .*/things/a: expected to be done, found {status} because of this") as caught:
+    with pytest.raises(kind, match=f"GET .*/things/a: the API answered {status} because of this") as caught:
         Kube(Access(server.url)).get(THINGS, "a")
     assert type(caught.value) is kind
 
@@ -87,7 +87,7 @@ def test_every_status_is_one_kind_of_error(server, status, kind):
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b""])
 def test_an_answer_that_is_no_object_may_pass(server, body):
     server.script = [(200, body)]
-    with pytest.raises(PassingError, match="expected to be done, found 200"):
+    with pytest.raises(PassingError, match="the API answered 200"):
         Kube(Access(server.url)).get(THINGS, "a")
 
 

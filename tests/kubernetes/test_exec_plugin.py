@@ -118,7 +118,7 @@ def test_a_token_that_the_server_refuses_is_asked_for_again_and_the_call_made_on
 def test_a_plug_in_that_gives_the_refused_token_again_is_an_error_and_no_loop(plugin, kubeconfig, serve):
     server = serve(known={"other"})
     kube = reach(kubeconfig({"command": plugin(printing(token="wrong"))}), server)
-    with pytest.raises(Exception, match="expected to be done, found 401 Unauthorized"):
+    with pytest.raises(Exception, match="the API answered 401 Unauthorized"):
         kube.get(THINGS, "a")
     assert server.tokens == ["wrong", "wrong"]
 
@@ -132,7 +132,7 @@ def test_a_plug_in_that_fails_while_its_token_is_good_is_no_error_yet(command, t
     clock[0] = now + 899
     assert found.credential().token == "t"
     clock[0] = now + 910
-    with pytest.raises(PluginError, match="found exit code 1"):
+    with pytest.raises(PluginError, match="no credential: exit code 1"):
         found.credential()
 
 
@@ -141,7 +141,7 @@ def test_during_a_rollout_a_plug_in_that_fails_is_an_error_that_may_pass(plugin,
     server = serve(known=())
     kube = reach(path, server)
     (tmp_path / "broken").touch()
-    with pytest.raises(PassingError, match="config: expected a credential from the plug-in .*, found exit code 7"):
+    with pytest.raises(PassingError, match="config: the plug-in .* gave no credential: exit code 7"):
         kube.get(THINGS, "a")
 
 
@@ -197,14 +197,14 @@ def test_a_plug_in_that_fails_is_one_line_with_its_name_and_last_words(plugin, k
     with pytest.raises(PluginError) as caught:
         from_kubeconfig(path)
     name = path.parent / "plug-in"
-    reason = "found exit code 255: Unable to locate credentials."
-    assert str(caught.value) == f"{path}: expected a credential from the plug-in {name}, {reason}"
+    reason = "exit code 255: Unable to locate credentials."
+    assert str(caught.value) == f"{path}: the plug-in {name} gave no credential: {reason}"
 
 
 def test_a_plug_in_that_hangs_is_ended_with_its_children_in_time(command, tmp_path):
     asked = command(f"sleep 60 & echo $! > {tmp_path}/child; wait")
     began = time.monotonic()
-    with pytest.raises(PluginError, match=r"from the plug-in .*/plug-in, found no answer within 0\.5 s"):
+    with pytest.raises(PluginError, match=r"the plug-in .*/plug-in gave no credential: no answer within 0\.5 s"):
         exec_plugin.run(asked, 0.5)
     assert time.monotonic() - began < 3
     child = int((tmp_path / "child").read_text())
@@ -215,7 +215,9 @@ def test_a_plug_in_that_hangs_is_ended_with_its_children_in_time(command, tmp_pa
 
 def test_a_plug_in_that_is_not_there_is_an_error_with_the_way_to_install_it(kubeconfig):
     path = kubeconfig({"command": "no-such-plug-in", "installHint": "Install it\nfrom https://example.org"})
-    expected = "from the plug-in no-such-plug-in, found No such file or directory; Install it from https://example.org"
+    expected = (
+        "the plug-in no-such-plug-in gave no credential: No such file or directory; Install it from https://example.org"
+    )
     with pytest.raises(PluginError, match=expected):
         from_kubeconfig(path)
 
@@ -240,7 +242,7 @@ def test_a_plug_in_that_is_not_there_is_an_error_with_the_way_to_install_it(kube
     ],
 )
 def test_output_that_is_no_credential_is_refused_without_being_shown(command, output, found):
-    with pytest.raises(PluginError, match=f"plug-in, found {found}.* in its output$") as caught:
+    with pytest.raises(PluginError, match=f"plug-in gave no credential: {found}.* in its output$") as caught:
         exec_plugin.run(command(f"echo '{output}'"), 5)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -5,16 +5,16 @@ writer was faster or the answer was lost.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from holdfast.errors import ClusterError
+from holdfast.errors import ClusterError, HoldfastError
 from holdfast.http_client import HttpClient, HttpError, HttpResponse
 from holdfast.kubernetes.access import Access
 from holdfast.kubernetes.exec_plugin import Credential, PluginError
 from holdfast.kubernetes.objects import Json, Operation
+from holdfast.waiting import poll, retry
 
 EDIT_SECONDS = 10.0
 """So long an edit is tried again after conflicts and passing errors."""
@@ -50,7 +50,7 @@ class Resource:
     namespace: str | None
 
     def path(self, name: str | None = None, subresource: str | None = None) -> str:
-        """Of the collection, of one object, or of its subresource."""
+        """Path of the collection, of one object, or of its subresource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         inside = f"/namespaces/{self.namespace}" if self.namespace else ""
         parts = [root + inside, self.plural, *(part for part in (name, subresource) if part)]
@@ -154,19 +154,28 @@ def edit(kube: Kube, resource: Resource, name: str, change: Change, seconds: flo
         MissingError, KubeError: it cannot be done.
         PassingError, ConflictError: it was not done within `seconds`.
     """
-    deadline, wait = time.monotonic() + seconds, _FIRST_WAIT
-    while True:
-        try:
-            found = kube.get(resource, name)
-            operations = change(found)
-            return _swap(kube, resource, name, found, operations) if operations else found
-        except (ConflictError, PassingError) as error:
-            asked = getattr(error, "retry_after", None) or 0.0
-            pause = min(max(wait, asked), _LONGEST_WAIT)
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-        wait *= 2
+
+    def once() -> Json:
+        found = kube.get(resource, name)
+        operations = change(found)
+        return _swap(kube, resource, name, found, operations) if operations else found
+
+    return retry(once, _Backoff(), seconds)
+
+
+class _Backoff:
+    """Pauses that double, between conflicts and passing errors; longer where the server asks for it."""
+
+    def __init__(self) -> None:
+        self.wait = _FIRST_WAIT
+
+    def __call__(self, error: HoldfastError) -> float | None:
+        if not isinstance(error, (ConflictError, PassingError)):
+            return None
+        asked = error.retry_after if isinstance(error, PassingError) else None
+        pause = min(max(self.wait, asked or 0.0), _LONGEST_WAIT)
+        self.wait *= 2
+        return pause
 
 
 def wait_until(missing: Callable[[], str | None], seconds: float, name: str) -> None:
@@ -175,17 +184,16 @@ def wait_until(missing: Callable[[], str | None], seconds: float, name: str) -> 
     Raises:
         ClusterError: something is still missing after `seconds`, and what; or, at once, what `missing` raises.
     """
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def look() -> str | None:
         try:
-            reason = missing()
+            return missing()
         except (PassingError, MissingError) as error:
-            reason = str(error)
-        if reason is None:
-            return
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{name}: expected the change in effect within {seconds:g} s, found {reason}")
-        time.sleep(_POLL_SECONDS)
+            return str(error)
+
+    reason = poll(look, lambda reason: reason is None, seconds, _POLL_SECONDS)
+    if reason is not None:
+        raise ClusterError(f"{name}: the change is not in effect after {seconds:g} s: {reason}")
 
 
 def _swap(kube: Kube, resource: Resource, name: str, found: Json, operations: Sequence[Operation]) -> Json:
@@ -211,7 +219,7 @@ def _answer(reply: HttpResponse, call: str) -> Json:
     if reply.status in (200, 201, 202) and isinstance(found, dict):
         return found
     message = str(found.get("message", "")) if isinstance(found, dict) else repr(reply.data[:100])
-    text = f"{call}: expected to be done, found {reply.status} {' '.join(message.split())[:240]}".rstrip()
+    text = f"{call}: the API answered {reply.status} {' '.join(message.split())[:240]}".rstrip()
     if reply.status == 404:
         raise MissingError(text)
     if reply.status == 409:

@@ -37,7 +37,7 @@ from holdfast.processes import dying_with_us
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
-from holdfast.serving.rollout.cluster.run import Place
+from holdfast.serving.rollout.cluster.run import TargetCluster
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.cluster.table import DRIVERS
@@ -949,15 +949,15 @@ class Objects:
 
 
 @pytest.fixture
-def placed(kube, operator, champion, addressed, mesh, request) -> Callable[..., Place]:
+def placed(kube, operator, champion, addressed, mesh, request) -> Callable[..., TargetCluster]:
     """Where a version's rollout happens, its champion there; where requests are not copied, with probes."""
 
-    def place(version: str, digest: str, pace: Pace) -> Place:
+    def place(version: str, digest: str, pace: Pace) -> TargetCluster:
         champion(version)
         if DRIVERS[version].mirrors:
-            return Place(addressed(version, digest), kube, request.getfixturevalue("counters"), pace)
+            return TargetCluster(addressed(version, digest), kube, request.getfixturevalue("counters"), pace)
         more = {"metrics": request.getfixturevalue("knative"), "probes": mesh.probes(100)}
-        return Place(addressed(version, digest, **more), kube, None, pace)
+        return TargetCluster(addressed(version, digest, **more), kube, None, pace)
 
     return place
 

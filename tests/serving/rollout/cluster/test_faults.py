@@ -31,16 +31,16 @@ def count_one(name):
 
 
 def test_calls_say_what_was_expected_and_what_was_found(kube, namespace):
-    with pytest.raises(MissingError, match='GET .*/seldondeployments/none: expected to be done, found 404 .*"none"'):
+    with pytest.raises(MissingError, match='GET .*/seldondeployments/none: the API answered 404 .*"none"'):
         kube.get(deployments_in(namespace), "none")
     body = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment", "metadata": {"name": "bad"}}
-    with pytest.raises(KubeError, match="POST .*: expected to be done, found 422 .*predictors"):
+    with pytest.raises(KubeError, match="POST .*: the API answered 422 .*predictors"):
         kube.create(deployments_in(namespace), {**body, "spec": {}})
 
 
 def test_an_object_that_is_there_is_a_conflict(kube, namespace, champion):
     champion("seldon-v1")
-    with pytest.raises(ConflictError, match="found 409"):
+    with pytest.raises(ConflictError, match="the API answered 409"):
         champion("seldon-v1")
 
 
@@ -75,14 +75,14 @@ def test_an_invalid_change_is_refused_at_once_and_not_taken_for_a_conflict(kube,
     champion("seldon-v1")
     wrong = [{"op": "add", "path": "/spec/predictors/0/traffic", "value": "half"}]
     began = time.monotonic()
-    with pytest.raises(KubeError, match="found 422"):
+    with pytest.raises(KubeError, match="the API answered 422"):
         edit(kube, deployments_in(namespace), "fraud", lambda found: wrong)
     assert time.monotonic() - began < 2
 
 
 def test_a_server_that_is_gone_is_an_error_in_one_line(spoiled, namespace):
     spoiled.server.draw = lambda: "lost"
-    with pytest.raises(PassingError, match="expected an answer, found Remote end closed connection"):
+    with pytest.raises(PassingError, match="no answer: Remote end closed connection"):
         spoiled.kube.get(deployments_in(namespace), "fraud")
 
 

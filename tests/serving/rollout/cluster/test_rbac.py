@@ -126,7 +126,7 @@ def test_an_account_can_do_exactly_its_table_here_and_nothing_elsewhere(account,
 
 
 def test_what_the_table_leaves_out_is_refused(account, namespace):
-    with pytest.raises(KubeError, match="found 403 secrets is forbidden: .*cannot list"):
+    with pytest.raises(KubeError, match="the API answered 403 secrets is forbidden: .*cannot list"):
         account("holdfast-rollout").list(Resource("", "v1", "secrets", namespace))
 
 

@@ -157,7 +157,7 @@ def held(**notes):
 
 def test_a_higher_fence_is_another_drivers():
     store.require_fence(held(fence="3"), 3)
-    with pytest.raises(FencedError, match="expected fence 3, found 4"):
+    with pytest.raises(FencedError, match=r"another driver has taken over \(fence 4, ours is 3\)"):
         store.require_fence(held(fence="4"), 3)
     with pytest.raises(RolloutError, match="expected a number in holdfast.dev/fence, found 'many'"):
         store.require_fence(held(fence="many"), 3)

@@ -82,7 +82,7 @@ def test_a_promotion_that_nobody_finishes_is_taken_back_whole(
     driver.apply(100, False)
     operator.unready.add("main")
     driver.settle = 0.5
-    with pytest.raises(RolloutError, match="expected the change in effect"):
+    with pytest.raises(RolloutError, match="the change is not in effect"):
         driver.promote()
     operator.unready.clear()
     watchdog.expire(kube, namespace, lambda: time.time() + TTL + SKEW + 3)

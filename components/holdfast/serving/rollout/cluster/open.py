@@ -67,5 +67,5 @@ def prepare(cluster: Cluster, seconds: float = 600.0) -> None:
 
 
 def candidate_digest(target: Target) -> str:
-    """SHA-256 of what the target says about its candidate; the model's own digest is part of its URI."""
+    """SHA-256 of the target's section `candidate`; the model's own digest is part of its URI."""
     return hashlib.sha256(compact(target.section.candidate.model_dump(mode="json")).encode()).hexdigest()

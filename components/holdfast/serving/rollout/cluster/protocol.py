@@ -16,7 +16,7 @@ from holdfast.serving.rollout.contract.driver import Driver, Provider
 
 
 @dataclass(frozen=True)
-class Traffic:
+class TrafficShares:
     """Where live requests go, as the cluster has it now."""
 
     weights: tuple[tuple[str, str], ...]
@@ -53,7 +53,7 @@ class ClusterDriver(Driver, Protocol):
         """
 
     @classmethod
-    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
         """Who gets live requests now; changes nothing.
 
         Raises:

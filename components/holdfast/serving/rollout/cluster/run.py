@@ -1,4 +1,4 @@
-"""The rollout step on a cluster: the same sequence as in `step`, at the place that a target file names.
+"""The rollout step on a cluster: the same sequence as in `step`, where a target file has it.
 
 The traffic is the users' own and its counters come from the target's metrics; probes go to the target's addresses. The
 state lives in the object that is rolled out, so that any replica can go on. What stays on this machine (`state_folder`)
@@ -60,11 +60,11 @@ class Counted:
         """Counts nothing."""
 
 
-class Leaving(Wishes):
-    """A pod that is told to stop only leaves: another replica goes on, or the watchdog takes the weight back."""
+class PodRequests(Wishes):
+    """Requests in a pod: a signal ends the pod only; another replica goes on, or the watchdog takes the weight back."""
 
     def __call__(self) -> Wish | None:
-        """As `Wishes`, but a signal ends this driver and not the rollout.
+        """The next request; a signal ends this driver and not the rollout.
 
         Raises:
             RolloutError: the signal came.
@@ -75,8 +75,8 @@ class Leaving(Wishes):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rollout happens; tests bring their own counters and pace."""
+class TargetCluster:
+    """A target and its cluster; tests bring their own counters and pace."""
 
     target: Target
     kube: Kube
@@ -84,7 +84,7 @@ class Place:
     pace: Pace = PACE
 
     @classmethod
-    def of(cls, target: Target) -> "Place":
+    def of(cls, target: Target) -> "TargetCluster":
         """The cluster that a target names.
 
         Raises:
@@ -94,7 +94,7 @@ class Place:
 
 
 def rollout_on(
-    place: Place,
+    at: TargetCluster,
     out: Path,
     *,
     name: str,
@@ -114,7 +114,7 @@ def rollout_on(
             are none where the shadow needs them; or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
-    require_shadow(place.target, config)
+    require_shadow(at.target, config)
     return rollout(
         name,
         out,
@@ -123,27 +123,27 @@ def rollout_on(
         config=config,
         seed=seed,
         metrics_port=metrics_port,
-        open_stage=partial(cluster_stage, place),
+        open_stage=partial(cluster_stage, at),
         again=True,
     )
 
 
 @contextmanager
-def cluster_stage(place: Place, contest: Contest, state: Path, stop: Stop) -> Iterator[Stage]:
+def cluster_stage(at: TargetCluster, contest: Contest, state: Path, stop: Stop) -> Iterator[Stage]:
     """The target's object, under a fence of our own, with the candidate there.
 
     Raises:
         RefusedError: the target serves other bytes than those that the gate judged.
         RolloutError: the object cannot be had.
     """
-    require_these_bytes(place.target, contest)
+    require_these_bytes(at.target, contest)
     decision = load(contest.candidate.served.decision, GateDecision).digest
-    cluster = open_cluster(place.target, place.kube, decision, place.provider)
+    cluster = open_cluster(at.target, at.kube, decision, at.provider)
     prepare(cluster)
-    wishes = Leaving(state, stop, contest.expires_at)
-    traffic = partial(_traffic, place.target.probes, contest, cluster, wishes)
+    wishes = PodRequests(state, stop, contest.expires_at)
+    traffic = partial(_traffic, at.target.probes, contest, cluster, wishes)
     began = round(time.time(), 3)
-    yield Stage(cluster.store, wishes, began, traffic, place.pace, not_promoted=partial(_free, cluster))
+    yield Stage(cluster.store, wishes, began, traffic, at.pace, not_promoted=partial(_free, cluster))
 
 
 @contextmanager
@@ -192,8 +192,8 @@ def require_shadow(target: Target, config: RolloutPlan) -> None:
     probed = target.probes is not None and target.probes.counted
     if config.shadow_requests and not DRIVERS[target.driver].mirrors and not probed:
         raise RolloutError(
-            f"target: {target.driver} copies no requests, so probes do the shadow of this plan: expected the section "
-            "probes with `counted: true`, found none; or set shadow_requests of the plan to 0"
+            f"target: {target.driver} copies no requests, so probes do the shadow of this plan: add the section probes "
+            "with `counted: true`, or set shadow_requests of the plan to 0"
         )
 
 

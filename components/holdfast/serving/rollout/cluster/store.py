@@ -1,8 +1,8 @@
 """The state of a rollout in the annotations of the object that it moves, so that any replica can go on with it.
 
 Everything is written by compare-and-set under a fence: a number that only grows. A driver takes the next one when it
-starts; from then on the one before it is refused, whatever it was doing. GitOps tools must be told to leave
-`holdfast.dev/*` and the weights alone (docs/rollout-on-seldon.md).
+starts; from then on every call of the one before it is refused. GitOps tools must not sync `holdfast.dev/*` and the
+weights (docs/rollout-on-seldon.md).
 """
 
 import json
@@ -79,7 +79,7 @@ class AnnotationStore:
         The state of an earlier rollout that has ended is forgotten when this is another one, or the same once more.
 
         Raises:
-            RolloutError: the object is not there or cannot be written, its annotations have no meaning, another
+            RolloutError: the object is not there or cannot be written, its annotations are not valid, another
                 rollout is under way, or this very model was rolled back under this very decision.
         """
         holder = secrets.token_hex(8)
@@ -109,16 +109,15 @@ class AnnotationStore:
             raise RolloutError(f"{self.name}: expected a state of at most {MAX_STATE_BYTES} bytes, found {len(text)}")
         line = entry(kind, self.fence, self.wall(), facts)
 
-        def keep(found: Json) -> Sequence[Operation]:
-            require_fence(found, self.fence)
-            values: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
+        def values(found: Json) -> dict[str, str | None]:
+            kept: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
             if kind != "look":
-                values[HISTORY] = longer(found, line)
+                kept[HISTORY] = longer(found, line)
             if state.get("state") == machine.State.ROLLED_BACK and locks("rolled-back", _cause(state), planted=False):
-                values[ROLLED_BACK] = _condemned(found, self.what)
-            return annotate(found, values)
+                kept[ROLLED_BACK] = _with_rolled_back(found, self.what)
+            return kept
 
-        edit(self.kube, self.resource, self.name, keep)
+        self._annotate(values)
 
     def recorded(self) -> None:
         """Notes that the record of an end without a promotion is written: the same rollout may start again.
@@ -127,23 +126,25 @@ class AnnotationStore:
             RolloutError: it could not be written.
             FencedError: a newer driver has written meanwhile; nothing was changed.
         """
-
-        def keep(found: Json) -> Sequence[Operation]:
-            require_fence(found, self.fence)
-            return annotate(found, {RECORDED: str(self.what)})
-
-        edit(self.kube, self.resource, self.name, keep)
+        self._annotate(lambda found: {RECORDED: str(self.what)})
 
     def history(self) -> list[Json]:
-        """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and what was told with it."""
+        """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and the facts that came with it."""
         return read_history(self.kube.get(self.resource, self.name))
+
+    def _annotate(self, values: Callable[[Json], Mapping[str, str | None]]) -> None:
+        def change(found: Json) -> Sequence[Operation]:
+            require_fence(found, self.fence)
+            return annotate(found, values(found))
+
+        edit(self.kube, self.resource, self.name, change)
 
 
 def read_history(found: Json) -> list[Json]:
     """The history on an object.
 
     Raises:
-        RolloutError: it has no meaning.
+        RolloutError: it is not valid.
     """
     return _read(found, HISTORY, list) or []
 
@@ -152,7 +153,7 @@ def read_state(found: Json) -> State | None:
     """The state on an object; None when no rollout has written one.
 
     Raises:
-        RolloutError: it has no meaning.
+        RolloutError: it is not valid.
     """
     return _read(found, STATE, dict)  # type: ignore[no-any-return]
 
@@ -172,31 +173,29 @@ def _require_free(found: Json, what: Subject) -> None:
     earlier = _read(found, STATE, dict)
     if earlier is not None and earlier.get("state") not in TERMINAL:
         other = annotations(found).get(SUBJECT)
-        raise RolloutError(
-            f"{name}: expected no other rollout, found {other} in {earlier.get('state')}: abort it first"
-        )
+        raise RolloutError(f"{name}: another rollout is under way ({other}, {earlier.get('state')}): abort it first")
     if (_read(found, ROLLED_BACK, dict) or {}).get(what.digest) == what.decision:
         raise RolloutError(
-            f"{name}: expected a new decision of the gate, found {what.digest}, rolled back under {what.decision!r}"
+            f"{name}: {what.digest} was rolled back under {what.decision!r}: it needs a new decision of the gate"
         )
 
 
 def _cause(state: State) -> Cause | None:
     """Where the fault was; None when the state does not know, or not in these words."""
     judgement = state.get("judgement")
-    said = judgement.get("cause") if isinstance(judgement, Mapping) else None
-    return Cause(said) if said in list(Cause) else None
+    cause = judgement.get("cause") if isinstance(judgement, Mapping) else None
+    return Cause(cause) if cause in list(Cause) else None
 
 
-def _condemned(found: Json, what: Subject) -> str:
-    """Those rolled back, with one more, newest last."""
+def _with_rolled_back(found: Json, what: Subject) -> str:
+    """The models rolled back, with one more, newest last."""
     known = {key: value for key, value in (_read(found, ROLLED_BACK, dict) or {}).items() if key != what.digest}
     last = list(known.items())[-(MAX_ROLLED_BACK - 1) :]
     return compact(dict([*last, (what.digest, what.decision)]), keep_order=True)
 
 
 def fence_of(found: Json) -> int:
-    """The fence of an object; 0 when nobody took one."""
+    """The fence of an object; 0 when no driver took one."""
     value = annotations(found).get(FENCE, "0")
     if not value.isdecimal():
         raise RolloutError(f"{found['metadata']['name']}: expected a number in {FENCE}, found {value[:40]!r}")
@@ -212,7 +211,7 @@ def require_fence(found: Json, fence: int) -> None:
     here = fence_of(found)
     if here > fence:
         name = found["metadata"]["name"]
-        raise FencedError(f"{name}: expected fence {fence}, found {here}: another driver has taken over")
+        raise FencedError(f"{name}: another driver has taken over (fence {here}, ours is {fence})")
 
 
 def entry(kind: str, fence: int, now: float, facts: Mapping[str, object]) -> Json:

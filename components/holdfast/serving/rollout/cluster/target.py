@@ -1,4 +1,4 @@
-"""Where a rollout happens on a cluster: one YAML file beside the plan. The plan is the same for every driver.
+"""Where a rollout happens on a cluster: a YAML file of its own; the plan is the same for every driver.
 
 ```yaml
 namespace: models
@@ -44,7 +44,7 @@ kserve:
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -65,79 +65,91 @@ class DriverSection(Section):
     """What is rolled out; its SHA-256 is part of what a rollout is known by."""
 
 
-class PredictorTemplate(Section):
-    """The candidate of a SeldonDeployment: a predictor without `traffic` and `shadow`."""
+class NamedTemplate(Section):
+    """A candidate with a name of its own."""
+
+    name: DnsLabel
+
+
+class OpenTemplate(Section):
+    """A part of an object as it is written on the cluster; keys that are not named here are passed on."""
 
     model_config = {**Section.model_config, "extra": "allow"}
     __pydantic_extra__: dict[str, JsonValue]
-    name: DnsLabel
-    graph: dict[str, JsonValue]
+    traffic_keys: ClassVar[tuple[str, ...]]
 
     @model_validator(mode="after")
     def _driver_sets_traffic(self) -> Self:
-        for key in ("traffic", "shadow"):
+        for key in self.traffic_keys:
             if key in (self.__pydantic_extra__ or {}):
                 raise ValueError(f"{key} is the driver's; leave it out")
+        return self
+
+
+class PredictorTemplate(NamedTemplate, OpenTemplate):
+    """The candidate of a SeldonDeployment: a predictor without `traffic` and `shadow`."""
+
+    traffic_keys = ("traffic", "shadow")
+    graph: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _graph_has_a_name(self) -> Self:
         if not isinstance(self.graph.get("name"), str):
             raise ValueError("graph.name is missing")
         return self
 
 
-class SeldonV1Target(DriverSection):
-    """A SeldonDeployment, routed by Istio."""
-
-    deployment: DnsLabel
-    stable: DnsLabel
-    candidate: PredictorTemplate
-    routes: Literal["virtualservice", "status"] = "virtualservice"
-    """What tells that weights are in effect: the VirtualServices that the operator made of them, or, where they must
-    not be read, the object's status, which can be older than the change."""
-
-    @model_validator(mode="after")
-    def _two_predictors(self) -> Self:
-        if self.stable == self.candidate.name:
-            raise ValueError("stable and candidate.name must differ")
-        return self
-
-
-class ModelTemplate(Section):
+class ModelTemplate(NamedTemplate):
     """The candidate of an Experiment."""
 
-    name: DnsLabel
     spec: dict[str, JsonValue]
 
     @model_validator(mode="after")
-    def _has_a_place(self) -> Self:
+    def _has_an_address(self) -> Self:
         if not isinstance(self.spec.get("storageUri"), str):
             raise ValueError("spec.storageUri is missing")
         return self
 
 
-class SeldonV2Target(DriverSection):
-    """Two Models and one Experiment of Seldon Core 2."""
+class SeldonTarget(DriverSection):
+    """Two arms that have a name each."""
 
-    experiment: DnsLabel
     stable: DnsLabel
-    candidate: ModelTemplate
+    """The arm that serves now."""
+    candidate: NamedTemplate
 
     @model_validator(mode="after")
-    def _two_models(self) -> Self:
+    def _two_names(self) -> Self:
         if self.stable == self.candidate.name:
             raise ValueError("stable and candidate.name must differ")
         return self
 
 
-class InferencePredictor(Section):
+class SeldonV1Target(SeldonTarget):
+    """A SeldonDeployment, routed by Istio."""
+
+    deployment: DnsLabel
+    candidate: PredictorTemplate
+    routes: Literal["virtualservice", "status"] = "virtualservice"
+    """What shows that weights are in effect: the VirtualServices that the operator made of them, or, where they must
+    not be read, the object's status, which can be older than the change."""
+
+
+class SeldonV2Target(SeldonTarget):
+    """Two Models and one Experiment of Seldon Core 2."""
+
+    experiment: DnsLabel
+    candidate: ModelTemplate
+
+
+class InferencePredictor(OpenTemplate):
     """The candidate of an InferenceService: its whole `spec.predictor`, without `canaryTrafficPercent`."""
 
-    model_config = {**Section.model_config, "extra": "allow"}
-    __pydantic_extra__: dict[str, JsonValue]
+    traffic_keys = ("canaryTrafficPercent",)
     model: dict[str, JsonValue]
 
     @model_validator(mode="after")
-    def _driver_sets_traffic(self) -> Self:
-        if "canaryTrafficPercent" in (self.__pydantic_extra__ or {}):
-            raise ValueError("canaryTrafficPercent is the driver's; leave it out")
+    def _has_one_address(self) -> Self:
         if not isinstance(self.model.get("storageUri"), str):
             raise ValueError("model.storageUri is missing")
         for key in ("storage", "storageUris"):
@@ -154,7 +166,7 @@ class KServeTarget(DriverSection):
 
 
 class Probing(Arms):
-    """Rows of the candidate's bundle that are sent to both arms, beside the users' requests; left out: none are."""
+    """Rows of the candidate's bundle that are sent to both arms, in addition to users' requests; left out: none."""
 
     per_second: float = Field(2.0, gt=0, le=100)
     """Pairs of one row; where the bundle has adversarial rows, as many of them go to the candidate."""
@@ -172,7 +184,7 @@ Own = TypeVar("Own", bound=DriverSection)
 
 
 class Target(Section):
-    """The whole file."""
+    """A target file."""
 
     namespace: DnsLabel
     kubeconfig: Path | None = None
@@ -186,7 +198,7 @@ class Target(Section):
     time_to_live_seconds: float = Field(120.0, ge=10, le=86400)
     """A weight or a mirror that no driver renews for so long is taken back by the watchdog."""
     settle_seconds: float = Field(10.0, gt=0, le=300)
-    """So long one call waits for a change to be in effect before it says that it is not."""
+    """So long one call waits for a change to be in effect before that is an error."""
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
