@@ -786,7 +786,7 @@ class Faults(http.server.BaseHTTPRequestHandler):
         response = connection.getresponse()
         body = response.read()
         connection.close()
-        if kind == "lost":  # the change was made; nobody hears of it
+        if kind == "lost":  # the change was made; its answer is lost
             self.close_connection = True
             return
         self.answer(response.status, body)

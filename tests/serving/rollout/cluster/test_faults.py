@@ -1,4 +1,4 @@
-"""What the API server does to a driver: conflicts, refusals, errors, answers that never come, writers beside us."""
+"""What the API server does to a driver: conflicts, refusals, errors, answers that never come, other writers."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Probes on a cluster: one row to both arms, beside the users' requests, compared as on one machine."""
+"""Probes on a cluster: one row to both arms, in addition to the users' requests, compared as on one machine."""
 
 import pytest
 

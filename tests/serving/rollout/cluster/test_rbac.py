@@ -1,4 +1,4 @@
-"""The service accounts of manifests/base/rollout can do exactly what the table says, and that is enough."""
+"""The service accounts of manifests/base/rollout can do exactly what the table has, and that is enough."""
 
 import time
 from pathlib import Path

@@ -1,7 +1,8 @@
 """What a driver on a cluster does in addition to `Driver`: all that a rollout, its watchdog and people on call need.
 
-A new driver is one module with one class, one row in `holdfast.serving.rollout.cluster.table`, its section of the
-target file, its rights in manifests/base/rollout and its page.
+A new driver is one module with one class (on `holdfast.serving.rollout.cluster.fenced`, which has what all of them
+share), one row in `holdfast.serving.rollout.cluster.table`, its section of the target file, its rights in
+manifests/base/rollout and its page.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class ClusterDriver(Driver, Protocol):
     """
 
     kind: ClassVar[str]
-    """Of the objects that carry a lease, as Kubernetes writes it."""
+    """Kind of the objects that carry a lease, as Kubernetes writes it."""
     mirrors: ClassVar[bool]
     """Whether live requests can be copied to the candidate. Where they cannot, `apply(0, shadow=True)` only lets probes
     reach it, and the answers to probes are those of the shadow."""

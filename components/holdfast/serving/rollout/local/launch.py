@@ -13,6 +13,7 @@ from holdfast.errors import RefusedError, RolloutError
 from holdfast.processes import runs
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.steps import SERVERS
+from holdfast.waiting import poll
 from holdfast.warm import children
 from holdfast.warm.children import Process
 
@@ -76,9 +77,7 @@ def end(running: Running, driver: LocalDriver) -> None:
     with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now
         driver.ask("end")
     driver.close()
-    deadline = time.monotonic() + STOP_SECONDS
-    while not running.gone() and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
+    poll(running.gone, bool, STOP_SECONDS, _POLL_SECONDS)
 
 
 def _running(state: Path, spec: Mapping[str, object]) -> Running | None:
