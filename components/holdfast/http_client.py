@@ -36,7 +36,7 @@ class HttpResponse:
 
 @dataclass(frozen=True)
 class Trust:
-    """How an https server proves who it is, and how we do."""
+    """Certificates: of an https server, and our own."""
 
     ca_file: Path | None = None
     """Left out: the system's."""

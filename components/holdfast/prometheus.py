@@ -37,7 +37,7 @@ class PrometheusClient:
 
     url: str
     scrape_seconds: float
-    """How often Prometheus scrapes; a sample older than two of them is stale."""
+    """Time between two scrapes; a sample older than two of them is stale."""
     ca_file: Path | None = None
     token_file: Path | None = None
     _http: HttpClient = field(init=False, repr=False)

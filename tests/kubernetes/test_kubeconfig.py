@@ -23,7 +23,7 @@ def test_in_a_pod_the_service_account_is_used(tmp_path, monkeypatch):
 
 def test_elsewhere_there_is_no_service_account(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ClusterError, match="expected a pod's service account, found none; name a kubeconfig"):
+    with pytest.raises(ClusterError, match="no service account of a pod is there; name a kubeconfig"):
         in_cluster(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""How to reach an API server: its address, whom to trust, and what lets us in."""
+"""Access to an API server: its address, whom to trust, and what lets us in."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach an API server."""
+    """Address of an API server, and what lets us in."""
 
     server: str
     trust: Trust = Trust()
@@ -40,7 +40,7 @@ def in_cluster(folder: Path = IN_CLUSTER) -> Access:
     """
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host or not (folder / "token").is_file():
-        raise ClusterError(f"{folder}: expected a pod's service account, found none; name a kubeconfig")
+        raise ClusterError(f"{folder}: no service account of a pod is there; name a kubeconfig")
     space = folder / "namespace"
     namespace = space.read_text().strip() if space.is_file() else "default"
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

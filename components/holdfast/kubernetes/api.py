@@ -142,7 +142,7 @@ class Kube:
 
 
 Change = Callable[[Json], Sequence[Operation]]
-"""What to do to the object that was found: operations, or none when it is as it should be. May raise."""
+"""Operations that an object needs, as it was found; none when it is as it should be. May raise."""
 
 
 def edit(kube: Kube, resource: Resource, name: str, change: Change, seconds: float = EDIT_SECONDS) -> Json:

@@ -42,7 +42,7 @@ class PluginError(ClusterError):
 
 @dataclass(frozen=True)
 class Credential:
-    """What a plug-in gave; at least one of the first two."""
+    """A token or a client certificate that a plug-in gave, or both."""
 
     token: str | None = field(default=None, repr=False)
     certificate: ClientCertificate | None = field(default=None, repr=False)
@@ -52,7 +52,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class Command:
-    """How a plug-in is run."""
+    """Command line and environment of a plug-in."""
 
     argv: tuple[str, ...]
     api_version: str
@@ -61,7 +61,7 @@ class Command:
     cluster: Mapping[str, Any] | None = field(default=None, repr=False)
     """Facts about the cluster, for a plug-in that wants them."""
     hint: str = ""
-    """How to install it."""
+    """Its way to be installed, for people."""
     named_in: str = "kubeconfig"
     """The file that names it; errors begin with it."""
 

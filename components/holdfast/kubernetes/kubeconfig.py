@@ -1,4 +1,4 @@
-"""What a kubeconfig describes: an API server, and what lets us in."""
+"""Kubeconfigs: an API server, and what lets us in."""
 
 import base64
 import re

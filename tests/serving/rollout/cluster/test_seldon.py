@@ -179,7 +179,7 @@ def test_v1_a_leftover_of_another_model_is_replaced_and_an_intruder_refused(begi
     kube.patch(deployments_in(namespace), "fraud", [other])
     with pytest.raises(RolloutError, match="expected the target's model in 'candidate', found .'s3://elsewhere'"):
         driver.apply(20, False)
-    with pytest.raises(RolloutError, match="expected the target's candidate to promote"):
+    with pytest.raises(RolloutError, match="cannot promote: the target's candidate is not there"):
         driver.promote()
     driver.remove_candidate()
 

@@ -1,4 +1,4 @@
-"""What the drivers of all kinds of cluster have in common: the fence, the lease, and the order of their calls.
+"""The common part of all drivers of a cluster: the fence, the lease, and the order of their calls.
 
 A driver moves traffic by changing one object, which also carries the lease. What that object means (which part of it is
 a weight, when a change is in effect, how a promotion is made) is in the module of the driver.
@@ -28,7 +28,7 @@ Edit = tuple[Sequence[Operation], Notes]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the objects of a cluster show, apart from the counters."""
+    """The state of both arms as the objects of a cluster show it, without counters."""
 
     weight: int | None = None
     """The candidate's, where the cluster confirms it."""
@@ -73,7 +73,7 @@ class FencedDriver(ABC):
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
-        """As in the protocol; the store has put the fence on the object that it writes."""
+        """Makes the driver; the store has put the fence on the object that it writes."""
         counters, times = provider or cls.counters(target, kube), (target.time_to_live_seconds, target.settle_seconds)
         return cls(kube, target.namespace, target.section_of(cls.section), counters, fence, *times, wall)
 
@@ -84,12 +84,12 @@ class FencedDriver(ABC):
 
     @classmethod
     def leased(cls, kube: Kube, namespace: str) -> list[Json]:
-        """As in the protocol."""
+        """Lists the objects of the namespace that carry a lease."""
         return [item for item in kube.list(cls.lease_holders(namespace)) if EXPIRES in annotations(item)]
 
     @classmethod
     def take_back(cls, kube: Kube, found: Json, wall: Wall) -> bool:
-        """As in the protocol, by one patch."""
+        """Takes the candidate out whose lease has ended, by one patch."""
         done: list[bool] = []
 
         def change(here: Json) -> Sequence[Operation]:
@@ -106,10 +106,10 @@ class FencedDriver(ABC):
     @classmethod
     @abstractmethod
     def way_back(cls, found: Json) -> Edit:
-        """What takes the candidate out of an object, without a target file."""
+        """The change that takes the candidate out of an object, without a target file."""
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As in the protocol; a candidate is mirrored to or gets live traffic, not both.
+        """Puts weight and mirror in effect, and renews the lease; a candidate has one of the two, not both.
 
         Raises:
             RolloutError: also: the candidate is not ready (only a weight that does not rise is then taken), or the
@@ -138,7 +138,7 @@ class FencedDriver(ABC):
         )
 
     def count_probes(self, answered: Callable[[], int]) -> None:
-        """As in the protocol."""
+        """Sets how many answers of the candidate were to probes."""
         self.live.probed = answered
 
     def health(self) -> Health:
@@ -151,15 +151,15 @@ class FencedDriver(ABC):
 
     @abstractmethod
     def _change(self, found: Json, weight: int, shadow: bool) -> Edit:
-        """What gives the object `weight` and `shadow`, and renews the lease."""
+        """The change that gives the object `weight` and `shadow`, and renews the lease."""
 
     @abstractmethod
     def _differs(self, found: Json, weight: int, shadow: bool) -> str | None:
-        """What keeps a change from being in effect."""
+        """The reason why a change is not in effect yet."""
 
     @abstractmethod
     def _seen(self) -> Seen:
-        """What `observe` adds to the counters; takes up the mark of an earlier driver."""
+        """The state that `observe` adds to the counters; takes up the mark of an earlier driver."""
 
     @abstractmethod
     def _ready(self) -> tuple[bool, bool]:

@@ -37,7 +37,7 @@ class ByRevision:
     _made: Prometheus | None = field(default=None, init=False)
 
     def read(self) -> Snapshot:
-        """As `Prometheus.read`."""
+        """Reads Prometheus, as `Prometheus.read`."""
         if self._made is None:
             self._made = Prometheus(with_revisions(self.metrics, *arms_of(self.find())))
         return self._made.read()
@@ -75,7 +75,7 @@ class KServe(FencedDriver):
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
-        """By the status: what Knative routes, not what was asked for."""
+        """The shares of the status: what Knative routes, not what was asked for."""
         shares = tuple((name, f"{share} %") for name, share in shares_of(home).items())
         return TrafficShares(shares, annotations(home).get(EXPIRES))
 
@@ -85,7 +85,7 @@ class KServe(FencedDriver):
         return percent(found, 0), {MIRRORED: None}
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """As in the protocol.
+        """Makes the candidate the newest revision, at 0 %, and returns when its pods are ready.
 
         Raises:
             RolloutError: also: no revision has all traffic, or it is the candidate's.
@@ -134,7 +134,7 @@ class KServe(FencedDriver):
             shares = shares_of(found) or "none, as without Knative"
             raise RolloutError(f"{self.name}: expected all traffic on one revision, found {shares}")
         if self._has_candidate(found):
-            raise RolloutError(f"{self.name}: expected another model than the target's, found it serving")
+            raise RolloutError(f"{self.name}: the target's candidate serves already")
         return [_put({**self.names.candidate.model_dump(mode="json"), PERCENT: 0})], {
             CHAMPION: compact(_champion(found, here=champion == before)),
             ARMS: f"{champion}/",
@@ -202,7 +202,7 @@ class KServe(FencedDriver):
         return _unrouted(found)
 
     def _leads_elsewhere(self, found: Json) -> str | None:
-        """What keeps the champion from having all traffic, now and at the next change of the object."""
+        """The reason that keeps the champion from having all traffic, now and at the next change of the object."""
         champion, shares = arms_of(found)[0], shares_of(found)
         if not champion:
             return None
@@ -217,12 +217,12 @@ def services_in(namespace: str) -> Resource:
 
 
 def predictor_of(found: Json) -> Json:
-    """What an InferenceService is asked to serve."""
+    """The predictor that an InferenceService is asked to serve."""
     return dict(found["spec"]["predictor"])
 
 
 def component(found: Json) -> Json:
-    """What the status has about the predictor: names of revisions, and their traffic."""
+    """The predictor's part of the status: names of revisions, and their traffic."""
     components = (found.get("status") or {}).get("components") or {}
     return dict(components.get("predictor") or {})
 
@@ -262,7 +262,7 @@ def with_revisions(metrics: MetricsSource, champion: str, candidate: str) -> Met
         RolloutError: a revision has no name yet.
     """
     if not champion or not candidate:
-        raise RolloutError("metrics: expected names of both revisions, found none before the rollout is prepared")
+        raise RolloutError("metrics: the revisions have no names before the rollout is prepared")
 
     def named(labels: Mapping[str, str]) -> dict[str, str]:
         texts = {label: text.replace("{champion}", champion) for label, text in labels.items()}
@@ -282,7 +282,7 @@ def _put(predictor: Json) -> Operation:
 
 
 def _not_last(found: Json, revision: str) -> str | None:
-    """What keeps a revision from being the one that KServe goes on from, and back to."""
+    """The reason that keeps a revision from being the one that KServe goes on from, and back to."""
     last = component(found).get("latestRolledoutRevision")
     return None if last == revision else f"{last} as the revision that was rolled out last"
 

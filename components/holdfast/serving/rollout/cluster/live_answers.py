@@ -9,7 +9,7 @@ from holdfast.serving.rollout.contract.counters import Snapshot
 from holdfast.serving.rollout.contract.driver import Provider
 
 MIRRORED = f"{PREFIX}mirrored"
-"""What the candidate had answered when the mirror ended. Counters are a scrape old: so are up to a scrape's worth of
+"""The candidate's answers when the mirror ended. Counters are a scrape old: so are up to a scrape's worth of
 mirrored answers counted as live."""
 
 
@@ -20,9 +20,9 @@ class LiveAnswers:
     provider: Provider
     mark: int | None = None
     probed: Callable[[], int] = lambda: 0
-    """How many of the candidate's answers that the provider counts were to probes, so far."""
+    """The candidate's answers to probes so far, of those that the provider counts."""
     _probed_before: int = field(default=0, init=False)
-    """Of them, those before the mark."""
+    """The part of them before the mark."""
     _live: int = field(default=0, init=False)
 
     def note(self, found: Json | None, weight: int) -> None:

@@ -1,4 +1,4 @@
-"""From a target file to a driver and a store that are ready to be used."""
+"""Opens a rollout on a cluster: from a target file to a driver and a store."""
 
 import hashlib
 import time
@@ -17,7 +17,7 @@ from holdfast.serving.rollout.engine.machine import State
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a controller needs."""
+    """Driver and store, which a controller needs."""
 
     driver: ClusterDriver
     store: AnnotationStore

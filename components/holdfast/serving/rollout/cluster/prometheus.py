@@ -14,7 +14,7 @@ from holdfast.serving.rollout.contract.counters import Arm, Snapshot
 
 @dataclass(frozen=True)
 class ArmCounters:
-    """What is counted of one arm."""
+    """Counters of one arm."""
 
     arm: Arm
     edges_ms: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What a driver on a cluster does in addition to `Driver`: all that a rollout, its watchdog and people on call need.
+"""The protocol of a driver on a cluster: all that a rollout, its watchdog and people on call need.
 
 A new driver is one module with one class (on `holdfast.serving.rollout.cluster.fenced`, which has what all of them
 share), one row in `holdfast.serving.rollout.cluster.table`, its section of the target file, its rights in
@@ -18,7 +18,7 @@ from holdfast.serving.rollout.contract.driver import Driver, Provider
 
 @dataclass(frozen=True)
 class TrafficShares:
-    """Where live requests go, as the cluster has it now."""
+    """Shares of live requests, as the cluster has them now."""
 
     weights: tuple[tuple[str, str], ...]
     """Name of what serves -> its share, in words."""
@@ -55,7 +55,7 @@ class ClusterDriver(Driver, Protocol):
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
-        """Who gets live requests now; changes nothing.
+        """Shares of live requests now; changes nothing.
 
         Raises:
             RolloutError: the cluster cannot be asked, or its objects are not valid.

@@ -38,10 +38,10 @@ class Remote:
     subject: str
     """Digests of candidate and decision."""
     weights: tuple[Row, ...]
-    """Who gets traffic now, as the cluster has it."""
+    """Shares of traffic now, as the cluster has them."""
     fence: int
     expires_at: str | None
-    """When the watchdog takes back a weight or mirror that is not renewed."""
+    """End of the lease: then the watchdog takes the candidate out."""
     candidate: tuple[int, int]
     """Failed, answered."""
     champion: tuple[int, int]
@@ -55,7 +55,7 @@ class Remote:
         return self.state == NO_ROLLOUT or self.state in TERMINAL
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """Plain values, for `--json`."""
         return asdict(self)
 
 

@@ -34,7 +34,7 @@ from holdfast.serving.rollout.traffic.sender import WARM, Load, Sender, Unpairin
 from holdfast.workload.schema import RolloutPlan
 
 _ENDING = frozenset(State) - {State.PENDING, State.SHADOW, State.CANARY}
-"""In these the arms are not apart any more, or soon will not be."""
+"""States in which the arms are not apart any more, or soon will not be."""
 PACE = Pace(look=5.0, checkpoint=30.0, gap=60.0, pending=600.0, promoting=600.0, aftermath=0.0)
 
 
@@ -168,7 +168,7 @@ def _free(cluster: Cluster) -> None:
 
 
 def require_these_bytes(target: Target, contest: Contest) -> None:
-    """What the cluster loads must be addressed by the digest that the gate judged.
+    """Requires that the candidate's address holds the digest that the gate judged.
 
     Raises:
         RefusedError: it is not.

@@ -49,18 +49,18 @@ class SeldonV1(FencedDriver):
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
-        """By the predictors of the object."""
+        """The shares of the object's predictors."""
         here = predictors(home)
         return TrafficShares(tuple(_share(one, len(here) == 1) for one in here), annotations(home).get(EXPIRES))
 
     @classmethod
     def way_back(cls, found: Json) -> Edit:
-        """As `remove_candidate`, with the arms that the object names."""
+        """The change of `remove_candidate`, with the arms that the object names."""
         stable, _, candidate = annotations(found).get(ARMS, "").partition("/")
         return _way_back(found, stable, candidate)
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """As in the protocol."""
+        """Adds the candidate without traffic, if it is not there, and returns when its pods are ready."""
         self._edit(self._begun)
         self._settle(self._unprepared, seconds)
 
@@ -98,7 +98,7 @@ class SeldonV1(FencedDriver):
         return self.names.candidate.model_dump(mode="json")
 
     def _arms(self, here: Sequence[Json]) -> tuple[int, int | None]:
-        """Where stable and the candidate are among the predictors."""
+        """Positions of stable and the candidate among the predictors."""
         stable = _index(here, self.names.stable)
         if stable is None:
             raise RolloutError(f"{self.name}: expected a predictor {self.names.stable!r}, found none")
@@ -145,7 +145,7 @@ class SeldonV1(FencedDriver):
             )
 
     def _keeps_from(self, found: Json, weight: int, shadow: bool) -> str | None:
-        """What keeps the candidate from more traffic than it has; nothing where it gets no more."""
+        """The reason that keeps the candidate from more traffic than it has; nothing where it gets no more."""
         here = predictors(found)
         current = _index(here, self.names.candidate.name)
         before = here[current] if current is not None else {}
@@ -160,7 +160,7 @@ class SeldonV1(FencedDriver):
         return self._missing(found) or self._behind(found, self.names.candidate.name)
 
     def _missing(self, found: Json) -> str | None:
-        """What keeps both arms from being ready."""
+        """The reason that keeps both arms from being ready."""
         ready = readiness(found)
         for name in (self.names.stable, self.names.candidate.name):
             if not ready.get(name, False):
@@ -176,7 +176,7 @@ class SeldonV1(FencedDriver):
         stable, candidate = self._arms(here)
         judged = here[stable if candidate is None else candidate]
         if not holds(judged["graph"], self._template()["graph"]):
-            raise RolloutError(f"{self.name}: expected the target's candidate to promote, found none")
+            raise RolloutError(f"{self.name}: cannot promote: the target's candidate is not there")
         if candidate is None:
             return (), {}
         wanted = [dict(predictor) for predictor in here]
@@ -187,7 +187,7 @@ class SeldonV1(FencedDriver):
         return _moves(here, wanted), notes
 
     def _behind(self, found: Json, arm: str) -> str | None:
-        """What keeps an arm from serving the model that it names now, by its Deployments themselves."""
+        """The reason that keeps an arm from serving the model that it names now, by its Deployments themselves."""
         predictor = next((item for item in predictors(found) if item["name"] == arm), None)
         names = [name for name, owner in deployments_of(found).items() if owner == arm]
         if predictor is None or not names:
@@ -310,7 +310,7 @@ def _whole(status: Json) -> bool:
 
 
 def _rolling(deployment: Json) -> str | None:
-    """What keeps a Deployment from being wholly what its specification asks for."""
+    """The reason that keeps a Deployment from being wholly what its specification asks for."""
     status, wanted = (deployment.get("status") or {}), int(deployment["spec"].get("replicas", 1))
     name = deployment["metadata"]["name"]
     if int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0)):

@@ -78,14 +78,14 @@ class SeldonV2(FencedDriver):
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
-        """As in the protocol; the Experiment, if there is one, gets the fence here."""
+        """Makes the driver; the Experiment, if there is one, gets the fence here."""
         made = super().of(target, kube, fence, provider, wall)
         made.take_over()
         return made
 
     @classmethod
     def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
-        """By the Experiment; without one the stable Model has it all."""
+        """The shares of the Experiment; without one the stable Model has it all."""
         try:
             found = kube.get(experiments_in(target.namespace), target.section_of(SeldonV2Target).experiment)
         except MissingError:
@@ -134,7 +134,7 @@ class SeldonV2(FencedDriver):
             self._edit(lambda found: ((), {}))
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """As in the protocol.
+        """Adds the candidate's Model, if it is not there, and returns when both Models are ready.
 
         Raises:
             RolloutError: also: the candidate's Model is there with another content. One is never changed in place,
@@ -183,7 +183,7 @@ class SeldonV2(FencedDriver):
 
         def living(found: Json) -> Edit:
             if found["metadata"].get("deletionTimestamp"):
-                raise PassingError(f"{self.name}: expected an Experiment, found one that is being deleted")
+                raise PassingError(f"{self.name}: the Experiment is being deleted")
             return change(found)
 
         return super()._edit(living)
@@ -263,7 +263,7 @@ class SeldonV2(FencedDriver):
         return {EXPIRES: self._lease(found), **({MIRRORED: self.live.text(weight)} if weight else {})}
 
     def _unprepared(self) -> str | None:
-        """What keeps the candidate from its first request; its Model is made where it is missing."""
+        """The reason that keeps the candidate from its first request; its Model is made where it is missing."""
         body = {"apiVersion": _API, "kind": "Model", "metadata": {"name": self.names.candidate.name}}
         try:
             self._judged()
@@ -287,7 +287,7 @@ class SeldonV2(FencedDriver):
         return found
 
     def _differs(self, found: Json, weight: int, shadow: bool) -> str | None:
-        """As far as the conditions show it."""
+        """The reason, as far as the conditions show it."""
         seen = (found.get("status") or {}).get("observedGeneration") or 0
         if seen and seen < found["metadata"].get("generation", 0):
             return f"generation {seen}"
@@ -363,13 +363,13 @@ def _replaced(here: Json, wanted: Json, keys: Sequence[str]) -> list[Operation]:
 
 
 def _as_candidate(found: Json, source: Json) -> Edit:
-    """What makes the stable Model the candidate's; what it was is kept."""
+    """The change that makes the stable Model the candidate's; what it was is kept."""
     kept = {} if CHAMPION in annotations(found) else {CHAMPION: compact(_content(found))}
     return served_as(found, source), kept
 
 
 def _content(model: Json) -> Json:
-    """What a Model serves."""
+    """The keys that decide what a Model serves."""
     return {key: value for key in SERVED if (value := model["spec"].get(key)) is not None}
 
 

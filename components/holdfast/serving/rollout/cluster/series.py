@@ -38,7 +38,7 @@ class SeriesSet(Section):
     buckets: CounterSelector | None = None
     """A histogram's `_bucket`."""
     bucket_ms: float = Field(1000.0, gt=0)
-    """What 1 in its label `le` means."""
+    """Milliseconds that 1 in its label `le` means."""
     mirrored: CounterSelector | None = None
     """Answers of the candidate that no client saw; left out: told apart by when they came."""
     routed: CounterSelector | None = None
@@ -100,12 +100,12 @@ Names as the sources say them (docs/rollout-on-seldon.md); only `envoy` was scra
 
 
 class MetricsSource(Section):
-    """Where the counters come from."""
+    """The Prometheus that has the counters, and their names."""
 
     prometheus: str = Field(pattern=r"^https?://")
     series: SetName | SeriesSet = "seldon-v1"
     scrape_seconds: float = Field(15.0, gt=0, le=120)
-    """How often Prometheus looks; a sample older than two of them is stale."""
+    """Time between two scrapes; a sample older than two of them is stale."""
     champion: LabelMatchers
     """Which series are the champion's and not another's: label -> regular expression."""
     candidate: LabelMatchers

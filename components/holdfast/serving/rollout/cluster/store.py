@@ -35,7 +35,7 @@ SUBJECT = f"{PREFIX}rollout"
 ARMS = f"{PREFIX}arms"
 """`STABLE/CANDIDATE`: what a watchdog needs to know, which has no target file."""
 CHAMPION = f"{PREFIX}champion"
-"""What the stable arm was before it was given the candidate's model: the way back from a promotion."""
+"""The stable arm as it was before it was given the candidate's model: the way back from a promotion."""
 
 MAX_STATE_BYTES = 128 * 2**10
 """Kubernetes allows 256 KiB for all annotations of an object."""
@@ -50,7 +50,7 @@ Wall = Callable[[], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is rolled out: a model, let in by a decision of the gate. With a new decision it is a new rollout."""
+    """The model that is rolled out, let in by a decision of the gate. With a new decision it is a new rollout."""
 
     digest: str
     decision: str
@@ -69,7 +69,7 @@ class AnnotationStore:
     what: Subject
     fence: int
     state: State | None
-    """What the driver before this one wrote last."""
+    """The state that the driver before this one wrote last."""
     wall: Wall = field(default=time.time, repr=False)
 
     @classmethod
@@ -159,7 +159,7 @@ def read_state(found: Json) -> State | None:
 
 
 def champion_of(found: Json) -> Json:
-    """What the stable arm was before a promotion began, if one did.
+    """The stable arm as it was before a promotion began, if one did.
 
     Raises:
         RolloutError: it is not valid.
@@ -181,7 +181,7 @@ def _require_free(found: Json, what: Subject) -> None:
 
 
 def _cause(state: State) -> Cause | None:
-    """Where the fault was; None when the state does not know, or not in these words."""
+    """Cause of the end; None where the state has none that is known."""
     judgement = state.get("judgement")
     cause = judgement.get("cause") if isinstance(judgement, Mapping) else None
     return Cause(cause) if cause in list(Cause) else None
@@ -234,7 +234,7 @@ def longer(found: Json, line: Json) -> str:
 
 
 def renewed(found: Json, now: float, time_to_live: float) -> str:
-    """When the lease should end: the time that is there while more than half of it is left."""
+    """New end of the lease: the time that is there while more than half of it is left."""
     here = annotations(found).get(EXPIRES, "")
     at = moment(here)
     far = at is not None and now + time_to_live / 2 < at <= now + time_to_live + 1

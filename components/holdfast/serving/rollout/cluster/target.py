@@ -1,4 +1,4 @@
-"""Where a rollout happens on a cluster: a YAML file of its own; the plan is the same for every driver.
+"""The target of a rollout on a cluster, a YAML file of its own; the plan is the same for every driver.
 
 ```yaml
 namespace: models
@@ -62,7 +62,7 @@ class DriverSection(Section):
     """The part of the file that belongs to one driver."""
 
     candidate: Section
-    """What is rolled out; its SHA-256 is part of what a rollout is known by."""
+    """The candidate; its SHA-256 is part of what a rollout is known by."""
 
 
 class NamedTemplate(Section):
@@ -131,7 +131,7 @@ class SeldonV1Target(SeldonTarget):
     deployment: DnsLabel
     candidate: PredictorTemplate
     routes: Literal["virtualservice", "status"] = "virtualservice"
-    """What shows that weights are in effect: the VirtualServices that the operator made of them, or, where they must
+    """Proof that weights are in effect: the VirtualServices that the operator made of them, or, where they must
     not be read, the object's status, which can be older than the change."""
 
 
@@ -189,7 +189,7 @@ class Target(Section):
     namespace: DnsLabel
     kubeconfig: Path | None = None
     context: str | None = None
-    """Of the kubeconfig; left out: its current one."""
+    """A context of the kubeconfig; left out: its current one."""
     seldon_v1: SeldonV1Target | None = Field(None, alias="seldon-v1")
     seldon_v2: SeldonV2Target | None = Field(None, alias="seldon-v2")
     kserve: KServeTarget | None = None

@@ -26,7 +26,7 @@ class Expired:
     kind: str
     name: str
     at: str
-    """When its driver should have renewed it."""
+    """The end of its lease."""
 
 
 def expire(kube: Kube, namespace: str, wall: Wall = time.time) -> list[Expired]:
