@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.kubernetes.objects import annotate, holds, moment, pointer, rfc3339
+from holdfast.kubernetes.objects import annotate, condition, holds, moment, pointer, rfc3339
 
 
 def marked(**annotations):
@@ -26,6 +26,17 @@ def test_an_object_holds_what_was_asked_for_when_the_server_added_defaults():
     assert not holds({"a": 1}, {"a": 2})
     assert not holds({"a": [1]}, {"a": [1, 2]})
     assert not holds({}, {"a": None})
+
+
+def test_a_condition_is_the_first_that_the_status_has():
+    states = {"Ready": "True", "RouteReady": "False", "Odd": "Unknown"}
+    found = {"status": {"conditions": [{"type": name, "status": state} for name, state in states.items()]}}
+    assert condition(found, "Ready")
+    assert condition(found, "ModelReady", "Ready")
+    assert not condition(found, "RouteReady", "Ready")
+    assert not condition(found, "Odd")
+    assert not condition(found, "ModelReady")
+    assert not condition({"status": None}, "Ready")
 
 
 @given(st.integers(0, 4_000_000_000))

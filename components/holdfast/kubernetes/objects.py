@@ -1,4 +1,4 @@
-"""Parts of Kubernetes objects: annotations, operations of a patch, times."""
+"""Parts of Kubernetes objects: annotations, operations of a patch, conditions, times."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,6 +38,12 @@ def holds(found: object, wanted: object) -> bool:
     if isinstance(wanted, list) and isinstance(found, list):
         return len(wanted) == len(found) and all(map(holds, found, wanted))
     return found == wanted
+
+
+def condition(found: Json, *names: str) -> bool:
+    """Whether the first of these conditions that the status has is true; False where it has none of them."""
+    known = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or []}
+    return next((known[name] == "True" for name in names if name in known), False)
 
 
 def rfc3339(seconds: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from holdfast.errors import RolloutError
 from holdfast.kubernetes.api import Kube, Resource
-from holdfast.kubernetes.objects import Json, Operation, annotations, holds, pointer
+from holdfast.kubernetes.objects import Json, Operation, annotations, condition, holds, pointer
 from holdfast.serving.rollout.cluster.fenced import Edit, FencedDriver, Seen
 from holdfast.serving.rollout.cluster.live_answers import MIRRORED
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
@@ -26,6 +26,9 @@ NEWER_THAN = f"{PREFIX}newer-than"
 """The newest revision when the candidate was put there: the candidate's is the next one."""
 PERCENT = "canaryTrafficPercent"
 _PREDICTOR = ("spec", "predictor")
+_CONFIGURED = ("PredictorConfigurationReady", "PredictorReady")
+_ROUTED = ("PredictorRouteReady", "PredictorReady")
+"""Conditions of a status, the second where there is no first."""
 
 
 @dataclass
@@ -123,7 +126,7 @@ class KServe(FencedDriver):
         """Whether the champion's revision is routed to, and whether the candidate's pods are ready."""
         found = self.kube.get(self.resource, self.name)
         routed = arms_of(found)[0] in shares_of(found)
-        return routed and condition(found, "PredictorRouteReady"), self._not_ready(found) is None
+        return routed and condition(found, *_ROUTED), self._not_ready(found) is None
 
     def _begun(self, found: Json) -> Edit:
         """The candidate at 0 %, in one patch; one that is there already stays."""
@@ -156,7 +159,7 @@ class KServe(FencedDriver):
         ready = component(found).get("latestReadyRevision", "none")
         if not candidate or ready != candidate:
             return f"{ready} is the newest revision that is ready"
-        return None if condition(found, "PredictorConfigurationReady") else f"revision {candidate} not ready"
+        return None if condition(found, *_CONFIGURED) else f"revision {candidate} not ready"
 
     def _change(self, found: Json, weight: int, shadow: bool) -> Edit:
         """A shadow is a lease at 0 %."""
@@ -242,12 +245,6 @@ def arms_of(found: Json) -> tuple[str, str]:
     return champion, candidate
 
 
-def condition(found: Json, name: str) -> bool:
-    """Whether a condition of the status is true; of one that is not there, whether the predictor is ready."""
-    known = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or []}
-    return known.get(name, known.get("PredictorReady")) == "True"
-
-
 def percent(found: Json, weight: int) -> list[Operation]:
     """The operation that gives the newest revision `weight` percent; none when it is so already."""
     if predictor_of(found).get(PERCENT) == weight:
@@ -288,4 +285,4 @@ def _not_last(found: Json, revision: str) -> str | None:
 
 
 def _unrouted(found: Json) -> str | None:
-    return None if condition(found, "PredictorRouteReady") else "routes that are not ready"
+    return None if condition(found, *_ROUTED) else "routes that are not ready"

@@ -13,7 +13,7 @@ from typing import Self
 
 from holdfast.errors import RolloutError
 from holdfast.kubernetes.api import ConflictError, Kube, MissingError, PassingError, Resource, edit, wait_until
-from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, holds, pointer
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, condition, holds, pointer
 from holdfast.serving.rollout.cluster.fenced import Edit, FencedDriver, Notes, Seen
 from holdfast.serving.rollout.cluster.live_answers import MIRRORED
 from holdfast.serving.rollout.cluster.protocol import TrafficShares
@@ -206,7 +206,7 @@ class SeldonV2(FencedDriver):
 
     def _model_ready(self, name: str) -> bool:
         try:
-            return _is(self.kube.get(self.models, name), "Ready", "ModelReady")
+            return condition(self.kube.get(self.models, name), "Ready", "ModelReady")
         except MissingError:
             return False
 
@@ -274,7 +274,7 @@ class SeldonV2(FencedDriver):
 
     def _not_ready(self) -> str | None:
         for name in (self.names.stable, self.names.candidate.name):
-            if not _is(self.kube.get(self.models, name), "Ready", "ModelReady"):
+            if not condition(self.kube.get(self.models, name), "Ready", "ModelReady"):
                 return f"Model {name!r} not ready"
         return None
 
@@ -292,7 +292,7 @@ class SeldonV2(FencedDriver):
         if seen and seen < found["metadata"].get("generation", 0):
             return f"generation {seen}"
         conditions = ("ExperimentReady", "CandidatesReady", *(("MirrorReady",) if shadow else ()))
-        late = [name for name in conditions if not _is(found, name)]
+        late = [name for name in conditions if not condition(found, name)]
         return f"{', '.join(late)} not true" if late else None
 
     def _promoted(self) -> bool:
@@ -310,7 +310,7 @@ class SeldonV2(FencedDriver):
     def _not_steady(self) -> str | None:
         found = self.kube.get(self.models, self.names.stable)
         require_fence(found, self.fence)
-        if not _is(found, "Ready", "ModelReady"):
+        if not condition(found, "Ready", "ModelReady"):
             self._ready_since = None
             return f"Model {self.names.stable!r} not ready"
         self._ready_since = self._ready_since or time.monotonic()
@@ -371,12 +371,6 @@ def _as_candidate(found: Json, source: Json) -> Edit:
 def _content(model: Json) -> Json:
     """The keys that decide what a Model serves."""
     return {key: value for key in SERVED if (value := model["spec"].get(key)) is not None}
-
-
-def _is(found: Json, *conditions: str) -> bool:
-    """Whether the first of these conditions that the status has is true."""
-    known = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or []}
-    return next((known[name] == "True" for name in conditions if name in known), False)
 
 
 def _weight(spec: Json, name: str) -> int:
