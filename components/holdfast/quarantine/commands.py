@@ -1,6 +1,7 @@
 """`holdfast quarantine`: list, show, release and drop what a scan set aside."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help=True)
 
 Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
-SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` beside it.")]
+SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` next to it.")]
 Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .holdfast/reviews/NAME when left out.")]
 Rows = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
 Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 By = Annotated[str, typer.Option(help="Who decides.")]
-Why = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
+Why = Annotated[str, typer.Option(help="The reason, for a later reader.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -61,34 +62,28 @@ def show(
     typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
 
 
-@app.command()
-def release(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows are fine: they train again, and no scan sets them aside again."""
-    _decide("release", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+def _deciding(decision: Literal["release", "drop"]) -> Callable[..., None]:
+    """The command that decides rows in this way."""
+
+    def command(
+        scan: Scan,
+        by: By,
+        why: Why,
+        rows: Rows = None,
+        every: Every = False,
+        snapshot: SnapshotFolder = None,
+        reviews: Reviews = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _decide(decision, _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+
+    return command
 
 
-@app.command()
-def drop(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows stay out for good: the next snapshot leaves them out."""
-    _decide("drop", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+app.command("release", help="Say that rows are fine: they train again, and no scan sets them aside again.")(
+    _deciding("release")
+)
+app.command("drop", help="Say that rows stay out for good: the next snapshot leaves them out.")(_deciding("drop"))
 
 
 def _decide(
@@ -115,7 +110,7 @@ def _decide(
 
 def _chosen(rows: str | None, every: bool) -> str | None:
     if every == (rows is not None):
-        raise typer.BadParameter("expected either --rows or --all", param_hint="--rows")
+        raise typer.BadParameter("give either --rows or --all", param_hint="--rows")
     return rows
 
 

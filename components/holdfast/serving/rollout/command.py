@@ -246,8 +246,8 @@ def _target(given: str) -> "Target":
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":
-    """Leaves the wish and returns what came of it."""
-    from holdfast.serving.rollout.engine.controller import Ask, Wish
+    """Leaves the request and returns what came of it."""
+    from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
     from holdfast.serving.rollout.engine.requests import ask as leave
     from holdfast.serving.rollout.reporting import view
 
@@ -257,7 +257,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
         raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
-    leave(state, Wish(ask, reason))
+    leave(state, OperatorRequest(ask, reason))
     if seen.standing is view.Standing.GONE:
         raise RolloutError(
             f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "

@@ -17,7 +17,7 @@ from holdfast.serving.rollout.cluster.live_answers import LiveAnswers
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.store import EXPIRES, FENCE, Wall, lapsed, renewed, require_fence, taken_back
 from holdfast.serving.rollout.cluster.target import DriverSection, Target
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
 Notes = Mapping[str, str | None]
@@ -121,7 +121,7 @@ class FencedDriver(ABC):
             raise RolloutError(f"{self.name}: cannot mirror to a candidate that gets live traffic")
         self._move(weight, shadow)
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """The provider's counters, with what the cluster's objects show; without that when the API is away."""
         try:
             seen = self._seen()

@@ -19,7 +19,7 @@ from holdfast.serving.rollout.cluster.protocol import TrafficShares
 from holdfast.serving.rollout.cluster.series import MetricsSource
 from holdfast.serving.rollout.cluster.store import ARMS, CHAMPION, EXPIRES, PREFIX, champion_of, compact
 from holdfast.serving.rollout.cluster.target import KServeTarget, Target
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Provider
 
 NEWER_THAN = f"{PREFIX}newer-than"
@@ -39,7 +39,7 @@ class ByRevision:
     find: Callable[[], Json]
     _made: Prometheus | None = field(default=None, init=False)
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """Reads Prometheus, as `Prometheus.read`."""
         if self._made is None:
             self._made = Prometheus(with_revisions(self.metrics, *arms_of(self.find())))

@@ -9,7 +9,7 @@ from holdfast.errors import RolloutError
 from holdfast.prometheus import CounterSample, PrometheusClient, number, selector
 from holdfast.serving.rollout.cluster.series import CounterSelector, MetricsSource
 from holdfast.serving.rollout.cluster.store import Wall
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Reading
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Prometheus:
         source = self.metrics
         self._client = PrometheusClient(source.prometheus, source.scrape_seconds, source.ca_file, source.token_file)
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """Counters as of the newest scrape, all of the same moment.
 
         Raises:
@@ -55,7 +55,7 @@ class Prometheus:
             found = {"candidate": candidate.edges_ms, "champion": champion.edges_ms}
             raise RolloutError(f"{self._where}: expected the same buckets for both arms, found {found}")
         mirrored = self._count(chosen.mirrored, now)
-        return Snapshot(
+        return Reading(
             at=at,
             edges_ms=edges,
             candidate=candidate.filled(len(edges)),
