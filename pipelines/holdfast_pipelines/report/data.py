@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import ColumnDrift, DriftReport, Reviewed, ScanReport, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import ArtifactError
+from holdfast.steps import writer
 from holdfast_pipelines.report.blocks import (
     Block,
     Cell,
@@ -91,7 +92,7 @@ def contract(run: Run, place: Place) -> Section | None:
     found: Block = cut(rows, 50, ("column", "anomaly", "what was found"))
     if not rows:
         found = Prose(f"All {report.columns} columns keep to the schema.")
-    return Section("schema", "Schema", (facts, found), report.verdict.value)
+    return Section(writer(SchemaReport).name, "Schema", (facts, found), report.verdict.value)
 
 
 def drift(run: Run, place: Place) -> Section | None:
@@ -104,7 +105,7 @@ def drift(run: Run, place: Place) -> Section | None:
     blocks: list[Block] = [_drift_facts(artifact, place), Prose(report.reason)]
     if ordered:
         blocks += [_drift_figures(artifact, ordered), _stage_one(ordered)]
-    return Section("drift", "Drift", tuple(blocks), report.verdict.value)
+    return Section(writer(DriftReport).name, "Drift", tuple(blocks), report.verdict.value)
 
 
 _EFFECT_NOTE = "Shift in standard deviations, by ranks (numbers) or total variation distance (categories)."

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
 from holdfast.artifacts.folder import Artifact
+from holdfast.steps import writer
 from holdfast_pipelines.report.blocks import (
     Block,
     Cell,
@@ -37,7 +38,7 @@ def gate(run: Run, place: Place) -> Section | None:
     artifact = run.artifact(GateDecision)
     if artifact is None:
         return None
-    return Section("gate", "Gate", decision_blocks(artifact), artifact.document.verdict.value)
+    return Section(writer(GateDecision).name, "Gate", decision_blocks(artifact), artifact.document.verdict.value)
 
 
 def decision_blocks(artifact: Artifact[GateDecision]) -> tuple[Block, ...]:
@@ -79,7 +80,7 @@ def rollout(run: Run, place: Place) -> Section | None:
         facts.append(("cause", f"{record.cause}: {record.cause.words}"))
     ended = Prose(f"{record.outcome.replace('-', ' ').capitalize()}: {record.reason}")
     blocks = (Facts(tuple(facts)), ended, *_timeline(artifact), _transitions(record))
-    return Section("rollout", "Rollout", blocks, record.outcome)
+    return Section(writer(RolloutRecord).name, "Rollout", blocks, record.outcome)
 
 
 def chain(run: Run, place: Place) -> Section:
