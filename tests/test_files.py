@@ -49,8 +49,7 @@ ALLOWED = {
     "descriptors of child processes": ["warm/children.py", "warm/server.py"],
     "the settings of a model server": ["serving/predictor/__main__.py", "serving/predictor/settings.py"],
     "credentials of a cluster, as their files have them now": [
-        "serving/rollout/cluster/exec_plugin.py", "serving/rollout/cluster/kube.py",
-        "serving/rollout/cluster/prometheus.py", "serving/rollout/cluster/wire.py",
+        "http_client.py", "kubernetes/access.py", "kubernetes/exec_plugin.py", "kubernetes/kubeconfig.py",
     ],
     "the state of a rollout, which outlives its driver": [
         "serving/rollout/engine/journal.py", "serving/rollout/engine/requests.py", "serving/rollout/matchup.py",
