@@ -18,8 +18,6 @@ from pydantic import (
 )
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
-from holdfast.modality import modality_of
-from holdfast.modality.norms import BOXES
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -431,6 +429,10 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        # Arrays come in with the first whole workload: a rollout's controller, which reads only its plan, stays small.
+        from holdfast.modality import modality_of
+        from holdfast.modality.norms import BOXES
+
         modality = modality_of(self.modality)
         if self.threat.norm not in modality.norms:
             raise ValueError(f"norm {self.threat.norm!r} does not fit a workload of modality {self.modality!r}")
@@ -454,6 +456,8 @@ class Workload(Section):
     @property
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
+        from holdfast.modality import modality_of
+
         features = tuple(FeatureThreat(name=name, **rule.model_dump()) for name, rule in self.threat.features.items())
         threat, unit = self.threat, modality_of(self.modality).unit
         return ThreatModel(norm=threat.norm, epsilon=threat.epsilon, unit=unit, features=features, typing=threat.typing)
