@@ -1,10 +1,13 @@
 """`holdfast quarantine`: list, show, release and drop what a scan set aside."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from holdfast.options import ResultAsJson
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Decision
@@ -13,17 +16,18 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help=True)
 
 Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
-SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` beside it.")]
+SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` next to it.")]
 Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .holdfast/reviews/NAME when left out.")]
-Rows = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
+RowIds = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
 Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 By = Annotated[str, typer.Option(help="Who decides.")]
-Why = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Reason = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
 
 
 @app.command("list")
-def list_rows(scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: AsJson = False) -> None:
+def list_rows(
+    scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: ResultAsJson = False
+) -> None:
     """List the rows in quarantine, most suspicious first, with what was decided about them."""
     held = _held(scan, snapshot)
     decided = _decided(held, reviews)
@@ -42,7 +46,7 @@ def show(
     row: Annotated[int, typer.Option(help="Row id.", min=0)],
     snapshot: SnapshotFolder = None,
     reviews: Reviews = None,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Show one row: its values or a small picture, and each detector's score."""
     from holdfast.quarantine.draw import cells, picture
@@ -61,34 +65,29 @@ def show(
     typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
 
 
-@app.command()
-def release(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows are fine: they train again, and no scan sets them aside again."""
-    _decide("release", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+def _deciding(decision: Literal["release", "drop"], promise: str) -> Callable[..., None]:
+    """The command that takes a decision; `promise` is its help."""
+
+    def command(
+        scan: Scan,
+        by: By,
+        why: Reason,
+        rows: RowIds = None,
+        every: Every = False,
+        snapshot: SnapshotFolder = None,
+        reviews: Reviews = None,
+        as_json: ResultAsJson = False,
+    ) -> None:
+        _decide(decision, _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+
+    command.__doc__ = promise
+    return command
 
 
-@app.command()
-def drop(
-    scan: Scan,
-    by: By,
-    why: Why,
-    rows: Rows = None,
-    every: Every = False,
-    snapshot: SnapshotFolder = None,
-    reviews: Reviews = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say that rows stay out for good: the next snapshot leaves them out."""
-    _decide("drop", _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
+app.command("release")(
+    _deciding("release", "Say that rows are fine: they train again, and no scan sets them aside again.")
+)
+app.command("drop")(_deciding("drop", "Say that rows stay out for good: the next snapshot leaves them out."))
 
 
 def _decide(

@@ -27,7 +27,7 @@ from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import plain
-from holdfast.serving.predictor.settings import Extra
+from holdfast.serving.predictor.settings import ModelParameters
 
 INPUT = "input"
 OUTPUTS = ("label", "probabilities")
@@ -44,7 +44,7 @@ class HoldfastModel(MLModel):
         self._chance = np.random.default_rng(0)
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
-            self._extra = Extra.parse(_extra(settings))
+            self._extra = ModelParameters.parse(_extra(settings))
             self._batched = _is_batched(settings, self._extra)
             self._admitted = admit(self._extra.model, self._extra.decision)
         except HoldfastError as error:
@@ -231,7 +231,7 @@ def _extra(settings: ModelSettings) -> Mapping[str, object]:
     return (settings.parameters.extra if settings.parameters else None) or {}
 
 
-def _is_batched(settings: ModelSettings, extra: Extra) -> bool:
+def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
     """Whether MLServer joins concurrent requests.
 
     Raises:

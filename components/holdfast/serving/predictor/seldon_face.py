@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.processes import die_with_parent, require_free
 from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
-from holdfast.serving.predictor.settings import LOOPBACK, Extra
+from holdfast.serving.predictor.settings import LOOPBACK, ModelParameters
 
 THREADS = 4
 _GRACE_SECONDS = 3
@@ -78,7 +78,7 @@ class HoldfastModel:
     def __init__(self, **parameters: object) -> None:
         # Before Seldon forks its servers: all of them share the one network whose bytes were checked.
         try:
-            extra = Extra.parse(parameters)
+            extra = ModelParameters.parse(parameters)
             if extra.game_day:
                 raise WorkloadError("game_day: expected none, game days are for the MLServer face")
             self._predictor = load_predictor(extra.model, extra.decision, extra.options)

@@ -52,7 +52,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Extra:
+class ModelParameters:
     """What a server is told about its model: `parameters.extra` in `model-settings.json`, Seldon's parameters."""
 
     model: Ref

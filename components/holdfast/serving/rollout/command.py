@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.errors import RolloutError
-from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
+from holdfast.options import TRACKING, DigestFile, ResultAsJson, Seed, Tracking, VerdictFile, finish, same_command
 from holdfast.progress import say
 from holdfast.serving.rollout.traffic.command import replay
 
@@ -28,47 +28,51 @@ LOCAL = "envoy"
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
-Name = Annotated[str, typer.Option(help="Registered model.")]
-Out = Annotated[Path, typer.Option(help="Folder that the record becomes; it names the rollout for all commands.")]
-Why = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
-Either = Annotated[
-    Path | None, typer.Option("--out", help="Folder that the record becomes; it names the rollout for all commands.")
-]
+ModelName = Annotated[str, typer.Option(help="Registered model.")]
+CandidateVersion = Annotated[int, typer.Option(help="Version to roll out.", min=1)]
+_FOLDER = "Folder that the record becomes; it names the rollout for all commands."
+RecordFolder = Annotated[Path, typer.Option(help=_FOLDER)]
+RecordFolderOrTarget = Annotated[Path | None, typer.Option("--out", help=_FOLDER)]
 TargetFile = Annotated[
     Path | None,
     typer.Option("--target", help="On a cluster, instead of --out: the target file; from any machine with access."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OperatorReason = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+PlanOption = Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")]
+DriverName = Annotated[
+    str, typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1.")
+]
+TargetText = Annotated[
+    str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
+]
+GameDayText = Annotated[
+    str | None, typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150.")
+]
+Supersede = Annotated[
+    bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
+]
+RecordAsJson = Annotated[bool, typer.Option("--json", help="Print the record on standard output.")]
 
 
 @app.command()
 def start(
-    name: Name,
-    version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
-    out: Out,
-    config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
-    driver: Annotated[
-        str,
-        typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1."),
-    ] = LOCAL,
-    target: Annotated[
-        str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
-    ] = "",
+    name: ModelName,
+    version: CandidateVersion,
+    out: RecordFolder,
+    config: PlanOption = "{}",
+    driver: DriverName = LOCAL,
+    target: TargetText = "",
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
-    game_day: Annotated[
-        str | None,
-        typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
-    ] = None,
-    supersede: Annotated[
-        bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
-    ] = False,
-    metrics_port: Annotated[
-        int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
-    ] = None,
+    game_day: GameDayText = None,
+    supersede: Supersede = False,
+    metrics_port: MetricsPort = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
+    as_json: RecordAsJson = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
@@ -95,7 +99,7 @@ def start(
 
 
 @app.command()
-def status(out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
+def status(out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False) -> None:
     """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
@@ -110,7 +114,7 @@ def status(out: Either = None, target: TargetFile = None, as_json: AsJson = Fals
 
 
 @app.command()
-def watch(out: Out) -> None:
+def watch(out: RecordFolder) -> None:
     """The same as a live table; without a terminal, one line per change."""
     from holdfast.serving.rollout.reporting import view
     from holdfast.serving.rollout.reporting.table import watch as look
@@ -119,7 +123,9 @@ def watch(out: Out) -> None:
 
 
 @app.command()
-def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
+def abort(
+    reason: OperatorReason, out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False
+) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
@@ -137,7 +143,7 @@ def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: A
 
 
 @app.command()
-def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
+def promote(out: RecordFolder, reason: OperatorReason, as_json: ResultAsJson = False) -> None:
     """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
     from holdfast.serving.rollout.engine.controller import Ask
 
@@ -149,12 +155,12 @@ def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
 
 @app.command()
 def history(
-    name: Name,
+    name: ModelName,
     tracking: Tracking = TRACKING,
     out: Annotated[
         Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Which version served when, and how every rollout ended."""
     from holdfast.serving.rollout import registry_worker
@@ -251,12 +257,12 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
 
     state = _state(out)
     seen = view.see(out, state)
-    if seen.status is None or seen.standing is view.Standing.ENDED:
+    if seen.status is None or seen.driver_status is view.DriverStatus.ENDED:
         raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
     leave(state, Wish(ask, reason))
-    if seen.standing is view.Standing.GONE:
+    if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(
             f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "
             "the next start with this --out does first what you asked for"
@@ -269,7 +275,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
 def _tell(seen: "View", as_json: bool) -> None:
     from holdfast.serving.rollout.reporting import view
 
-    if seen.standing is view.Standing.GONE:
+    if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
     if as_json:
         typer.echo(view.as_json(seen))

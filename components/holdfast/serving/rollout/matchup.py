@@ -132,7 +132,7 @@ def status_of(contest: Contest, config: RolloutPlan, fence: int, began: float) -
         name=served.name,
         version=served.version,
         champion=contest.champion.served.version if contest.champion else None,
-        driver=status.Driver.here(fence),
+        driver=status.DriverProcess.here(fence),
         began=began,
         at=now,
         since=now,
@@ -148,7 +148,7 @@ def say_starting(state: Path, name: str, version: int) -> None:
         now = time.time()
         status.write(
             state / status.FILE,
-            status.Status(f"{name}-{version}", name, version, None, status.Driver.here(), now, now, now),
+            status.Status(f"{name}-{version}", name, version, None, status.DriverProcess.here(), now, now, now),
         )
 
 

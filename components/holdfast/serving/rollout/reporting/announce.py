@@ -18,7 +18,7 @@ class Listener(Watcher, Protocol):
 
 
 @dataclass(frozen=True)
-class Several:
+class WatcherGroup:
     """Implements `holdfast.serving.rollout.engine.controller.Watcher` for several watchers, in order."""
 
     watchers: Sequence[Watcher]
@@ -40,7 +40,7 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Announced:
+class NotifyingStore:
     """Implements `holdfast.serving.rollout.contract.driver.Store` and tells what it is about to write."""
 
     store: Store

@@ -8,7 +8,7 @@ from holdfast.serving.rollout.reporting.view import clock, columns, span
 
 
 @dataclass(frozen=True)
-class Served:
+class ChampionPeriod:
     """A version was champion from `since` until `until`, Unix seconds; None: not known, and until now."""
 
     version: int
@@ -16,19 +16,19 @@ class Served:
     until: float | None
 
 
-def served(notes: Sequence[Note], champion: int | None) -> tuple[Served, ...]:
+def served(notes: Sequence[Note], champion: int | None) -> tuple[ChampionPeriod, ...]:
     """Who was champion when, oldest first; `champion` is who is it now.
 
     A champion that no rollout made (an alias moved by hand) has served since a time that nobody noted.
     """
     moves = sorted((note for note in notes if note.outcome == "promoted"), key=lambda note: note.ended)
-    found: list[Served] = []
+    found: list[ChampionPeriod] = []
     if moves and moves[0].champion_before is not None:
-        found.append(Served(moves[0].champion_before, None, moves[0].ended))
+        found.append(ChampionPeriod(moves[0].champion_before, None, moves[0].ended))
     ends = [*(note.ended for note in moves[1:]), None]
-    found += [Served(note.version, note.ended, until) for note, until in zip(moves, ends, strict=bool(moves))]
+    found += [ChampionPeriod(note.version, note.ended, until) for note, until in zip(moves, ends, strict=bool(moves))]
     if champion is not None and (not found or found[-1].version != champion):
-        found.append(Served(champion, None, None))
+        found.append(ChampionPeriod(champion, None, None))
     return tuple(found)
 
 

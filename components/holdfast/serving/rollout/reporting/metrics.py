@@ -32,14 +32,13 @@ EVERY_SECONDS = 1.0
 DECISION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds; 2 is the target for a rollback."""
 PREFIX = "holdfast_rollout_"
-Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Families:
     """Makes the metrics of one rollout."""
 
-    labels: Labels
+    labels: Mapping[str, str]
     """Of every sample: which rollout it is about."""
 
     def counter(self, name: str, about: str, value: float) -> Metric:
@@ -73,12 +72,12 @@ class Families:
 
 
 @dataclass
-class Metrics:
+class MetricsFile:
     """Keeps `metrics.prom`; implements `holdfast.serving.rollout.reporting.announce.Listener`."""
 
     file: Path
     traffic: Sent
-    labels: Labels
+    labels: Mapping[str, str]
     """Of every sample: which rollout it is about."""
     text: str = ""
     """What the page shows."""
@@ -182,7 +181,7 @@ def exposition(families: Iterable[Metric]) -> str:
 
 
 @contextlib.contextmanager
-def served(metrics: Metrics, port: int | None) -> Iterator[None]:
+def served(metrics: MetricsFile, port: int | None) -> Iterator[None]:
     """The page at http://127.0.0.1:PORT/metrics until the end of the block; without a port there is none.
 
     Raises:

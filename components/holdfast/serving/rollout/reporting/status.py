@@ -53,7 +53,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ArmStatus:
     """One arm, since the rollout began."""
 
     answered: int = 0
@@ -62,7 +62,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Driver:
+class DriverProcess:
     """The process that drives; its start tells it from a later process of the same number."""
 
     pid: int
@@ -71,7 +71,7 @@ class Driver:
     fence: int = 0
 
     @classmethod
-    def here(cls, fence: int = 0) -> "Driver":
+    def here(cls, fence: int = 0) -> "DriverProcess":
         """This process."""
         return cls(os.getpid(), started(os.getpid()) or 0, fence)
 
@@ -90,7 +90,7 @@ class Status:
     name: str
     version: int
     champion: int | None
-    driver: Driver
+    driver: DriverProcess
     began: float
     """Unix seconds."""
     at: float
@@ -117,8 +117,8 @@ class Status:
     """The candidate's own answers in this state,"""
     wanted: int = 0
     """and how many it must give."""
-    candidate_answers: Answers = Answers()
-    champion_answers: Answers = Answers()
+    candidate_answers: ArmStatus = ArmStatus()
+    champion_answers: ArmStatus = ArmStatus()
     pairs: int = 0
     disagreements: int = 0
     attacks: int = 0
@@ -270,5 +270,5 @@ def read(file: Path) -> Status | None:
         raise RolloutError(f"{file}: expected a status: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _answers(arm: Arm, edges: tuple[float, ...], limits: Limits) -> Answers:
-    return Answers(arm.answered, arm.failed, slow_answers(arm, edges, limits.slow_ms))
+def _answers(arm: Arm, edges: tuple[float, ...], limits: Limits) -> ArmStatus:
+    return ArmStatus(arm.answered, arm.failed, slow_answers(arm, edges, limits.slow_ms))

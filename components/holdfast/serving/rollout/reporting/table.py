@@ -13,7 +13,7 @@ from rich.text import Text
 
 from holdfast.progress import say
 from holdfast.serving.rollout.reporting import view as looks
-from holdfast.serving.rollout.reporting.view import Standing, View
+from holdfast.serving.rollout.reporting.view import DriverStatus, View
 
 EVERY_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ def _follow(out: Path, state: Path, show: Callable[[View], None]) -> View:
     while True:
         view = looks.see(out, state)
         show(view)
-        if view.standing is not Standing.RUNS:
+        if view.driver_status is not DriverStatus.RUNS:
             return view
         time.sleep(EVERY_SECONDS)
 
@@ -63,7 +63,7 @@ def page(view: View) -> RenderableType:
     if status.tests:
         parts += [_tests(view), Text(looks.bound(status), style="dim")]
     parts += [Text(""), _grid(looks.moves(status))]
-    style = "red" if status.page or view.standing is Standing.GONE else "cyan"
+    style = "red" if status.page or view.driver_status is DriverStatus.GONE else "cyan"
     return Panel(Group(*parts), title=looks.title(status), title_align="left", border_style=style)
 
 

@@ -17,7 +17,7 @@ from holdfast.serving.rollout.reporting.status import Measure, Status
 Row = tuple[str, ...]
 
 
-class Standing(StrEnum):
+class DriverStatus(StrEnum):
     """Whether somebody drives."""
 
     RUNS = "runs"
@@ -32,7 +32,7 @@ class View:
     """The rollout of one output folder."""
 
     out: Path
-    standing: Standing
+    driver_status: DriverStatus
     status: Status | None
     """What its driver wrote last; None when there is only the record."""
     record: Artifact[RolloutRecord] | None
@@ -41,7 +41,7 @@ class View:
         """For `--json`."""
         status = None if self.status is None else asdict(self.status)
         record = None if self.record is None else self.record.document.model_dump(mode="json")
-        return {"driver": str(self.standing), "status": status, "record": record}
+        return {"driver": str(self.driver_status), "status": status, "record": record}
 
 
 def see(out: Path, state: Path) -> View:
@@ -52,11 +52,11 @@ def see(out: Path, state: Path) -> View:
     """
     status = told.read(state / told.FILE)
     if status is not None:
-        over = Standing.ENDED if status.ended else Standing.GONE
-        return View(out, Standing.RUNS if status.driver.runs else over, status, None)
+        over = DriverStatus.ENDED if status.ended else DriverStatus.GONE
+        return View(out, DriverStatus.RUNS if status.driver.runs else over, status, None)
     if not (out / DOCUMENT).exists():
         raise RolloutError(f"{out}: expected a rollout that runs, or its record, found neither")
-    return View(out, Standing.ENDED, None, load(out, RolloutRecord))
+    return View(out, DriverStatus.ENDED, None, load(out, RolloutRecord))
 
 
 def text(view: View) -> str:
@@ -119,9 +119,9 @@ def driver(view: View, now: float) -> str:
     assert view.status is not None
     process, heard = view.status.driver, span(now - view.status.at)
     who = f"process {process.pid}, fence {process.fence}"
-    if view.standing is Standing.RUNS:
+    if view.driver_status is DriverStatus.RUNS:
         return f"runs ({who}), heard {heard} ago"
-    if view.standing is Standing.ENDED:
+    if view.driver_status is DriverStatus.ENDED:
         return f"ended ({who}), {heard} ago"
     ttl = view.status.ttl_seconds
     switch = f"its dead-man's switch takes the weight back after {ttl:g} s; " if ttl else ""
@@ -161,7 +161,7 @@ def line(view: View) -> str:
         assert view.record is not None
         return f"ended: {view.record.document.outcome}: {view.record.document.reason}"
     status = view.status
-    dead = "" if view.standing is Standing.RUNS else f"; driver {view.standing}"
+    dead = "" if view.driver_status is DriverStatus.RUNS else f"; driver {view.driver_status}"
     page = f"; PAGE: {status.page}" if status.page else ""
     blind = "; blind" if status.blind_seconds else ""
     return f"{status.state}, weight {status.weight} %{blind}{dead}{page}"
@@ -176,7 +176,7 @@ def wait(out: Path, state: Path, until: Callable[[View], bool], seconds: float) 
     deadline = time.monotonic() + seconds
     while True:
         view = see(out, state)
-        if view.standing is not Standing.RUNS or until(view):
+        if view.driver_status is not DriverStatus.RUNS or until(view):
             return view
         if time.monotonic() > deadline:
             raise RolloutError(f"{out}: expected the driver to act within {seconds:g} s, found: {line(view)}")

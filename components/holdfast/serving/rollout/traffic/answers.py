@@ -10,7 +10,7 @@ from holdfast.serving.rollout.contract.arms import ARM_HEADER
 from holdfast.serving.rollout.contract.counters import Probes
 from holdfast.serving.rollout.traffic.rows import Attacks
 from holdfast.serving.rollout.traffic.tally import Latency, Tally
-from holdfast.serving.rollout.traffic.wire import Answer, Failed, header
+from holdfast.serving.rollout.traffic.wire import Failed, HttpResponse, header
 
 MOST_ARMS = 16
 LAGS = 10
@@ -62,7 +62,7 @@ def read_reply(data: bytes, classes: int) -> Reply:
     return Reply(label[0], version if isinstance(version, str) else None)
 
 
-def read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
+def read(outcome: HttpResponse | Failed, classes: int) -> Reply | Failed:
     """What came, as a reply or as why there is none; an arm that the router names goes before the model's version."""
     if isinstance(outcome, Failed):
         return outcome
@@ -112,7 +112,7 @@ class Times:
 
 
 @dataclass
-class Counts:
+class TrafficCounts:
     """Everything that was counted so far."""
 
     classes: int

@@ -18,8 +18,8 @@ from holdfast.errors import RolloutError
 from holdfast.progress import say
 from holdfast.serving.rollout.contract.address import Address
 from holdfast.serving.rollout.contract.arms import Arms
-from holdfast.serving.rollout.traffic.answers import Counts, read
-from holdfast.serving.rollout.traffic.probes import Pair, Prober, order
+from holdfast.serving.rollout.traffic.answers import TrafficCounts, read
+from holdfast.serving.rollout.traffic.probes import PairedReplies, Prober, order
 from holdfast.serving.rollout.traffic.rows import NO_ATTACKS, Attacks, Rows
 from holdfast.serving.rollout.traffic.tally import Tally, write_tally
 from holdfast.serving.rollout.traffic.wire import Caller, Failed
@@ -35,7 +35,7 @@ _STEP_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadProfile:
     """Where to, how fast, how long."""
 
     where: str | Arms
@@ -68,7 +68,7 @@ class Load:
             raise RolloutError(f"expected finite numbers above 0, found {', '.join(wrong)}")
 
 
-def replay(load: Load, rows: Rows, attacks: Attacks = NO_ATTACKS, tally: Path | None = None) -> Tally:
+def replay(load: LoadProfile, rows: Rows, attacks: Attacks = NO_ATTACKS, tally: Path | None = None) -> Tally:
     """Sends until the load is done or a signal ends it; requests under way are waited for and counted.
 
     SIGTERM and SIGINT end the traffic, SIGUSR1 ends the probes alone. The counts so far are in the file `tally`.
@@ -101,9 +101,9 @@ def _keep(path: Path | None, tally: Tally) -> None:
 class _Sender:
     """The clients, the probes and whoever tells about them, in one event loop."""
 
-    def __init__(self, load: Load, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
+    def __init__(self, load: LoadProfile, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
         self._load, self._rows, self._tally = load, rows, tally
-        self.counts = Counts(rows.classes, attacks)
+        self.counts = TrafficCounts(rows.classes, attacks)
         if isinstance(load.where, Arms):
             self._address: Address | None = None
             self._prober = Prober.at(load.where, rows, attacks, self.counts, load.timeout)
@@ -163,7 +163,7 @@ class _Sender:
         caller.close()
 
     def _another(self) -> bool:
-        """Counts a client request as begun, unless that would be too many."""
+        """TrafficCounts a client request as begun, unless that would be too many."""
         if self._load.requests is not None and self._begun >= self._load.requests:
             return False
         self._begun += 1
@@ -184,7 +184,7 @@ class _Sender:
         prober.close()
 
     async def _warm(self) -> None:
-        answers: list[Pair] = []
+        answers: list[PairedReplies] = []
         for number in range(self._load.warm):
             last = [candidate for _, candidate in answers[-GIVE_UP:]]
             if self._ended or (len(last) == GIVE_UP and all(isinstance(reply, Failed) for reply in last)):

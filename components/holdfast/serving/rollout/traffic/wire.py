@@ -13,12 +13,12 @@ from holdfast.serving.rollout.contract.address import Address
 MAX_HEAD_BYTES = 2**16
 MAX_ANSWER_BYTES = 2**22
 
-Kind = Literal["status", "shape", "connection", "timeout"]
+FailureKind = Literal["status", "shape", "connection", "timeout"]
 _NO_BODY = (204, 304)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """A whole answer."""
 
     status: int
@@ -33,7 +33,7 @@ class Answer:
 class Failed:
     """No whole answer, and why."""
 
-    kind: Kind
+    kind: FailureKind
     reason: str
     sent: bool = True
     """Whether the request could leave at all."""
@@ -47,7 +47,7 @@ class Caller:
         self._address, self._seconds = address, seconds
         self._connection: _Connection | None = None
 
-    async def ask(self, request: bytes) -> Answer | Failed:
+    async def ask(self, request: bytes) -> HttpResponse | Failed:
         """The answer to `request`, or what came instead of one. Never raises."""
         connection = self._connection
         if connection is None or not connection.open:
@@ -84,7 +84,7 @@ class Caller:
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._asked: asyncio.Future[Answer | Failed] | None = None
+        self._asked: asyncio.Future[HttpResponse | Failed] | None = None
         self._received = b""
 
     @property
@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
         """Whether it can carry a request."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def ask(self, request: bytes) -> "asyncio.Future[Answer | Failed]":
+    def ask(self, request: bytes) -> "asyncio.Future[HttpResponse | Failed]":
         assert self._transport is not None
         self._asked = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -139,14 +139,14 @@ class _Connection(asyncio.Protocol):
             if not answer.reusable:
                 self.close()
 
-    def _end(self, outcome: Answer | Failed) -> None:
+    def _end(self, outcome: HttpResponse | Failed) -> None:
         self._received = b""
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(outcome)
         self._asked = None
 
 
-def read_answer(data: bytes, *, ended: bool) -> Answer | None:
+def read_answer(data: bytes, *, ended: bool) -> HttpResponse | None:
     """The answer that `data` is, or None while bytes are missing; `ended`: no more bytes will come.
 
     Raises:
@@ -168,7 +168,7 @@ def read_answer(data: bytes, *, ended: bool) -> Answer | None:
         return None
     whole, used = body
     keeps = head.startswith(b"http/1.1") and header(head, b"connection") != b"close"
-    return Answer(status, head, whole, keeps and used == len(rest) and not ended)
+    return HttpResponse(status, head, whole, keeps and used == len(rest) and not ended)
 
 
 def header(head: bytes, name: bytes) -> bytes | None:
