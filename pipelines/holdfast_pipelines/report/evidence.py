@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from holdfast.artifacts.documents import Document, DriftReport, Model, RolloutRecord, Sha256
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.artifacts.inspect import verdict_of
+from holdfast.artifacts.timeline import Sample
 from holdfast.errors import ArtifactError, IntegrityError
 from holdfast.steps import STEPS
 
@@ -55,7 +56,7 @@ class RunRecord(_Record):
     steps: tuple[StepRecord, ...]
 
 
-class Epoch(_Record):
+class CurvePoint(_Record):
     """One row of `curve.json`; `clean` and `robust` count correct ones of `rows`."""
 
     epoch: int
@@ -87,28 +88,8 @@ class Distributions(_Record):
     columns: dict[str, Distribution] = {}
 
 
-class Sample(_Record):
-    """One row of `timeline.json`: seconds, the state, and counts since the start of the rollout."""
-
-    t: float
-    state: str
-    weight: int
-    candidate_requests: int
-    candidate_errors: int
-    champion_requests: int
-    champion_errors: int
-    slow_candidate: int
-    slow_champion: int
-    e_errors: float
-    e_slow: float
-    e_disagreement: float
-    e_drift: float = 1.0
-    """1, no evidence, for rollouts of the time before this was tested."""
-    e_attack: float = 1.0
-
-
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """One run with the documents of the steps that were carried out."""
 
     folder: Path
@@ -137,7 +118,7 @@ class Run:
         return verdict_of(found.document) if found else None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> LoadedRun:
     """Reads a run folder.
 
     Raises:
@@ -146,12 +127,12 @@ def read_run(folder: Path) -> Run:
     """
     record = _read_record(folder / RUN)
     artifacts = {step.step: _read_step(folder, step) for step in record.steps if step.folder and step.step in KINDS}
-    return Run(folder, record, artifacts)
+    return LoadedRun(folder, record, artifacts)
 
 
-def read_epochs(artifact: Artifact[Model]) -> tuple[Epoch, ...]:
+def read_epochs(artifact: Artifact[Model]) -> tuple[CurvePoint, ...]:
     """The learning curve beside a model; empty when there is none."""
-    return _read_json(artifact, "curve.json", TypeAdapter(tuple[Epoch, ...]), ())
+    return _read_json(artifact, "curve.json", TypeAdapter(tuple[CurvePoint, ...]), ())
 
 
 def read_distributions(artifact: Artifact[DriftReport]) -> Mapping[str, Distribution]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,7 @@ def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifac
         for name in (JOURNAL, log.FILE):
             if (state / name).exists():
                 shutil.copyfile(state / name, work / name)
-        (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
+        (work / "timeline.json").write_text(json.dumps([asdict(sample) for sample in carried.timeline.samples]))
         if record.outcome != "promoted":
             facts = _incident(contest, carried, record)
             (work / "incident.md").write_text(incident.markdown(facts))

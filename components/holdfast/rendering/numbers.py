@@ -1,4 +1,4 @@
-"""How numbers read on the page, and the intervals that stand beside them."""
+"""How numbers are written on a page, and the intervals of rates."""
 
 import math
 
