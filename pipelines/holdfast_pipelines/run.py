@@ -10,10 +10,10 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import DOCUMENT, load, replace_file
@@ -22,38 +22,14 @@ from holdfast.progress import say
 from holdfast.steps import STEPS, names
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
-from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
+from holdfast_pipelines.local import Machine, StepError, pythons
+from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
-Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
-RECORD = "run.json"
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
 _OURS = ("steps", "logs", ".kfp", RECORD)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended; run.json says the same."""
-
-    workload: str
-    seed: int
-    outcome: Outcome = "failed"
-    stopped_at: str | None = None
-    """The data check that stopped the run, or the step that failed."""
-    model_version: int | None = None
-    retried: tuple[str, ...] = ()
-    """Why each rollout was inconclusive that was tried again."""
-    steps: tuple[StepRecord, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json` and run.json."""
-        return asdict(self)
-
-    def verdict(self, step: str) -> str | None:
-        """The verdict of `step`, None when it did not run."""
-        return next((record.verdict for record in self.steps if record.step == step), None)
 
 
 def run(
@@ -104,7 +80,7 @@ def run(
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = replace(_machine(plan, beside, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
-        record = _Record(machine, RunResult(plan.name, seed))
+        record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
             _retrain(machine, given.retrain_parameters(plan, beside, settings))
             outcome = record.judge()
@@ -183,7 +159,7 @@ class _Record:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
 
-    def judge(self) -> Outcome:
+    def judge(self) -> RunOutcome:
         """What the verdicts of `retrain` come to."""
         guards = names(step for step in STEPS if step.stops_delivery)
         stopped = next((name for name in guards if self.result.verdict(name) == Verdict.FAIL), None)
@@ -201,7 +177,7 @@ class _Record:
         self.result = replace(_without_rollout(self.result), retried=(*self.result.retried, reason))
         self._write()
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: RunOutcome) -> None:
         self.result = replace(self.result, outcome=outcome)
         self._write()
 
@@ -230,7 +206,7 @@ def _retrain(machine: Machine, arguments: given.Parameters) -> None:
     machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
 
 
-def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> Outcome:
+def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> RunOutcome:
     """Rolls out until there is a verdict, or a cause that does not pass by itself, or no try is left."""
     from holdfast_pipelines.rollout import rollout
 
@@ -293,7 +269,7 @@ def _claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def _outcome_before(out: Path) -> Outcome | None:
+def _outcome_before(out: Path) -> RunOutcome | None:
     """How the run before ended; None when its record cannot be read."""
     try:
         return read_record(out).outcome

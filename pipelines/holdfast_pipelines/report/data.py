@@ -81,7 +81,7 @@ def contract(run: LoadedRun, place: PageLocation) -> PageSection | None:
     facts = Facts(
         pairs(
             schema=report.source,
-            reviewed_by=report.reviewed_by or "nobody yet",
+            reviewed_by=report.reviewed_by or "not reviewed yet",
             columns=report.columns,
             rows=report.rows,
             anomalies=len(report.anomalies),

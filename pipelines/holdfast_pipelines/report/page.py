@@ -25,9 +25,10 @@ from holdfast.rendering.blocks import (
 from holdfast.rendering.numbers import seconds
 from holdfast.rendering.page import Article, render
 from holdfast.steps import STEPS
+from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.report import data, judgement, model
 from holdfast_pipelines.report.dag import Node, NodeState, draw
-from holdfast_pipelines.report.evidence import KINDS, LoadedRun, StepRecord, read_run
+from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
 from holdfast_pipelines.report.pictures import example_uri
 
 SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = (

@@ -281,7 +281,7 @@ def test_a_record_that_prettifies_a_verdict_is_refused(maker: Any) -> None:
     made.snapshot()
     made.gate(refused=True)
     made.steps[-1]["verdict"] = "pass"
-    with pytest.raises(IntegrityError, match="says that gate ended with pass, but its document says fail"):
+    with pytest.raises(IntegrityError, match="expected verdict fail of step gate, as in its document, found pass"):
         write_report(made.finish("registered"), made.folder / "report.html")
 
 
