@@ -54,7 +54,7 @@ FOOTER = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of things side by side: the first of each row says what is compared, `columns` name the others.
+    """A table of things side by side: the first of each row names what is compared, `columns` name the others.
 
     A `Count` is shown as a rate with its interval, a `Verdict` as a badge.
     """
@@ -90,7 +90,7 @@ ChapterFigure = Comparison | Pictures | DecisionTable
 
 @dataclass(frozen=True)
 class Chapter:
-    """One act: words, then what its run found. Facts stand beside the title, figures before the run's own parts."""
+    """One act: words, then what its run found. Facts are under the title, figures before the run's own parts."""
 
     title: str
     text: tuple[str, ...] = ()

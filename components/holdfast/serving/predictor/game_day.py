@@ -1,6 +1,6 @@
 """Game days: a served model turns bad on purpose, so that a rollback is seen to work before it is needed.
 
-Off unless a specification is given by hand; then it stands in the model's settings, in every answer's parameters and in
+Off unless a specification is given by hand; then it is in the model's settings, in every answer's parameters and in
 the rollout's record. The fault lives in this one server process; the model's bytes are untouched.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.serving.predictor.core import Answer
 
 BEGINS = "game day: the fault begins at monotonic second"
-"""What the server's log says, followed by the time, when the fault sets in."""
+"""In the server's log when the fault sets in, followed by the time."""
 _SHARES = ("wrong", "error", "nan", "shape", "crash")
 _KEYS = ("delay_ms", *_SHARES, "after")
 

@@ -116,7 +116,7 @@ class HoldfastModel(MLModel):
         )
 
     def _fault_is_on(self, payload: InferenceRequest, day: GameDay) -> bool:
-        """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
+        """Counts live answers (neither mirrored nor probes); whether the game day's fault is on."""
         _checked(self._predictor, payload)
         if _is_live(payload):
             self._live += 1
@@ -179,7 +179,7 @@ def _only(wanted: set[str] | None, response: InferenceResponse) -> InferenceResp
 
 
 def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
-    """The tensor `input` in the shape that the request says."""
+    """The tensor `input` in the shape that the request names."""
     tensor = _the_input(payload)
     if tensor.datatype not in _DTYPES:
         raise InputError(f"input: expected datatype {' or '.join(_DTYPES)}, found {tensor.datatype}")
@@ -221,7 +221,7 @@ def _tensor(rows: NDArray[np.generic]) -> RequestInput:
 
 
 def _is_live(payload: InferenceRequest) -> bool:
-    """By what the router says: it removes the header from a client's request, and writes the host itself."""
+    """Whether a client sent it: the router removes the header from a client's request, and writes the host itself."""
     headers = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
     host = str(headers.get("host", headers.get("Host", "")))
     return "-shadow" not in host and "x-rollout" not in {name.lower() for name in headers}
@@ -235,19 +235,19 @@ def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
     """Whether MLServer joins concurrent requests.
 
     Raises:
-        WorkloadError: it would join them where nobody can look at each one first.
+        WorkloadError: it would join them before each one was checked.
     """
     if settings.max_batch_size <= 1 or settings.max_batch_time <= 0:
         return False
     if multiprocessing.parent_process() or multiprocessing.active_children():
-        raise WorkloadError("max_batch_size: expected parallel_workers 0 beside it, found a pool of workers")
+        raise WorkloadError("max_batch_size: expected parallel_workers 0, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
     return True
 
 
 def _give_up(error: HoldfastError) -> NoReturn:
-    """Says why, and ends a server that is starting; one that runs goes on without the model that it was asked to load.
+    """Writes the error, and ends a server that is starting; one that runs goes on without the model that was asked for.
 
     Raises:
         HoldfastError: the server runs.

@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 
 class RefusedRequestError(SeldonMicroserviceException):
-    """An answer that was not given; unlike its parent it also says why over gRPC."""
+    """A refused request; unlike its parent it also gives the reason over gRPC."""
 
     def __str__(self) -> str:
         return str(self.message)
@@ -93,7 +93,7 @@ class HoldfastModel:
         return SeldonResponse(data, tags={"labels": answer.label.tolist()})
 
     def tags(self) -> dict[str, str]:
-        """What every answer says about its origin."""
+        """The origin of the model, as part of every answer."""
         return {"model": self._predictor.model.digest}
 
     def class_names(self) -> list[str]:
@@ -125,7 +125,7 @@ class HoldfastModel:
             raise RefusedRequestError(str(error), status_code=400) from error
         try:
             return self._predictor.answer(rows)
-        except (ModelError, *_UNREADABLE) as error:  # the rows were found right: whatever it is, it is ours
+        except (ModelError, *_UNREADABLE) as error:  # the rows were found right, so the fault is ours
             raise RefusedRequestError(str(error), status_code=500, reason="MICROSERVICE_INTERNAL_ERROR") from error
 
 
@@ -174,7 +174,7 @@ def serve(model: HoldfastModel, *, rest: int, grpc: int) -> None:
     except SystemExit as ended:
         if ended.code != Arbiter.WORKER_BOOT_ERROR:
             raise
-        # gunicorn says 3, which is what a refused model says here.
+        # gunicorn exits with 3, which is the exit code of a refused model here.
         raise ModelError("gunicorn: expected a worker that starts, found that it did not; see above") from None
 
 

@@ -100,7 +100,7 @@ def start(
 
 @app.command()
 def status(out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False) -> None:
-    """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
+    """Show its state: weight, counts, e-values, what it waits for, and its driver."""
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
 
@@ -138,7 +138,7 @@ def abort(
     out = _required(out)
     seen = _ask(out, Ask.ABORT, reason)
     if seen.record is not None and seen.record.document.outcome == "promoted":
-        raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
+        raise RolloutError(f"{out}: cannot abort: the candidate is already promoted")
     _tell(seen, as_json)
 
 
@@ -188,7 +188,7 @@ def watchdog(
     kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
-    """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
+    """Take out every candidate on a cluster whose driver is gone; run it from a CronJob of its own."""
     from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
     from holdfast.serving.rollout.cluster.watchdog import watch as look
 
@@ -264,7 +264,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     leave(state, Wish(ask, reason))
     if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(
-            f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "
+            f"{out}: its driver is dead, so this is not acted on now; its lease ends and the weight is taken back, and "
             "the next start with this --out does first what you asked for"
         )
     if ask is Ask.ABORT:

@@ -68,7 +68,7 @@ def test_a_dead_driver_is_said_to_be_dead(in_canary, out):
     found = seen(in_canary, out)
     assert found.driver_status is DriverStatus.GONE
     assert "DEAD" in view.text(found)
-    assert "dead-man's switch takes the weight back after 3 s" in view.text(found)
+    assert "its lease ends after 3 s and the weight is taken back" in view.text(found)
 
 
 def test_a_verdict_whose_driver_is_gone_has_ended(in_canary, out):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
+from holdfast.rendering.text import Row, columns
 from holdfast.serving.rollout.cluster.kube import Json, Kube, annotations
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
 from holdfast.serving.rollout.cluster.store import (
@@ -24,7 +25,7 @@ from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import Outcome
 from holdfast.serving.rollout.engine.machine import TERMINAL, State
-from holdfast.serving.rollout.reporting.view import Row, columns, words
+from holdfast.serving.rollout.reporting.view import words
 
 RETRY_SECONDS = 1.0
 

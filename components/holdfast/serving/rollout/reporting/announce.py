@@ -1,4 +1,4 @@
-"""Tells several listeners what a controller does: looks, transitions, pages, and every line that its store takes."""
+"""Several watchers of one controller, and a store that notifies them of what it is about to write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Listener(Watcher, Protocol):
     """A watcher that also hears what is written. It must not raise."""
 
     def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Before the store writes a line: an intent, a retry, an approval; checkpoints are not told."""
+        """Before the store writes a line: an intent, a retry, an approval; not for checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class WatcherGroup:
 
 @dataclass(frozen=True)
 class NotifyingStore:
-    """Implements `holdfast.serving.rollout.contract.driver.Store` and tells what it is about to write."""
+    """Implements `holdfast.serving.rollout.contract.driver.Store`; notifies the listeners before it writes."""
 
     store: Store
     listeners: Sequence[Listener]

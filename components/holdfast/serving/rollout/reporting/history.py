@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from holdfast.registry.notes import Note
-from holdfast.serving.rollout.reporting.view import clock, columns, span
+from holdfast.rendering.text import clock, duration, paragraphs
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ChampionPeriod:
 def served(notes: Sequence[Note], champion: int | None) -> tuple[ChampionPeriod, ...]:
     """Who was champion when, oldest first; `champion` is who is it now.
 
-    A champion that no rollout made (an alias moved by hand) has served since a time that nobody noted.
+    A champion that no rollout made (an alias moved by hand) has served since a time that is not noted.
     """
     moves = sorted((note for note in notes if note.outcome == "promoted"), key=lambda note: note.ended)
     found: list[ChampionPeriod] = []
@@ -51,12 +51,9 @@ def text(name: str, notes: Sequence[Note], champion: int | None) -> str:
     stretches = served(notes, champion)
     if not stretches:
         return f"{name}: no champion, and no rollout was noted"
-    head = ("version", "served from", "until")
     rows = [(str(one.version), _at(one.since, "not noted"), _at(one.until, "now")) for one in stretches]
-    parts = [name, "\n".join(columns((head, *rows)))]
-    if notes:
-        parts.append("\n".join(columns((_HEAD, *map(_row, notes)))))
-    return "\n\n".join(parts)
+    rollouts = (_HEAD, *map(_row, notes)) if notes else ()
+    return paragraphs(((name,),), (("version", "served from", "until"), *rows), rollouts)
 
 
 _HEAD = ("began", "took", "version", "outcome", "cause", "champion", "model", "decision", "why")
@@ -67,7 +64,7 @@ def _row(note: Note) -> tuple[str, ...]:
     day = f" (game day: {note.game_day})" if note.game_day else ""
     return (
         clock(note.began),
-        span(note.ended - note.began),
+        duration(note.ended - note.began),
         str(note.version),
         note.outcome,
         str(note.cause or "not noted") + (" (locks)" if note.counts_against_model else ""),

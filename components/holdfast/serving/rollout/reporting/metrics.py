@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from holdfast.artifacts.cause import Cause
+from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
 from holdfast.serving.rollout.contract.counters import Blind, Snapshot
@@ -126,10 +127,8 @@ class MetricsFile:
         self._written = moment
         made = Families(self.labels)
         self.text = exposition([*of_rollout(self._rollout, made), *self._of_controller(made)])
-        beside = self.file.with_name(f".{self.file.name}.new")
         with contextlib.suppress(OSError):  # a full disk must not end a rollout
-            beside.write_text(self.text)
-            beside.replace(self.file)
+            replace_file(self.file, self.text.encode(), sync=False)
 
     def _of_controller(self, made: Families) -> list[Metric]:
         return [
@@ -199,16 +198,16 @@ def served(metrics: MetricsFile, port: int | None) -> Iterator[None]:
 
         def do_GET(self) -> None:
             """The last text."""
-            data = metrics.text.encode()
-            self.send_response(200 if self.path == "/metrics" else 404)
+            known = self.path == "/metrics"
+            data = metrics.text.encode() if known else b""
+            self.send_response(200 if known else 404)
             self.send_header("Content-Type", CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(data) if self.path == "/metrics" else 0))
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            if self.path == "/metrics":
-                self.wfile.write(data)
+            self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), Page)

@@ -1,4 +1,4 @@
-"""Where a rollout stands, as one small file that its controller keeps and anybody may read.
+"""The state of a rollout, as one small file that its controller keeps and others read.
 
 The file is replaced by rename and not synced: it is for people, decisions rest on the journal.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from holdfast.artifacts.cause import Cause
+from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import started
 from holdfast.serving.rollout.contract.counters import Arm, Blind, Snapshot
@@ -26,7 +27,7 @@ MAX_BYTES = 2**18
 EVERY_SECONDS = 0.25
 """Between two writes; a transition or a page is written at once."""
 MOST = 1e12
-"""E-values beyond say no more, and JSON has no infinity."""
+"""E-values beyond it mean no more, and JSON has no infinity."""
 MOVES = 8
 """Transitions that are kept."""
 
@@ -63,7 +64,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class DriverProcess:
-    """The process that drives; its start tells it from a later process of the same number."""
+    """The process that drives, with its start, which no later process of the same number has."""
 
     pid: int
     ticks: int
@@ -83,7 +84,7 @@ class DriverProcess:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a rollout stands."""
+    """The state of a rollout."""
 
     rollout: str
     """Its name for logs and metrics."""
@@ -110,7 +111,7 @@ class Status:
     blind_seconds: float = 0.0
     retries: int = 0
     ttl_seconds: float = 0.0
-    """A weight that no driver renews for so long is taken back without it."""
+    """How long the lease of a weight lasts that no driver renews; then the weight is taken back."""
     asks_approval: bool = False
     approved: bool = False
     here: int = 0
@@ -241,13 +242,8 @@ def armed(name: str, limits: Limits) -> bool:
 
 def write(file: Path, status: Status) -> None:
     """Replaces the status; a reader never sees half of one. Raises nothing: a full disk ends no rollout."""
-    beside = file.with_name(f".{file.name}.new")
-    try:
-        beside.write_text(json.dumps(asdict(status)))
-        beside.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        replace_file(file, json.dumps(asdict(status)).encode(), sync=False)
 
 
 def read(file: Path) -> Status | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.progress import say
+from holdfast.rendering.text import Row
 from holdfast.serving.rollout.reporting import view as looks
 from holdfast.serving.rollout.reporting.view import DriverStatus, View
 
@@ -40,7 +41,7 @@ def _follow(out: Path, state: Path, show: Callable[[View], None]) -> View:
 
 
 class _Lines:
-    """Says a line when it is another than the last one."""
+    """Writes a line when it is another than the last one."""
 
     last = ""
 
@@ -85,7 +86,7 @@ def _tests(view: View) -> Table:
     return found
 
 
-def _table(head: looks.Row, rows: "list[looks.Row] | tuple[()]") -> Table:
+def _table(head: Row, rows: "list[Row] | tuple[()]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right")
@@ -94,7 +95,7 @@ def _table(head: looks.Row, rows: "list[looks.Row] | tuple[()]") -> Table:
     return table
 
 
-def _grid(rows: tuple[looks.Row, ...]) -> Table:
+def _grid(rows: tuple[Row, ...]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(row)))

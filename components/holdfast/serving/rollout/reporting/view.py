@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,14 +11,13 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load
 from holdfast.errors import RolloutError
+from holdfast.rendering.text import Row, clock, duration, paragraphs
 from holdfast.serving.rollout.reporting import status as told
 from holdfast.serving.rollout.reporting.status import Measure, Status
 
-Row = tuple[str, ...]
-
 
 class DriverStatus(StrEnum):
-    """Whether somebody drives."""
+    """Whether a process drives the rollout."""
 
     RUNS = "runs"
     """Also after the verdict, until the record is written."""
@@ -65,17 +64,19 @@ def text(view: View) -> str:
         return _ended(view.record)
     assert view.status is not None
     status = view.status
-    parts = [[f"{title(status)}   [{status.rollout}]"], columns(facts(view, time.time())), columns(counts(status))]
-    if status.tests:
-        parts.append(columns((("test", "e-value", "ends at"), *tests(status.tests))))
-        parts.append([bound(status)])
-    if status.moves:
-        parts.append(columns(moves(status)))
-    return "\n\n".join("\n".join(part) for part in parts)
+    tested = (("test", "e-value", "ends at"), *tests(status.tests)) if status.tests else ()
+    return paragraphs(
+        ((f"{title(status)}   [{status.rollout}]",),),
+        facts(view, time.time()),
+        counts(status),
+        tested,
+        ((bound(status),),) if tested else (),
+        moves(status),
+    )
 
 
 def title(status: Status) -> str:
-    """Who meets whom."""
+    """Candidate and champion."""
     if not status.driver.fence:  # the champion is not known yet
         return f"{status.name} version {status.version}"
     champion = f"champion version {status.champion}" if status.champion else "no champion (on probation)"
@@ -88,7 +89,7 @@ def facts(view: View, now: float) -> tuple[Row, ...]:
     status = view.status
     missing = f"; {status.here} of {status.wanted} answers" if status.wanted and not status.ended else ""
     rows: list[Row] = [
-        ("state", f"{status.state}, for {span(now - status.since)} since {clock(status.since)}{missing}"),
+        ("state", f"{status.state}, for {duration(now - status.since)} since {clock(status.since)}{missing}"),
         ("weight", f"{status.weight} % of live traffic on the candidate"),
         ("because", status.reason),
         *words(status.cause),
@@ -115,17 +116,17 @@ def words(cause: str) -> tuple[Row, ...]:
 
 
 def driver(view: View, now: float) -> str:
-    """Who drives, and since when nobody does."""
+    """The process that drives, and when it was heard."""
     assert view.status is not None
-    process, heard = view.status.driver, span(now - view.status.at)
+    process, heard = view.status.driver, duration(now - view.status.at)
     who = f"process {process.pid}, fence {process.fence}"
     if view.driver_status is DriverStatus.RUNS:
         return f"runs ({who}), heard {heard} ago"
     if view.driver_status is DriverStatus.ENDED:
         return f"ended ({who}), {heard} ago"
     ttl = view.status.ttl_seconds
-    switch = f"its dead-man's switch takes the weight back after {ttl:g} s; " if ttl else ""
-    return f"DEAD ({who}), heard {heard} ago; {switch}start with the same --out goes on from here"
+    lease = f"its lease ends after {ttl:g} s and the weight is taken back; " if ttl else ""
+    return f"DEAD ({who}), heard {heard} ago; {lease}start with the same --out goes on from here"
 
 
 def counts(status: Status) -> tuple[Row, ...]:
@@ -183,19 +184,6 @@ def wait(out: Path, state: Path, until: Callable[[View], bool], seconds: float) 
         time.sleep(0.1)
 
 
-def clock(at: float) -> str:
-    """UTC, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
-
-
-def span(seconds: float) -> str:
-    """Seconds for people."""
-    seconds = max(seconds, 0.0)
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _ended(record: Artifact[RolloutRecord]) -> str:
     document = record.document
     champion = document.candidate_version if document.outcome == "promoted" else document.champion_version
@@ -214,17 +202,7 @@ def _ended(record: Artifact[RolloutRecord]) -> str:
         (f"{t.evidence.get('t', 0):.2f} s", f"{t.state_before} -> {t.state_after}", t.reason)
         for t in document.transitions
     )
-    head = f"{document.name} version {document.candidate_version}"
-    return "\n\n".join([head, "\n".join(columns((*rows, *more))), "\n".join(columns(steps))])
-
-
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Rows as aligned text; the last cell of a row is as long as it likes."""
-    widths: dict[int, int] = {}
-    for row in rows:
-        for i, cell in enumerate(row[:-1]):
-            widths[i] = max(widths.get(i, 0), len(cell))
-    return ["  ".join([*(cell.ljust(widths[i]) for i, cell in enumerate(row[:-1])), row[-1]]).rstrip() for row in rows]
+    return paragraphs(((f"{document.name} version {document.candidate_version}",),), (*rows, *more), steps)
 
 
 def as_json(view: View) -> str:

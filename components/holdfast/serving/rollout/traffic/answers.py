@@ -16,14 +16,14 @@ MOST_ARMS = 16
 LAGS = 10
 """Timers whose lateness is kept."""
 SILENT = ("503", "504")
-"""How an answer begins that says that there was none in time: a busy machine causes it too."""
+"""Statuses of no answer in time: a busy machine causes them too."""
 _ROUNDING = 1e-6
 """How far above 1 a probability may lie that was summed and printed as float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: its label, and what it says about who gave it."""
+    """A whole answer: its label, and the version that gave it."""
 
     label: int
     version: str | None
@@ -51,7 +51,7 @@ def read_reply(data: bytes, classes: int) -> Reply:
         if len(label) != 1 or len(probabilities) != classes:
             what = f"{len(label)} and {len(probabilities)}"
             raise ValueError(f"expected 1 label and {classes} probabilities, found {what}")
-        # A sum with NaN is NaN, wherever it stands; min and max may miss it.
+        # A sum with NaN is NaN; min and max may miss it.
         if not (min(probabilities) >= 0 and max(probabilities) <= 1 + _ROUNDING and not math.isnan(sum(probabilities))):
             raise ValueError("expected probabilities between 0 and 1, found others")
         if type(label[0]) is not int or not 0 <= label[0] < classes:
@@ -77,7 +77,7 @@ def read(outcome: HttpResponse | Failed, classes: int) -> Reply | Failed:
 
 
 def silent(failed: Failed) -> bool:
-    """Whether no answer came in time; the router's own counters say so too, as slow answers or as failures."""
+    """Whether no answer came in time; the router's own counters have it too, as slow answers or as failures."""
     return failed.kind == "timeout" or (failed.kind == "status" and failed.reason.startswith(SILENT))
 
 

@@ -1,6 +1,6 @@
 """Traffic, as a process of its own: held-out rows, sent by several clients at a rate, every answer checked and counted.
 
-Beside the clients, or alone, run probes (`probes.py`). They are not client requests and are counted apart. The
+Probes (`probes.py`) run with the clients, or alone. They are not client requests and are counted apart. The
 controller reads the counts from a file (`tally.py`) and imports nothing of this module.
 """
 
@@ -99,7 +99,7 @@ def _keep(path: Path | None, tally: Tally) -> None:
 
 
 class _Sender:
-    """The clients, the probes and whoever tells about them, in one event loop."""
+    """The clients, the probes and the task that reports on them, in one event loop."""
 
     def __init__(self, load: LoadProfile, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
         self._load, self._rows, self._tally = load, rows, tally
@@ -158,12 +158,12 @@ class _Sender:
             outcome = await caller.ask(self._requests[next(chosen)])
             now = time.monotonic()
             self.counts.client(read(outcome, rows.classes), now - began)
-            # A late client does not catch up: a burst would be traffic that nobody sent.
+            # A late client does not catch up: a burst would be traffic that no client meant.
             due = max(due + interval, now)
         caller.close()
 
     def _another(self) -> bool:
-        """TrafficCounts a client request as begun, unless that would be too many."""
+        """Counts a client request as begun, unless that would be too many."""
         if self._load.requests is not None and self._begun >= self._load.requests:
             return False
         self._begun += 1
@@ -194,7 +194,7 @@ class _Sender:
             self._prober.require_two_arms(answers)
 
     async def _tell(self) -> None:
-        """Keeps the tally fresh for processes and says now and then to people how it goes."""
+        """Keeps the tally fresh for processes, and writes a line for people now and then."""
         began, told, written = time.monotonic(), 0, True
         while True:
             if self._tally is not None:
@@ -208,14 +208,14 @@ class _Sender:
             self.counts.lags.append(max(time.monotonic() - due, 0.0))
 
     def _tenths(self, seconds: float) -> int:
-        """How many lines people should have read by now: one per tenth, or per 10 s when nobody knows the end."""
+        """How many lines people should have read by now: one per tenth, or per 10 s when the end is not known."""
         load = self._load
         if load.requests is not None:
             return 10 * self.counts.sent // load.requests
         return int(seconds * 10 / load.seconds if load.seconds is not None else seconds / SAY_SECONDS)
 
     def _write(self, path: Path, *, complain: bool) -> bool:
-        """Writes the tally; a full disk must not end the traffic, and whoever reads sees that the tally is old."""
+        """Writes the tally; a full disk must not end the traffic, and readers see that the tally is old."""
         try:
             write_tally(path, self.counts.tally(ended=False))
         except OSError as error:

@@ -73,7 +73,7 @@ class Prober:
     one_address: bool = False
     """Whether both arms are behind one address, on one machine."""
     ended: bool = False
-    """Told to end: what comes now says nothing about the arms."""
+    """Told to end: what comes now is no evidence on the arms."""
     under_way: int = 0
 
     @classmethod

@@ -68,7 +68,7 @@ class Sender:
         return self.before[1] + self._known().failed
 
     def probes(self) -> Probes:
-        """What its probes found until now; they begin anew with every driver.
+        """What its probes found until now; they begin from zero with every driver.
 
         Raises:
             RolloutError: it counts nothing (any more), or another than the arm asked answers.

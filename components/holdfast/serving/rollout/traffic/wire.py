@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection that carries one request at a time: what traffic needs, and nothing that costs more.
 
-Requests are bytes that were built beforehand. A server that closes between two requests is connected to anew; a request
-is never sent twice, because clients would not do so either (POST).
+Requests are bytes that were built beforehand. After a server closed between two requests a new connection is made; a
+request is never sent twice, because clients would not do so either (POST).
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._asked is None:  # nobody asked: whatever it is, no later answer can be trusted
+        if self._asked is None:  # nothing was asked: no later answer can be trusted
             self.close()
             return
         self._received = self._received + data if self._received else data
@@ -221,7 +221,7 @@ def _unchunk(rest: bytes) -> tuple[bytes, int] | None:
 
 
 def _after_trailers(body: bytes, rest: bytes, at: int) -> tuple[bytes, int] | None:
-    """What follows the last chunk: trailers, which nobody needs, and an empty line."""
+    """What follows the last chunk: trailers, which are ignored, and an empty line."""
     if rest.startswith(b"\r\n", at):
         return body, at + 2
     stop = rest.find(b"\r\n\r\n", at)
