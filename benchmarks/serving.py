@@ -37,12 +37,12 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError, RolloutError
 from holdfast.serving.predictor.settings import Served, write_settings
+from holdfast.serving.protocol import body
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
 from holdfast.serving.rollout.local.envoy import binary
 from holdfast.serving.rollout.local.envoy_config import Ingress, Layout, bootstrap, clusters
 from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
 from holdfast.serving.rollout.local.processes import Child, children, reserved_ports, start
-from holdfast.serving.rollout.traffic.rows import body
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8
 PAIRS, PAIRED_ROUNDS = 3000, 7

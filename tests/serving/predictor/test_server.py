@@ -17,11 +17,10 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.intake import Budget
+from holdfast.serving.protocol import body, read_label
 from holdfast.serving.rollout.contract.side import side
 from holdfast.serving.rollout.local.processes import children, reserved_ports, wait_ready
 from holdfast.serving.rollout.local.servers import server_ready, start_server
-from holdfast.serving.rollout.traffic.answers import read_label
-from holdfast.serving.rollout.traffic.rows import body
 
 
 @pytest.fixture(scope="module")

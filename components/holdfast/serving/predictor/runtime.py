@@ -28,10 +28,11 @@ from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import plain
 from holdfast.serving.predictor.settings import ModelParameters
+from holdfast.serving.protocol import DATATYPES
 
 INPUT = "input"
 OUTPUTS = ("label", "probabilities")
-_DTYPES = {"FP32": "float32", "INT64": "int64"}
+_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _LONGEST_ID, _MOST_DIMENSIONS = 256, 8
 
 
@@ -216,7 +217,7 @@ def _the_input(payload: InferenceRequest) -> RequestInput:
 
 def _tensor(rows: NDArray[np.generic]) -> RequestInput:
     """Checked rows as a flat tensor."""
-    datatype = next(name for name, dtype in _DTYPES.items() if dtype == rows.dtype)
+    datatype = DATATYPES[str(rows.dtype)]
     return RequestInput(name=INPUT, shape=list(rows.shape), datatype=datatype, data=rows.ravel().tolist())
 
 

@@ -66,6 +66,7 @@ def _told(why: str, status: int) -> ResponseReturnValue:
     return jsonify(RefusedRequestError(why, status_code=status).to_dict()), status
 
 
+# Both servers' settings name their class; users find the same name in either module.
 class HoldfastModel:
     """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
 

@@ -12,10 +12,10 @@ from holdfast.artifacts.folder import Ref, replace_file
 from holdfast.errors import WorkloadError
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
+from holdfast.serving.protocol import DATATYPES
 
 LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 _NUMBER_BYTES = 24
 """One number in JSON: 17 digits, sign, point, exponent and comma."""
 _SMALLEST_BODY, _LARGEST_BODY = 2**20, 2**23
@@ -111,7 +111,7 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
     return {
         "name": served.name,
         "implementation": IMPLEMENTATION,
-        "inputs": [{"name": "input", "datatype": _DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}],
+        "inputs": [{"name": "input", "datatype": DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}],
         "outputs": [
             {"name": "label", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},

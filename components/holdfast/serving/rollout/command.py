@@ -104,12 +104,11 @@ def status(out: RecordFolderOrTarget = None, target: TargetFile = None, as_json:
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
 
-        _tell_remote(remote.see(*_reached(out, target)), as_json)
+        _print_remote(remote.see(*_reached(out, target)), as_json)
         return
     from holdfast.serving.rollout.reporting import view
 
-    out = _required(out)
-    seen = view.see(out, _state(out))
+    seen = view.see(_required(out), _state(_required(out)))
     typer.echo(view.as_json(seen) if as_json else view.text(seen))
 
 
@@ -130,16 +129,15 @@ def abort(
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
 
-        told = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
-        _tell_remote(told, as_json)
+        seen = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
+        _print_remote(seen, as_json)
         return
     from holdfast.serving.rollout.engine.controller import Ask
 
-    out = _required(out)
-    seen = _ask(out, Ask.ABORT, reason)
-    if seen.record is not None and seen.record.document.outcome == "promoted":
+    local = _ask(_required(out), Ask.ABORT, reason)
+    if local.record is not None and local.record.document.outcome == "promoted":
         raise RolloutError(f"{out}: cannot abort: the candidate is already promoted")
-    _tell(seen, as_json)
+    _print(local, as_json)
 
 
 @app.command()
@@ -149,8 +147,8 @@ def promote(out: RecordFolder, reason: OperatorReason, as_json: ResultAsJson = F
 
     seen = _ask(out, Ask.APPROVE, reason)
     if seen.record is not None and seen.record.document.outcome != "promoted":
-        raise RolloutError(f"{out}: expected to be asked before the end, found a rollout that {_line(seen)}")
-    _tell(seen, as_json)
+        raise RolloutError(f"{out}: cannot promote: {_line(seen)}")
+    _print(seen, as_json)
 
 
 @app.command()
@@ -213,7 +211,7 @@ def _reached(out: Path | None, target: Path) -> "tuple[Target, Kube]":
     return read, reach(read)
 
 
-def _tell_remote(seen: "Remote", as_json: bool) -> None:
+def _print_remote(seen: "Remote", as_json: bool) -> None:
     from holdfast.serving.rollout.cluster import remote
 
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
@@ -258,7 +256,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     state = _state(out)
     seen = view.see(out, state)
     if seen.status is None or seen.driver_status is view.DriverStatus.ENDED:
-        raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
+        raise RolloutError(f"{out}: no rollout runs: {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
     leave(state, Wish(ask, reason))
@@ -272,7 +270,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     return view.wait(out, state, lambda seen: seen.status is not None and seen.status.approved, ACT_SECONDS)
 
 
-def _tell(seen: "View", as_json: bool) -> None:
+def _print(seen: "View", as_json: bool) -> None:
     from holdfast.serving.rollout.reporting import view
 
     if seen.driver_status is view.DriverStatus.GONE:

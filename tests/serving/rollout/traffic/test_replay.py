@@ -25,6 +25,7 @@ from hypothesis.extra.numpy import arrays
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.core import load_predictor
+from holdfast.serving.protocol import body
 from holdfast.serving.rollout.contract.arms import Arms
 from holdfast.serving.rollout.contract.counters import Probes
 from holdfast.serving.rollout.engine.requests import Stop
@@ -32,7 +33,7 @@ from holdfast.serving.rollout.traffic import clients as traffic
 from holdfast.serving.rollout.traffic import sender
 from holdfast.serving.rollout.traffic.answers import Times
 from holdfast.serving.rollout.traffic.clients import LoadProfile, replay
-from holdfast.serving.rollout.traffic.rows import Attacks, Rows, body, read_attacks, read_rows
+from holdfast.serving.rollout.traffic.rows import Attacks, Rows, read_attacks, read_rows
 from holdfast.serving.rollout.traffic.tally import MAX_TALLY_BYTES, Latency, Tally, read_tally, write_tally
 from holdfast.serving.rollout.traffic.wire import read_answer
 

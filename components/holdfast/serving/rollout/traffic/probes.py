@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from holdfast.errors import RolloutError
+from holdfast.serving.protocol import Reply
 from holdfast.serving.rollout.contract.address import Address
 from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE, Arms, Destination
-from holdfast.serving.rollout.traffic.answers import Reply, TrafficCounts, read
+from holdfast.serving.rollout.traffic.answers import TrafficCounts, read
 from holdfast.serving.rollout.traffic.rows import Attacks, Rows
 from holdfast.serving.rollout.traffic.wire import Caller, Failed
 
