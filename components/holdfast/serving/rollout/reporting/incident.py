@@ -151,7 +151,7 @@ def next_steps(incident: Incident) -> list[str]:
         f"The cause was {incident.cause.words}. {advice}",
         f"{clients}: {incident.failed} of {incident.sent} requests failed. "
         f"The champion ({incident.champion}) was not moved.",
-        f"Go on with the runbook, {RUNBOOK}: it has a section for each reason.",
+        f"Go on with the runbook, {RUNBOOK}: it explains each reason.",
         "Read the candidate's log below, and `journal.jsonl` and `log.jsonl` in the folder of this report.",
         "Compare both versions on the requests of that time before blaming the model: the server, its memory and its "
         "host are as likely.",
