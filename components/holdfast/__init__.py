@@ -7,7 +7,7 @@ step by step and takes it back by itself.
 Where is what:
 
 * `holdfast.steps`       one row per step: all lists of steps are made from it
-* `holdfast.workload.schema`    the user's YAML: data, network, threat model, recipe, policy
+* `holdfast.workload`    the user's YAML: data, network, threat model, recipe, policy
 * `holdfast.artifacts`   documents that flow between the steps, and how they lie on disk
 * `holdfast.statistics`  confidence bounds, for all of them
 * `holdfast.data`        snapshot, schema, drift             (environment `data`: TFDV, Evidently)

@@ -157,7 +157,7 @@ def _describe(client: "MlflowClient", entry: Entry) -> None:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         client.update_registered_model(entry.name, description=shorten(entry.about))
-    for key in ("holdfast.workload.schema", "holdfast.modality", "holdfast.threat"):
+    for key in ("holdfast.workload", "holdfast.modality", "holdfast.threat"):
         if key in entry.tags:
             client.set_registered_model_tag(entry.name, key, entry.tags[key])
 

@@ -54,6 +54,12 @@ def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, 
     assert version.tags["holdfast.model_digest"] == passed.model.digest
     assert version.tags["holdfast.decision_digest"] == passed.decision.digest
     assert version.tags["holdfast.verdict"] == "pass"
+    # People search for versions by these names.
+    assert version.tags["holdfast.workload"] == "demo-image"
+    assert set(version.tags) == {
+        *(f"holdfast.{name}" for name in ("workload", "modality", "threat", "verdict", "policy")),
+        *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle")),
+    }
     assert version.description == "verdict pass\n\n# the table\n"
     assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
     assert "models:/demo-image@champion" in client(tracking).get_registered_model("demo-image").description

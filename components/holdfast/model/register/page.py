@@ -25,7 +25,7 @@ def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Art
     """What ties a version to its evidence; `fetch` holds the bytes against the digests."""
     threat = model.document.threat
     return {
-        "holdfast.workload.schema": model.document.name,
+        "holdfast.workload": model.document.name,
         "holdfast.modality": model.document.input.modality,
         "holdfast.threat": f"{threat.norm} {threat.epsilon} {threat.unit}",
         "holdfast.verdict": str(decision.document.verdict),
