@@ -161,15 +161,15 @@ def history(
     as_json: ResultAsJson = False,
 ) -> None:
     """Which version served when, and how every rollout ended."""
+    from holdfast.registry import history as periods
     from holdfast.serving.rollout import registry_worker
-    from holdfast.serving.rollout.reporting import history as told
 
     registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
     found = registry_worker.history(tracking, name)
     if as_json:
-        typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
+        typer.echo(json.dumps(periods.as_dict(found.notes, found.champion)))
     else:
-        typer.echo(told.text(name, found.notes, found.champion))
+        typer.echo(periods.text(name, found.notes, found.champion))
 
 
 def _end_first(out: Path, reason: str) -> None:

@@ -1,7 +1,7 @@
 """Which version served when, from notes."""
 
+from holdfast.registry.history import ChampionPeriod, as_dict, served, text
 from holdfast.registry.notes import Note
-from holdfast.serving.rollout.reporting.history import ChampionPeriod, as_dict, served, text
 
 
 def note(version, outcome, began, before, **more) -> Note:

@@ -1,4 +1,4 @@
-"""Which version served when, from the ledger's notes."""
+"""Which version served when, from the notes of the registry."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
