@@ -29,7 +29,7 @@ class TableBlock:
     numeric: tuple[int, ...] = ()
     note: str = ""
     fold: str = ""
-    """With words here the table is folded away behind them."""
+    """Words behind which the table is folded away; without any it is open."""
     block: Literal["table"] = "table"
 
 

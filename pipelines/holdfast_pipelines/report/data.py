@@ -38,7 +38,7 @@ MOST_BARS = 12
 MOST_ROWS = 12
 MOST_FOLDED = 200
 SMALL_EFFECT = 0.2
-"""By convention (Cohen) small: shorter bars must not look long."""
+"""A small effect by convention (Cohen): shorter bars must not look long."""
 MOST_COLUMNS = 8
 _CELL_CHARACTERS = 160
 

@@ -91,7 +91,7 @@ def load_predictor(model: Ref, decision: Ref, options: Options | None = None) ->
 
 
 def load_admitted(artifact: Artifact[Model], options: Options) -> Predictor:
-    """As `load_predictor`, for a model that `admit` let through; its bytes are hashed once more as they are read.
+    """Loads as `load_predictor` a model that `admit` let through; its bytes are hashed once more as they are read.
 
     Raises:
         RefusedError: a file was altered since.

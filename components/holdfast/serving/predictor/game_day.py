@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from holdfast.serving.predictor.core import Answer
 
 BEGINS = "game day: the fault begins at monotonic second"
-"""In the server's log when the fault sets in, followed by the time."""
+"""Words in the server's log when the fault sets in, followed by the time."""
 _SHARES = ("wrong", "error", "nan", "shape", "crash")
 _KEYS = ("delay_ms", *_SHARES, "after")
 
 
 @dataclass(frozen=True)
 class GameDay:
-    """After `after` live answers every answer is late, and a share of them is bad in a way, or in several."""
+    """The fault: after `after` live answers every answer is late, and a share is bad in one way or several."""
 
     delay_ms: float = 0.0
     wrong: float = 0.0

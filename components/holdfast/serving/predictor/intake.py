@@ -28,7 +28,7 @@ CLIENTS_FAULT = (b"x-envoy-upstream-canary", b"true")
 LONGEST_ERROR = 300
 """Characters of a message; what a client sent may stand in it."""
 _BODIES = 2
-"""So many of the largest bodies are held at once; further ones wait in the sockets."""
+"""Bodies of the largest size that are held at once; further ones wait in the sockets."""
 _BINARY = b"inference-header-content-length"
 
 

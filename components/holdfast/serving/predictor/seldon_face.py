@@ -131,7 +131,7 @@ class HoldfastModel:
 
 
 class NoMetrics:
-    """In place of Seldon's metrics, which take a process of their own; here nothing is measured."""
+    """Replaces Seldon's metrics, which take a process of their own; here nothing is measured."""
 
     def update(self, metrics: Sequence[object], method: str) -> None:
         """Takes no notice."""
@@ -180,7 +180,7 @@ def serve(model: HoldfastModel, *, rest: int, grpc: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """As `seldon-core-microservice`, on loopback; returns the exit code."""
+    """Serves as `seldon-core-microservice` does, on loopback; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m holdfast.serving.predictor.seldon_face", description=__doc__)
     parser.add_argument("--http-port", type=int, default=9000, help="port of REST on 127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=5000, help="port of gRPC on 127.0.0.1")

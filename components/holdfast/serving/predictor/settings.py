@@ -33,7 +33,7 @@ class Served:
     options: Options = Options()
 
     def as_json(self) -> dict[str, object]:
-        """As JSON values, paths absolute."""
+        """JSON values, with absolute paths."""
         return {
             "name": self.name,
             "version": self.version,
@@ -45,7 +45,7 @@ class Served:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Served":
-        """From `as_json`."""
+        """Reads what `as_json` gave."""
         refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
         options = Options.parse(values["options"])
         return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options)
@@ -134,6 +134,6 @@ def _named(given: dict[str, object], name: str) -> str:
 
 
 def ref_text(ref: Ref) -> str:
-    """As `Ref.parse` reads it, with an absolute path."""
+    """The text that `Ref.parse` reads, with an absolute path."""
     folder = ref.folder.absolute()
     return f"{folder}@{ref.digest}" if ref.digest else str(folder)

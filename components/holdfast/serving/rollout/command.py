@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.errors import RolloutError
-from holdfast.options import TRACKING, DigestFile, ResultAsJson, Seed, Tracking, VerdictFile, finish, same_command
+from holdfast.options import (
+    TRACKING,
+    AsJson,
+    DigestFile,
+    ResultAsJson,
+    Seed,
+    Tracking,
+    VerdictFile,
+    finish,
+    same_command,
+)
 from holdfast.progress import say
 from holdfast.serving.rollout.traffic.command import replay
 
@@ -54,7 +64,6 @@ Supersede = Annotated[
 MetricsPort = Annotated[
     int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
 ]
-RecordAsJson = Annotated[bool, typer.Option("--json", help="Print the record on standard output.")]
 
 
 @app.command()
@@ -72,7 +81,7 @@ def start(
     metrics_port: MetricsPort = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
-    as_json: RecordAsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
@@ -238,7 +247,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
 
 
 def _target(given: str) -> "Target":
-    """From a file, or from the text of one: a pod has no such file."""
+    """The target of a file, or of the text of one: a pod has no such file."""
     from holdfast.serving.rollout.cluster.target import Target, read_target
     from holdfast.workload.yaml import parse_yaml
 

@@ -14,7 +14,7 @@ class Listener(Watcher, Protocol):
     """A watcher that also hears what is written. It must not raise."""
 
     def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Before the store writes a line: an intent, a retry, an approval; not for checkpoints."""
+        """Hears of a line before the store writes it: an intent, a retry, an approval; not of checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class NotifyingStore:
         return self.store.state
 
     def write(self, kind: str, state: State, /, **facts: object) -> None:
-        """As the store; the listeners hear of it first, so that a store that hangs can be seen."""
+        """Writes as the store does; the listeners hear of it first, so that a store that hangs can be seen."""
         if kind != "look":
             for listener in self.listeners:
                 listener.keeps(kind, facts)

@@ -245,7 +245,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _evidence_rows(incident: Incident) -> "tuple[tuple[Markup | str, ...], ...]":
-    """Those that ended the rollout are marked."""
+    """The evidence as rows; what ended the rollout is marked."""
     from holdfast.rendering.svg import tag
 
     rows = ((one.over, (one.name, one.value, one.needed)) for one in evidence(incident))

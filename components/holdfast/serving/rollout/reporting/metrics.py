@@ -40,7 +40,7 @@ class Families:
     """Makes the metrics of one rollout."""
 
     labels: Mapping[str, str]
-    """Of every sample: which rollout it is about."""
+    """Labels of every sample: which rollout it is about."""
 
     def counter(self, name: str, about: str, value: float) -> Metric:
         """One number that only grows; its name ends in `_total`."""
@@ -79,7 +79,7 @@ class MetricsFile:
     file: Path
     traffic: Sent
     labels: Mapping[str, str]
-    """Of every sample: which rollout it is about."""
+    """Labels of every sample: which rollout it is about."""
     text: str = ""
     """What the page shows."""
     _rollout: Rollout | None = field(default=None, init=False)

@@ -24,7 +24,7 @@ class Sent(Protocol):
 
     @property
     def failed(self) -> int:
-        """Of them, those without a whole answer."""
+        """Requests of them without a whole answer."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load
 from holdfast.errors import RolloutError
 from holdfast.rendering.text import Row, clock, duration, paragraphs
-from holdfast.serving.rollout.reporting import status as told
+from holdfast.serving.rollout.reporting import status as state_file
 from holdfast.serving.rollout.reporting.status import Measure, Status
 
 
@@ -20,7 +20,7 @@ class DriverStatus(StrEnum):
     """Whether a process drives the rollout."""
 
     RUNS = "runs"
-    """Also after the verdict, until the record is written."""
+    """The driver lives; so it does after the verdict, until the record is written."""
     GONE = "gone"
     """The rollout has not ended, and its driver is dead."""
     ENDED = "ended"
@@ -49,7 +49,7 @@ def see(out: Path, state: Path) -> View:
     Raises:
         RolloutError: there is neither.
     """
-    status = told.read(state / told.FILE)
+    status = state_file.read(state / state_file.FILE)
     if status is not None:
         over = DriverStatus.ENDED if status.ended else DriverStatus.GONE
         return View(out, DriverStatus.RUNS if status.driver.runs else over, status, None)
@@ -180,7 +180,7 @@ def wait(out: Path, state: Path, until: Callable[[View], bool], seconds: float) 
         if view.driver_status is not DriverStatus.RUNS or until(view):
             return view
         if time.monotonic() > deadline:
-            raise RolloutError(f"{out}: expected the driver to act within {seconds:g} s, found: {line(view)}")
+            raise RolloutError(f"{out}: the driver did not act within {seconds:g} s: {line(view)}")
         time.sleep(0.1)
 
 

@@ -111,7 +111,7 @@ class TrafficCounts:
             self.answers[arm] = self.answers.get(arm, 0) + 1
 
     def pair(self, stable: Reply | Failed, candidate: Reply | Failed) -> None:
-        """Both arms were asked the same. Where the champion failed, nothing can be compared."""
+        """Counts two answers to the same row. Where the champion failed, nothing can be compared."""
         if isinstance(stable, Failed):
             return
         if isinstance(candidate, Failed):
@@ -129,7 +129,7 @@ class TrafficCounts:
             self.fooled += reply.label != label
 
     def tally(self, *, ended: bool) -> Tally:
-        """As of now."""
+        """The counts as of now."""
         return Tally(
             sent=self.sent,
             failed=sum(self.failures.values()),

@@ -29,7 +29,7 @@ PROBE_SHARE = 0.1
 REQUEST_SECONDS = 10.0
 GIVE_UP = 3
 """A candidate that fails so often in a row is not warmed up any further: it would only be waited for."""
-TELL_SECONDS = 0.1
+REPORT_SECONDS = 0.1
 SAY_SECONDS = 10.0
 _STEP_SECONDS = 0.1
 
@@ -46,11 +46,11 @@ class LoadProfile:
     seed: int = 0
     seconds: float | None = None
     requests: int | None = None
-    """End after so many seconds or client requests; with neither, when told to."""
+    """End after so many seconds or client requests; with neither, when a signal ends it."""
     probe_share: float = PROBE_SHARE
     """Probe pairs per client request; 0 means no probes and no attacks."""
     warm: int = 0
-    """So many rows are sent to both arms, one after the other, before anything is counted; where only probes are sent,
+    """Rows sent to both arms, one after the other, before anything is counted; where only probes are sent,
     they must show that there are two arms."""
     timeout: float = REQUEST_SECONDS
     """Seconds until an answer counts as lost."""
@@ -114,16 +114,16 @@ class _Sender:
         self._begun, self._ended = 0, False
 
     async def run(self) -> None:
-        """From the first request to the last answer."""
+        """Sends until the load is done, and waits for the last answer."""
         with _signals({signal.SIGTERM: self._end, signal.SIGINT: self._end, signal.SIGUSR1: self._end_probes}):
             await self._warm()
             timer = asyncio.get_running_loop().call_later(self._load.seconds or 0, self._end)
             if self._load.seconds is None:
                 timer.cancel()
-            async with asyncio.TaskGroup() as tellers:
-                telling = tellers.create_task(self._tell())
+            async with asyncio.TaskGroup() as reporters:
+                reporting = reporters.create_task(self._report())
                 await self._send()
-                telling.cancel()
+                reporting.cancel()
             timer.cancel()
 
     async def _send(self) -> None:
@@ -193,18 +193,18 @@ class _Sender:
         if answers and self._address is None:
             self._prober.require_two_arms(answers)
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         """Keeps the tally fresh for processes, and writes a line for people now and then."""
-        began, told, written = time.monotonic(), 0, True
+        began, shown, written = time.monotonic(), 0, True
         while True:
             if self._tally is not None:
                 written = self._write(self._tally, complain=written)
             tenths = self._tenths(time.monotonic() - began)
-            if tenths > told:
+            if tenths > shown:
                 say(line(self.counts.tally(ended=False)))
-            told = max(tenths, told)
-            due = time.monotonic() + TELL_SECONDS
-            await asyncio.sleep(TELL_SECONDS)
+            shown = max(tenths, shown)
+            due = time.monotonic() + REPORT_SECONDS
+            await asyncio.sleep(REPORT_SECONDS)
             self.counts.lags.append(max(time.monotonic() - due, 0.0))
 
     def _tenths(self, seconds: float) -> int:

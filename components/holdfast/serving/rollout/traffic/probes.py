@@ -22,7 +22,7 @@ from holdfast.serving.rollout.traffic.rows import Attacks, Rows
 from holdfast.serving.rollout.traffic.wire import Caller, Failed
 
 MOST_PROBES = 64
-"""So many probes run at once; more would be a load test of a candidate that hangs."""
+"""Probes that run at once; more would be a load test of a candidate that hangs."""
 PairedReplies = tuple[Reply | Failed, Reply | Failed]
 """What champion and candidate answered to one row."""
 
@@ -81,14 +81,14 @@ class Prober:
     def behind(
         cls, url: str, socket: Path | None, rows: Rows, attacks: Attacks, counts: TrafficCounts, timeout: float
     ) -> "Prober":
-        """Both arms are behind one address, or the unix socket, which reads the header `x-rollout`."""
+        """A prober of two arms behind one address, or the unix socket, which reads the header `x-rollout`."""
         champion, candidate = (Destination(url=url, headers={ARM_HEADER: arm}) for arm in (STABLE, CANDIDATE))
         arms = ArmClient(champion, timeout, socket), ArmClient(candidate, timeout, socket)
         return cls(rows, attacks, counts, arms[0], arms[1], one_address=True)
 
     @classmethod
     def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: TrafficCounts, timeout: float) -> "Prober":
-        """Each arm has its own address."""
+        """A prober of two arms with an address each."""
         return cls(rows, attacks, counts, ArmClient(arms.champion, timeout), ArmClient(arms.candidate, timeout))
 
     @property
@@ -112,7 +112,7 @@ class Prober:
                 yield self._attack(*next(attacks))
 
     async def warm(self, number: int) -> PairedReplies:
-        """Both arms' answers to a row that is not counted."""
+        """The answers of both arms to a row that is not counted."""
         return await self._both(self.rows.bodies[number % len(self.rows.bodies)])
 
     def require_two_arms(self, answers: list[PairedReplies]) -> None:

@@ -23,7 +23,7 @@ class Rows:
 
     @classmethod
     def of(cls, x: NDArray[np.generic], classes: int) -> "Rows":
-        """From network inputs `float32[N, ...]` or `int64[N, L]`."""
+        """Bodies of network inputs `float32[N, ...]` or `int64[N, L]`."""
         return cls(tuple(body(row) for row in x), classes)
 
 

@@ -64,7 +64,7 @@ class Sender:
 
     @property
     def failed(self) -> int:
-        """Of them, those without a whole answer."""
+        """Requests of them without a whole answer."""
         return self.before[1] + self._known().failed
 
     def probes(self) -> Probes:
@@ -122,7 +122,7 @@ class Sender:
             clock.check("replay")
             if self.process.poll() is not None or clock.now() > deadline:
                 said = (self.state / LOG).read_text(errors="replace").strip()[-500:]
-                raise RolloutError(f"replay: expected to begin within {START_SECONDS:g} s, found: {said}")
+                raise RolloutError(f"replay: did not begin within {START_SECONDS:g} s: {said}")
             clock.sleep(0.02)
         self.refresh()
 

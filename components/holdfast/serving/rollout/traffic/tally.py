@@ -32,9 +32,9 @@ class Tally:
     sent: int = 0
     """Client requests that ended, well or not."""
     failed: int = 0
-    """Of them, those without a whole answer; the sum of `failures`."""
+    """Requests of them without a whole answer; the sum of `failures`."""
     failures: Mapping[str, int] = field(default_factory=dict)
-    """By kind: `status` (another than 200), `shape` (not what was promised, or NaN), `connection`, `timeout`."""
+    """Counts by kind: `status` (another than 200), `shape` (not what was promised, or NaN), `connection`, `timeout`."""
     first_failure: str | None = None
     """Kind and words of the first one."""
     answers: Mapping[str, int] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Tally:
     attack_rows: int = 0
     """Adversarial rows that the replay has to send."""
     attack_rows_fooling: int = 0
-    """Of them, those that fooled the judged model offline."""
+    """Rows of them that fooled the judged model offline."""
     strays: int = 0
     """Probes that another than the arm asked has answered: the addresses do not tell the arms apart."""
     lag: float = 0.0
