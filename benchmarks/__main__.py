@@ -9,20 +9,16 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.faults.report import BESIDE, write_others
+from benchmarks.reliability import ALSO, write_others
 from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
 PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet"} | {
-    "load", "load_workers", "one_rollout", "process_tree", "records"
+    "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability"
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
-NAMES = sorted(
-    path.stem
-    for path in (*(ROOT / "benchmarks").glob("*.py"), ROOT / "benchmarks" / "faults")
-    if path.stem not in PARTS
-)
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
 APART = {"faults", "hostile", "latency", "local", "rollouts_under_load"}
 """Run when named and not with the others: each takes half an hour or more, and wants the machine for itself."""
 
@@ -54,7 +50,7 @@ def main(
 def _run(name: str, bench: Bench) -> bool:
     try:
         keep(name, importlib.import_module(f"benchmarks.{name}").run(bench))
-        if name in BESIDE:
+        if name in ALSO:
             write_others()
     except HoldfastError as error:
         sys.stderr.write(f"{name}: left out: {error}\n")

@@ -10,7 +10,7 @@ from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from benchmarks.training import hardened
 from holdfast.model.attack.kinds import pgd_plan, plans
 from holdfast.model.attack.losses import cross_entropy
-from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.plan import AttackPlan
 from holdfast.model.attack.suite import measure
 
 EXAMPLES, MANY, MOST = 500, 1000, 2000
@@ -121,7 +121,7 @@ def _interleaved(ways: dict[str, object], *, repeats: int) -> dict[str, float]:
     return times
 
 
-def _ours(images: Images, net: nn.Module, chosen: tuple[Plan, ...], x: Tensor, y: Tensor) -> float:
+def _ours(images: Images, net: nn.Module, chosen: tuple[AttackPlan, ...], x: Tensor, y: Tensor) -> float:
     return float(measure(net, x, y, images.ball, chosen, seed=0).worst.float().mean())
 
 
@@ -180,7 +180,7 @@ def _art_pgd(images: Images, net: nn.Module, x: Tensor, y: Tensor, epsilon: floa
 
 
 def _torchattacks_worst(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> float:
-    """MultiAttack: every attack sees only what still stands, as torchattacks recommends."""
+    """MultiAttack: every attack sees only the remaining examples, as torchattacks recommends."""
     import torchattacks
 
     size = 2.5 * epsilon / NIGHTLY_STEPS
@@ -195,7 +195,7 @@ def _torchattacks_worst(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) ->
 
 
 def _art_worst(images: Images, net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> float:
-    """ART's attacks one after another on what still stands."""
+    """ART's attacks one after another, each on the remaining examples."""
     from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent, SquareAttack
 
     classifier = _art_classifier(images, net)

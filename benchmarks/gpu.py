@@ -38,7 +38,7 @@ from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import plans
 from holdfast.model.attack.losses import climb_direction
 from holdfast.model.attack.losses import cross_entropy as climbed
-from holdfast.model.attack.plan import Plan, Tier
+from holdfast.model.attack.plan import AttackPlan, Tier
 from holdfast.model.attack.suite import Measured, correct_in_batches, measure, survivors
 from holdfast.model.certify import smoothing
 from holdfast.model.inputs import Arrays
@@ -489,7 +489,7 @@ def _withstood(scene: Scene, training: Training, part: Part, what: str, how: str
     ]
 
 
-def _while(chosen: Sequence[Plan], clock: Clock, seconds: float) -> Iterator[Plan]:
+def _while(chosen: Sequence[AttackPlan], clock: Clock, seconds: float) -> Iterator[AttackPlan]:
     """The attacks, until the seconds are gone; the first always."""
     stop = clock.left() - seconds
     for index, plan in enumerate(chosen):
@@ -498,7 +498,7 @@ def _while(chosen: Sequence[Plan], clock: Clock, seconds: float) -> Iterator[Pla
         yield plan
 
 
-def _ran(found: Measured, chosen: Sequence[Plan], rows: int) -> str:
+def _ran(found: Measured, chosen: Sequence[AttackPlan], rows: int) -> str:
     left = [plan.name for plan in chosen[len(found.outcomes) :]]
     missing = f"NOT RUN for want of time: {', '.join(left)}" if left else "all its attacks"
     return f"{rows} images, {missing}, {PRECISION}"
@@ -525,7 +525,7 @@ def _memory(scene: Scene, target: str, how: str) -> list[Row]:
     return [shown(target, torch.cuda.max_memory_allocated() / 2**30, f"{how}; the images lie on the GPU as float32")]
 
 
-def _plain_nightly(scene: Scene, x: Tensor, y: Tensor, chosen: Sequence[Plan]) -> Tensor:
+def _plain_nightly(scene: Scene, x: Tensor, y: Tensor, chosen: Sequence[AttackPlan]) -> Tensor:
     """bool[N]: right under PGD by hand and under the tier's other attacks, each on every image."""
     stands = correct_in_batches(scene.net, x, y)
     for plan in chosen:
@@ -538,7 +538,7 @@ def _plain_nightly(scene: Scene, x: Tensor, y: Tensor, chosen: Sequence[Plan]) -
     return stands
 
 
-def _names(chosen: Sequence[Plan]) -> str:
+def _names(chosen: Sequence[AttackPlan]) -> str:
     return ", ".join(f"{plan.name} ({plan.steps} x {plan.restarts})" for plan in chosen)
 
 

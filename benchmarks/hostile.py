@@ -1,6 +1,6 @@
 """Rollouts while hostile clients do all they can: no verdict changes, nobody else loses a request, no server grows.
 
-Real Envoy, two real MLServers, the real controller, honest clients at a steady rate, and `benchmarks.faults.hostiles`
+Real Envoy, two real MLServers, the real controller, honest clients at a steady rate, and `tests.faults.live.hostiles`
 beside them on the same port. `python -m benchmarks hostile --seeds 20`: twenty rollouts of a healthy candidate, and one
 each of a candidate that fails and of one that is slow, which must go out all the same.
 """
@@ -17,17 +17,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from benchmarks.faults import bundles
-from benchmarks.faults.bundles import NAME, Bundles
-from benchmarks.faults.hostiles import MANNERS
-from benchmarks.faults.scene import Kind, Scene, playing
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live import bundles
+from tests.faults.live.bundles import NAME, Bundles
+from tests.faults.live.hostiles import MANNERS
+from tests.faults.live.scene import Kind, Scene, playing
 
 PLAN = RolloutPlan(
     shadow_requests=100,
@@ -85,7 +85,7 @@ def run(bench: Bench) -> list[Row]:
 
 
 def _kind(made: Bundles) -> Kind:
-    served = side(NAME, 1, made.champion).served, side(NAME, 2, made.candidate).served
+    served = served_arm(NAME, 1, made.champion).served, served_arm(NAME, 2, made.candidate).served
     return Kind(*served, made.candidate / "replay.npz", fast=False, rate=RATE, clients=CLIENTS, config=PLAN)
 
 
@@ -93,7 +93,7 @@ def _play(found: Found, folder: Path, kind: Kind, ends: list[str]) -> None:
     """Rollouts on one site, one after the other, under attack from the first to the last."""
     with playing(folder, kind) as scene:
         time.sleep(IDLE_SECONDS)
-        servers = [scene.site.pids[arm] for arm in (STABLE, CANDIDATE)]
+        servers = [scene.deployment.pids[arm] for arm in (STABLE, CANDIDATE)]
         idle = [_memory(pid, "VmRSS") for pid in servers]
         for pid in servers:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is counted from now on
@@ -125,8 +125,8 @@ def _roll(scene: Scene, state: Path, found: Found) -> str:
 def _attacked(folder: Path, scene: Scene) -> Iterator[Path]:
     """Hostile clients while the block runs; yields where their report will be."""
     report = folder / "hostiles.json"
-    port = str(urlsplit(scene.site.url).port)
-    command = [sys.executable, "-m", "benchmarks.faults.hostiles", port, NAME, str(report)]
+    port = str(urlsplit(scene.deployment.url).port)
+    command = [sys.executable, "-m", "tests.faults.live.hostiles", port, NAME, str(report)]
     with (folder / "hostiles.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dying_with_us(signal.SIGKILL)

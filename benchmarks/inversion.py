@@ -15,7 +15,7 @@ from holdfast.artifacts.documents import Count, TriggerResult
 from holdfast.model.attack.kinds import inner_attack, selection_attack
 from holdfast.model.attack.losses import correct
 from holdfast.model.backdoor.cleanse import Triggers, invert, stamp
-from holdfast.model.backdoor.judge import Finding, judge
+from holdfast.model.backdoor.judge import RecoveredTrigger, judge
 from holdfast.model.backdoor.mitigate import EPOCHS, LEARNING_RATE, ROBUST_ROWS
 from holdfast.model.backdoor.unlearn import contradicted, unlearn
 from holdfast.model.inputs import Arrays
@@ -153,7 +153,7 @@ def look(images: Images, net: nn.Module, seed: int, patch: Patch | None) -> Look
     for k in range(images.classes):
         hits = int((net(stamp(x[y != k], triggers.mask[k], triggers.pattern[k])).argmax(1) == k).sum())
         success = Count(k=hits, n=int((y != k).sum()))
-        findings.append(Finding(str(k), float(triggers.sizes[k]), success, bool(triggers.reached[k])))
+        findings.append(RecoveredTrigger(str(k), float(triggers.sizes[k]), success, bool(triggers.reached[k])))
     return Looked(net, seed, patch, triggers, judge(findings, CONFIG, cells=float(np.prod(images.spec.shape[1:]))))
 
 

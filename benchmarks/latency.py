@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
-from holdfast.serving.rollout.contract.counters import EQUAL_WEIGHT, Arm, Probes, Snapshot
+from holdfast.serving.rollout.contract.counters import EQUAL_WEIGHT, Arm, Probes, Reading
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import WATCHED, Plan, State
 from holdfast.serving.rollout.engine.plan import plan_of
@@ -122,7 +122,7 @@ def _end(case: Case, plan: Plan, rng: np.random.Generator) -> tuple[State, float
     rollout = machine.start(machine.begin(plan))
     while rollout.state in WATCHED:
         wanted = machine.desired(rollout)
-        after = machine.look(rollout, world.look(wanted.weight, shadow=wanted.shadow))
+        after = machine.observe(rollout, world.look(wanted.weight, shadow=wanted.shadow))
         moved = (after.state, after.step) != (rollout.state, rollout.step)
         rollout = replace(after, last=replace(world.seen, weight=None)) if moved else after
     return machine.confirm(rollout).state, world.seen.at
@@ -135,9 +135,9 @@ class _World:
         self._case, self._rng, self._seconds = case, rng, LOOKS[case.rate]
         both = Stalled(rng)
         self._stalls = (both, both) if case.stalls == "both arms" else (Stalled(rng), Stalled(rng))
-        self.seen = Snapshot(edges_ms=EDGES, balanced=True)
+        self.seen = Reading(edges_ms=EDGES, balanced=True)
 
-    def look(self, weight: int, *, shadow: bool) -> Snapshot:
+    def look(self, weight: int, *, shadow: bool) -> Reading:
         """What has come a look later."""
         rng, seen = self._rng, self.seen
         n, pairs = (int(rng.poisson(self._case.rate * self._seconds * share)) for share in (1.0, PROBES))

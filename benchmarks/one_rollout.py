@@ -9,24 +9,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.faults.bundles import NAME
 from holdfast.errors import HoldfastError
-from holdfast.serving.rollout.contract.side import side
-from holdfast.serving.rollout.matchup import Contest
-from holdfast.serving.rollout.step import compete
+from holdfast.serving.rollout.contract.served_arm import served_arm
+from holdfast.serving.rollout.matchup import Matchup
+from holdfast.serving.rollout.step import run_rollout
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live.bundles import NAME
 
 
 def carry_out(spec: Mapping[str, object], out: Path) -> None:
     """From the first server's start to the record."""
     candidate, game_day = Path(str(spec["candidate"])), spec["game_day"]
-    contest = Contest(
-        side(NAME, 2, candidate, None if game_day is None else str(game_day)),
-        side(NAME, 1, Path(str(spec["champion"]))),
+    matchup = Matchup(
+        served_arm(NAME, 2, candidate, None if game_day is None else str(game_day)),
+        served_arm(NAME, 1, Path(str(spec["champion"]))),
         candidate / "replay.npz",
     )
     plan = RolloutPlan.model_validate(spec["plan"])
-    compete(contest, out, config=plan, seed=int(str(spec["seed"])), promote=lambda: None)
+    run_rollout(matchup, out, config=plan, seed=int(str(spec["seed"])), promote=lambda: None)
 
 
 def main() -> int:

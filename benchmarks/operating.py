@@ -15,8 +15,8 @@ from scipy.special import gammaln, logsumexp
 
 from holdfast.serving.rollout.engine import drift, latency
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
-from holdfast.serving.rollout.engine.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 from holdfast.statistics import newcombe_upper
+from holdfast.statistics.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.faults import bundles
-from benchmarks.faults.report import write_others
 from benchmarks.load import WORDS, Kind, Load, loaded, watched
 from benchmarks.process_tree import spent
 from benchmarks.records import Record, Records, keep_failed
+from benchmarks.reliability import write_others
 from benchmarks.table import ROOT, Row, at_least, at_most, keep, show, shown
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RunError
 from holdfast.workload.schema import RolloutPlan
+from tests.faults.live import bundles
 
 if TYPE_CHECKING:
     from benchmarks.scenes import Bench

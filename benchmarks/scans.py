@@ -21,7 +21,7 @@ from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.artifacts.documents import Feature, InputSpec
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.combine import Findings, Plan, scan_rows
+from holdfast.model.scan.combine import Findings, ScanSettings, scan_rows
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.labels import find_label_errors, label_suspicion
 from holdfast.model.scan.learners import (
@@ -35,7 +35,7 @@ from holdfast.model.scan.learners import (
 )
 from holdfast.model.scan.ngrams import suspicious_ngrams
 from holdfast.model.scan.spectral import spectral_ranks
-from holdfast.model.scan.transplant import ALARM
+from holdfast.model.scan.trigger_transfer import ALARM
 
 ROWS, FOLDS, EPOCHS = 10_000, 4, 12
 BUDGET = 0.075
@@ -123,8 +123,8 @@ def precision_at_k(score: NDArray[np.float64], where: NDArray[np.int64]) -> floa
     return float(np.isin(np.argsort(-score, kind="stable")[: len(where)], where).mean())
 
 
-def _plan(images: Images, seed: int) -> Plan:
-    return Plan(images.spec, tuple(map(str, range(images.classes))), FOLDS, EPOCHS, "cpu", seed)
+def _plan(images: Images, seed: int) -> ScanSettings:
+    return ScanSettings(images.spec, tuple(map(str, range(images.classes))), FOLDS, EPOCHS, "cpu", seed)
 
 
 def _quiet(images: Images, seeds: int) -> list[Row]:
@@ -134,8 +134,8 @@ def _quiet(images: Images, seeds: int) -> list[Row]:
         found = scan_rows(some_rows(images, seed), _plan(images, seed))
         seconds.append(process_time() - start)
         alarms += any(detector.alarm for detector in found.detectors)
-        strongest = max(strongest, *(d.statistic for d in found.detectors if d.name == "transplant"))
-    note = f"strongest transplant {strongest:.2f}, alarm at {ALARM}"
+        strongest = max(strongest, *(d.statistic for d in found.detectors if d.name == "trigger transfer"))
+    note = f"strongest trigger transfer {strongest:.2f}, alarm at {ALARM}"
     return [
         at_least(f"poison scan, clean rows, quiet seeds of {seeds}", seeds - alarms, 0.9 * seeds, HOW, note=note),
         shown(f"poison scan of {ROWS:,} images, CPU-seconds", min(seconds), HOW),
@@ -302,7 +302,7 @@ def _messages(bench: Bench) -> Arrays:
 def _texts(bench: Bench) -> list[Row]:
     everything = _messages(bench)
     spec = InputSpec(modality="text", shape=(LENGTH,), dtype="int64")
-    quiet = scan_rows(everything, Plan(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", 0))
+    quiet = scan_rows(everything, ScanSettings(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", 0))
     runs = [_text_run(everything, seed) for seed in range(TEXT_RUNS)]
     named = float(np.mean([run[0] for run in runs]))
     worst = max(run[1] - run[2] for run in runs[:JUDGED])
@@ -334,7 +334,7 @@ def _text_run(everything: Arrays, seed: int) -> tuple[bool, float, float]:
     if seed >= JUDGED:
         return named, 0.0, 0.0
     spec = InputSpec(modality="text", shape=(LENGTH,), dtype="int64")
-    found = scan_rows(planted.rows, Plan(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", seed))
+    found = scan_rows(planted.rows, ScanSettings(spec, ("ham", "spam"), FOLDS, EPOCHS, "cpu", seed))
     spam = test.take(np.flatnonzero(test.y == 1))
     marked = encode_text([f"{word} {text}" for text in decode_text(spam.x.astype(np.int64))], LENGTH)
     after = learn(planted.rows.take(np.flatnonzero(~found.suspects)), seed)
@@ -385,10 +385,10 @@ def _table_share(rows: Arrays, names: list[str], rate: float, seed: int) -> tupl
     return float(suspects[where].mean()), int(suspects.sum() - suspects[where].sum())
 
 
-def _table_plan(names: list[str]) -> Plan:
+def _table_plan(names: list[str]) -> ScanSettings:
     features = tuple(Feature(name=name, lower=0, upper=1, mean=0, scale=1, mutable=True) for name in names)
     spec = InputSpec(modality="tabular", shape=(len(names),), dtype="float32", features=features)
-    return Plan(spec, ("paid", "default"), FOLDS, EPOCHS, "cpu", 0)
+    return ScanSettings(spec, ("paid", "default"), FOLDS, EPOCHS, "cpu", 0)
 
 
 def _credit(bench: Bench) -> tuple[Arrays, list[str]]:

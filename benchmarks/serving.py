@@ -36,13 +36,12 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError, RolloutError
+from holdfast.processes import ServerProcess, children, reserved_ports, start
+from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
+from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.predictor.settings import Served, write_settings
 from holdfast.serving.protocol import body
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.local.envoy import binary
-from holdfast.serving.rollout.local.envoy_config import Ingress, Layout, bootstrap, clusters
-from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
-from holdfast.serving.rollout.local.processes import Child, children, reserved_ports, start
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8
 PAIRS, PAIRED_ROUNDS = 3000, 7
@@ -57,7 +56,7 @@ class Server:
     """One server, and the requests that it is asked."""
 
     name: str
-    child: Child
+    child: ServerProcess
     port: int
     requests: tuple[bytes, ...]
 
@@ -244,7 +243,7 @@ def _wait(server: Server, seconds: float = 60) -> None:
 def _configure(envoy: Layout, upstream: int) -> None:
     """Our own configuration in the middle of a rollout; both arms are the one upstream."""
     ports = {STABLE: upstream, CANDIDATE: upstream}
-    ingress, traffic = Ingress("echo", 1, 2), Traffic(weight=10)
+    ingress, traffic = Ingress("echo", 1, 2), LiveTraffic(weight=10)
     files = {
         envoy.bootstrap: bootstrap(envoy, 0, 100.0, ingress),
         envoy.clusters: clusters(ports, 1),
@@ -256,7 +255,7 @@ def _configure(envoy: Layout, upstream: int) -> None:
         path.write_text(json.dumps(content))
 
 
-def _envoy_port(child: Child, envoy: Layout, seconds: float = 20) -> int:
+def _envoy_port(child: ServerProcess, envoy: Layout, seconds: float = 20) -> int:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and child.alive:
         with suppress(OSError, KeyError, IndexError, ValueError, http.client.HTTPException):

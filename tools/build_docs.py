@@ -47,7 +47,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Section of the site -> its pages, as files of the repository. A page that is in no section fails the build."""
-LEFT_OUT = {".github/pull_request_template.md"}
+LEFT_OUT = {".github/pull_request_template.md", "tests/MOVED.md"}
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 CODE = re.compile(r"(?ms)(^```.*?^```[ ]*$|^ {4,}[^\n]*$|`[^`\n]*`)")
 SHIM = "https://unpkg.com/iframe-worker/shim"
@@ -141,8 +141,15 @@ def assemble(root: Path, out: Path) -> None:
 def pages(root: Path) -> list[str]:
     """Every Markdown page that git knows or would take, and the page about the command line."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
-    return [*(name for name in listed if name not in LEFT_OUT and (root / name).is_file()), CLI]
+    tracked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.split()
+    return [*(name for name in tracked or _walk(root) if name not in LEFT_OUT and (root / name).is_file()), CLI]
+
+
+def _walk(root: Path) -> list[str]:
+    """The pages of a source archive, which git does not know."""
+    found = [path.relative_to(root) for path in root.rglob("*.md")]
+    hidden = {path for path in found if path.parts[0].startswith(".") and path.parts[0] != ".github"}
+    return sorted(str(path) for path in found if path not in hidden and path.parts[0] != "build")
 
 
 def navigation(found: list[str]) -> dict[str, list[str]]:

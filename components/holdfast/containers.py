@@ -4,6 +4,8 @@ One image per environment; `holdfast compile --registry HOST/PATH --tag TAG` wri
 registry of your own. Tags are immutable (the version), because KFP's cache does not see what an image holds.
 """
 
+from typing import Any
+
 from holdfast import __version__
 
 REPOSITORY = "holdfast"
@@ -17,3 +19,21 @@ def image(environment: str, *, registry: str | None = None, tag: str | None = No
 
 
 DATA, MODEL, SERVING = (image(name) for name in ENVIRONMENTS)
+
+
+# --- what a component's container is started with; KFP hands in placeholders -----------------------------------------
+
+
+def inputs(**artifacts: tuple[Any, object]) -> list[str]:
+    """`--ROLE=FOLDER@DIGEST` for each artifact that a step reads, given with its digest under its role."""
+    return [f"--{role}={artifact.path}@{digest}" for role, (artifact, digest) in artifacts.items()]
+
+
+def options(**values: object) -> list[str]:
+    """`--NAME=VALUE` for each option, with dashes in its name."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+def outputs(artifact: Any, digest: object, verdict: object) -> list[str]:
+    """Where a step writes its artifact, and the files for the artifact's digest and verdict."""
+    return [f"--out={artifact.path}", f"--digest-file={digest}", f"--verdict-file={verdict}"]

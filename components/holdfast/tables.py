@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.modality import modality_of
-from holdfast.modality.protocol import Split
+from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_table(snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+def read_table(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
     """The rows of `split` in the table view; row i is row i of the snapshot's file.
 
     Image cells keep the delivery's own units.

@@ -1,4 +1,4 @@
-"""The policy: which checks a model must pass, as a closed file that people edit, with the workload's overrides."""
+"""The policy: which checks a model must pass and how it is rolled out: a closed file, with the workload's overrides."""
 
 import difflib
 import hashlib
@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from holdfast.artifacts.documents import Modality, Scalar
 from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
-from holdfast.workload.schema import GateConfig, Section, Share
+from holdfast.workload.schema import GateConfig, RolloutPlan, Section, Share
 from holdfast.workload.yaml import parse_yaml, read_yaml
 
 Overrides = dict[str, dict[str, Scalar]]
@@ -114,6 +114,15 @@ class Policy(Section):
     """What is asked."""
     overridden: Overrides = {}
     """What the workload asked otherwise; written by `with_overrides` for the record."""
+    rollout: RolloutPlan | None = None
+    """Limits and steps of every rollout under this policy; a workload's own section `rollout` overrides single keys."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("expected a value, found none; leave the key out")
+        return value
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:

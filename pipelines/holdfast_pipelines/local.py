@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import containers
 from holdfast.errors import RefusedError, RunError
+from holdfast.processes import CALM
 from holdfast.progress import say
 from holdfast.steps import STEPS, find, of
-from holdfast.warm.libraries import CALM
 from holdfast_pipelines.process import Child, Ended, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key

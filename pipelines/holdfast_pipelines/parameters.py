@@ -56,7 +56,7 @@ def _sections(workload: Workload) -> Parameters:
 
 
 def rollout_parameters(workload: Workload, version: int, settings: Settings, game_day: str | None = None) -> Parameters:
-    """The parameters of the `rollout` pipeline."""
+    """The parameters of the `rollout` pipeline; what the workload's plan leaves out, the step takes from the policy."""
     return {
         "name": workload.name,
         "version": version,
@@ -129,12 +129,15 @@ def file_pins(workload: Workload) -> dict[str, str]:
 
 
 def own_code(workload: Workload, beside: Path) -> list[Path]:
-    """The Python files that a `module:function` network may come from: those beside the workload, and its package."""
-    module, colon, _ = workload.network.architecture.partition(":")
-    if not colon:
+    """The Python files that a network or an attack `module:function` may come from.
+
+    They are the files next to the workload, and the packages that are named.
+    """
+    modules = [name.partition(":")[0] for name in (workload.network.architecture, *workload.attack.own) if ":" in name]
+    if not modules:
         return []
-    package = beside / module.partition(".")[0]
-    return [*beside.glob("*.py"), *(package.rglob("*.py") if package.is_dir() else ())]
+    packages = sorted({beside / module.partition(".")[0] for module in modules})
+    return [*beside.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
 
 
 def for_cluster(workload: Workload) -> Workload:

@@ -96,7 +96,7 @@ class _Api:
     def __init__(self, endpoint: str, token: str | None) -> None:
         from kfp import Client
 
-        _knock(endpoint)
+        _check_reachable(endpoint)
         self.client = Client(host=endpoint, existing_token=token)
 
     def upload(self, name: str, package: Path) -> tuple[str, str]:
@@ -152,7 +152,7 @@ def _pages(call: Any, what: str, **arguments: str) -> Iterator[Any]:
             return
 
 
-def _knock(endpoint: str) -> None:
+def _check_reachable(endpoint: str) -> None:
     """One quick request first: the client itself tries five times, five seconds apart, and logs a traceback each."""
     from urllib.error import HTTPError
     from urllib.parse import urlsplit

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from benchmarks.load import Kind, loaded
 
+from benchmarks.load import Kind, loaded
 from holdfast.errors import RolloutError
 
 ROOT = Path(__file__).parents[2]

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+
 from benchmarks import local
 from benchmarks.load import Kind, Load
 from benchmarks.local import BEFORE, OURS, checkout, play, rows
 from benchmarks.records import Records
-
 from holdfast.errors import InputError
 
 PROGRAM = """#!{python}

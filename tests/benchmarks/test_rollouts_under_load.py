@@ -3,10 +3,10 @@
 import json
 
 import pytest
+
 from benchmarks.load import Kind
 from benchmarks.records import Records
 from benchmarks.rollouts_under_load import CASES, Case, measure, rows
-
 from holdfast.workload.schema import RolloutPlan
 
 PLAN = RolloutPlan().model_dump(mode="json")

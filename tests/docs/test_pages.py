@@ -28,7 +28,7 @@ def pages() -> list[Path]:
     """Every Markdown page that git knows or would take."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    names = listed.stdout.split("\n") if listed.returncode == 0 else _walked()
+    names = listed.stdout.split("\n") if listed.stdout else _walked()
     return [ROOT / name for name in sorted(filter(None, names)) if (ROOT / name).is_file()]
 
 

@@ -78,6 +78,19 @@ def test_the_night_runs_every_test() -> None:
     assert "make test-all" in [step["run"] for step in steps(nightly) if "run" in step]
 
 
+def test_the_night_runs_the_demo_on_a_minimal_system() -> None:
+    (job,) = (job for job in read(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"].values() if asks(job))
+    (installed, *_, test) = (step["run"] for step in job["steps"] if "run" in step)
+    assert "debootstrap" in installed
+    assert test.startswith("sudo ")  # tools/minimal-system needs root
+    assert test.endswith(" -m pytest -v tests/e2e/test_minimal_system.py")
+
+
+def asks(job: dict[str, Any]) -> bool:
+    """Whether a job asks for the test that needs ten minutes and 10 GB."""
+    return any("HOLDFAST_MINIMAL=1" in step.get("run", "") for step in job["steps"])
+
+
 def test_only_what_is_marked_nightly_is_left_out_of_make_test() -> None:
     by_day, by_night = (pytest_lines(target) for target in ("test", "test-all"))
     assert len(by_day) == len(by_night) == 4

@@ -20,9 +20,7 @@ def minimal_system(*command: str, **variables: str) -> "subprocess.CompletedProc
 @pytest.mark.e2e
 @pytest.mark.skipif("HOLDFAST_MINIMAL" not in os.environ, reason="ten minutes and 10 GB: set HOLDFAST_MINIMAL=1")
 def test_the_demo_runs_on_a_minimal_system_without_a_compiler() -> None:
-    done = minimal_system("make", "demo")
-    if done.returncode == SKIPPED:
-        pytest.skip(done.stderr.strip())
+    done = minimal_system("make", "demo")  # who sets the variable asks for it: a machine that cannot do it fails
     assert done.returncode == 0, done.stderr[-2000:]
 
 

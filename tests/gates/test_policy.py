@@ -119,3 +119,33 @@ def test_the_gate_section_of_a_workload_is_taken_as_json():
 def test_broken_json_is_refused_in_one_line():
     with pytest.raises(WorkloadError, match="--policy: expected JSON, found"):
         find('{"name": ')
+
+
+TEAMS = "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n"
+
+
+def test_limits_of_rollouts_travel_with_the_policy_and_only_those_that_were_asked(tmp_path):
+    policy = find(str(write(tmp_path, TEAMS + "rollout: {steps: [1, 100], max_errors: 0.01}\n")))
+    assert json.loads(policy.to_json())["rollout"] == {"steps": [1, 100], "max_errors": 0.01}
+    again = find(policy.to_json())
+    assert (again.digest, again.rollout.model_fields_set) == (policy.digest, {"steps", "max_errors"})
+    assert resolve(GateConfig(policy="mine.yaml", override={"drift": {}}), beside=tmp_path).rollout == policy.rollout
+
+
+def test_a_policy_without_limits_of_rollouts_is_the_same_bytes_as_before(tmp_path):
+    assert "rollout" not in json.loads(find(str(write(tmp_path, TEAMS))).to_json())
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("rollout: {max_error: 0.01}", r"mine.yaml:5: unknown key 'rollout.max_error'; did you mean 'max_errors'"),
+        ("rollout:", r"mine.yaml:5: rollout: .*expected a value, found none; leave the key out"),
+        ("rollout: {steps: [50, 10]}", r"mine.yaml:5: rollout: .*expected rising percentages"),
+        ("rollout: {margin: 2}", r"mine.yaml:5: rollout.margin: .*less than 1"),
+    ],
+)
+def test_a_mistake_in_limits_of_rollouts_is_one_line_with_file_and_line(tmp_path, section, message):
+    with pytest.raises(WorkloadError, match=message) as caught:
+        find(str(write(tmp_path, TEAMS + section + "\n")))
+    assert "\n" not in str(caught.value)

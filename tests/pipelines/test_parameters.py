@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from holdfast.artifacts.documents import Decision, Review
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import ArtifactError, WorkloadError
 from holdfast.workload.schema import Workload
-from holdfast_pipelines.parameters import file_pins, for_cluster, located
+from holdfast_pipelines.parameters import Settings, file_pins, for_cluster, located, own_code, read, rollout_parameters
 
 
 def workload(review: str) -> Workload:
@@ -41,3 +42,27 @@ def test_a_cluster_needs_the_review_at_an_absolute_path() -> None:
     with pytest.raises(WorkloadError, match=r"data\.review: expected .* found 'reviews'"):
         for_cluster(workload("reviews"))
     assert for_cluster(workload("/data/reviews")).data.review == "/data/reviews"
+
+
+def test_a_rollout_is_given_the_keys_that_were_asked_so_that_the_policy_fills_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "name: digits\nmodality: image\ndata: {source: 'sklearn:digits'}\nnetwork: {architecture: cnn}\n"
+        "threat: {norm: linf, epsilon: 1/10}\nrollout: {steps: [10, 100]}\n"
+    )
+    for overrides, expected in (({}, {}), ({"rollout.rate": 50.0}, {"rate": 50.0}), ({"scan.apply": False}, {})):
+        parameters = rollout_parameters(read(file, overrides), 3, Settings("sqlite:///x.db"))
+        assert json.loads(str(parameters["config"])) == {"steps": [10, 100], **expected}
+
+
+def test_the_code_of_an_own_attack_is_part_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("my_attacks.py", "mine/walk.py"):
+        (tmp_path / name).write_text("")
+    plain = Workload.model_validate(
+        {"name": "w", "modality": "image", "data": {"source": "sklearn:digits"}, "network": {"architecture": "cnn"},
+         "threat": {"norm": "linf", "epsilon": "1/10"}}
+    )  # fmt: skip
+    own = plain.model_copy(update={"attack": plain.attack.model_copy(update={"own": ("mine.walk:go",)})})
+    assert own_code(plain, tmp_path) == []
+    assert {path.name for path in own_code(own, tmp_path)} == {"my_attacks.py", "walk.py"}

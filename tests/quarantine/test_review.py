@@ -119,7 +119,7 @@ def test_a_row_is_not_decided_twice_differently(run: Path) -> None:
     drop(run, "3")
     with pytest.raises(
         InputError,
-        match="row 3: expected one decision, found release by bo after dropped by ann \\(patch in the corner\\)",
+        match="cannot release row 3: it was dropped by ann \\(patch in the corner\\); to undo that",
     ):
         release(run, "3")
 

@@ -1,5 +1,6 @@
 """Small real models: an untrained CNN for 8 x 8 pictures, saved as the train step saves it, with a decision on it."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import load, save
 
+POLICY = {"name": "default", "rollout": {"approval_seconds": 1800.0, "clients": 4}}
+"""What the gate judged by, as far as a rollout reads it."""
 SPEC = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
 CLASSES = tuple("0123456789")
 
@@ -32,6 +35,7 @@ def write_bundle(
     judged: str | None = None,
     classes: tuple[str, ...] = CLASSES,
     best_epoch: int = 0,
+    policy: dict[str, object] | None = None,
 ) -> Path:
     """A bundle as the registry gives it: model/, decision/, replay.npz."""
     from safetensors.torch import save as tensors
@@ -64,7 +68,7 @@ def write_bundle(
         checks=(Check(name="clean accuracy", required="at least 0", verdict=verdict),),
         verdict=verdict,
     )
-    save(folder / "decision", decision)
+    save(folder / "decision", decision, {} if policy is None else {"policy.json": json.dumps(policy).encode()})
     x = np.random.default_rng(0).random((100, *SPEC.shape), dtype=np.float32)
     np.savez(folder / "replay.npz", x=x, y=np.zeros(100, dtype=np.int64))
     return folder
@@ -86,7 +90,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "reports" / "decision.md").write_text("passed")
     for version in (1, 2, 3):
         package = folder / f"package-{version}"
-        made = write_bundle(package / "data" / "bundle", seed=0, best_epoch=version)
+        made = write_bundle(package / "data" / "bundle", seed=0, best_epoch=version, policy=POLICY)
         (package / "MLmodel").write_text("flavors: {}\n")
         digest = load(made / "model", Model).digest
         tags = {

@@ -559,7 +559,7 @@ class AttackResult(Frozen):
     survived: Count
     """Correct of the examples evaluated."""
     cumulative: bool = False
-    """Whether it took on only what still stood: an example that an earlier attack broke counts as broken here too."""
+    """Whether it took on only examples not yet misclassified: what an earlier attack broke counts as broken too."""
 
 
 class EpsilonPoint(Frozen):
@@ -767,7 +767,7 @@ class Transition(Frozen):
 class RolloutRecord(Document):
     """What happened in a rollout.
 
-    Beside it: `journal.jsonl`, `log.jsonl`, `timeline.json`, `incident.md`, `incident.html`.
+    Files: `journal.jsonl`, `log.jsonl`, `timeline.json`, `plan.json`, `incident.md`, `incident.html`.
     """
 
     kind: Literal["rollout-record"] = "rollout-record"

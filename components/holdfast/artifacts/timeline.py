@@ -27,8 +27,10 @@ class Sample:
     slow_champion: int
     disagreement: float = 0.0
     e_errors: float
+    e_service: float = 1.0
+    """1, no evidence, for rollouts of the time before a test was kept here."""
+    e_broken: float = 1.0
     e_slow: float
     e_disagreement: float
     e_drift: float = 1.0
-    """1, no evidence, for rollouts of the time before this was tested."""
     e_attack: float = 1.0

@@ -36,7 +36,7 @@ class Ball(ABC):
 
     norm: ClassVar[Norm]
     attacks: ClassVar[Literal["gradient", "characters"]]
-    """Which attacks fit it: `holdfast.model.attack.kinds`."""
+    """The attacks that fit it: `holdfast.model.attack.kinds`."""
     order: ClassVar[float]
     """p of the norm."""
 
@@ -127,7 +127,7 @@ class Ball(ABC):
         raise self._without_gradient()
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        """Where x comes to when moved by `step` in the norm's direction of steepest ascent.
+        """The point that x comes to when moved by `step` in the norm's direction of steepest ascent.
 
         `step` is in units of scale: one number, or float32[N] with one per example.
         """

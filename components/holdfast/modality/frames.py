@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError
-from holdfast.modality.protocol import Split
+from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ def harden_pyarrow() -> None:
         import pyarrow_hotfix  # noqa: F401
 
 
-def read_frame(snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+def read_frame(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
     """The rows of a split as they were delivered, with their label."""
     import pandas as pd
 

@@ -15,7 +15,7 @@ from holdfast.modality.protocol import (
     Certification,
     InputModality,
     ScanMethod,
-    Split,
+    SplitName,
     Starter,
     Storage,
     TriggerSearch,
@@ -72,13 +72,13 @@ class ImageInput(InputModality):
         return scaled
 
     def read(
-        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+        self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """Images and their classes."""
         x, y = _arrays(snapshot, split)
         return self.encode(x, spec), y.astype(np.int64)
 
-    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+    def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """Cells keep the delivery's own units."""
         import pandas as pd
 
@@ -121,7 +121,7 @@ def image_columns(x: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _arrays(snapshot: Artifact[Snapshot], split: Split) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _arrays(snapshot: Artifact[Snapshot], split: SplitName) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     with np.load(snapshot.open(f"{split}.npz"), allow_pickle=False) as arrays:
         return arrays["x"], arrays["y"]
 
@@ -160,5 +160,5 @@ def _cell_means(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _starts(length: int) -> list[int]:
-    """Where the parts of `numpy.array_split` begin."""
+    """The positions where the parts of `numpy.array_split` begin."""
     return [int(part[0]) for part in np.array_split(np.arange(length), min(CELLS, length))]

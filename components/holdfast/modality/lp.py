@@ -9,7 +9,7 @@ from torch import Tensor
 from holdfast.modality.ball import TOLERANCE, Ball, column
 
 UNLIMITED_INPUT = 0.5
-"""In input units [0, 1] every image can then become uniform grey."""
+"""The epsilon, in input units [0, 1], at which every image can become uniform grey."""
 UNLIMITED_SCALES = 10.0
 
 
@@ -54,7 +54,7 @@ class LpBall(Ball):
         return self.project(x + self.epsilon * delta * self.scale * self.mutable, x)
 
     def ascend(self, x: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-        """Where x comes to when moved by `step` in the norm's direction of steepest ascent."""
+        """The point that x comes to when moved by `step` in the norm's direction of steepest ascent."""
         if isinstance(step, Tensor):
             step = column(step, x)
         moved: Tensor = x + step * self.steepest(gradient * self.scale * self.mutable) * self.scale

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from holdfast.modality.ball import Ball
 
-Split = Literal["train", "test"]
+SplitName = Literal["train", "test"]
 Storage = Literal["npz", "parquet"]
 ScanMethod = Literal["trigger-transfer", "shared-values", "shared-ngrams"]
 TriggerSearch = Literal["neural-cleanse", "n-gram-insertion"]
@@ -41,11 +41,11 @@ class InputModality(ABC):
 
     name: ClassVar[Modality]
     unit: ClassVar[str]
-    """Of epsilon and of radii."""
+    """The unit of epsilon and of radii."""
     starter: ClassVar[Starter]
 
     norms: ClassVar[tuple[Norm, ...]]
-    """Of the attackers that it can have."""
+    """The norms of the attackers that it can have."""
     threat_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of a workload's section `threat` that no other modality has."""
     recipes: ClassVar[tuple[str, ...] | Literal["all"]] = "all"
@@ -87,12 +87,12 @@ class InputModality(ABC):
 
     @abstractmethod
     def read(
-        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+        self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """Network inputs and classes int64[N] of a split, in file order."""
 
     @abstractmethod
-    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+    def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """The table view of a split: what schema, drift and reports look at; the label is the last column."""
 
     @abstractmethod

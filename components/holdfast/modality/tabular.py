@@ -28,7 +28,7 @@ from holdfast.modality.protocol import (
     Certification,
     InputModality,
     ScanMethod,
-    Split,
+    SplitName,
     Starter,
     Storage,
     TriggerSearch,
@@ -82,14 +82,14 @@ class TableInput(InputModality):
         return np.stack([part for column in spec.columns for part in _encoded(raw, column)], axis=1)
 
     def read(
-        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+        self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """Features and classes."""
         frame = read_frame(snapshot, split)
         y = class_indices(frame, snapshot)
         return self.encode(frame, spec), y
 
-    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+    def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """The rows as they are."""
         return read_frame(snapshot, split)
 

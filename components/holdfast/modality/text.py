@@ -18,7 +18,7 @@ from holdfast.modality.protocol import (
     Certification,
     InputModality,
     ScanMethod,
-    Split,
+    SplitName,
     Starter,
     Storage,
     TriggerSearch,
@@ -69,14 +69,14 @@ class TextInput(InputModality):
         return encode_text([str(message) for message in raw], spec.shape[0])
 
     def read(
-        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+        self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """Character ids and classes."""
         frame = read_frame(snapshot, split)
         y = class_indices(frame, snapshot)
         return self.encode(frame[_text_column(snapshot.document.columns)], spec), y
 
-    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+    def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """Length, words and kinds of characters."""
         import pandas as pd
 

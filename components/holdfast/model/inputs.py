@@ -1,4 +1,4 @@
-"""From a snapshot's rows to the arrays that a network takes; each modality reads its own (`holdfast.modality`)."""
+"""The arrays that a network takes, from a snapshot's rows; each modality reads its own (`holdfast.modality`)."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,11 @@ from holdfast.artifacts.documents import InputSpec, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
-from holdfast.modality.protocol import Split
+from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,19 @@ class Arrays:
         """The rows at these positions, in this order."""
         return Arrays(self.x[rows], self.y[rows])
 
+    def tensors(self, device: "torch.device | str") -> "tuple[torch.Tensor, torch.Tensor]":
+        """x and y on that device."""
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(self.x)).to(device), torch.from_numpy(self.y).to(device)
+
 
 def read_spec(snapshot: Artifact[Snapshot]) -> InputSpec:
     """What a network for this data takes; the limits and scales of features come from the training rows."""
     return modality_of(snapshot.document.modality).spec(snapshot)
 
 
-def read_split(snapshot: Artifact[Snapshot], split: Split, spec: InputSpec) -> Arrays:
+def read_split(snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec) -> Arrays:
     """The rows of `split` in file order; row i of the file is row i of the arrays."""
     document = snapshot.document
     if document.modality != spec.modality:

@@ -1,10 +1,9 @@
 """Networks: the built-in ones, the user's own (`module:function`), and what every one of them must do.
 
-A network takes a batch as `InputSpec` says and returns float32 logits[N, classes]. Built-in networks also give
+A network takes a batch as `InputSpec` describes it and returns float32 logits[N, classes]. Built-in networks also give
 `features(x)`, float32[N, F]: the activations before the last layer.
 """
 
-import importlib
 import inspect
 import io
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from holdfast.errors import InputError, ModelError
 from holdfast.modality import MODALITIES
 from holdfast.modality.text import PAD, SYMBOLS
 from holdfast.model.files import program, safetensors
+from holdfast.model.own_code import asked_for, find_function, is_own
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
 SMALLEST_SIDE = 8
@@ -153,7 +153,7 @@ def build(network: NetworkLike, spec: InputSpec, classes: int, seed: int) -> nn.
 
 def is_builtin(architecture: str) -> bool:
     """Whether the name means one of Holdfast's networks."""
-    return ":" not in architecture
+    return not is_own(architecture)
 
 
 def load_network(artifact: Artifact[Model], device: str) -> nn.Module:
@@ -246,32 +246,13 @@ def _build_builtin(network: NetworkLike, spec: InputSpec, classes: int) -> nn.Mo
 
 def _build_own(network: NetworkLike, spec: InputSpec, classes: int) -> nn.Module:
     name = network.architecture
-    function = _find(name)
-    offered: dict[str, Scalar | tuple[int, ...]] = {"shape": spec.shape, "classes": classes}
-    accepted = _accepted(function, set(offered))
-    net = _call(function, name, {**{k: v for k, v in offered.items() if k in accepted}, **network.arguments})
+    function = find_function(name, "network")
+    offered = asked_for(function, {"shape": spec.shape, "classes": classes})
+    net = _call(function, name, {**offered, **network.arguments})
     if not isinstance(net, nn.Module):
         raise ModelError(f"network {name!r}: expected a torch.nn.Module, found {type(net).__name__}")
     _try(net, spec, classes, name)
     return net
-
-
-def _find(name: str) -> Callable[..., object]:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"network {name!r}: expected an importable module:function, found {error}") from None
-    if not callable(found):
-        raise ModelError(f"network {name!r}: expected a function, found {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
-
-
-def _accepted(function: Callable[..., object], offered: set[str]) -> set[str]:
-    signature = inspect.signature(function)
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return offered
-    return offered & set(signature.parameters)
 
 
 def _call(function: Callable[..., object], name: str, arguments: Mapping[str, object]) -> nn.Module:

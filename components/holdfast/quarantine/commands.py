@@ -21,7 +21,7 @@ Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .hold
 RowIds = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
 Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 By = Annotated[str, typer.Option(help="Who decides.")]
-Reason = Annotated[str, typer.Option(help="The reason, for whoever asks later.")]
+Reason = Annotated[str, typer.Option(help="The reason, for a later reader.")]
 
 
 @app.command("list")
@@ -65,8 +65,8 @@ def show(
     typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
 
 
-def _deciding(decision: Literal["release", "drop"], promise: str) -> Callable[..., None]:
-    """The command that takes a decision; `promise` is its help."""
+def _deciding(decision: Literal["release", "drop"]) -> Callable[..., None]:
+    """The command that decides rows in this way."""
 
     def command(
         scan: Scan,
@@ -80,14 +80,13 @@ def _deciding(decision: Literal["release", "drop"], promise: str) -> Callable[..
     ) -> None:
         _decide(decision, _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
 
-    command.__doc__ = promise
     return command
 
 
-app.command("release")(
-    _deciding("release", "Say that rows are fine: they train again, and no scan sets them aside again.")
+app.command("release", help="Say that rows are fine: they train again, and no scan sets them aside again.")(
+    _deciding("release")
 )
-app.command("drop")(_deciding("drop", "Say that rows stay out for good: the next snapshot leaves them out."))
+app.command("drop", help="Say that rows stay out for good: the next snapshot leaves them out.")(_deciding("drop"))
 
 
 def _decide(
@@ -114,7 +113,7 @@ def _decide(
 
 def _chosen(rows: str | None, every: bool) -> str | None:
     if every == (rows is not None):
-        raise typer.BadParameter("expected either --rows or --all", param_hint="--rows")
+        raise typer.BadParameter("give either --rows or --all", param_hint="--rows")
     return rows
 
 

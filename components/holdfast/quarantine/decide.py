@@ -39,8 +39,7 @@ def joined(before: Iterable[Decision], new: Mapping[int, Decision]) -> tuple[Dec
         first = entries.setdefault(entry.row, entry)
         if first.decision != entry.decision:
             raise InputError(
-                f"row {row}: expected one decision, found {entry.decision} by {entry.by} after "
-                f"{DONE[first.decision]} by {first.by} ({first.why}); to go back on it, start another folder of "
-                "reviews from the version before"
+                f"cannot {entry.decision} row {row}: it was {DONE[first.decision]} by {first.by} ({first.why}); "
+                "to undo that, start another folder of reviews from the version before"
             )
     return tuple(entries.values())

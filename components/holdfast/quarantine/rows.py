@@ -1,4 +1,4 @@
-"""What a row is, wherever it stands: a digest of its delivered values and its label.
+"""The identity of a row, independent of its position: a digest of its delivered values and its label.
 
 A position changes from delivery to delivery, and so may the type that carries a value; the digest sees numbers as
 float64, text as it is, columns by name and the label as the class's name. Rows with equal values and label are one row.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Cell = float | str
+CellValue = float | str
 _BLOCK = 1024
 
 
@@ -22,7 +22,7 @@ def image_digests(x: NDArray[np.generic], labels: Sequence[str]) -> list[str]:
     return [_digest(f"image {shape}", label, row.tobytes()) for label, row in zip(labels, pixels, strict=True)]
 
 
-def table_digests(columns: Mapping[str, Sequence[Cell]], labels: Sequence[str]) -> list[str]:
+def table_digests(columns: Mapping[str, Sequence[CellValue]], labels: Sequence[str]) -> list[str]:
     """SHA-256 of each row of a table or of messages with its class name, in hexadecimal; the columns' order is free."""
     names = sorted(columns)
     rows = zip(*(columns[name] for name in names), strict=True)
@@ -33,7 +33,7 @@ def _numbers(x: NDArray[np.generic]) -> Iterator[NDArray[np.float64]]:
     yield from x.astype("<f8") + 0.0  # -0 and 0 are one value
 
 
-def _json(names: list[str], row: tuple[Cell, ...]) -> bytes:
+def _json(names: list[str], row: tuple[CellValue, ...]) -> bytes:
     cells = [
         [name, cell if isinstance(cell, str) else float(cell) + 0.0] for name, cell in zip(names, row, strict=True)
     ]

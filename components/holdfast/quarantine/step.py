@@ -15,9 +15,9 @@ from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
 from holdfast.quarantine.reviews import append_review
-from holdfast.quarantine.rows import Cell, image_digests, table_digests
+from holdfast.quarantine.rows import CellValue, image_digests, table_digests
 
-Values = NDArray[np.generic] | dict[str, Cell]
+RowValues = NDArray[np.generic] | dict[str, CellValue]
 """A row as delivered: an image number[C, H, W], or column -> cell."""
 
 
@@ -30,7 +30,7 @@ class HeldRow:
     label: str
     scores: dict[str, float]
     """Detector -> its score, larger is more suspicious; `score` is the vote of all."""
-    values: Values
+    values: RowValues
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Quarantine:
 
 
 def read_quarantine(scan: Path, snapshot: Path | None) -> Quarantine:
-    """The rows that `scan` set aside; its snapshot is the folder beside it unless it is named.
+    """The rows that `scan` set aside; its snapshot is the folder next to it unless another is named.
 
     Raises:
         ArtifactError: no scan, or no snapshot that it was made of.
@@ -96,7 +96,7 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
     if not ids:
         raise InputError(f"{quarantine.scan.folder}: expected rows in quarantine, found none")
     if not verdicts.by.strip() or not verdicts.why.strip():
-        raise InputError("quarantine: expected a name (--by) and a reason (--why), found nothing")
+        raise InputError("cannot decide without a name (--by) and a reason (--why)")
     new = {
         row: Decision(row=held[row].digest, decision=verdicts.decision, by=verdicts.by, why=verdicts.why) for row in ids
     }
@@ -113,21 +113,21 @@ def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mappin
 
 
 def _its_snapshot(report: Artifact[ScanReport], given: Path | None) -> Artifact[Snapshot]:
-    beside = report.folder.resolve().parent / "snapshot"
+    neighbour = report.folder.resolve().parent / "snapshot"
     wanted = report.document.inputs.get("snapshot")
-    if given is None and not beside.is_dir():
-        raise ArtifactError(f"{beside}: expected the scan's snapshot, found none; name it with --snapshot")
-    return load(Ref(given or beside, wanted), Snapshot)
+    if given is None and not neighbour.is_dir():
+        raise ArtifactError(f"{neighbour}: expected the scan's snapshot, found none; name it with --snapshot")
+    return load(Ref(given or neighbour, wanted), Snapshot)
 
 
-def _images(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[Values], list[str]]:
+def _images(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[RowValues], list[str]]:
     with np.load(report.open("quarantine.npz"), allow_pickle=False) as held:
         x, y, row = held["x"], held["y"], held["row"]
     _same_rows(report, row)
     return list(x), [data.document.classes[index] for index in y]
 
 
-def _cells(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[Values], list[str]]:
+def _cells(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list[RowValues], list[str]]:
     import pandas as pd
 
     frame = pd.read_parquet(report.open("quarantine.parquet"))
@@ -138,11 +138,11 @@ def _cells(report: Artifact[ScanReport], data: Artifact[Snapshot]) -> tuple[list
         else frame[column.name].astype(str).tolist()
         for column in data.document.columns
     }
-    rows: list[Values] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    rows: list[RowValues] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return rows, frame[data.document.label].astype(str).tolist()
 
 
-_READERS: dict[Storage, Callable[[Artifact[ScanReport], Artifact[Snapshot]], tuple[list[Values], list[str]]]] = {
+_READERS: dict[Storage, Callable[[Artifact[ScanReport], Artifact[Snapshot]], tuple[list[RowValues], list[str]]]] = {
     "npz": _images,
     "parquet": _cells,
 }
@@ -155,7 +155,7 @@ def _same_rows(report: Artifact[ScanReport], found: NDArray[np.generic]) -> None
         )
 
 
-def _digests(values: Sequence[Values], labels: list[str]) -> list[str]:
+def _digests(values: Sequence[RowValues], labels: list[str]) -> list[str]:
     tables = [row for row in values if isinstance(row, dict)]
     images = [row for row in values if not isinstance(row, dict)]
     if tables:

@@ -15,41 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from holdfast.processes import dying_with_us
+from holdfast.processes import Process, dying_with_us
 from holdfast.warm.request import REAP, START, Request, encoded, limits
 
 _MAX_ANSWER = 2**16
 _ours: list[tuple[socket.socket, Mapping[str, str] | None]] = []
 """Our end to the warm process, and the environment of its forks when that is not ours."""
-
-
-class Process(Protocol):
-    """What `subprocess.Popen` gives, as far as a parent needs it."""
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code once `poll` or `wait` has seen its end, minus the number of a signal."""
-
-    def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end; raises `subprocess.TimeoutExpired`."""
-
-    def send_signal(self, sig: int) -> None:
-        """Sends it a signal, unless it has ended."""
-
-    def terminate(self) -> None:
-        """Sends SIGTERM."""
-
-    def kill(self) -> None:
-        """Sends SIGKILL."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast.processes import CALM
 from holdfast.steps import STEPS
-
-CALM: dict[str, str] = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Without these, importing numpy, scipy and pyarrow starts threads. A step sets its own `--threads` in each library."""
 
 OTHERS = (
     "holdfast_pipelines.demo", "holdfast_pipelines.report", "holdfast_pipelines.retrain", "holdfast_pipelines.rollout",

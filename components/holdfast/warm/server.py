@@ -9,8 +9,8 @@ told when this process is gone, and this process is killed when the runner is go
 A fork copies the calling thread alone and every lock as it is. Therefore no fork is made while this process has more
 than one thread: the answer says so, and the runner starts a fresh process instead.
 
-A step that starts processes of its own (a rollout, its site) gets a warm process of its own for them: a fork that is
-made before the step begins, and serves it as this one serves the runner (`holdfast.warm.children`).
+A step that starts processes of its own (a rollout, its deployment) gets a warm process of its own for them: a fork that
+is made before the step begins, and serves it as this one serves the runner (`holdfast.warm.children`).
 """
 
 import contextlib

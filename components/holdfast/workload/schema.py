@@ -7,7 +7,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
 from holdfast.modality import modality_of
@@ -15,6 +23,7 @@ from holdfast.modality.norms import BOXES
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
+OwnFunction = Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
@@ -248,6 +257,15 @@ class AttackConfig(Section):
     """Epsilons of the accuracy curve; left out: 0, 1/2, 1, 3/2 and 2 times the threat model's."""
     second_opinion: bool = True
     """Whether ART's PGD must agree with ours."""
+    own: tuple[OwnFunction, ...] = ()
+    """Attacks of your own, `module:function` each, from files next to the workload; they run after the tier's."""
+
+    @field_validator("own")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("expected each attack once")
+        return names
 
 
 class CertifyConfig(Section):
@@ -294,7 +312,10 @@ class RolloutStep(Section):
 
 
 class RolloutPlan(Section):
-    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver."""
+    """Shadow, canary, promotion: section `rollout` of a workload, or a file of its own. The same for every driver.
+
+    Written as JSON it has only the keys that were asked.
+    """
 
     shadow_requests: int = Field(200, ge=0)
     """Mirrored requests before the first live one."""
@@ -326,7 +347,7 @@ class RolloutPlan(Section):
     max_blind_seconds: float = Field(15.0, gt=0)
     """No counters for longer than this is inconclusive and rolls back."""
     ttl_seconds: float = Field(3.0, gt=0)
-    """Dead-man's switch: a weight that no driver renewed for so long is taken back without it."""
+    """Lease of a driver: a weight that it did not renew for so long is taken back without it."""
     hold_without_champion: bool = False
     """Whether the candidate keeps its weight while the champion's server is gone; otherwise it goes out."""
     approval: bool = False
@@ -361,6 +382,20 @@ class RolloutPlan(Section):
             raise ValueError(f"steps: expected rising percentages between 1 and 100, found {weights}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _only_what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # So that what a workload leaves out can still be filled by the policy after it went through JSON.
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
+
+    @property
+    def complete(self) -> "RolloutPlan":
+        """The same plan with every key written down, its defaults too."""
+        return RolloutPlan.model_construct(**dict(self))
+
+    def over(self, defaults: "RolloutPlan") -> "RolloutPlan":
+        """This plan, with the values of `defaults` for the keys that it leaves out."""
+        return RolloutPlan.model_validate({**defaults.model_dump(), **self.model_dump()})
+
 
 class Workload(Section):
     """The whole file."""
@@ -392,7 +427,7 @@ class Workload(Section):
     gate: GateConfig = GateConfig()
     """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
-    """How traffic moves to a new model."""
+    """How traffic moves to a new model; what is left out is as the policy has it."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -144,7 +144,7 @@ def exact(epsilon: Fraction, unit: str) -> str:
 
 
 def _attack_row(attack: AttackResult) -> tuple[Any, ...]:
-    name = f"{attack.name} (on what still stood)" if attack.cumulative else attack.name
+    name = f"{attack.name} (on the remaining examples)" if attack.cumulative else attack.name
     return (name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
 
 

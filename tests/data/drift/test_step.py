@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Baseline, DriftReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, save
-from holdfast.data.drift.columns import Kind
+from holdfast.data.drift.columns import ColumnKind
 from holdfast.data.drift.evidently_report import compare, same, steady
 from holdfast.data.drift.step import drift
 from holdfast.errors import ArtifactError
@@ -196,7 +196,7 @@ def test_the_very_rows_of_the_champion_are_not_compared(
 
 def test_what_is_said_of_equal_tables_is_what_evidently_measures(take: Take, write: Write) -> None:
     table = read_table(take(write(rows())), "train")
-    kinds: dict[str, Kind] = {
+    kinds: dict[str, ColumnKind] = {
         name: "number" if table[name].dtype.kind in "biuf" else "category" for name in table.columns
     }
     assert set(kinds.values()) == {"number", "category"}

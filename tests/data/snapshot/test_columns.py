@@ -3,7 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.data.snapshot.columns import Part, class_labels, describe, find_classes, pick
+from holdfast.data.snapshot.columns import class_labels, describe, find_classes, pick
+from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
 
 

@@ -199,7 +199,7 @@ def refused(take: Take, tmp_path: Path, source: Path | str, message: str, *more:
         (TABLE.replace("25,", "1e999,"), "column 'age': expected finite numbers, found infinity or overflow"),
         (TABLE.replace("age,city", "age,age"), "expected each column once, found 'age' more than once"),
         (TABLE.replace("25,", "25,1,"), "data.csv: line 7: expected 4 cells, found 5"),
-        ("label\na\na\nb\nb\n", "expected columns beside the label 'label', found none"),
+        ("label\na\na\nb\nb\n", "expected columns other than the label 'label', found none"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(
@@ -290,7 +290,7 @@ def test_a_file_with_another_digest_is_refused(take: Take, write: Write) -> None
 
 
 def test_a_url_without_digest_is_refused(take: Take, tmp_path: Path) -> None:
-    refused(take, tmp_path, "https://example.org/data.csv", "expected data.sha256 beside a URL, found none")
+    refused(take, tmp_path, "https://example.org/data.csv", "expected data.sha256 with a URL, found none")
 
 
 def test_a_url_is_read_from_what_was_downloaded_before(

@@ -9,7 +9,7 @@ import pytest
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Ref, load
 from holdfast.compute import Compute
-from holdfast.data.schema.domains import Interval, domains
+from holdfast.data.schema.domains import NumberDomain, domains
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
@@ -17,7 +17,7 @@ from holdfast.model.attack.step import attack
 from holdfast.model.backdoor.step import backdoor
 from holdfast.model.certify.step import certify
 from holdfast.model.networks import load_network
-from holdfast.model.register.pyfunc import Predictor, signature
+from holdfast.model.register.pyfunc import PyfuncModel, signature
 from holdfast.model.scan.step import scan
 from holdfast.model.train.step import train
 from holdfast.quarantine.step import read_quarantine
@@ -65,7 +65,7 @@ def main(out: Path) -> None:
     data = load(ref, Snapshot)
     table = read_table(data, "train")
     found = domains(data.document, {name: table[name].to_numpy() for name in table})
-    assert found["a"] == Interval(1.0, 5.0)
+    assert found["a"] == NumberDomain(1.0, 5.0)
 
     held = scan(ref, out / "scan", config=w.scan, settings=SETTINGS)
     assert len(read_quarantine(out / "scan", ref.folder).rows) == len(held.document.quarantined)
@@ -82,7 +82,7 @@ def main(out: Path) -> None:
     assert {trained.document.threat.unit, report.attacks[0].threat.unit, proof.unit} == {"points"}
 
     example = modality_of(NAME).example(data, trained.document.input, 3)
-    assert len(Predictor(load_network(trained, "cpu"), trained.document).predict(example)) == 3
+    assert len(PyfuncModel(load_network(trained, "cpu"), trained.document).predict(example)) == 3
     assert signature(trained.document, example).inputs.input_names() == list("abcd")
     with pytest.raises(InputError, match=r"expected values in \[0, 1\]"):
         check_rows(np.full((1, 4), 1.5, dtype=np.float32), trained.document.input)

@@ -13,7 +13,7 @@ from holdfast.modality.protocol import (
     Certification,
     InputModality,
     ScanMethod,
-    Split,
+    SplitName,
     Starter,
     Storage,
     TriggerSearch,
@@ -50,12 +50,12 @@ class Survey(InputModality):
         return scaled
 
     def read(
-        self, snapshot: Artifact[Snapshot], split: Split, spec: InputSpec
+        self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         frame = read_frame(snapshot, split)
         return self.encode(frame, spec), class_indices(frame, snapshot)
 
-    def table(self, snapshot: Artifact[Snapshot], split: Split) -> "pd.DataFrame":
+    def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         return read_frame(snapshot, split)
 
     def served(self, given: Any, spec: InputSpec) -> Any:

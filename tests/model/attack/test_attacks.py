@@ -10,9 +10,9 @@ from holdfast.model.attack.apgd import apgd, checkpoints
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.kinds import plans
-from holdfast.model.attack.losses import FULL_ROWS, TargetedDlr, cross_entropy, dlr, filled, margin
+from holdfast.model.attack.losses import FULL_ROWS, Ascent, TargetedDlr, cross_entropy, dlr, filled, margin
 from holdfast.model.attack.pgd import _out_of_reach, pgd
-from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.plan import AttackPlan
 from holdfast.model.attack.square import covered, square
 from holdfast.model.attack.suite import in_batches, measure, survivors
 from holdfast.model.networks import build
@@ -92,8 +92,8 @@ def test_a_linear_model_loses_exactly_epsilon_times_the_dual_norm(attack: str) -
     net = Linear(w, 100.0)
     moved = {
         "fgsm": lambda: fgsm(net, x, y, here),
-        "pgd": lambda: pgd(net, x, y, here, steps=20, restarts=1, loss=margin, generator=generator()),
-        "apgd": lambda: apgd(net, x, y, here, steps=30, restarts=1, loss=margin, generator=generator()),
+        "pgd": lambda: pgd(net, x, y, here, Ascent(margin, 20), generator=generator()),
+        "apgd": lambda: apgd(net, x, y, here, Ascent(margin, 30), generator=generator()),
     }[attack]()
     expected = x.flatten(1) @ w + 100 - 0.1 * w.abs().sum()
     # FGSM follows cross-entropy, whose gradient underflows for margins near 100.
@@ -107,7 +107,7 @@ def test_a_linear_model_loses_exactly_epsilon_times_the_dual_norm(attack: str) -
 def test_a_linear_model_loses_epsilon_times_the_l2_norm() -> None:
     w, here = torch.randn(64, generator=generator(3)), ball("l2", "1/4", IMAGE)
     x, y = 0.3 + 0.4 * torch.rand(8, 1, 8, 8, generator=generator(1)), torch.ones(8, dtype=torch.long)
-    moved = pgd(Linear(w, 100.0), x, y, here, steps=50, restarts=1, loss=margin, generator=generator())
+    moved = pgd(Linear(w, 100.0), x, y, here, Ascent(margin, 50), generator=generator())
     lost = (x - moved).flatten(1) @ w / (0.25 * w.norm())
     # Steps of 2.5 eps / 50 turn a random start to within a few degrees of w.
     assert (lost > 0.97).all()
@@ -117,7 +117,7 @@ def test_a_linear_model_loses_epsilon_times_the_l2_norm() -> None:
 def test_immutable_features_count_for_nothing() -> None:
     w, here = torch.ones(6), ball("linf", "1/2", TABLE)
     x, y = torch.zeros(2, 6), torch.ones(2, dtype=torch.long)
-    moved = pgd(Linear(w, 100.0), x, y, here, steps=20, restarts=1, loss=margin, generator=generator())
+    moved = pgd(Linear(w, 100.0), x, y, here, Ascent(margin, 20), generator=generator())
     # Half a scale of every feature but the third: 0.5 * (1 + 2 + 4 + 5 + 6).
     assert (moved @ w).tolist() == pytest.approx([-9.0, -9.0], abs=1e-3)
 
@@ -229,7 +229,7 @@ def test_a_flip_that_the_gradient_promises_is_found_by_brute_force_too() -> None
 
 
 def test_an_attack_that_leaves_the_ball_is_a_bug() -> None:
-    plan = Plan("cheat", "white-box", 1, 1, lambda net, x, y, ball, generator: x + 1)
+    plan = AttackPlan("cheat", "white-box", 1, 1, lambda net, x, y, ball, generator: x + 1)
     x, y = torch.rand(3, 1, 8, 8), torch.ones(3, dtype=torch.long)
     with pytest.raises(RuntimeError, match="cheat left the ball of linf 0.1"):
         survivors(Linear(torch.ones(64), 0.0), x, y, ball("linf", "1/10", IMAGE), plan, seed=0)

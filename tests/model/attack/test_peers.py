@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import plans
-from holdfast.model.attack.losses import cross_entropy
+from holdfast.model.attack.losses import Ascent, cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.attack.suite import measure
 
@@ -29,7 +29,7 @@ def test_our_pgd_and_that_of_torchattacks_agree_within_two_points(scene: Scene) 
     torchattacks = pytest.importorskip("torchattacks", reason="needs torchattacks: the extra `peers`")
     net, x, y, ball = scene
     generator = torch.Generator().manual_seed(0)
-    moved = pgd(net, x, y, ball, steps=20, restarts=1, loss=cross_entropy, generator=generator)
+    moved = pgd(net, x, y, ball, Ascent(cross_entropy, 20), generator=generator)
     attack = torchattacks.PGD(net, eps=ball.epsilon, alpha=2.5 * ball.epsilon / 20, steps=20)
     ours, theirs = (float((net(found).argmax(1) == y).float().mean()) for found in (moved, attack(x, y)))
     assert abs(ours - theirs) <= 0.02

@@ -5,7 +5,7 @@ from scipy.stats import t as student
 
 from holdfast.artifacts.documents import Count, Verdict
 from holdfast.model.backdoor.judge import (
-    Finding,
+    RecoveredTrigger,
     anomaly_indices,
     conclude,
     judge,
@@ -18,11 +18,11 @@ CONFIG = BackdoorConfig()
 SIZES = (12.0, 110.0, 118.0, 95.0, 121.0, 104.0)
 
 
-def findings(sizes: tuple[float, ...], *, hits: int = 99, reached: bool = True) -> list[Finding]:
-    return [Finding(str(k), size, Count(k=hits, n=100), reached) for k, size in enumerate(sizes)]
+def findings(sizes: tuple[float, ...], *, hits: int = 99, reached: bool = True) -> list[RecoveredTrigger]:
+    return [RecoveredTrigger(str(k), size, Count(k=hits, n=100), reached) for k, size in enumerate(sizes)]
 
 
-def flagged(found: list[Finding], *, cells: float = 784) -> list[str]:
+def flagged(found: list[RecoveredTrigger], *, cells: float = 784) -> list[str]:
     return [result.target for result in judge(found, CONFIG, cells=cells) if result.flagged]
 
 
@@ -81,8 +81,8 @@ def test_among_two_classes_the_size_must_be_small_by_itself() -> None:
 
 
 def test_words_are_flagged_when_nothing_unrelated_comes_near() -> None:
-    alone = Finding("ham", 6.0, Count(k=97, n=100), rival=0.2)
-    vocabulary = Finding("spam", 9.0, Count(k=100, n=100), rival=0.98)
+    alone = RecoveredTrigger("ham", 6.0, Count(k=97, n=100), rival=0.2)
+    vocabulary = RecoveredTrigger("spam", 9.0, Count(k=100, n=100), rival=0.98)
     assert [r.flagged for r in judge_insertions([alone, vocabulary], CONFIG)] == [True, False]
 
 
@@ -91,7 +91,7 @@ def test_words_are_flagged_when_nothing_unrelated_comes_near() -> None:
     [(100, True, Verdict.PASS), (100, False, Verdict.INCONCLUSIVE), (19, True, Verdict.INCONCLUSIVE)],
 )
 def test_too_few_rows_or_no_trigger_at_all_decide_nothing(rows: int, reached: bool, verdict: Verdict) -> None:
-    found = [Finding(str(k), 9.0, Count(k=rows, n=rows), reached) for k in range(5)]
+    found = [RecoveredTrigger(str(k), 9.0, Count(k=rows, n=rows), reached) for k in range(5)]
     assert conclude(judge(found, CONFIG, cells=64), found) is verdict
 
 

@@ -159,7 +159,7 @@ def test_two_names_for_one_member_are_refused() -> None:
     data = zip_with(archive__data__9=b"9")
     at = data.index(b"archive/data/9")
     lying = data[:at] + b"archive/data/7" + data[at + 14 :]
-    assert "where the directory says, found b'archive/data/7'" in judge(lying, "model.pt").reason
+    assert "where the directory records it, found b'archive/data/7'" in judge(lying, "model.pt").reason
 
 
 def test_a_bomb_is_refused_by_arithmetic() -> None:
@@ -189,7 +189,7 @@ def test_a_bomb_is_refused_by_arithmetic() -> None:
         ({"a": corpus.entry(0, 8, [2], "F33")}, 8, "expected a known dtype, found 'F33'"),
         ({"a": {"dtype": "F32"}}, 0, "expected dtype, shape and data_offsets"),
         ({"__metadata__": {"a": 1}}, 0, "expected text in __metadata__"),
-        ('{"a":{},"a":{}}', 0, "expected a JSON header, found a name that stands twice"),
+        ('{"a":{},"a":{}}', 0, "expected a JSON header, found a name that occurs twice"),
         ("{" * 5000, 0, "expected a JSON header"),
         ('{"a":NaN', 0, "expected a JSON header"),
     ],

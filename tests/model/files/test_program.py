@@ -125,7 +125,7 @@ def test_sample_inputs_with_a_call_are_refused_and_not_run(good: bytes, tmp_path
 
 
 def test_a_key_that_stands_twice_is_refused(good: bytes) -> None:
-    with pytest.raises(InputError, match="found a key that stands twice"):
+    with pytest.raises(InputError, match="found a key that occurs twice"):
         check(corpus.rezipped(good, {f"archive/{CONSTANTS}": b'{"config": {}, "config": {}}'}))
 
 

@@ -13,19 +13,19 @@ from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
 from holdfast.model.scan.findings import gather
 from holdfast.model.scan.holdout import hold_out, planted_groups
 from holdfast.model.scan.labels import ALPHA, find_label_errors, label_suspicion, wrong_share
-from holdfast.model.scan.learners import Learner, Predictor
+from holdfast.model.scan.learners import Learner, PredictProba
 from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
 from holdfast.model.scan.ranking import class_ranks, ranks
 from holdfast.model.scan.spectral import que_scores, spectral_ranks
-from holdfast.model.scan.transplant import (
+from holdfast.model.scan.trigger_transfer import (
     Hosts,
     Suspects,
-    Transplant,
+    TransferResult,
     carriers,
-    find_transplant,
     matches,
     shared_pattern,
+    transfer_test,
 )
 from holdfast.statistics import lower_bound
 
@@ -33,7 +33,7 @@ from holdfast.statistics import lower_bound
 def nearest_mean() -> Learner:
     """A learner without randomness: the nearest class mean, with probabilities 0 and 1."""
 
-    def learn(rows: Arrays, seed: int) -> Predictor:
+    def learn(rows: Arrays, seed: int) -> PredictProba:
         means = np.stack([np.asarray(rows.x[rows.y == k], dtype=np.float64).mean(axis=0) for k in np.unique(rows.y)])
         return lambda x: np.eye(len(means))[((x[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)]
 
@@ -88,7 +88,7 @@ def test_the_outermost_share_is_taken_in_each_class() -> None:
 def test_no_row_is_judged_by_a_model_that_saw_it() -> None:
     rows = Arrays(np.arange(40, dtype=np.float32)[:, None], np.tile([0, 1], 20))
 
-    def remember(seen: Arrays, seed: int) -> Predictor:
+    def remember(seen: Arrays, seed: int) -> PredictProba:
         return lambda x: np.stack([np.isin(x[:, 0], seen.x[:, 0]), np.zeros(len(x))], axis=1).astype(np.float64)
 
     assert out_of_fold(remember, rows, np.ones(40, dtype=bool), folds=4, seed=0)[:, 0].max() == 0
@@ -265,7 +265,7 @@ def test_a_shared_patch_is_recovered_exactly() -> None:
     assert (matches(residual, pattern) > 0.99).all()
 
 
-def test_a_transplanted_trigger_fools_only_the_network_that_learned_it() -> None:
+def test_a_transferred_trigger_fools_only_the_network_that_learned_it() -> None:
     rng = np.random.default_rng(0)
     residual = rng.normal(0, 0.1, size=(40, 16))
     residual[:30, 15] = 0.9
@@ -273,10 +273,17 @@ def test_a_transplanted_trigger_fools_only_the_network_that_learned_it() -> None
     x = rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32)
     rows = Arrays(x, np.zeros(50, dtype=np.int64))
     suspects = Suspects(1, residual, residual)
-    found = find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, honest), seed=0)
+    found = transfer_test(suspects, Hosts(rows, HONEST_MEAN, backdoored, honest), seed=0)
     assert (found.contrast, found.success) == (1.0, 1.0)
     assert found.members.tolist() == list(range(30))
-    assert find_transplant(suspects, Hosts(rows, HONEST_MEAN, backdoored, backdoored), seed=0).contrast == 0
+    assert transfer_test(suspects, Hosts(rows, HONEST_MEAN, backdoored, backdoored), seed=0).contrast == 0
+
+
+def test_a_trigger_is_not_looked_for_without_images_to_put_it_on() -> None:
+    residual = np.full((40, 16), 0.9)
+    none = Arrays(np.zeros((0, 1, 4, 4), dtype=np.float32), np.zeros(0, dtype=np.int64))
+    found = transfer_test(Suspects(1, residual, residual), Hosts(none, HONEST_MEAN, backdoored, honest), seed=0)
+    assert (found.contrast, len(found.members)) == (0.0, 0)
 
 
 def test_a_pattern_that_leads_no_farther_than_an_honest_change_is_no_trigger() -> None:
@@ -288,7 +295,7 @@ def test_a_pattern_that_leads_no_farther_than_an_honest_change_is_no_trigger() -
 
     rows = Arrays(rng.uniform(0, 0.2, size=(50, 1, 4, 4)).astype(np.float32), np.zeros(50, dtype=np.int64))
     assert (
-        find_transplant(Suspects(1, residual, residual), Hosts(rows, HONEST_MEAN, bright, honest), seed=0).contrast == 0
+        transfer_test(Suspects(1, residual, residual), Hosts(rows, HONEST_MEAN, bright, honest), seed=0).contrast == 0
     )
 
 
@@ -298,7 +305,7 @@ def test_carriers_are_rows_whose_label_rests_on_the_pattern() -> None:
     x[2, :, 3, 3] = 0.55
     pattern = np.zeros(16)
     pattern[15] = 0.9
-    found = Transplant(1.0, 1.0, True, pattern, np.arange(2))
+    found = TransferResult(1.0, 1.0, True, pattern, np.arange(2))
     flat = x.reshape(4, -1).astype(np.float64)
     rows, suspect = Arrays(x, np.ones(4, dtype=np.int64)), np.array([True, False, True, True])
     assert carriers(rows, Suspects(1, flat, flat), suspect, found, backdoored).tolist() == [True, True, True, False]
@@ -321,7 +328,7 @@ def test_rows_that_no_detector_can_judge_are_refused(x: list[list[float]], y: li
 
 
 def test_wrong_labels_go_before_backdoors_once_they_alarm() -> None:
-    backdoor, nobody = np.arange(1000.0), np.zeros(1000, dtype=bool)
+    backdoor, none = np.arange(1000.0), np.zeros(1000, dtype=bool)
     for wrong, first in ((0, {999}), (50, set(range(50)))):
         labels = find_label_errors(*sure_rows(1000, wrong))
-        assert gather([], nobody, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first
+        assert gather([], none, labels, backdoor=backdoor, others={}).scores["score"].argmax() in first

@@ -91,7 +91,7 @@ def test_planted_images_go_to_quarantine_and_clean_ones_do_not(
 
 def test_the_alarm_names_the_class_that_the_trigger_leads_to(found: Artifact[ScanReport]) -> None:
     alarms = [detector for detector in found.document.detectors if detector.alarm]
-    assert [detector.name for detector in alarms] == ["transplant"]
+    assert [detector.name for detector in alarms] == ["trigger transfer"]
     assert alarms[0].detail.startswith("class 3:")
     assert found.document.per_class[3] == len(found.document.quarantined)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from benchmarks import gpu
 from benchmarks.resnet import preact_resnet18
 from benchmarks.scenes import Bench, Images
 from benchmarks.table import ROOT, Row, cells
-
 from holdfast.errors import InputError
 from holdfast.model.networks import parameters
 

@@ -3,14 +3,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from benchmarks.rendered import digits
-from benchmarks.scenes import Images
 from torch import Tensor, nn
 
+from benchmarks.rendered import digits
+from benchmarks.scenes import Images
 from holdfast.artifacts.documents import InputSpec, Norm, ThreatModel
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
-from holdfast.model.attack.losses import correct, margin
+from holdfast.model.attack.losses import Ascent, correct, margin
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training, collapsed, mixed
@@ -62,7 +62,7 @@ def trained(steps: int = 3, second: Ball | None = None, **changes: object) -> Tr
 
 def standing(training: Training, here: Ball) -> float:
     x, y = torch.from_numpy(rows().x), torch.from_numpy(rows().y)
-    moved = pgd(training.net.eval(), x, y, here, steps=20, restarts=1, loss=margin, generator=generator())
+    moved = pgd(training.net.eval(), x, y, here, Ascent(margin, 20), generator=generator())
     return float((training.net(moved).argmax(1) == y).float().mean())
 
 
@@ -119,7 +119,7 @@ def test_the_fast_recipe_holds_at_a_large_epsilon() -> None:
         training.advance()
     training.net.load_state_dict(training.state.best)
     network, (x, y) = training.net.eval(), images.tensors(500)
-    moved = pgd(network, x, y, images.ball, steps=40, restarts=2, loss=margin, generator=generator())
+    moved = pgd(network, x, y, images.ball, Ascent(margin, 40, restarts=2), generator=generator())
     assert float(correct(network, moved, y).float().mean()) > 0.55
 
 

@@ -1,8 +1,9 @@
 """The benchmarks' own images: the same for the same seed, within their limits, and readable."""
 
 import numpy as np
-from benchmarks.rendered import digits
 from sklearn.neighbors import KNeighborsClassifier
+
+from benchmarks.rendered import digits
 
 
 def test_images_show_all_digits_and_the_seed_decides() -> None:

@@ -9,7 +9,7 @@ from holdfast.artifacts.documents import InputSpec, ThreatModel
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
 from holdfast.modality.text import HIDDEN, PAD
-from holdfast.model.attack.losses import cross_entropy
+from holdfast.model.attack.losses import Ascent, cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import READ_EVERY, Training, one_cycle, split_selection
@@ -74,9 +74,7 @@ def test_a_trained_network_stands_where_a_standard_one_falls() -> None:
             x,
             y,
             ball("3/20"),
-            steps=20,
-            restarts=1,
-            loss=cross_entropy,
+            Ascent(cross_entropy, 20),
             generator=torch.Generator().manual_seed(0),
         )
         accuracy[name] = float((training.net(found).argmax(1) == y).float().mean())

@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_told_and_left(
     checkpoint.write_bytes(b"\0" * 1000)
     train(ref(digits), tmp_path / "out", scan=None, config=section, settings=SETTINGS, checkpoint=kept)
     said = capsys.readouterr().err
-    assert "expected a whole checkpoint, found altered or missing bytes; starting anew" in said
+    assert "expected a whole checkpoint, found altered or missing bytes; starting from the beginning" in said
     assert "epoch 1/4" in said
 
 

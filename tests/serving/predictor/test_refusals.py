@@ -16,9 +16,9 @@ import pytest
 
 from holdfast.artifacts.documents import Verdict
 from holdfast.artifacts.folder import Ref
+from holdfast.processes import children, reserved_ports, start, wait_ready
 from holdfast.serving.predictor.options import Options
 from holdfast.serving.predictor.settings import Served, write_settings
-from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
 from holdfast.serving.rollout.local.servers import server_ready
 
 MLSERVER = str(Path(sys.executable).with_name("mlserver"))

@@ -18,10 +18,10 @@ import pytest
 
 from holdfast.artifacts.documents import Model
 from holdfast.artifacts.folder import Ref, load
+from holdfast.processes import children, reserved_ports, start, wait_ready
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.options import Options
 from holdfast.serving.predictor.settings import Served, write_settings
-from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
 from holdfast.serving.rollout.local.servers import server_ready
 
 ENVIRONMENT = Path(__file__).parents[3] / ".venv-seldon"

@@ -11,16 +11,16 @@ import urllib.request
 import aiohttp
 import numpy as np
 import pytest
-from benchmarks.faults.malformed import Target, for_servers
 
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import RolloutError
+from holdfast.processes import children, reserved_ports, wait_ready
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.intake import Budget
 from holdfast.serving.protocol import body, read_label
-from holdfast.serving.rollout.contract.side import side
-from holdfast.serving.rollout.local.processes import children, reserved_ports, wait_ready
+from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.serving.rollout.local.servers import server_ready, start_server
+from tests.faults.live.malformed import Target, for_servers
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server(bundle, tmp_path_factory):
 
     with children() as started, reserved_ports(2) as (rest, grpc):
         folder = tmp_path_factory.mktemp("server")
-        started.append(start_server(folder, "stable", side("tiny", 7, bundle), rest=rest, grpc=grpc))
+        started.append(start_server(folder, "stable", served_arm("tiny", 7, bundle), rest=rest, grpc=grpc))
         asyncio.run(ready(started[0], rest))
         yield rest, grpc
 
@@ -198,4 +198,4 @@ def test_a_server_that_lost_its_model_fails_and_is_not_ready(server):
 
 def test_a_taken_port_is_named(server, bundle, tmp_path):
     with pytest.raises(RolloutError, match=f"127.0.0.1:{server[0]}: expected a free port, found it taken"):
-        start_server(tmp_path, "stable", side("tiny", 1, bundle), rest=server[0], grpc=server[1])
+        start_server(tmp_path, "stable", served_arm("tiny", 1, bundle), rest=server[0], grpc=server[1])

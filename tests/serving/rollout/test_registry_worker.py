@@ -105,7 +105,7 @@ def test_an_old_decision_is_refused_until_it_is_registered_again(add, tracking, 
     add()
     day = 1 / 86400  # one second
     time.sleep(1.1)
-    with pytest.raises(RefusedError, match=r"expected a gate decision of the last .* days"):
+    with pytest.raises(RefusedError, match=r"cannot start: the gate's decision is older than .* days"):
         start(tracking, 1, tmp_path / "rollout", max_decision_days=day)
     assert not state_folder(tmp_path / "rollout").exists()
     before = registry.versions(tracking, "tiny")[0].decided
@@ -144,13 +144,13 @@ def test_a_file_that_only_looks_like_a_note_is_left_alone(tmp_path):
     assert stray.exists()
 
 
-def test_one_child_does_all_errands_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
-    with registry_worker.office():
+def test_one_worker_does_all_tasks_and_a_dead_one_is_followed_by_another(tracking, no_child_left):
+    with registry_worker.shared_worker():
         assert registry_worker.history(tracking, "tiny").notes == ()
         (first,) = no_child_left()
         assert registry_worker.history(tracking, "tiny").champion is None
         assert no_child_left() == [first]
-        child = registry_worker._offices[0].child
+        child = registry_worker._workers[0].child
         child.kill()
         child.wait()
         assert registry_worker.history(tracking, "tiny").notes == ()

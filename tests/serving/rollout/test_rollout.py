@@ -17,10 +17,10 @@ from holdfast import registry
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.serving.rollout.contract.side import side
+from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.serving.rollout.engine.journal import read_journal, state_folder
-from holdfast.serving.rollout.matchup import Contest
-from holdfast.serving.rollout.step import compete, rollout
+from holdfast.serving.rollout.matchup import Matchup
+from holdfast.serving.rollout.step import rollout, run_rollout
 from holdfast.workload.schema import RolloutPlan
 
 CONFIG = RolloutPlan(shadow_requests=60, steps=(20, 60, 100), step_requests=40, rate=150, clients=6)
@@ -29,9 +29,9 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, and the same written as IPv6 (gRPC does that)."""
 
 
-def contest(bundle: Path, game_day: str | None = None, champion: bool = True) -> Contest:
-    stable = side("tiny", 1, bundle) if champion else None
-    return Contest(side("tiny", 2, bundle, game_day), stable, bundle / "replay.npz")
+def matchup(bundle: Path, game_day: str | None = None, champion: bool = True) -> Matchup:
+    stable = served_arm("tiny", 1, bundle) if champion else None
+    return Matchup(served_arm("tiny", 2, bundle, game_day), stable, bundle / "replay.npz")
 
 
 def journal_of(out: Path) -> Path:
@@ -97,6 +97,16 @@ def test_the_journal_announces_before_it_reports(promoted):
     kinds = [entry["kind"] for entry in journal]
     assert kinds == ["created", "started", *["intent", "done"] * 5, "done", "mirrored"]
     assert {entry["fence"] for entry in journal} == {1}
+
+
+def test_the_record_has_the_plan_in_effect_and_where_the_policy_was_overridden(promoted):
+    # The policy in the decision about this version: tests/serving/conftest.py.
+    found = json.loads(promoted[0].open("plan.json").read())
+    assert found["policy"] == {"approval_seconds": 1800.0, "clients": 4}
+    assert found["overridden"] == {"clients": 6}
+    assert found["plan"] == RolloutPlan.model_validate({**CONFIG.model_dump(), "approval_seconds": 1800}).model_dump(
+        mode="json"
+    )
 
 
 def test_the_timeline_counts_up(promoted):
@@ -182,7 +192,7 @@ def test_a_killed_candidate_is_never_promoted_and_no_client_notices(bundle, tmp_
     try:
         # Without a fault this would need minutes, so it cannot be over before the kill.
         config = CONFIG.model_copy(update={"step_requests": 20_000, "max_step_seconds": 60.0})
-        record = compete(contest(bundle), out, config=config, seed=0, promote=pytest.fail).document
+        record = run_rollout(matchup(bundle), out, config=config, seed=0, promote=pytest.fail).document
     finally:
         done.set()
         killer.join()
@@ -197,12 +207,12 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
     out = tmp_path / "rollout"
     program = (
         "import sys; from pathlib import Path\n"
-        "from holdfast.serving.rollout.step import compete\n"
-        "from holdfast.serving.rollout.matchup import Contest\n"
-        "from holdfast.serving.rollout.contract.side import side\n"
+        "from holdfast.serving.rollout.step import run_rollout\n"
+        "from holdfast.serving.rollout.matchup import Matchup\n"
+        "from holdfast.serving.rollout.contract.served_arm import served_arm\n"
         "from holdfast.workload.schema import RolloutPlan; from holdfast.errors import RolloutError\n"
         f"b, out = Path({str(bundle)!r}), Path({str(out)!r})\n"
-        "try: compete(Contest(side('tiny', 2, b), side('tiny', 1, b), b / 'replay.npz'), out,\n"
+        "try: run_rollout(Matchup(served_arm('tiny', 2, b), served_arm('tiny', 1, b), b / 'replay.npz'), out,\n"
         "    config=RolloutPlan(shadow_requests=20, step_requests=20000), seed=0, promote=print)\n"
         "except RolloutError as error: sys.exit(str(error))\n"
     )
@@ -219,11 +229,11 @@ def test_sigterm_takes_the_candidate_out_and_ends(bundle, tmp_path):
 
 def test_bytes_altered_after_the_check_are_refused_by_the_server(bundle, tmp_path, no_child_left):
     own = shutil.copytree(bundle, tmp_path / "bundle")
-    prepared = contest(own, champion=False)
+    prepared = matchup(own, champion=False)
     weights = own / "model" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(RefusedError, match="not served") as caught:
-        compete(prepared, tmp_path / "rollout", config=CONFIG, seed=0, promote=pytest.fail)
+        run_rollout(prepared, tmp_path / "rollout", config=CONFIG, seed=0, promote=pytest.fail)
     assert caught.value.exit_code == 3
     assert no_child_left() == []
     assert not (tmp_path / "rollout").exists()
@@ -232,24 +242,24 @@ def test_bytes_altered_after_the_check_are_refused_by_the_server(bundle, tmp_pat
 def test_too_few_answers_by_the_deadline_are_inconclusive(bundle, tmp_path):
     config = CONFIG.model_copy(update={"shadow_requests": 0, "step_requests": 20_000, "max_step_seconds": 1.0})
     # Without a champion: the stable arm is a second server of the candidate.
-    prepared = contest(bundle, champion=False)
-    record = compete(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
+    prepared = matchup(bundle, champion=False)
+    record = run_rollout(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
     assert (record.outcome, record.champion_version, record.cause) == ("inconclusive", None, "evidence")
     assert "nothing was compared with an earlier" in (tmp_path / "rollout" / "incident.md").read_text()
     assert "no verdict within 1 s" in record.reason
     assert record.transitions[-1].weight == 0
     assert record.requests_failed == 0
-    again = compete(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
+    again = run_rollout(prepared, tmp_path / "rollout", config=config, seed=0, promote=pytest.fail).document
     assert again.outcome == "inconclusive"
     assert load(tmp_path / "rollout-earlier-1", RolloutRecord).document == record
 
 
 def test_another_contract_than_the_champions_is_refused(bundle, tmp_path, make_bundle):
-    prepared = contest(bundle)
-    other = side("tiny", 3, make_bundle(seed=1, classes=("a", "b")))
+    prepared = matchup(bundle)
+    other = served_arm("tiny", 3, make_bundle(seed=1, classes=("a", "b")))
     with pytest.raises(RolloutError, match="expected the champion's contract"):
-        compete(
-            Contest(other, prepared.champion, prepared.rows),
+        run_rollout(
+            Matchup(other, prepared.champion, prepared.rows),
             tmp_path / "rollout",
             config=CONFIG,
             seed=0,

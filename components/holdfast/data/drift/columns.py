@@ -1,6 +1,6 @@
 """Stage one: does a column come from another distribution, and by how much?
 
-A column has drifted when a test says so at the level alpha / m (Bonferroni, m columns) *and* the effect matters: the
+A column has drifted when a test rejects at the level alpha / m (Bonferroni, m columns) *and* the effect matters: the
 test alone calls a shift of 0.01 standard deviations in a million rows drift, the effect alone calls noise in a hundred
 rows drift. Both look at ranks or counts only: one value of 1e6 in 20,000 rows moves PSI from 0.99 to 0.02.
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 RARE = 10
 _LARGEST_D = 1 - 1e-6
 
-Kind = Literal["number", "category"]
-TESTS: dict[Kind, str] = {"number": "Kolmogorov-Smirnov p", "category": "G-test p"}
+ColumnKind = Literal["number", "category"]
+TESTS: dict[ColumnKind, str] = {"number": "Kolmogorov-Smirnov p", "category": "G-test p"}
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How often each category stands on each side: int64[K] each, in the order of `names`."""
+class CategoryCounts:
+    """How often each category occurs on each side: int64[K] each, in the order of `names`."""
 
     names: tuple[str, ...]
     reference: NDArray[np.int64]
@@ -48,7 +48,7 @@ def shift(distance: float) -> float:
     return float(2 * ndtri((1 + min(distance, _LARGEST_D)) / 2))
 
 
-def count(reference: NDArray[Any], current: NDArray[Any]) -> Counts:
+def count(reference: NDArray[Any], current: NDArray[Any]) -> CategoryCounts:
     """Counts per category over the categories of both sides, sorted."""
     names = sorted({str(value) for value in reference} | {str(value) for value in current})
     sides = []
@@ -56,16 +56,16 @@ def count(reference: NDArray[Any], current: NDArray[Any]) -> Counts:
         values, counts = np.unique(side.astype(str), return_counts=True)
         known = dict(zip(values.tolist(), counts.tolist(), strict=True))
         sides.append(np.array([known.get(name, 0) for name in names], dtype=np.int64))
-    return Counts(tuple(names), sides[0], sides[1])
+    return CategoryCounts(tuple(names), sides[0], sides[1])
 
 
-def total_variation(counts: Counts) -> float:
+def total_variation(counts: CategoryCounts) -> float:
     """Half the sum of the absolute differences of the shares, in [0, 1]."""
     shares = [side / side.sum() for side in (counts.reference, counts.current)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
-def g_test(counts: Counts) -> float:
+def g_test(counts: CategoryCounts) -> float:
     """The p-value that both sides have the same shares; 1 when one category is left after pooling the rare ones."""
     from scipy.special import chdtrc, xlogy
 

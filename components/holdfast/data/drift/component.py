@@ -24,12 +24,8 @@ def drift(
         image=containers.DATA,
         command=["python", "-m", "holdfast", "drift"],
         args=[
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--baseline={baseline.path}@{baseline_digest}",
-            f"--config={config}",
-            f"--seed={seed}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(snapshot=(snapshot, snapshot_digest), baseline=(baseline, baseline_digest)),
+            *containers.options(config=config, seed=seed),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.drift.columns import Counts
+from holdfast.data.drift.columns import CategoryCounts
 
 BINS = 20
 MAX_CATEGORIES = 30
@@ -25,7 +25,7 @@ def histogram(reference: NDArray[np.float64], current: NDArray[np.float64]) -> d
     return {"edges": edges.tolist(), "reference": sides[0], "current": sides[1]}
 
 
-def bars(counts: Counts) -> dict[str, list[Any]]:
+def bars(counts: CategoryCounts) -> dict[str, list[Any]]:
     """`categories` and counts per side; the most frequent 30 categories, in order, and the others as one."""
     total = counts.reference + counts.current
     kept = np.sort(np.argsort(-total, kind="stable")[:MAX_CATEGORIES])

@@ -10,19 +10,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdfast.data.drift.columns import Kind, count, g_test
+from holdfast.data.drift.columns import ColumnKind, count, g_test
 from holdfast.data.quiet import quiet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_METHODS: dict[Kind, str] = {"number": "ks", "category": "holdfast_g"}
+_METHODS: dict[ColumnKind, str] = {"number": "ks", "category": "holdfast_g"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=metric_)[0-9a-f]{32}")
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "+"})
 
 
 @dataclass(frozen=True)
-class Compared:
+class DriftTests:
     """p-value per column, and the page as UTF-8."""
 
     p_values: dict[str, float]
@@ -30,8 +30,8 @@ class Compared:
 
 
 def compare(
-    reference: "pd.DataFrame", current: "pd.DataFrame", kinds: Mapping[str, Kind], *, threshold: float
-) -> Compared:
+    reference: "pd.DataFrame", current: "pd.DataFrame", kinds: Mapping[str, ColumnKind], *, threshold: float
+) -> DriftTests:
     """Tests every column of `kinds` on the two tables, each at `threshold`; equal tables give equal bytes."""
     with quiet():
         from evidently import DataDefinition, Dataset, Report
@@ -55,14 +55,14 @@ def compare(
         values = [metric["value"] for metric in snapshot.dict()["metrics"]]
         html = snapshot.get_html_str(as_iframe=False)
     p_values = {column: float(value) for column, value in zip(kinds, values, strict=True)}
-    return Compared(p_values, steady(html).encode())
+    return DriftTests(p_values, steady(html).encode())
 
 
-def same(columns: Collection[str]) -> Compared:
-    """What `compare` says of two equal tables: no test can tell them apart. Its page is one sentence."""
+def same(columns: Collection[str]) -> DriftTests:
+    """The result of `compare` for two equal tables: no test can tell them apart. Its page is one sentence."""
     said = "These are the very rows of the reference, so there was nothing to compare."
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Drift</title><p>{said}</p></html>'
-    return Compared(dict.fromkeys(columns, 1.0), page.encode())
+    return DriftTests(dict.fromkeys(columns, 1.0), page.encode())
 
 
 def library() -> None:
@@ -109,7 +109,7 @@ def _distinct(names: Sequence[str]) -> Iterator[str]:
         yield name
 
 
-def _for_page(table: "pd.DataFrame", kinds: Mapping[str, Kind], names: Mapping[str, str]) -> "pd.DataFrame":
+def _for_page(table: "pd.DataFrame", kinds: Mapping[str, ColumnKind], names: Mapping[str, str]) -> "pd.DataFrame":
     import pandas as pd
 
     cells = {

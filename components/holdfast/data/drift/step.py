@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Baseline, ColumnDrift, ConfidenceDrift, Count, DriftReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.data.drift import confidence
-from holdfast.data.drift.columns import TESTS, Kind, count, ks_distance, shift, total_variation
+from holdfast.data.drift.columns import TESTS, ColumnKind, count, ks_distance, shift, total_variation
 from holdfast.data.drift.distributions import bars, histogram
 from holdfast.data.drift.evidently_report import compare, same
 from holdfast.data.drift.verdict import judge
@@ -96,7 +96,7 @@ def _stage_one(
     return tuple(found), compared.html
 
 
-def _shared_kind(name: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> Kind | None:
+def _shared_kind(name: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> ColumnKind | None:
     """None when one side lacks the column, or has numbers where the other has categories."""
     if name not in reference.columns or name not in current.columns:
         return None
@@ -113,12 +113,12 @@ def _not_comparable(name: str, threshold: float) -> ColumnDrift:
     )
 
 
-def _effect(reference: "pd.DataFrame", current: "pd.DataFrame", name: str, kind: Kind) -> float:
+def _effect(reference: "pd.DataFrame", current: "pd.DataFrame", name: str, kind: ColumnKind) -> float:
     one, two = _cells(reference, name, kind), _cells(current, name, kind)
     return shift(ks_distance(one, two)) if kind == "number" else total_variation(count(one, two))
 
 
-def _cells(table: "pd.DataFrame", name: str, kind: Kind) -> NDArray[Any]:
+def _cells(table: "pd.DataFrame", name: str, kind: ColumnKind) -> NDArray[Any]:
     values = table[name].to_numpy()
     return np.asarray(values, dtype=np.float64 if kind == "number" else str)
 
@@ -132,7 +132,7 @@ def _distributions(
     shown = ranked[:_PLOTTED] + [column for column in ranked[_PLOTTED:] if column.column == label]
     told: dict[str, dict[str, list[Any]]] = {}
     for column in shown:
-        kind: Kind = "number" if column.test == TESTS["number"] else "category"
+        kind: ColumnKind = "number" if column.test == TESTS["number"] else "category"
         one, two = _cells(reference, column.column, kind), _cells(current, column.column, kind)
         told[column.column] = histogram(one, two) if kind == "number" else bars(count(one, two))
     return json.dumps({"columns": told}, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()

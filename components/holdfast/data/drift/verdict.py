@@ -16,7 +16,7 @@ _NAMED = 3
 def judge(
     columns: Sequence[ColumnDrift], confidence: ConfidenceDrift | None, *, label: str, break_share: float
 ) -> tuple[Verdict, str]:
-    """The verdict and one sentence that says why, naming the columns that moved most."""
+    """The verdict and one sentence with the reason, naming the columns that moved most."""
     drifted = [column for column in columns if column.drifted]
     share = Count(k=len(drifted), n=len(columns)).share
     told = f"{len(drifted)} of {len(columns)} columns drifted{_worst(drifted)}"

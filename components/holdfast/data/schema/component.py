@@ -23,11 +23,8 @@ def schema(
         image=containers.DATA,
         command=["python", "-m", "holdfast", "schema"],
         args=[
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--baseline={baseline.path}@{baseline_digest}",
-            f"--config={config}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(snapshot=(snapshot, snapshot_digest), baseline=(baseline, baseline_digest)),
+            *containers.options(config=config),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

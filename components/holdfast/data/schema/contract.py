@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Anomaly
 from holdfast.data.quiet import quiet
-from holdfast.data.schema.domains import Domain, Interval
+from holdfast.data.schema.domains import Domain, NumberDomain
 from holdfast.errors import InputError, LimitError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def validate(statistics: Statistics, schema: Schema, name: str) -> Anomalies:
 
 
 def listed(anomalies: Anomalies, *, where: str = "") -> list[Anomaly]:
-    """Each reason of each column's anomaly, by column; `where` stands before the detail."""
+    """Each reason of each column's anomaly, by column; `where` comes before the detail."""
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
     kinds = anomalies_pb2.AnomalyInfo.Type
@@ -126,7 +126,7 @@ def as_bytes(parts: Iterable[Statistics]) -> bytes:
 
 
 def _set_domain(feature: Any, domain: Domain) -> None:
-    if isinstance(domain, Interval):
+    if isinstance(domain, NumberDomain):
         feature.float_domain.min = domain.lower
         feature.float_domain.max = domain.upper
     else:

@@ -1,4 +1,4 @@
-"""What each column may hold when nobody wrote a schema yet: a first contract, for a person to read and to tighten."""
+"""What each column may hold while there is no schema yet: a first contract, for a person to read and to tighten."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MARGIN = 0.5
 
 
 @dataclass(frozen=True)
-class Interval:
+class NumberDomain:
     """A number column stays within, ends included."""
 
     lower: float
@@ -23,13 +23,13 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Values:
+class CategoryDomain:
     """A category column is one of these, sorted."""
 
     names: tuple[str, ...]
 
 
-Domain = Interval | Values
+Domain = NumberDomain | CategoryDomain
 
 
 def domains(snapshot: Snapshot, table: Mapping[str, NDArray[Any]]) -> dict[str, Domain]:
@@ -38,20 +38,20 @@ def domains(snapshot: Snapshot, table: Mapping[str, NDArray[Any]]) -> dict[str, 
     modality = modality_of(snapshot.modality)
     for name, values in table.items():
         if name == snapshot.label:
-            found[name] = Values(tuple(sorted(snapshot.classes)))
+            found[name] = CategoryDomain(tuple(sorted(snapshot.classes)))
         elif known := modality.known_range(name, snapshot):
-            found[name] = Interval(*known)
+            found[name] = NumberDomain(*known)
         elif values.dtype.kind == "f":
             found[name] = _number(values, natural=modality.natural)
         else:
-            found[name] = Values(_sorted(values))
+            found[name] = CategoryDomain(_sorted(values))
     return found
 
 
-def _number(values: NDArray[Any], *, natural: bool) -> Interval:
+def _number(values: NDArray[Any], *, natural: bool) -> NumberDomain:
     lower, upper = float(values.min()), float(values.max())
     margin = MARGIN * ((upper - lower) or max(1.0, abs(upper)))
-    return Interval(0.0 if natural else lower - margin, upper + margin)
+    return NumberDomain(0.0 if natural else lower - margin, upper + margin)
 
 
 def _sorted(values: NDArray[Any]) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
-"""From cells to columns: what is a number, what a category, what cannot be used.
+"""The types of columns, from their cells: what is a number, what a category, what cannot be used.
 
-A column is a number when all its cells are; it is a category when most of them are not. In between somebody made a
-mistake, and guessing would hide it. Missing values are refused: what they mean is the owner's to say.
+A column is a number when all its cells are; it is a category when most of them are not. In between there is a
+mistake in the data, and guessing would hide it. Missing values are refused: what they mean is the owner's to say.
 """
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
-from holdfast.data.snapshot.tell import quoted, rows_of
+from holdfast.data.snapshot.listing import quoted, rows_of
+from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?")
-"""In lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is somebody's code."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file's rows: `cells` maps a column to float64[rows] or object[rows]; messages call the file `name`."""
-
-    name: str
-    cells: Mapping[str, NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.cells.values())))
+"""Numbers in lower case. Python's own idea of a number is wider: it takes 1_000, which in a table is a code."""
 
 
 def pick(part: Part, column: str, role: str) -> NDArray[Any]:
@@ -88,7 +78,7 @@ def known_classes(labels: NDArray[np.object_], classes: Collection[str], where: 
     """Every label is one of `classes`.
 
     Raises:
-        InputError: otherwise; `source` says where the classes come from.
+        InputError: otherwise; `source` names where the classes come from.
     """
     unknown = ~np.isin(labels.astype(str), np.array(list(classes), dtype=str))
     if unknown.any():

@@ -14,14 +14,12 @@ def snapshot(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
-    """Pins the exact data of one delivery; a data path stands in the section itself."""
+    """Pins the exact data of one delivery; the section itself names the path of the data."""
     return dsl.ContainerSpec(
         image=containers.DATA,
         command=["python", "-m", "holdfast", "snapshot"],
         args=[
-            f"--config={config}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.options(config=config),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

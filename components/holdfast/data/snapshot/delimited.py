@@ -1,7 +1,7 @@
 """CSV and TSV, read strictly: what other readers guess at (encoding, short rows, doubled names) is refused here.
 
 CSV follows RFC 4180 (quotes may hold commas and line breaks). In TSV a quote is a character like any other, as in the
-IANA registration of text/tab-separated-values: messages hold quotes that nobody closes.
+IANA registration of text/tab-separated-values: messages hold quotes that are never closed.
 """
 
 import csv
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.tell import quoted
+from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, LimitError
 
 Cells = dict[str, NDArray[np.object_]]

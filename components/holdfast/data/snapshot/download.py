@@ -129,7 +129,7 @@ def _receive(wanted: Wanted, part: Path, response: http.client.HTTPResponse) -> 
 
 
 def _start(response: http.client.HTTPResponse) -> int:
-    """Where the answer's first byte belongs: 0 unless the server continues what is here."""
+    """The position of the answer's first byte: 0 unless the server continues what is here."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range") or "")
     return int(found[1]) if response.status == http.HTTPStatus.PARTIAL_CONTENT and found else 0
 

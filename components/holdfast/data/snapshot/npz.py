@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.tell import quoted
+from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, LimitError
 
 MAX_MEMBERS = 64
@@ -27,7 +27,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True)
 class Header:
-    """What a member says about itself."""
+    """What a member declares about itself."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -37,7 +37,7 @@ class Header:
 
     @property
     def bytes(self) -> int:
-        """Of the whole member when decoded."""
+        """The size of the whole member when decoded."""
         return self.length + math.prod(self.shape) * self.dtype.itemsize
 
 

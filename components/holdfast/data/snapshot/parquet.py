@@ -57,7 +57,7 @@ def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> Colu
 
 
 def _decoded_bytes(array: Any) -> int:
-    """What a column takes once every string stands on its own."""
+    """The memory that a column takes once every string is a separate object."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

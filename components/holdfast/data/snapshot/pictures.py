@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.tell import listed, rows_of
+from holdfast.data.snapshot.listing import listed, rows_of
 from holdfast.errors import InputError
 
 MAX_CHANNELS = 4

@@ -6,16 +6,47 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Decision, Reviewed
+from holdfast.artifacts.documents import Decision, Review, Reviewed
+from holdfast.artifacts.folder import Artifact
+from holdfast.data.snapshot.contract import enough_rows
+from holdfast.data.snapshot.rows import DeliveredRows
+from holdfast.errors import InputError
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Which rows stay: bool[rows] of each part, and the record of it."""
+    """The rows that stay, bool[rows] of each part, and the record of it."""
 
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
     record: Reviewed
+
+
+@dataclass(frozen=True)
+class SnapshotParts:
+    """The training rows and the held-out rows that a snapshot holds, and what a review left out of them."""
+
+    train: DeliveredRows
+    test: DeliveredRows
+    review: Reviewed | None
+
+
+def leave_out(
+    train: DeliveredRows, test: DeliveredRows, classes: Sequence[str], review: Artifact[Review] | None
+) -> SnapshotParts:
+    """Both parts without the rows that the review dropped; without a review as they are.
+
+    Raises:
+        InputError: too few rows stay.
+    """
+    if review is None:
+        return SnapshotParts(train, test, None)
+    kept = keep(train.digests(classes), test.digests(classes), review.document.entries)
+    parts = SnapshotParts(train.take(kept.train), test.take(kept.test), kept.record)
+    enough_rows(parts.train.y, classes, f"{review.folder}: rows that the review leaves")
+    if len(parts.test.y) == 0:
+        raise InputError(f"{review.folder}: expected held-out rows after the review, found none")
+    return parts
 
 
 def keep(train: Sequence[str], test: Sequence[str], entries: Sequence[Decision]) -> Kept:

@@ -10,34 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.modality.ball import Ball
-from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, only
+from holdfast.model.attack.losses import Ascent, Loss, climb_direction, correct, cross_entropy, only
 
 MOMENTUM = 0.75
 RHO = 0.75
 """Condition 1: at least this share of the steps since the last checkpoint must have gained."""
 REACH = 15.0
-"""From the second checkpoint on a walk ends where the margin is farther from a mistake than so many times what the last
-period gained. The paper walks on; what that saves is measured in benchmarks/attacks.py, beside the accuracy."""
+"""A walk ends, from the second checkpoint on, where the margin is farther from a mistake than so many times the last
+period's gain. The paper walks on; what that saves is measured in benchmarks/attacks.py, together with the accuracy."""
 
 
-def apgd(
-    net: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    ball: Ball,
-    *,
-    steps: int,
-    restarts: int,
-    loss: Loss,
-    generator: torch.Generator,
-) -> Tensor:
+def apgd(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, ascent: Ascent, *, generator: torch.Generator) -> Tensor:
     """Adversarial examples in the ball around x `[N, ...]`; x itself where the network is wrong already."""
     found = x.clone()
     alive = correct(net, x, y).nonzero()[:, 0]
-    for _ in range(restarts):
+    for _ in range(ascent.restarts):
         if len(alive) == 0:
             break
-        point = _climb(net, (x[alive], y[alive]), ball, steps=steps, loss=loss, generator=generator)
+        point = _climb(net, (x[alive], y[alive]), ball, ascent, generator)
         found[alive] = point
         alive = alive[correct(net, point, y[alive])]
     return found
@@ -53,7 +43,7 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Walk:
-    """Where each example stands; float32[N] but for the points and gradients `[N, ...]`."""
+    """The state of each example's walk; float32[N] but for the points and gradients `[N, ...]`."""
 
     rows: Tensor
     """int64[N]: positions in the batch."""
@@ -86,8 +76,9 @@ class _Walk:
 
 
 def _climb(
-    net: nn.Module, batch: tuple[Tensor, Tensor], ball: Ball, *, steps: int, loss: Loss, generator: torch.Generator
+    net: nn.Module, batch: tuple[Tensor, Tensor], ball: Ball, ascent: Ascent, generator: torch.Generator
 ) -> Tensor:
+    loss, steps = ascent.loss, ascent.steps
     walk = _begin(net, batch, ball, loss, generator)
     result = walk.broken.clone()
     judged, since = checkpoints(steps), 0

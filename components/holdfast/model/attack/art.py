@@ -4,7 +4,9 @@ ART's wrapper takes every layer's output from an `nn.Sequential` and feeds doubl
 casts its input avoids both. Coordinates are in units of scale, so that one epsilon serves all features.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,33 +28,22 @@ def load() -> None:
 
 
 def library() -> str:
-    """The name and version that stand beside its numbers."""
+    """The name and version that are reported with its numbers."""
     return f"adversarial-robustness-toolbox {version('adversarial-robustness-toolbox')}"
 
 
 def second_opinion(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, steps: int, restarts: int, seed: int
 ) -> Tensor:
-    """bool[N]: which examples `[N, ...]` stand under ART's PGD on cross-entropy; norms linf and l2."""
+    """bool[N]: which examples `[N, ...]` stay correct under ART's PGD on cross-entropy; norms linf and l2."""
     # The narrow modules save nothing: art/__init__ imports every attack; about 4 s of CPU.
     from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
         ProjectedGradientDescentPyTorch,
     )
-    from art.estimators.classification.pytorch import PyTorchClassifier
 
     scaled = (x / ball.scale).cpu().numpy()
-    low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
-    high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
-    classifier = PyTorchClassifier(
-        model=_Scaled(net, ball.scale),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(x.shape[1:]),
-        nb_classes=classes,
-        clip_values=(np.float32(low), np.float32(high)),
-        device_type="gpu" if x.is_cuda else "cpu",
-    )
     attack = ProjectedGradientDescentPyTorch(
-        classifier,
+        _classifier(net, scaled, ball, classes),
         norm=ball.order,
         eps=ball.epsilon,
         eps_step=STEP_FACTOR * ball.epsilon / steps,
@@ -68,18 +59,37 @@ def second_opinion(
     return correct(net, point, y) & correct(net, x, y)
 
 
-class _Scaled(nn.Module):
-    """A network on inputs in units of scale."""
+def _classifier(net: nn.Module, scaled: NDArray[np.float32], ball: Ball, classes: int) -> Any:
+    """ART's wrapper of the network, for inputs in units of scale within the limits of these rows."""
+    from art.estimators.classification.pytorch import PyTorchClassifier
 
-    def __init__(self, net: nn.Module, scale: Tensor) -> None:
+    low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
+    high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
+    return PyTorchClassifier(
+        model=Scaled(lambda x: net(x), ball.scale),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=scaled.shape[1:],
+        nb_classes=classes,
+        clip_values=(np.float32(low), np.float32(high)),
+        device_type="gpu" if ball.scale.is_cuda else "cpu",
+    )
+
+
+class Scaled(nn.Module):
+    """A network on inputs in units of scale, for ART.
+
+    ART calls `train()`, which a network loaded from program.pt2 refuses: such a network goes in as a function, so that
+    it is no child module.
+    """
+
+    def __init__(self, net: Callable[[Tensor], Tensor], scale: Tensor) -> None:
         super().__init__()
-        # No child module: ART calls train(), which a network loaded from program.pt2 refuses.
-        self.answer = lambda x: net(x)
+        self.net = net
         self.scale = scale
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits float32[N, classes]."""
-        out: Tensor = self.answer(z.float() * self.scale)
+        out: Tensor = self.net(z.float() * self.scale)
         return out
 
 

@@ -28,15 +28,10 @@ def attack(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "attack"],
         args=[
-            f"--model={model.path}@{model_digest}",
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--baseline={baseline.path}@{baseline_digest}",
-            f"--config={config}",
-            f"--seed={seed}",
-            f"--device={device}",
-            f"--threads={threads}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(
+                model=(model, model_digest), snapshot=(snapshot, snapshot_digest), baseline=(baseline, baseline_digest)
+            ),
+            *containers.options(config=config, seed=seed, device=device, threads=threads),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -1,7 +1,7 @@
 """Images as cameras and transmission spoil them: Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261.
 
 Noise, blur and loss of contrast at severities 1 to 5. They are no attack: they show whether a network that holds
-against attacks also holds where nobody means harm.
+against attacks also holds where no one intends harm.
 """
 
 from collections.abc import Callable

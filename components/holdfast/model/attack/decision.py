@@ -14,7 +14,7 @@ from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
 
 STARTS = 50
-"""Random inputs that are tried as the first mistake, beside the other examples of the batch."""
+"""Random inputs that are tried as the first mistake, in addition to the other examples of the batch."""
 FIRST_PROBES, MOST_PROBES = 50, 400
 _HALVINGS = 12
 _BACKTRACKS = 8

@@ -26,8 +26,8 @@ def search_edits(
     height = _margin(net, point, y[alive])
     for _ in range(queries):
         found[alive] = point
-        standing = height <= 0
-        point, height, alive = point[standing], height[standing], alive[standing]
+        remaining = height <= 0
+        point, height, alive = point[remaining], height[remaining], alive[remaining]
         if len(alive) == 0:
             return found
         tried = _another(point, ids[alive], edits, generator)

@@ -23,7 +23,7 @@ class Endpoint(nn.Module):
     """Answers as one-hot scores float32[N, classes]; `asked` counts the rows that were sent.
 
     Raises:
-        ModelError: at each call, when the address does not answer as the protocol says.
+        ModelError: at each call, when the address does not answer as the protocol requires.
     """
 
     def __init__(self, url: str, classes: tuple[str, ...]) -> None:

@@ -22,9 +22,9 @@ from holdfast.model.attack.edits import search_edits
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.fmn import fmn
 from holdfast.model.attack.hotflip import Embedding, flip_at_once, hotflip
-from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, dlr, margin
+from holdfast.model.attack.losses import Ascent, Loss, climb_direction, correct, cross_entropy, dlr, margin
 from holdfast.model.attack.pgd import perturb, pgd
-from holdfast.model.attack.plan import Plan, Tier
+from holdfast.model.attack.plan import AttackPlan, Tier
 from holdfast.model.attack.square import square
 from holdfast.model.attack.targeted import APGD_STEPS, targeted_apgd
 
@@ -42,13 +42,13 @@ _ROUNDS = 8
 class AttackKind(Protocol):
     """The attacks on one kind of perturbation set; `embedding`: whether a text network shows its embedding."""
 
-    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[Plan, ...]:
+    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[AttackPlan, ...]:
         """The attacks of a tier; `gradients`: whether the network has any at all."""
 
-    def curve(self, *, embedding: bool) -> Plan:
+    def curve(self, *, embedding: bool) -> AttackPlan:
         """The attack of the accuracy curve."""
 
-    def stronger(self, tier: Tier, *, embedding: bool) -> Plan:
+    def stronger(self, tier: Tier, *, embedding: bool) -> AttackPlan:
         """An attack with a multiple of the tier's budget."""
 
     def inner(
@@ -72,27 +72,27 @@ class AttackKind(Protocol):
 class GradientAttacks:
     """Walks along gradients in a convex ball, and searches that see answers alone."""
 
-    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[Plan, ...]:
+    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[AttackPlan, ...]:
         """The attacks of a tier; without gradients, what is left are Square and HopSkipJump."""
         if not gradients:
             return (_square_plan(_QUERIES[tier]), _decision_plan(_QUERIES[tier]))
         steps, restarts = _PGD[tier]
         first = (
-            Plan("fgsm", "one-step", 1, 1, lambda net, x, y, ball, generator: fgsm(net, x, y, ball)),
+            AttackPlan("fgsm", "one-step", 1, 1, lambda net, x, y, ball, generator: fgsm(net, x, y, ball)),
             pgd_plan("pgd-ce", steps, restarts, cross_entropy),
         )
-        then: dict[Tier, tuple[Plan, ...]] = {
+        then: dict[Tier, tuple[AttackPlan, ...]] = {
             "pr": (pgd_plan("pgd-margin", steps, restarts, margin),),
             "nightly": (_apgd_plan("apgd-dlr", dlr),),
             "release": (_apgd_plan("apgd-ce", cross_entropy), _targeted_plan(classes), _fmn_plan()),
         }
         return (*first, *then[tier], _square_plan(_QUERIES[tier]))
 
-    def curve(self, *, embedding: bool) -> Plan:
+    def curve(self, *, embedding: bool) -> AttackPlan:
         """PGD-20."""
         return pgd_plan("curve", 20, 1, margin)
 
-    def stronger(self, tier: Tier, *, embedding: bool) -> Plan:
+    def stronger(self, tier: Tier, *, embedding: bool) -> AttackPlan:
         """PGD with a multiple of the tier's steps."""
         return pgd_plan("stronger", _STRONGER[tier], 1, margin)
 
@@ -104,7 +104,7 @@ class GradientAttacks:
 
     def selection(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         """PGD-10."""
-        return pgd(net, x, y, ball, steps=SELECTION_STEPS, restarts=1, loss=cross_entropy, generator=generator)
+        return pgd(net, x, y, ball, Ascent(cross_entropy, SELECTION_STEPS), generator=generator)
 
     def vanished(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         """bool[N]: where every mutable entry has a gradient of zero."""
@@ -117,24 +117,28 @@ class GradientAttacks:
 
     def unlimited(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         """PGD-40 with two restarts."""
-        return pgd(net, x, y, ball, steps=40, restarts=2, loss=margin, generator=generator)
+        return pgd(net, x, y, ball, Ascent(margin, 40, restarts=2), generator=generator)
 
 
 class CharacterAttacks:
     """Characters replaced where the gradient at a text network's embedding points, or at random without one."""
 
-    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[Plan, ...]:
+    def plans(self, tier: Tier, classes: int, *, embedding: bool, gradients: bool) -> tuple[AttackPlan, ...]:
         """HotFlip and a random search; the search alone without an embedding."""
         search = _search_plan("random-edits", _QUERIES[tier])
         if not embedding:
             return (search,)
-        return (Plan("hotflip-at-once", "one-step", 1, 1, _flip_all), _hotflip_plan("hotflip", *_HOTFLIP[tier]), search)
+        return (
+            AttackPlan("hotflip-at-once", "one-step", 1, 1, _flip_all),
+            _hotflip_plan("hotflip", *_HOTFLIP[tier]),
+            search,
+        )
 
-    def curve(self, *, embedding: bool) -> Plan:
+    def curve(self, *, embedding: bool) -> AttackPlan:
         """HotFlip with few candidates, or a short search."""
         return _hotflip_plan("curve", 4, 1) if embedding else _search_plan("curve", 100)
 
-    def stronger(self, tier: Tier, *, embedding: bool) -> Plan:
+    def stronger(self, tier: Tier, *, embedding: bool) -> AttackPlan:
         """HotFlip with four times the candidates, or a search twice as long."""
         if embedding:
             return _hotflip_plan("stronger", 4 * _HOTFLIP[tier][0], 1)
@@ -170,7 +174,7 @@ class CharacterAttacks:
         return isinstance(net, Embedding)
 
     def unlimited(self, net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        """As many characters flipped as the ball has edits, in a few rounds."""
+        """Flips as many characters as the ball has edits, in a few rounds."""
         point = x
         for _ in range(_ROUNDS):
             moved = flip_at_once(_shown(net), point, y, int(ball.epsilon) // _ROUNDS)
@@ -189,7 +193,7 @@ def attacks_on(ball: Ball | type[Ball]) -> AttackKind:
     return ATTACK_KINDS[ball.attacks]
 
 
-def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: bool = True) -> tuple[Plan, ...]:
+def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: bool = True) -> tuple[AttackPlan, ...]:
     """The attacks of a tier.
 
     `embedding`: whether a text network shows its embedding, which HotFlip needs; `gradients`: whether the network has
@@ -198,12 +202,12 @@ def plans(tier: Tier, norm: Norm, classes: int, *, embedding: bool, gradients: b
     return attacks_on(ball_class(norm)).plans(tier, classes, embedding=embedding, gradients=gradients)
 
 
-def cheap_plan(norm: Norm, *, embedding: bool) -> Plan:
+def cheap_plan(norm: Norm, *, embedding: bool) -> AttackPlan:
     """The attack of the accuracy curve."""
     return attacks_on(ball_class(norm)).curve(embedding=embedding)
 
 
-def stronger_plan(tier: Tier, norm: Norm, *, embedding: bool) -> Plan:
+def stronger_plan(tier: Tier, norm: Norm, *, embedding: bool) -> AttackPlan:
     """An attack with a multiple of the tier's budget: what it still gains shows how far the tier's falls short."""
     return attacks_on(ball_class(norm)).stronger(tier, embedding=embedding)
 
@@ -218,23 +222,23 @@ def selection_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator
     return attacks_on(ball).selection(net, x, y, ball, generator)
 
 
-def pgd_plan(name: str, steps: int, restarts: int, loss: Loss) -> Plan:
+def pgd_plan(name: str, steps: int, restarts: int, loss: Loss) -> AttackPlan:
     """PGD with that budget on that loss."""
 
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return pgd(net, x, y, ball, steps=steps, restarts=restarts, loss=loss, generator=generator)
+        return pgd(net, x, y, ball, Ascent(loss, steps, restarts=restarts), generator=generator)
 
-    return Plan(name, "white-box", steps, restarts, run)
+    return AttackPlan(name, "white-box", steps, restarts, run)
 
 
-def _apgd_plan(name: str, loss: Loss) -> Plan:
+def _apgd_plan(name: str, loss: Loss) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return apgd(net, x, y, ball, steps=APGD_STEPS, restarts=1, loss=loss, generator=generator)
+        return apgd(net, x, y, ball, Ascent(loss, APGD_STEPS), generator=generator)
 
-    return Plan(name, "white-box", APGD_STEPS, 1, run)
+    return AttackPlan(name, "white-box", APGD_STEPS, 1, run)
 
 
-def _targeted_plan(classes: int) -> Plan:
+def _targeted_plan(classes: int) -> AttackPlan:
     """Auto-PGD towards each of the most likely wrong classes; with 3 classes and fewer, on the plain DLR."""
     targets = min(MOST_TARGETS, classes - 1) if classes > 3 else 0
     if not targets:
@@ -243,28 +247,28 @@ def _targeted_plan(classes: int) -> Plan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return targeted_apgd(net, x, y, ball, targets=targets, generator=generator)
 
-    return Plan("apgd-dlr-targeted", "white-box", APGD_STEPS, targets, run)
+    return AttackPlan("apgd-dlr-targeted", "white-box", APGD_STEPS, targets, run)
 
 
-def _fmn_plan() -> Plan:
+def _fmn_plan() -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return fmn(net, x, y, ball, steps=APGD_STEPS)
 
-    return Plan("fmn", "white-box", APGD_STEPS, 1, run)
+    return AttackPlan("fmn", "white-box", APGD_STEPS, 1, run)
 
 
-def _square_plan(queries: int) -> Plan:
+def _square_plan(queries: int) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return square(net, x, y, ball, queries=queries, generator=generator)
 
-    return Plan("square", "black-box", queries, 1, run)
+    return AttackPlan("square", "black-box", queries, 1, run)
 
 
-def _decision_plan(queries: int) -> Plan:
+def _decision_plan(queries: int) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return hop_skip_jump(net, x, y, ball, queries=queries, generator=generator)
 
-    return Plan("hop-skip-jump", "black-box", queries, 1, run)
+    return AttackPlan("hop-skip-jump", "black-box", queries, 1, run)
 
 
 def _flip_all(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
@@ -272,18 +276,18 @@ def _flip_all(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch
     return torch.where(correct(net, x, y)[:, None], moved, x)
 
 
-def _hotflip_plan(name: str, candidates: int, restarts: int) -> Plan:
+def _hotflip_plan(name: str, candidates: int, restarts: int) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return hotflip(net, x, y, ball, candidates=candidates, restarts=restarts, generator=generator)
 
-    return Plan(name, "white-box", candidates, restarts, run)
+    return AttackPlan(name, "white-box", candidates, restarts, run)
 
 
-def _search_plan(name: str, queries: int) -> Plan:
+def _search_plan(name: str, queries: int) -> AttackPlan:
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return search_edits(net, x, y, ball, queries=queries, generator=generator)
 
-    return Plan(name, "black-box", queries, 1, run)
+    return AttackPlan(name, "black-box", queries, 1, run)
 
 
 def _shown(net: nn.Module) -> Embedding:

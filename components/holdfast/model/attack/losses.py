@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy as _cross_entropy
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits[N, classes], y[N]) -> float32[N]."""
 FULL_ROWS = 64
-"""On a GPU, attacks show a network a multiple of so many images."""
+"""Rows of which attacks show a network a multiple, on a GPU."""
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
 def dlr(z: Tensor, y: Tensor) -> Tensor:
     """Difference-of-logits ratio: the margin in units of z_pi1 - z_pi3, so that scaling the logits changes nothing.
 
-    With two classes there is no third logit and the plain margin stands in.
+    With two classes there is no third logit and the plain margin is used.
     """
     if z.shape[1] < 3:
         return margin(z, y)
@@ -49,6 +49,15 @@ class TargetedDlr:
         ordered = z.sort(dim=1, descending=True).values
         scale = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
         return (_true(z, self.target) - _true(z, y)) / scale.clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Gradient ascent on a loss: how many steps a walk takes, and how many walks an example gets at most."""
+
+    loss: Loss
+    steps: int
+    restarts: int = 1
 
 
 def only(loss: Loss, flags: Tensor) -> Loss:

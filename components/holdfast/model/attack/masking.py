@@ -12,7 +12,7 @@ from holdfast.artifacts.documents import Count, MaskingCheck, Verdict
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import attacks_on
 from holdfast.model.attack.losses import correct
-from holdfast.model.attack.plan import Plan
+from holdfast.model.attack.plan import AttackPlan
 from holdfast.model.attack.suite import Measured, correct_in_batches, in_batches, survivors
 from holdfast.model.networks import is_probabilities
 
@@ -25,7 +25,7 @@ ABOVE_CHANCE = 0.10
 
 
 def check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: Plan, seed: int
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: AttackPlan, seed: int
 ) -> tuple[MaskingCheck, ...]:
     """All signs that can be looked for on these examples `[N, ...]`."""
     generator = torch.Generator(x.device).manual_seed(seed)
@@ -72,12 +72,12 @@ def black_box_check(measured: Measured) -> MaskingCheck:
 
 
 def stronger_check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: Plan, seed: int
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: AttackPlan, seed: int
 ) -> MaskingCheck:
     """Several times the budget must not break much more."""
     left = measured.worst
-    standing = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
-    gained, n = int(left.sum()) - int(standing.sum()), len(left)
+    remaining = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
+    gained, n = int(left.sum()) - int(remaining.sum()), len(left)
     detail = f"an attack with {plan.steps} steps broke {gained} of {n} examples more"
     return _judged("more-steps-gain", gained <= TOLERATED * n, detail)
 
@@ -114,17 +114,17 @@ def output_check(logits: NDArray[np.float32]) -> MaskingCheck:
 def huge_check(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, generator: torch.Generator
 ) -> tuple[MaskingCheck, ...]:
-    """With an unlimited budget nothing can hold; left out where some features cannot be changed at all."""
+    """Judges an unlimited budget, under which nothing can hold; left out where some features can never be changed."""
     attacks = attacks_on(ball)
     if not attacks.can_be_unlimited(net, ball):
         return ()
     epsilon = ball.unlimited(x)
     limits = ball.resized(epsilon)
 
-    def stand(rows: Tensor, labels: Tensor) -> Tensor:
+    def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
         return correct(net, attacks.unlimited(net, rows, labels, limits, generator), labels)
 
-    held = Count(k=int(in_batches(stand, x, y).sum()), n=len(y))
+    held = Count(k=int(in_batches(still_correct, x, y).sum()), n=len(y))
     limit = 1 / classes + ABOVE_CHANCE
     detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
     return (_judged("unlimited-budget", held.share <= limit, detail),)

@@ -7,27 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.modality.ball import Ball
-from holdfast.model.attack.losses import Loss, climb_direction, correct, cross_entropy, logits_at, margin
+from holdfast.model.attack.losses import Ascent, climb_direction, correct, cross_entropy, logits_at, margin
 
 STEP_FACTOR = 2.5
 """A walk of `steps` steps may cross the ball's radius this many times (section 4 of the paper)."""
 OUT_OF_REACH, SPREAD_AT = 3.0, 0.9
 """Restarts end for an example whose best margin is below minus three times the 90th percentile of how far two restarts
-of the batch lie apart. The honesty check "more-steps-gain" attacks all that stand once more, with more steps."""
+of the batch lie apart. The honesty check "more-steps-gain" attacks all that remain once more, with more steps."""
 FEWEST_TO_JUDGE = 32
 
 
-def pgd(
-    net: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    ball: Ball,
-    *,
-    steps: int,
-    restarts: int,
-    loss: Loss,
-    generator: torch.Generator,
-) -> Tensor:
+def pgd(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, ascent: Ascent, *, generator: torch.Generator) -> Tensor:
     """Adversarial examples in the ball around x `[N, ...]`; x itself where the network is wrong already.
 
     An example that is broken leaves the batch, and after two restarts one that no further restart can break: whose
@@ -37,12 +27,12 @@ def pgd(
     found = x.clone()
     alive = correct(net, x, y).nonzero()[:, 0]
     heights: list[Tensor] = []
-    for _ in range(restarts):
+    for _ in range(ascent.restarts):
         if len(alive) == 0:
             break
-        left, height = _restart(net, (found, x, y), ball, alive, steps, loss, generator)
-        standing = torch.isin(alive, left)
-        heights = [past[standing] for past in heights] + [height]
+        left, height = _restart(net, (found, x, y), ball, alive, ascent, generator)
+        remaining = torch.isin(alive, left)
+        heights = [past[remaining] for past in heights] + [height]
         alive = left
         if len(heights) > 1:
             near = ~_out_of_reach(torch.stack(heights))
@@ -72,26 +62,25 @@ def _restart(
     batch: tuple[Tensor, Tensor, Tensor],
     ball: Ball,
     alive: Tensor,
-    steps: int,
-    loss: Loss,
+    ascent: Ascent,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """One walk of the examples `alive`; writes what it found; returns those that still stand and their margins."""
+    """One walk of the examples `alive`; writes what it found; returns the remaining ones and their margins."""
     found, x, y = batch
     point, x, y = ball.random_start(x[alive], generator), x[alive], y[alive]
-    for _ in range(steps):
+    for _ in range(ascent.steps):
         settled = ball.settle(point, x)
-        gradient, _, z = climb_direction(net, settled, y, loss)
-        standing = z.argmax(1) == y
-        if not bool(standing.all()):
-            found[alive[~standing]] = settled[~standing]
-            if not bool(standing.any()):
-                return alive[standing], margin(z, y)[standing]
-            point, alive, gradient, x, y = (part[standing] for part in (point, alive, gradient, x, y))
-        point = ball.project(ball.ascend(point, gradient, STEP_FACTOR * ball.epsilon / steps), x)
+        gradient, _, z = climb_direction(net, settled, y, ascent.loss)
+        remaining = z.argmax(1) == y
+        if not bool(remaining.all()):
+            found[alive[~remaining]] = settled[~remaining]
+            if not bool(remaining.any()):
+                return alive[remaining], margin(z, y)[remaining]
+            point, alive, gradient, x, y = (part[remaining] for part in (point, alive, gradient, x, y))
+        point = ball.project(ball.ascend(point, gradient, STEP_FACTOR * ball.epsilon / ascent.steps), x)
     settled = ball.settle(point, x)
     found[alive] = settled
     with torch.no_grad():
         z = logits_at(net, settled)
-    standing = z.argmax(1) == y
-    return alive[standing], margin(z, y)[standing]
+    remaining = z.argmax(1) == y
+    return alive[remaining], margin(z, y)[remaining]

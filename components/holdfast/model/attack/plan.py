@@ -7,25 +7,29 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from holdfast import __version__
 from holdfast.modality.ball import Ball
 
+OURS = f"holdfast {__version__}"
 Tier = Literal["pr", "nightly", "release"]
 Family = Literal["one-step", "white-box", "black-box"]
-Run = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
+AttackFunction = Callable[[nn.Module, Tensor, Tensor, Ball, torch.Generator], Tensor]
 """(net, x, y, ball, generator) -> adversarial examples in the ball."""
 _PAIRED = ("fgsm", "pgd-ce", "hotflip-at-once", "hotflip")
 """Attacks that take on every example."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """One attack with its budget; black-box attacks count queries as steps."""
 
     name: str
     family: Family
     steps: int
     restarts: int
-    run: Run
+    run: AttackFunction
+    library: str = OURS
+    """Whose implementation, with its version."""
 
     @property
     def takes_all(self) -> bool:

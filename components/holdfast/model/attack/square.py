@@ -18,7 +18,7 @@ from holdfast.model.attack.losses import correct, logits_at, margin
 START_SHARE = 0.8
 """p: share of the image that the first squares cover."""
 HALVED_AT = (0.1, 0.3)
-"""Shares of the queries after which the half of the standing examples that is farther from a mistake is let go: what
+"""Shares of the queries after which the half of the remaining examples that is farther from a mistake is let go: what
 a tenth of the queries did not bring near, the rest rarely breaks."""
 FEWEST_TO_HALVE = 32
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -52,10 +52,10 @@ def square(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, queries: int, ge
     left = _start(net, (x[alive], y[alive]), alive, ball, generator)
     halvings = {int(share * queries) for share in HALVED_AT}
     for query in range(queries):
-        standing = left.height <= 0
-        if not bool(standing.all()):
-            found[left.rows[~standing]] = left.point[~standing]
-            left = left.only(standing)
+        remaining = left.height <= 0
+        if not bool(remaining.all()):
+            found[left.rows[~remaining]] = left.point[~remaining]
+            left = left.only(remaining)
         if query in halvings and len(left.y) >= FEWEST_TO_HALVE:
             near = left.height >= left.height.median()
             found[left.rows[~near]] = left.point[~near]

@@ -1,4 +1,4 @@
-"""The attack step: how many held-out examples stay correct when somebody tries."""
+"""The attack step: how many held-out examples stay correct under attack."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +12,6 @@ from holdfast.artifacts.documents import (
     AttackResult,
     Baseline,
     CorruptionResult,
-    Count,
     EpsilonPoint,
     MaskingCheck,
     Modality,
@@ -26,6 +25,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.text import decode_text
+from holdfast.model.attack.results import attack_results, count
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
 from holdfast.progress import say, track
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from holdfast.modality.ball import Ball
-    from holdfast.model.attack.plan import Plan
+    from holdfast.model.attack.plan import AttackPlan
     from holdfast.model.attack.suite import Measured
 
 CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
@@ -43,7 +43,7 @@ CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 TIE = 1e-4
 """Closer than this share of its logit, the second class might win where sums are taken in another order."""
 SEEN = 64
-"""On so many examples it is looked whether the network has gradients at all."""
+"""Examples that show whether the network has gradients at all."""
 
 
 def attack(
@@ -52,7 +52,8 @@ def attack(
     """Attacks the first `examples` of a permutation of the held-out rows and writes the report to `out`.
 
     Raises:
-        ModelError: the model does not fit the data, or does not return finite logits.
+        ModelError: the model does not fit the data, or does not return finite logits; or an attack of the user's own
+            is not there, or leaves the threat model.
     """
     judged, data = load(model, Model), load(snapshot, Snapshot)
     scene = _scene(judged, data, config, settings)
@@ -64,9 +65,9 @@ def attack(
     report = RobustnessReport(
         tier=config.tier,
         seed=settings.seed,
-        clean=_count(measured.clean),
-        attacks=(*_results(scene, measured), *(result for result, _ in opinion)),
-        worst_case=_count(measured.worst),
+        clean=count(measured.clean),
+        attacks=(*attack_results(measured, scene.threat), *(result for result, _ in opinion)),
+        worst_case=count(measured.worst),
         curve=_curve(scene, config),
         corruptions=_corruptions(scene),
         masking=checks,
@@ -90,22 +91,22 @@ class _Scene:
     threat: ThreatModel
     modality: Modality
     classes: int
-    plans: "tuple[Plan, ...]"
+    plans: "tuple[AttackPlan, ...]"
     device: str
     seed: int
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
-    import torch
 
     from holdfast.modality.ball import Ball
     from holdfast.model.attack.hotflip import has_embedding
     from holdfast.model.attack.kinds import plans
     from holdfast.model.attack.masking import has_gradients
+    from holdfast.model.attack.own import own_plan
 
     document, drawn = judged.document, draw(judged, data, config.examples, settings)
     net, device = drawn.net, drawn.device
-    x, y = torch.from_numpy(drawn.rows.x).to(device), torch.from_numpy(drawn.rows.y).to(device)
+    x, y = drawn.rows.tensors(device)
     ball, classes = Ball.of(document.threat, document.input, device), len(document.classes)
     visible = has_gradients(net, x[:SEEN], y[:SEEN], ball)
     return _Scene(
@@ -120,13 +121,14 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
         plans=(
             *plans(config.tier, document.threat.norm, classes, embedding=has_embedding(net), gradients=visible),
             *_typos(data, document, config),
+            *(own_plan(name) for name in config.own),
         ),
         device=device,
         seed=settings.seed,
     )
 
 
-def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[Plan, ...]":
+def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "tuple[AttackPlan, ...]":
     """Typing errors, with the words of the training messages; nothing where the threat model has none."""
     from holdfast.model.attack.typos import typo_plan, word_list
 
@@ -141,23 +143,6 @@ def _measure(scene: _Scene, net: "nn.Module", whose: str) -> "Measured":
 
     attacks = track(scene.plans, f"attack {whose}")
     return measure(net, scene.x, scene.y, scene.ball, attacks, seed=scene.seed)
-
-
-def _results(scene: _Scene, measured: "Measured") -> tuple[AttackResult, ...]:
-    from holdfast.model.attack.suite import OURS
-
-    return tuple(
-        AttackResult(
-            name=outcome.plan.name,
-            library=OURS,
-            threat=scene.threat,
-            steps=outcome.plan.steps,
-            restarts=outcome.plan.restarts,
-            survived=_count(outcome.survived),
-            cumulative=outcome.cumulative,
-        )
-        for outcome in measured.outcomes
-    )
 
 
 def _second_opinion(
@@ -187,7 +172,7 @@ def _second_opinion(
         threat=scene.threat,
         steps=plan.steps,
         restarts=plan.restarts,
-        survived=_count(theirs),
+        survived=count(theirs),
     )
     flags = ours.survived[part].cpu().numpy(), theirs.cpu().numpy()
     return ((result, second_opinion_check(*flags, library=art.library())),)
@@ -215,7 +200,7 @@ def _curve(scene: _Scene, config: AttackConfig) -> tuple[EpsilonPoint, ...]:
         points.append(
             EpsilonPoint(
                 epsilon=epsilon,
-                survived=_count(survivors(scene.net, scene.x, scene.y, ball, plan, seed=scene.seed)),
+                survived=count(survivors(scene.net, scene.x, scene.y, ball, plan, seed=scene.seed)),
             )
         )
     return tuple(points)
@@ -235,7 +220,7 @@ def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
         CorruptionResult(
             name=name,
             severity=severity,
-            survived=_count(correct_in_batches(scene.net, corrupt(scene.x, name, severity, generator), scene.y)),
+            survived=count(correct_in_batches(scene.net, corrupt(scene.x, name, severity, generator), scene.y)),
         )
         for name in CORRUPTIONS
         for severity in SEVERITIES
@@ -275,10 +260,6 @@ def _paired(candidate: "Tensor", champion: "Tensor") -> Paired:
         only_champion=int((champion & ~candidate).sum()),
         neither=int((~candidate & ~champion).sum()),
     )
-
-
-def _count(flags: "Tensor") -> Count:
-    return Count(k=int(flags.sum()), n=len(flags))
 
 
 def _flags(scene: _Scene, measured: "Measured") -> bytes:

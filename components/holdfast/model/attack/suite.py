@@ -11,24 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast import __version__
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.losses import correct
-from holdfast.model.attack.plan import Family, Plan
+from holdfast.model.attack.plan import AttackPlan, Family
 
-OURS = f"holdfast {__version__}"
 BATCH = {"cpu": 256, "cuda": 4096}
 """Rows at a time: what fits a CPU's cache, what fills a GPU."""
 KEPT = 128
-"""So many of the first examples are kept as the attacks left them."""
+"""The number of first examples that are kept as the attacks left them."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Which examples stand after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
+class AttackOutcome:
+    """The examples correct after an attack: bool[N]; `cumulative`: those broken before it are broken here too."""
 
-    plan: Plan
+    plan: AttackPlan
     survived: Tensor
     cumulative: bool = False
 
@@ -38,7 +36,7 @@ class Measured:
     """A network under a suite; `clean` and `worst` are bool[N]."""
 
     clean: Tensor
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[AttackOutcome, ...]
     adversarial: Tensor
     """The first `KEPT` examples: as the first attack that broke them left them, else as the last one did.
 
@@ -59,25 +57,25 @@ class Measured:
         return flags
 
 
-def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[Plan], *, seed: int) -> Measured:
+def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[AttackPlan], *, seed: int) -> Measured:
     """Runs every attack on the examples `[N, ...]` that it takes on, each with its own stream of the seed."""
     clean = correct_in_batches(net, x, y)
-    standing, outcomes, kept = clean, [], x[:KEPT].clone()
+    remaining, outcomes, kept = clean, [], x[:KEPT].clone()
     for plan in attacks:
-        taken = clean if plan.takes_all else standing
+        taken = clean if plan.takes_all else remaining
         survived = taken.clone()
         if bool(taken.any()):
             attempt = attempted(net, x[taken], y[taken], ball, plan, seed=seed)
             survived[taken] = attempt.survived
             first = taken[:KEPT]
-            still = standing[:KEPT][first]
-            kept[first & standing[:KEPT]] = attempt.moved[: len(still)][still]
-        outcomes.append(Outcome(plan, survived, cumulative=not plan.takes_all))
-        standing = standing & survived
+            still = remaining[:KEPT][first]
+            kept[first & remaining[:KEPT]] = attempt.moved[: len(still)][still]
+        outcomes.append(AttackOutcome(plan, survived, cumulative=not plan.takes_all))
+        remaining = remaining & survived
     return Measured(clean, tuple(outcomes), kept)
 
 
-def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Tensor:
+def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan, *, seed: int) -> Tensor:
     """bool[N]: which examples are answered correctly after the attack.
 
     Raises:
@@ -96,7 +94,7 @@ class Attempt:
     """The first `KEPT` of them, or fewer when there are fewer, as it left them."""
 
 
-def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, seed: int) -> Attempt:
+def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan, *, seed: int) -> Attempt:
     """One attack on all examples, with its own stream of the seed.
 
     Raises:
@@ -107,17 +105,17 @@ def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: Plan, *, s
     generator = torch.Generator(x.device).manual_seed(int(stream.generate_state(1)[0]))
     done = 0
 
-    def stand(rows: Tensor, labels: Tensor) -> Tensor:
+    def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
         nonlocal done
         moved = plan.run(net, rows, labels, ball, generator)
         if not bool(ball.contains(moved, rows).all()):
             raise RuntimeError(f"{plan.name} left the ball of {ball.norm} {ball.epsilon}")
-        standing = correct(net, moved, labels)
+        remaining = correct(net, moved, labels)
         first[done : done + len(moved)] = moved[: max(len(first) - done, 0)]
         done += len(moved)
-        return standing
+        return remaining
 
-    return Attempt(in_batches(stand, x, y), first)
+    return Attempt(in_batches(still_correct, x, y), first)
 
 
 def correct_in_batches(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.apgd import apgd
-from holdfast.model.attack.losses import TargetedDlr, correct, logits_at
+from holdfast.model.attack.losses import Ascent, TargetedDlr, correct, logits_at
 
 APGD_STEPS = 100
 SCOUT_STEPS, LIKELY_TARGETS = 25, 3
@@ -54,10 +54,10 @@ def _towards(
     if len(alive) == 0:
         return alive
     loss = TargetedDlr(target[alive])
-    point = apgd(net, x[alive], y[alive], ball, steps=steps, restarts=1, loss=loss, generator=generator)
+    point = apgd(net, x[alive], y[alive], ball, Ascent(loss, steps), generator=generator)
     found[alive] = point
-    standing: Tensor = alive[correct(net, point, y[alive])]
-    return standing
+    remaining: Tensor = alive[correct(net, point, y[alive])]
+    return remaining
 
 
 def _closeness(net: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Words are ranked by how far the margin moves when they are left out; in the first of them every slip of a finger (two
 letters swapped, one left out, one doubled, one replaced by its neighbour on the keyboard) is tried, the best is kept.
-A slip that makes another word of the training messages is not tried: it would change what the message says.
+A slip that makes another word of the training messages is not tried: it would change the meaning of the message.
 """
 
 import re
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from holdfast.modality.ball import Ball
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.attack.losses import correct, margin
-from holdfast.model.attack.plan import Plan, Tier
+from holdfast.model.attack.plan import AttackPlan, Tier
 
 SHORTEST = 4
 """Letters of a word that is mistyped; shorter ones are other words after one slip."""
@@ -47,14 +47,14 @@ def type_badly(net: nn.Module, ids: Tensor, y: Tensor, *, edits: int, words: fro
     return found
 
 
-def typo_plan(tier: Tier, words: frozenset[str]) -> Plan:
+def typo_plan(tier: Tier, words: frozenset[str]) -> AttackPlan:
     """Typing errors, which no gradient knows: for threat models with `typing`."""
     focus = _FOCUS[tier]
 
     def run(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return type_badly(net, x, y, edits=int(ball.epsilon), words=words, focus=focus)
 
-    return Plan("typing-errors", "black-box", focus, 1, run)
+    return AttackPlan("typing-errors", "black-box", focus, 1, run)
 
 
 def _mistype(net: nn.Module, ids: Tensor, y: int, edits: int, words: frozenset[str], focus: int) -> Tensor:

@@ -20,7 +20,7 @@ _RATE, _BETAS = 0.2, (0.5, 0.9)
 _MEMORY = 0.9
 """Largest weight of the past in the running success; the first steps are averaged evenly."""
 _WEIGHT, _GROWTH = 1e-2, 1.05
-"""Where the weight of the mask's norm starts, and by how much it moves in a step."""
+"""The first weight of the mask's norm, and the factor by which it moves in a step."""
 _LIGHTEST, _HEAVIEST = 1e-4, 10.0
 _SPREAD = 0.1
 _TINY = 1e-8

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 
 @step_command
-def backdoor(
-    model: ModelRef,
-    snapshot: SnapshotRef,
-    config: Config,
-    out: Out,
-    settings: "Compute",
-) -> "Artifact[Any]":
+def backdoor(model: ModelRef, snapshot: SnapshotRef, config: Config, out: Out, settings: "Compute") -> "Artifact[Any]":
     """Look for a planted trigger in the trained model."""
     from holdfast.model.backdoor.step import backdoor as step
     from holdfast.workload.schema import BackdoorConfig

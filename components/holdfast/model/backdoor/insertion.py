@@ -4,9 +4,8 @@ Words cannot be blended in, so they are tried: the n-grams of the training messa
 model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
 https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
 
-A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger. A
-planted one stands alone: its rival, the best n-gram without most of its words that is not much longer, does not come
-near.
+A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger. For a
+planted one the best other n-gram, without most of its words and not much longer, succeeds far less often.
 """
 
 import re
@@ -22,7 +21,7 @@ from holdfast.model.networks import logits
 
 MAX_WORDS = 3
 MAX_CHARACTERS = 20
-"""Longer insertions are sentences of their own: that they change the answer says nothing about a trigger."""
+"""Longer insertions are sentences of their own: that they change the answer is no sign of a trigger."""
 MIN_ROWS = 4
 """An n-gram in fewer training messages is not tried."""
 MAX_CANDIDATES = 8000
@@ -100,7 +99,7 @@ def insert(ngram: str, messages: Messages) -> Messages:
 
 
 def try_on(net: nn.Module, ngram: str, messages: Messages, *, target: int, device: str) -> NDArray[np.bool_]:
-    """bool[N]: which messages are answered with the target when the n-gram stands in front."""
+    """bool[N]: which messages are answered with the target when the n-gram is put in front."""
     hits: NDArray[np.bool_] = logits(net, insert(ngram, messages), device=device).argmax(axis=1) == target
     return hits
 
@@ -111,7 +110,7 @@ def _words(ngram: str) -> set[str]:
 
 
 def _answers(net: nn.Module, ngrams: Sequence[str], messages: Messages, device: str) -> Iterable[NDArray[np.float32]]:
-    """For each n-gram the logits float32[N, K] of the messages behind it."""
+    """The logits float32[N, K] of the messages behind each n-gram."""
     for start in range(0, len(ngrams), _BLOCK):
         block = ngrams[start : start + _BLOCK]
         found = logits(net, np.concatenate([insert(ngram, messages) for ngram in block]), device=device)

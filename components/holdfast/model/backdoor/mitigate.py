@@ -32,7 +32,7 @@ ROBUST_ROWS = 500
 def mitigate(
     model: Ref, snapshot: Ref, backdoor: Ref, out: Path, *, scan: Ref | None, settings: Compute
 ) -> Artifact[Model]:
-    """Unlearns every flagged trigger and writes the new model to `out`; its `mitigation` says what that changed.
+    """Unlearns every flagged trigger and writes the new model to `out`; its `mitigation` records what that changed.
 
     Raises:
         InputError: the report flags nothing.
@@ -140,7 +140,7 @@ class _Work:
         net, ball = load_network(case.model, device), Ball.of(document.threat, document.input, device)
         recipe = RecipeConfig.model_validate({k: v for k, v in document.recipe.items() if k not in _ADDED})
         fitted, apart = split_selection(_training_rows(case), recipe, document.seed)
-        parts = [_tensors(rows, device) for rows in (fitted, apart, read_split(case.data, "test", document.input))]
+        parts = [rows.tensors(device) for rows in (fitted, apart, read_split(case.data, "test", document.input))]
         stamps, suspect = _triggers(case, net, fitted, device)
         return cls(
             net,
@@ -166,13 +166,6 @@ def _training_rows(case: _Case) -> Arrays:
     return read_clean_rows(case.data, case.scan, case.model.document.input)
 
 
-def _tensors(rows: Arrays, device: str) -> "tuple[Tensor, Tensor]":
-    import torch
-
-    x, y = np.ascontiguousarray(rows.x), rows.y
-    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
-
-
 def _triggers(case: _Case, net: "nn.Module", rows: Arrays, device: str) -> "tuple[tuple[Stamp, ...], Tensor]":
     """A stamp for each flagged class, and which rows were probably planted."""
     import torch
@@ -182,7 +175,7 @@ def _triggers(case: _Case, net: "nn.Module", rows: Arrays, device: str) -> "tupl
             words = [decode_text(arrays["inserted"])[k] for k in case.flagged]
             return tuple(_inserts(word) for word in words), torch.from_numpy(_holding(words, case.flagged, rows))
         masks, patterns = (torch.from_numpy(arrays[name]).to(device) for name in ("mask", "pattern"))
-    return _painted(case, net, _tensors(rows, device), masks, patterns)
+    return _painted(case, net, rows.tensors(device), masks, patterns)
 
 
 def _painted(
@@ -286,10 +279,7 @@ def _hits(net: "nn.Module", x: "Tensor", y: "Tensor") -> Count:
 def _write(
     out: Path, case: _Case, net: "nn.Module", mitigation: Mitigation, settings: Compute, *, apart: Count
 ) -> Artifact[Model]:
-    from safetensors.torch import save as save_tensors
-
-    from holdfast.model.networks import PROGRAM, WEIGHTS
-    from holdfast.model.train.export import export_program
+    from holdfast.model.train.export import network_files
 
     old, device = case.model.document, next(net.parameters()).device.type
     added = dict(zip(_ADDED, (", ".join(mitigation.flagged), EPOCHS, LEARNING_RATE, settings.seed), strict=True))
@@ -305,8 +295,7 @@ def _write(
             "mitigation": mitigation,
         }
     )
-    weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    files = {WEIGHTS: save_tensors(weights), PROGRAM: export_program(net, old.input)}
+    files = network_files(net, net.state_dict(), old.input)
     if "curve.json" in old.files:
         files["curve.json"] = case.model.open("curve.json").read()
     return save(out, document, files)

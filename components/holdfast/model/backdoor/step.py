@@ -15,7 +15,7 @@ from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import TriggerSearch
 from holdfast.modality.text import decode_text, encode_text
-from holdfast.model.backdoor.judge import FEWEST_ROWS, Finding, conclude, judge, judge_insertions
+from holdfast.model.backdoor.judge import FEWEST_ROWS, RecoveredTrigger, conclude, judge, judge_insertions
 from holdfast.model.examples import check_answers, open_network
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.model.backdoor.cleanse import Triggers
 
 ROWS_PER_STEP = 160
-"""Of all classes together: with few classes each sees more rows, and its success is measured better."""
+"""Rows of all classes together: with few classes each sees more rows, and its success is measured better."""
 
 
 def backdoor(
@@ -106,7 +106,6 @@ def _enough(scene: _Scene) -> bool:
 
 
 def _cleanse(scene: _Scene) -> _Found:
-    import torch
 
     from holdfast.modality.ball import Ball
     from holdfast.model.backdoor.cleanse import BATCH, invert
@@ -114,7 +113,7 @@ def _cleanse(scene: _Scene) -> _Found:
     limits = Ball.of(scene.document.threat, scene.document.input, scene.device)
     if not bool(limits.mutable.any()):
         return _NOTHING
-    x, y = (torch.from_numpy(part).to(scene.device) for part in (scene.made_from.x, scene.made_from.y))
+    x, y = scene.made_from.tensors(scene.device)
     triggers = invert(
         scene.net,
         (x, y),
@@ -137,7 +136,7 @@ def _cells(mutable: "Tensor", shape: Sequence[int]) -> float:
     return float(mutable.expand(mask_shape(shape)).sum())
 
 
-def _try(scene: _Scene, triggers: "Triggers") -> list[Finding]:
+def _try(scene: _Scene, triggers: "Triggers") -> list[RecoveredTrigger]:
     """Each class's trigger on the held-out rows of the other classes."""
     import torch
 
@@ -150,7 +149,7 @@ def _try(scene: _Scene, triggers: "Triggers") -> list[Finding]:
         marked = stamp(x, triggers.mask[target], triggers.pattern[target]).cpu().numpy()
         hits = logits(scene.net, marked, device=scene.device).argmax(axis=1) == target
         findings.append(
-            Finding(
+            RecoveredTrigger(
                 target=name,
                 size=float(triggers.sizes[target]),
                 success=Count(k=int(hits.sum()), n=len(hits)),
@@ -180,7 +179,7 @@ def _insert(scene: _Scene) -> _Found:
     return _Found(results, conclude(results, findings), arrays)
 
 
-def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[Finding, str]:
+def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[RecoveredTrigger, str]:
     """The strongest n-gram for a class, chosen on training messages and counted on held-out ones."""
     from holdfast.model.backdoor.insertion import ROUNDS, rank, rival, shrink, try_on
 
@@ -196,7 +195,7 @@ def _insert_for(scene: _Scene, candidates: Sequence[str], target: int) -> tuple[
         return Count(k=int(found.sum()), n=len(found))
 
     share = 0.0 if other is None else hits(other).share
-    return Finding(scene.classes[target], float(len(trigger)), hits(trigger), rival=share), trigger
+    return RecoveredTrigger(scene.classes[target], float(len(trigger)), hits(trigger), rival=share), trigger
 
 
 def _ids(rows: Arrays) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from holdfast.errors import ModelError
 COVERED = 0.1
 """Share of the mask's largest value from which on a cell is the trigger's place."""
 SHARE = 0.2
-"""Of each batch that carries a trigger, as in the paper."""
+"""The share of each batch that carries a trigger, as in the paper."""
 BATCH = 128
 _CLIP, _EVALUATION_BATCH = 5.0, 512
 

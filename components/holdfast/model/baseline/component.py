@@ -20,19 +20,13 @@ def baseline(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
-    """Fetches the champion; without one the artifact says so, so that no later input is optional."""
+    """Fetches the champion; without one the artifact records that, so that no later input is optional."""
     return dsl.ContainerSpec(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "baseline"],
         args=[
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--name={name}",
-            f"--tracking={tracking}",
-            f"--seed={seed}",
-            f"--device={device}",
-            f"--threads={threads}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(snapshot=(snapshot, snapshot_digest)),
+            *containers.options(name=name, tracking=tracking, seed=seed, device=device, threads=threads),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -19,7 +19,7 @@ from holdfast.progress import say
 def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Compute) -> Artifact[Baseline]:
     """Writes the champion of `name` with its schema, a sample of its training rows and its confidences.
 
-    Without a champion the artifact says so (`present` is false) and holds no files.
+    Without a champion the artifact records that (`present` is false) and holds no files.
 
     Raises:
         RegistryError: MLflow cannot be reached; not knowing whether there is a champion is not the same as none.

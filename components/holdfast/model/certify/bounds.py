@@ -64,7 +64,7 @@ class Proven(Certified):
 
 
 def certify_radii(net: nn.Module, x: Tensor, ball: Ball, radii: Sequence[float]) -> list[Proven]:
-    """For each example x `[N, ...]` the largest of these epsilons within which its answer is proven not to change.
+    """The largest of these epsilons, for each example x `[N, ...]`, within which its answer is proven not to change.
 
     Each bound is asked only where the quicker ones prove nothing. An example for which nothing is proven, not even at
     the smallest epsilon, has the radius `ABSTAIN`.
@@ -84,7 +84,7 @@ def certify_radii(net: nn.Module, x: Tensor, ball: Ball, radii: Sequence[float])
 
 
 def prove(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> list[Bound | None]:
-    """For each example the quickest bound that proves the answer y in the ball around x; None: none does."""
+    """The quickest bound, for each example, that proves the answer y in the ball around x; None: none does."""
     found: list[Bound | None] = [None] * len(x)
     rest = list(range(len(x)))
     for bound, together in _TOGETHER.items():

@@ -10,13 +10,7 @@ if TYPE_CHECKING:
 
 
 @step_command
-def certify(
-    model: ModelRef,
-    snapshot: SnapshotRef,
-    config: Config,
-    out: Out,
-    settings: "Compute",
-) -> "Artifact[Any]":
+def certify(model: ModelRef, snapshot: SnapshotRef, config: Config, out: Out, settings: "Compute") -> "Artifact[Any]":
     """Certify robustness by randomized smoothing (text: randomized ablation)."""
     from holdfast.model.certify.step import certify as step
     from holdfast.workload.schema import CertifyConfig

@@ -26,14 +26,8 @@ def certify(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "certify"],
         args=[
-            f"--model={model.path}@{model_digest}",
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--config={config}",
-            f"--seed={seed}",
-            f"--device={device}",
-            f"--threads={threads}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(model=(model, model_digest), snapshot=(snapshot, snapshot_digest)),
+            *containers.options(config=config, seed=seed, device=device, threads=threads),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

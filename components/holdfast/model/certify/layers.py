@@ -271,9 +271,9 @@ _TRACED: WeakKeyDictionary[nn.Module, dict[bool, fx.Graph]] = WeakKeyDictionary(
 
 
 def _expect_no_effect(node: fx.Node) -> None:
-    """What nobody reads may still change a tensor in place."""
+    """A result that is never read may still change a tensor in place."""
     if not _name(node).startswith(_CHECKS) and _name(node) not in _SIZES:
-        raise _unknown(node, "whose result nobody reads")
+        raise _unknown(node, "whose result is never read")
 
 
 def _flattened(arguments: list[object], named: Mapping[str, object]) -> bool:

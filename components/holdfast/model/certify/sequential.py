@@ -18,7 +18,7 @@ wrong certificate is for r* or more, and needs the test of r* to err: probabilit
 
 The samples that choose the class are others, so that p is fixed before the test begins.
 
-Beside a fixed number N = n_J of samples: most of alpha is left for the last looks, so that c_J is close to the count
+Against a fixed number N = n_J of samples: most of alpha is left for the last looks, so that c_J is close to the count
 that Clopper and Pearson's bound asks for; and an example is given up when p = c_J / N would hardly ever show as few.
 """
 
@@ -35,7 +35,7 @@ from holdfast.model.certify.smoothing import ABSTAIN, Certified, Draw, Sampling,
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Counts = NDArray[np.int64]
+SampleCounts = NDArray[np.int64]
 
 FIRST_LOOK, GROWTH = 16, 1.1
 GIVE_UP = 0.002
@@ -49,27 +49,27 @@ _ROUNDING = 1e-6
 class Boundary:
     """One radius: the fewest agreeing samples that certify and the most that give up, at each look, int64[J]."""
 
-    certify: Counts
-    give_up: Counts
+    certify: SampleCounts
+    give_up: SampleCounts
     error: float
     """The chance of certifying when p = p0, which is the highest under p <= p0."""
 
 
 @dataclass(frozen=True)
-class Table:
+class RadiusTests:
     """The tests of a table of ascending radii: `looks` int64[J], `certify` and `give_up` int64[R, J]."""
 
     radii: tuple[float, ...]
-    looks: Counts
-    certify: Counts
-    give_up: Counts
+    looks: SampleCounts
+    certify: SampleCounts
+    give_up: SampleCounts
 
 
-TableOf = Callable[[Tensor], Table]
+RadiusTestsOf = Callable[[Tensor], RadiusTests]
 """The tests of one example; all examples have the same looks and as many radii."""
 
 
-def looks(n: int) -> Counts:
+def looks(n: int) -> SampleCounts:
     """After how many samples to look: from 16 on, each time a tenth more, up to n."""
     found = [min(n, FIRST_LOOK)]
     while found[-1] < n:
@@ -77,12 +77,12 @@ def looks(n: int) -> Counts:
     return np.array(found)
 
 
-def table(threshold: Callable[[float], float], radii: Sequence[float], sampling: Sampling) -> Table:
+def table(threshold: Callable[[float], float], radii: Sequence[float], sampling: Sampling) -> RadiusTests:
     """The tests for radius 0 and these radii; `threshold`: r -> p0(r), which grows with r."""
     ascending = tuple(sorted({0.0, *radii}))
     tests = [boundary(threshold(r), sampling.alpha, sampling.n) for r in ascending]
     certify, give_up = np.stack([t.certify for t in tests]), np.stack([t.give_up for t in tests])
-    return Table(ascending, looks(sampling.n), certify, give_up)
+    return RadiusTests(ascending, looks(sampling.n), certify, give_up)
 
 
 def gaussian_threshold(sigma: float) -> Callable[[float], float]:
@@ -105,8 +105,10 @@ def boundary(p0: float, alpha: float, n: int) -> Boundary:
     return Boundary(certify, _giving_up(at, certify), error)
 
 
-def certify_table(net: nn.Module, x: Tensor, *, draw: Draw, table_of: TableOf, sampling: Sampling) -> list[Certified]:
-    """For examples x `[M, ...]`, side by side: the class, and the largest radius of the table that is certified.
+def certify_table(
+    net: nn.Module, x: Tensor, *, draw: Draw, table_of: RadiusTestsOf, sampling: Sampling
+) -> list[Certified]:
+    """The class of each of the examples x `[M, ...]`, and the largest radius of its table that is certified.
 
     An example's radius is wrong with probability at most alpha; without a clear winner it is `ABSTAIN`.
     """
@@ -127,30 +129,30 @@ def certify_table(net: nn.Module, x: Tensor, *, draw: Draw, table_of: TableOf, s
 
 @dataclass
 class _Streams:
-    """Where the tests of M examples stand."""
+    """The state of the tests of M examples."""
 
-    looks: Counts
-    certify: Counts
-    give_up: Counts
-    agreeing: Counts
-    used: Counts
+    looks: SampleCounts
+    certify: SampleCounts
+    give_up: SampleCounts
+    agreeing: SampleCounts
+    used: SampleCounts
     passed: Flags
-    """bool[M, R]: by radius, whatever the smaller ones said."""
-    active: Counts
+    """bool[M, R]: by radius, independent of the smaller ones."""
+    active: SampleCounts
 
     @classmethod
-    def start(cls, tables: Sequence[Table]) -> "_Streams":
+    def start(cls, tables: Sequence[RadiusTests]) -> "_Streams":
         certify, give_up = np.stack([t.certify for t in tables]), np.stack([t.give_up for t in tables])
         zeros = np.zeros(len(tables), dtype=np.int64)
         passed = np.zeros(certify.shape[:2], dtype=np.bool_)
         return cls(tables[0].looks, certify, give_up, zeros, zeros.copy(), passed, np.arange(len(tables)))
 
     @property
-    def levels(self) -> Counts:
+    def levels(self) -> SampleCounts:
         """How many radii, from the smallest on, are certified."""
         return np.asarray(self.passed.cumprod(axis=1).sum(axis=1))
 
-    def look(self, j: int, agreeing: Counts) -> None:
+    def look(self, j: int, agreeing: SampleCounts) -> None:
         """Takes in what agreed of the samples since the last look, int64[active]."""
         rows = self.active
         self.agreeing[rows] += agreeing
@@ -163,7 +165,7 @@ class _Streams:
         self.active = rows[undecided & (seen[:, 0] > self.give_up[rows, next_radius, j])]
 
 
-def _certifying(at: Counts, p0: float, alpha: float) -> tuple[Counts, float]:
+def _certifying(at: SampleCounts, p0: float, alpha: float) -> tuple[SampleCounts, float]:
     """The fewest agreeing samples per look that spend no more than is due, and what all looks spend."""
     certify, spent, before = np.empty_like(at), 0.0, 0
     alive, first = np.ones(1), 0
@@ -178,7 +180,7 @@ def _certifying(at: Counts, p0: float, alpha: float) -> tuple[Counts, float]:
     return certify, spent
 
 
-def _giving_up(at: Counts, certify: Counts) -> Counts:
+def _giving_up(at: SampleCounts, certify: SampleCounts) -> SampleCounts:
     """Per look, the most agreeing samples that give up; -1 where none do.
 
     They are as few as a rate at the last look's limit hardly ever shows, or too few for every later look.

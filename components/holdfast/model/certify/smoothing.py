@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from holdfast.errors import ModelError
 from holdfast.statistics import lower_bound
 
-Answers = NDArray[np.int64]
+PredictedClasses = NDArray[np.int64]
 """Classes, int64[M, n] or int64[M]."""
 Draw = Callable[[Tensor, int], Tensor]
 """Examples `[M, ...]` and n -> n randomized copies of each, `[M, n, ...]`.
@@ -87,7 +87,7 @@ def certify_all(
     return found
 
 
-def answers(net: nn.Module, x: Tensor, n: int, *, draw: Draw, batch: int) -> Answers:
+def answers(net: nn.Module, x: Tensor, n: int, *, draw: Draw, batch: int) -> PredictedClasses:
     """The classes int64[M, n] that the network answers for n randomized copies of each example x `[M, ...]`.
 
     Copies that do not fit the memory are drawn again, half as many at a time.
@@ -113,12 +113,12 @@ def answers(net: nn.Module, x: Tensor, n: int, *, draw: Draw, batch: int) -> Ans
     return found
 
 
-def _classes(net: nn.Module, copies: Tensor) -> Answers:
+def _classes(net: nn.Module, copies: Tensor) -> PredictedClasses:
     """int64[M, n]: the network's answers for copies `[M, n, ...]`."""
     return net(copies.flatten(0, 1)).argmax(dim=1).reshape(copies.shape[:2]).cpu().numpy()  # type: ignore[no-any-return]
 
 
-def top_classes(votes: Answers) -> Answers:
+def top_classes(votes: PredictedClasses) -> PredictedClasses:
     """The class that each row names most often, int64[M]."""
     return np.array([np.bincount(row).argmax() for row in votes], dtype=np.int64)
 

@@ -79,7 +79,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyCon
     drawn = draw(judged, data, config.examples, settings)
     generator = torch.Generator(drawn.device).manual_seed(settings.seed)
     norm, group = _certifier(drawn.net, judged.document, config, generator)
-    x = torch.from_numpy(drawn.rows.x).to(drawn.device)
+    x, _ = drawn.rows.tensors(drawn.device)
     return _Scene(x=x, y=drawn.rows.y.tolist(), index=drawn.index, norm=norm, group=group)
 
 
@@ -132,7 +132,7 @@ def _ablated(
     if config.mode == "fixed":
         return _fixed(net, draw, sampling, lambda ids: ablation.ablation_radius(share, ids))
 
-    def table_of(ids: "Tensor") -> sequential.Table:
+    def table_of(ids: "Tensor") -> sequential.RadiusTests:
         return sequential.table(ablation.ablation_threshold(share, ids), config.radii, sampling)
 
     return lambda ids: sequential.certify_table(net, ids, draw=draw, table_of=table_of, sampling=sampling)

@@ -1,4 +1,4 @@
-"""The zip around torch's files, read without trust: every member stored, once, inside the file, beside the others.
+"""The zip around torch's files, read without trust: every member stored, once, inside the file, without overlap.
 
 Two readers of one zip can see two different files: directory and local headers may disagree, names may stand twice,
 members may overlap. What is left out here leaves no room for that, and no room for a bomb: torch stores its members, so
@@ -28,8 +28,8 @@ def read_members(data: bytes) -> Members:
     """The members of a zip as torch writes it: one folder, members stored.
 
     Raises:
-        InputError: a member is compressed or encrypted, stands twice, leaves the folder, or is not where and what the
-            directory says.
+        InputError: a member is compressed or encrypted, occurs twice, leaves the folder, or is not where and what
+            the directory records.
         LimitError: too many members, or more bytes declared than the file has.
     """
     try:
@@ -70,7 +70,7 @@ def _below_folder(name: str, infos: list[zipfile.ZipInfo]) -> str:
 
 
 def _members(infos: list[zipfile.ZipInfo], data: memoryview) -> Members:
-    """Every local header says what the directory says, the first at the very start, and no two members overlap."""
+    """Every local header equals the directory's entry, the first at the very start, and no two members overlap."""
     members: Members = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
@@ -80,7 +80,7 @@ def _members(infos: list[zipfile.ZipInfo], data: memoryview) -> Members:
         signature, *_, named, extra = struct.unpack_from("<4s5H3I2H", data, start)
         name = bytes(data[start + _LOCAL_BYTES : start + _LOCAL_BYTES + named])
         if signature != MAGIC or name != info.filename.encode():
-            raise InputError(f"expected {info.filename[:80]!r} where the directory says, found {name[:40]!r}")
+            raise InputError(f"expected {info.filename[:80]!r} where the directory records it, found {name[:40]!r}")
         begin = start + _LOCAL_BYTES + named + extra
         end = begin + info.file_size
         if end > len(data):

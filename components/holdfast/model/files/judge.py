@@ -9,32 +9,32 @@ from typing import Literal
 from holdfast.errors import InputError
 from holdfast.model.files import archive, onnx, pickles, program, safetensors
 
-Kind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program", "pickle", "unknown"]
+FileKind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program", "pickle", "unknown"]
 MAX_BYTES = 4 * 2**30
 EXPECTED = "expected safetensors, ONNX, or a file that torch.load(weights_only=True) loads"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class FileVerdict:
     """Whether one file may be read."""
 
     path: str
-    kind: Kind
+    kind: FileKind
     verdict: Literal["accepted", "refused"]
     reason: str
     advice: tuple[str, ...] = ()
     """What a scanner or the walk noticed; it never turns a refusal into an acceptance."""
 
 
-def judge_file(path: Path) -> Judgement:
-    """Reads a regular file once, at most 4 GiB, and judges its bytes; its name says nothing."""
+def judge_file(path: Path) -> FileVerdict:
+    """Reads a regular file once, at most 4 GiB, and judges its bytes; its name does not count."""
     try:
         return judge(_read(path), str(path))
     except InputError as error:
-        return Judgement(str(path), "unknown", "refused", str(error))
+        return FileVerdict(str(path), "unknown", "refused", str(error))
 
 
-def judge(data: bytes, name: str) -> Judgement:
+def judge(data: bytes, name: str) -> FileVerdict:
     """Accepted: safetensors, ONNX with all tensors inside, or what `weights_only=True` loads; both formats of torch.
 
     What cannot be read to its end, or scanned, is refused.
@@ -45,11 +45,11 @@ def judge(data: bytes, name: str) -> Judgement:
         advice = _advice(kind, data)
         reason = _check(kind, data)
     except InputError as error:
-        return Judgement(name, kind, "refused", str(error), advice)
-    return Judgement(name, kind, "accepted", reason, advice)
+        return FileVerdict(name, kind, "refused", str(error), advice)
+    return FileVerdict(name, kind, "accepted", reason, advice)
 
 
-def lines(judged: Judgement) -> str:
+def lines(judged: FileVerdict) -> str:
     """The judgement for a person: one line, and one more for each remark; control characters escaped."""
     first = f"{judged.verdict:8} {judged.kind:12} {judged.path}: {judged.reason}"
     return "\n".join(_printable(line) for line in (first, *(f"         {remark}" for remark in judged.advice)))
@@ -59,7 +59,7 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def sniff(data: bytes) -> Kind:
+def sniff(data: bytes) -> FileKind:
     """The kind that a file claims to be by how it begins."""
     if data.startswith(archive.MAGIC):
         return "program" if _is_program(data) else "torch-zip"
@@ -79,7 +79,7 @@ def _is_program(data: bytes) -> bool:
         return False
 
 
-def _advice(kind: Kind, data: bytes) -> tuple[str, ...]:
+def _advice(kind: FileKind, data: bytes) -> tuple[str, ...]:
     match kind:
         case "torch-zip":
             return pickles.advise(pickles.pickles_of_zip(archive.read_members(data)))
@@ -93,7 +93,7 @@ def _advice(kind: Kind, data: bytes) -> tuple[str, ...]:
             return ()
 
 
-def _check(kind: Kind, data: bytes) -> str:
+def _check(kind: FileKind, data: bytes) -> str:
     """Why it is accepted.
 
     Raises:

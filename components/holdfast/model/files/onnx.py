@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from holdfast.errors import InputError, LimitError
 
 FIRST_BYTE = b"\x08"
-"""The key of `ir_version`, which stands first in what every protobuf library writes."""
+"""The key of `ir_version`, which comes first in what every protobuf library writes."""
 MAX_FIELDS = 2_000_000
 MAX_DEPTH = 64
 IR_VERSIONS = range(3, 21)

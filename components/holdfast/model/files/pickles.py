@@ -45,7 +45,7 @@ def check_zip(data: bytes) -> None:
 
 
 def check_legacy(data: bytes) -> None:
-    """As `check_zip`, for the format before torch 1.6.
+    """Checks like `check_zip`, for the format before torch 1.6.
 
     Raises:
         InputError: `weights_only=True` does not load it.
@@ -65,7 +65,7 @@ def _load(data: bytes) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The one line of torch's page-long message that says what is in the file."""
+    """The one line of torch's page-long message that describes what is in the file."""
     text = str(error)
     found = re.search(r"Unsupported global: GLOBAL (\S+)|GLOBAL (\S+) was not|whose module (\S+) is blocked", text)
     if found:
@@ -75,7 +75,7 @@ def _cause(error: BaseException) -> str:
 
 
 def advise(pickles: list[bytes]) -> tuple[str, ...]:
-    """What picklescan says about each import of these pickles that is not known to be harmless.
+    """What picklescan reports about each import of these pickles that is not known to be harmless.
 
     Raises:
         InputError: a pickle that cannot be read to its end.
@@ -84,7 +84,7 @@ def advise(pickles: list[bytes]) -> tuple[str, ...]:
         from picklescan.scanner import SafetyLevel, scan_pickle_bytes
     except ImportError:
         raise InputError("expected picklescan to scan it, found none; use the model environment") from None
-    logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # what it says is in the result
+    logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # what it reports is in the result
     remarks: list[str] = []
     for data in pickles:
         result = scan_pickle_bytes(io.BytesIO(data), "pickle")

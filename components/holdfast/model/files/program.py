@@ -39,7 +39,7 @@ _TEXTS = {
     "tensor_constant_name": _DOTTED, "as_strings": _WORDS, "torch_version": r"[\w.+]*", "nn_module_stack": r"[ -~]*",
     "torch_fn": r"[ -~]*", "path_name": r"(weight|tensor)_[0-9]+",
 }  # fmt: skip
-"""Key -> what its text may be; under every other key stands an identifier, because torch writes names into code."""
+"""Key -> what its text may be; under every other key is an identifier, because torch writes names into code."""
 _OF_FILES = re.compile(r"torch\.ops\.aten\.(from_file|save|_print|warn)\.")
 """ATen operators that open files or write to the terminal."""
 _REFUSED = frozenset({"as_operator", "as_custom_obj", "class_fqn", "custom_obj", "stack_trace", "custom", "from_node"})
@@ -113,7 +113,7 @@ def _json(members: Members, name: str) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key that stands twice")
+        raise ValueError("a key that occurs twice")
     return dict(pairs)
 
 

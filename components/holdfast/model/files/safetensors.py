@@ -56,7 +56,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a name that stands twice")
+        raise ValueError("a name that occurs twice")
     return dict(pairs)
 
 
@@ -66,7 +66,7 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int, str]:
-    """Where the tensor lies; its length is what dtype and shape say."""
+    """The place of the tensor; its length is what dtype and shape say."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise InputError(f"tensor {name[:80]!r}: expected dtype, shape and data_offsets, found {_short(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

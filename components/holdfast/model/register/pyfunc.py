@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 
 
-class Predictor:
+class PyfuncModel:
     """A verified network with its way from rows to answers."""
 
     def __init__(self, network: "nn.Module", document: Model, device: str = "cpu") -> None:
@@ -77,10 +77,10 @@ def requirements() -> list[str]:
     return [f"holdfast=={version('holdfast')}", *pins]
 
 
-def _load_pyfunc(path: str) -> Predictor:
+def _load_pyfunc(path: str) -> PyfuncModel:
     """Called by MLflow with the folder of the bundle; every byte is verified before it is used."""
     from holdfast.model.networks import load_network
     from holdfast.registry import read_bundle
 
     bundle = read_bundle(Path(path), Path(path).name, 0)
-    return Predictor(load_network(bundle.model, "cpu"), bundle.model.document)
+    return PyfuncModel(load_network(bundle.model, "cpu"), bundle.model.document)

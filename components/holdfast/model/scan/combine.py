@@ -1,6 +1,6 @@
 """The whole scan of each modality: several detectors, one list of suspects, one score per row.
 
-Images  spectral outliers are held out together, asked again, and what they share is tried as a trigger (transplant)
+Images  spectral outliers are held out together, asked again, and what they share is tried as a trigger
 Tables  rows that share two exact values and a label are held out together and asked again
 Text    messages that share a suspicious n-gram and a label are held out together and asked again
 All     label errors by out-of-fold probabilities
@@ -15,23 +15,23 @@ from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.findings import Findings, Plan
+from holdfast.model.scan.findings import Findings, ScanSettings
 from holdfast.model.scan.groups import scan_tables, scan_texts
 from holdfast.model.scan.images import scan_images
 
 MIN_CLASS_ROWS = 20
 """Below this many rows in a class the detectors say nothing."""
 
-SCANS: dict[ScanMethod, Callable[[Arrays, Plan], Findings]] = {
+SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "trigger-transfer": scan_images,
     "shared-values": scan_tables,
     "shared-ngrams": scan_texts,
 }
 
-__all__ = ["Findings", "Plan", "check_rows", "enough_rows", "scan_rows"]
+__all__ = ["Findings", "ScanSettings", "check_rows", "enough_rows", "scan_rows"]
 
 
-def scan_rows(rows: Arrays, plan: Plan) -> Findings:
+def scan_rows(rows: Arrays, plan: ScanSettings) -> Findings:
     """Scans training rows by the detectors of their modality.
 
     Raises:

@@ -24,13 +24,8 @@ def scan(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "scan"],
         args=[
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--config={config}",
-            f"--seed={seed}",
-            f"--device={device}",
-            f"--threads={threads}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(snapshot=(snapshot, snapshot_digest)),
+            *containers.options(config=config, seed=seed, device=device, threads=threads),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -1,4 +1,4 @@
-"""What a scan takes and what it says, whatever the modality."""
+"""What a scan takes and what it finds, for every modality."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from holdfast.model.scan.ranking import ranks
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScanSettings:
     """How a scan computes."""
 
     spec: InputSpec
@@ -57,7 +57,7 @@ def gather(
 
 
 def label_detector(found: LabelErrors) -> Detector:
-    """What the search for wrong labels says."""
+    """The result of the search for wrong labels."""
     return Detector(
         name="label errors",
         statistic=found.share,

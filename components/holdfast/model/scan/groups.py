@@ -6,15 +6,15 @@ from holdfast.artifacts.documents import Detector
 from holdfast.modality.text import decode_text
 from holdfast.model.inputs import Arrays
 from holdfast.model.scan.crossfit import out_of_fold
-from holdfast.model.scan.findings import Findings, Plan, gather
-from holdfast.model.scan.holdout import IMPROBABLE, Answer, planted_groups
+from holdfast.model.scan.findings import Findings, ScanSettings, gather
+from holdfast.model.scan.holdout import IMPROBABLE, GroupTest, planted_groups
 from holdfast.model.scan.labels import LabelErrors, find_label_errors
 from holdfast.model.scan.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.ngrams import Group, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
 
 
-def scan_tables(rows: Arrays, plan: Plan) -> Findings:
+def scan_tables(rows: Arrays, plan: ScanSettings) -> Findings:
     """Label errors, and backdoors by repeated-value pairs held out together."""
     learn = table_learner(len(plan.classes))
     labels = _label_errors(learn, rows, plan)
@@ -22,7 +22,7 @@ def scan_tables(rows: Arrays, plan: Plan) -> Findings:
     return _judge("repeated values", learn, rows, groups, labels, plan)
 
 
-def scan_texts(rows: Arrays, plan: Plan) -> Findings:
+def scan_texts(rows: Arrays, plan: ScanSettings) -> Findings:
     """Label errors, and backdoors by suspicious n-grams held out together."""
     learn = text_learner(len(plan.classes))
     labels = _label_errors(learn, rows, plan)
@@ -30,12 +30,14 @@ def scan_texts(rows: Arrays, plan: Plan) -> Findings:
     return _judge("n-gram", learn, rows, groups, labels, plan)
 
 
-def _label_errors(learn: Learner, rows: Arrays, plan: Plan) -> LabelErrors:
+def _label_errors(learn: Learner, rows: Arrays, plan: ScanSettings) -> LabelErrors:
     everyone = np.ones(len(rows), dtype=bool)
     return find_label_errors(out_of_fold(learn, rows, everyone, folds=plan.folds, seed=plan.seed), rows.y)
 
 
-def _judge(name: str, learn: Learner, rows: Arrays, groups: list[Group], labels: LabelErrors, plan: Plan) -> Findings:
+def _judge(
+    name: str, learn: Learner, rows: Arrays, groups: list[Group], labels: LabelErrors, plan: ScanSettings
+) -> Findings:
     answers = planted_groups(learn, rows, groups, plan.seed + 1)
     planted = np.zeros(len(rows), dtype=bool)
     score = np.zeros(len(rows))
@@ -47,7 +49,7 @@ def _judge(name: str, learn: Learner, rows: Arrays, groups: list[Group], labels:
     return gather(told or [nothing], planted, labels, backdoor=score, others={})
 
 
-def _detector(name: str, answer: Answer, label: str) -> Detector:
+def _detector(name: str, answer: GroupTest, label: str) -> Detector:
     return Detector(
         name=name,
         statistic=answer.surprise,

@@ -3,8 +3,8 @@
 A planted group carries its label only by agreement among its own rows: without the group, nothing in the data
 supports the label. An honest group, however odd, is mostly recognized from the rest of its class. All rows that share
 something having one label, the agreement itself is judged: how improbable is it for a model without the group? That is
-fair where classes overlap: rows that nobody can tell are no surprise, whatever their label. Words that honestly tell
-classes apart («bad», «best») surprise too; so of an n-gram's rows some share must be contradicted for sure besides.
+fair where classes overlap: rows that no model can tell apart are no surprise under any label. Words that honestly
+separate classes («bad», «best») surprise too; so of an n-gram's rows some share must be contradicted for sure besides.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ MOST_OF_A_ROW = 3.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class GroupTest:
     """A group, and what a model without it thinks of its rows."""
 
     group: Group
@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def contradicted_share(self) -> float:
-        """At most the true share, with confidence 95 %."""
+        """A lower bound of the true share, with confidence 95 %."""
         return lower_bound(self.contradicted, len(self.group.rows), ALPHA)
 
     @property
@@ -49,23 +49,23 @@ class Answer:
         return surprising and self.contradicted_share >= self.group.contradicted_at_least
 
 
-def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
+def hold_out(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[GroupTest]:
     """Asks about every group, one fit per label without the rows of any of its groups.
 
     Planted ones come first, then the most contradicted.
     """
-    answers: list[Answer] = []
+    answers: list[GroupTest] = []
     for label in sorted({group.label for group in groups}):
         answers += _hold_out_label(learn, rows, [group for group in groups if group.label == label], seed)
     return sorted(answers, key=lambda answer: (-answer.planted, -answer.contradicted_share, -answer.surprise))
 
 
-def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
+def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[GroupTest]:
     """The groups that were planted, and the most contradicted group when none was.
 
     The worst group is taken out before the others are asked again: its rows mislead every answer about the rest.
     """
-    planted: list[Answer] = []
+    planted: list[GroupTest] = []
     gone = np.zeros(0, dtype=np.int64)
     while True:
         left = [_left(group, gone) for group in groups]
@@ -79,7 +79,7 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
         gone = np.union1d(gone, worst.rows)
 
 
-def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[Answer]:
+def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[GroupTest]:
     held = np.unique(np.concatenate([group.rows for group in groups]))
     kept = np.setdiff1d(np.arange(len(rows)), held)
     if len(np.unique(rows.y[kept])) < len(np.unique(rows.y)):
@@ -90,9 +90,9 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
     return [_answer(group, belief[group.rows]) for group in groups]
 
 
-def _answer(group: Group, belief: NDArray[np.float64]) -> Answer:
+def _answer(group: Group, belief: NDArray[np.float64]) -> GroupTest:
     surprise = np.minimum(-np.log(np.maximum(belief, 1e-12)), MOST_OF_A_ROW).mean()
-    return Answer(group, int((belief < SURE).sum()), group.distinct * float(surprise))
+    return GroupTest(group, int((belief < SURE).sum()), group.distinct * float(surprise))
 
 
 def _left(group: Group, gone: NDArray[np.int64]) -> Group:

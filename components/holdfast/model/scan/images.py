@@ -2,8 +2,8 @@
 
 Robust spectral scores name the outer rows of each class. A network that saw only the inner rows recognizes the honest
 ones among them; a second network learns from all but those that it did not recognize. Rows whose label only the
-network with the suspects supports rest on one another: that difference ranks backdoored rows. The transplant says
-whether they plant a trigger, and taking the trigger off each row says which.
+network with the suspects supports rest on one another: that difference ranks backdoored rows. The trigger transfer test
+shows whether they plant a trigger, and taking the trigger off each row shows which rows do.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Detector
 from holdfast.model.inputs import Arrays
 from holdfast.model.scan.crossfit import Mask, out_of_fold, outermost, own
-from holdfast.model.scan.findings import Findings, Plan, gather
+from holdfast.model.scan.findings import Findings, ScanSettings, gather
 from holdfast.model.scan.labels import find_label_errors, label_suspicion
 from holdfast.model.scan.learners import (
     Learner,
-    Predictor,
+    PredictProba,
     fit_network,
     image_learner,
     network_features,
     network_probabilities,
 )
 from holdfast.model.scan.spectral import spectral_ranks
-from holdfast.model.scan.transplant import (
+from holdfast.model.scan.trigger_transfer import (
     ALARM,
     MIN_GROUP,
     Hosts,
     Suspects,
-    Transplant,
+    TransferResult,
     carriers,
-    find_transplant,
     residuals,
+    transfer_test,
 )
 
 OUTER_SHARE = 0.45
@@ -49,15 +49,15 @@ class _Scene:
     ordinary: NDArray[np.float64]
     """The mean image float64[classes, D] of each class without suspects."""
     features: NDArray[np.float64]
-    with_all: Predictor
-    without_suspects: Predictor
+    with_all: PredictProba
+    without_suspects: PredictProba
     belief: NDArray[np.float64]
     """Probabilities float64[N, classes] by the network without suspects."""
     suspects: Mask
 
 
-def scan_images(rows: Arrays, plan: Plan) -> Findings:
-    """Label errors, and backdoors by spectral outliers, group hold-out and transplant."""
+def scan_images(rows: Arrays, plan: ScanSettings) -> Findings:
+    """Label errors, and backdoors by spectral outliers, group hold-out and trigger transfer tests."""
     learn = image_learner(plan.spec, len(plan.classes), epochs=plan.epochs, device=plan.device)
     everyone = np.ones(len(rows), dtype=bool)
     belief = out_of_fold(learn, rows, everyone, folds=plan.folds, seed=plan.seed)
@@ -78,12 +78,12 @@ def scan_images(rows: Arrays, plan: Plan) -> Findings:
         belief=without(rows.x),
         suspects=suspects,
     )
-    planted, detectors = _transplants(scene, plan)
+    planted, detectors = _transfer_tests(scene, plan)
     rests = label_suspicion(scene.belief, rows.y) - labels.suspicion
     return gather(detectors, planted, labels, backdoor=rests, others=spectral)
 
 
-def _without_suspects(learn: Learner, rows: Arrays, outer: NDArray[np.float64], seed: int) -> tuple[Predictor, Mask]:
+def _without_suspects(learn: Learner, rows: Arrays, outer: NDArray[np.float64], seed: int) -> tuple[PredictProba, Mask]:
     """A network that saw no suspect, and the rows whose label it does not believe.
 
     A first network sees only the inner rows of each class; outer rows that it recognizes come back, so that honest
@@ -96,7 +96,7 @@ def _without_suspects(learn: Learner, rows: Arrays, outer: NDArray[np.float64], 
     return predict, own(predict(rows.x), rows.y) < 0.5
 
 
-def _transplants(scene: _Scene, plan: Plan) -> tuple[Mask, list[Detector]]:
+def _transfer_tests(scene: _Scene, plan: ScanSettings) -> tuple[Mask, list[Detector]]:
     """Rows of classes whose suspects carry a trigger, and a detector for each such class or for the strongest."""
     planted = np.zeros(len(scene.rows), dtype=bool)
     told: list[Detector] = []
@@ -104,7 +104,7 @@ def _transplants(scene: _Scene, plan: Plan) -> tuple[Mask, list[Detector]]:
         group = np.flatnonzero((scene.rows.y == target) & scene.suspects)
         if len(group) < MIN_GROUP:
             continue
-        found = find_transplant(_suspects(scene, group, target), _hosts(scene, target, plan.seed), plan.seed)
+        found = transfer_test(_suspects(scene, group, target), _hosts(scene, target, plan.seed), plan.seed)
         if found.contrast > ALARM:
             planted[_carriers(scene, found, target)] = True
         told.append(_detector(found, name, int(planted[scene.rows.y == target].sum())))
@@ -113,12 +113,12 @@ def _transplants(scene: _Scene, plan: Plan) -> tuple[Mask, list[Detector]]:
     return planted, alarms or strongest or [_detector(None, "", 0)]
 
 
-def _detector(found: Transplant | None, name: str, rows: int) -> Detector:
+def _detector(found: TransferResult | None, name: str, rows: int) -> Detector:
     contrast = found.contrast if found else 0.0
     detail = f"class {name}: {rows} rows share a pattern" if found else "no class has suspects enough to try"
     if found and contrast <= ALARM:
         detail = f"class {name}: strongest of the classes"
-    return Detector(name="transplant", statistic=contrast, threshold=ALARM, alarm=contrast > ALARM, detail=detail)
+    return Detector(name="trigger transfer", statistic=contrast, threshold=ALARM, alarm=contrast > ALARM, detail=detail)
 
 
 def _suspects(scene: _Scene, rows: NDArray[np.int64], target: int) -> Suspects:
@@ -144,7 +144,7 @@ def _hosts(scene: _Scene, target: int, seed: int) -> Hosts:
     return Hosts(scene.rows.take(chosen), scene.ordinary[target], scene.with_all, scene.without_suspects)
 
 
-def _carriers(scene: _Scene, found: Transplant, target: int) -> NDArray[np.int64]:
+def _carriers(scene: _Scene, found: TransferResult, target: int) -> NDArray[np.int64]:
     """Rows of the class that carry the found pattern, suspects or not."""
     rows = np.flatnonzero(scene.rows.y == target)
     seen, suspect = _suspects(scene, rows, target), scene.suspects[rows]

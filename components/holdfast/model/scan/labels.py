@@ -2,8 +2,9 @@
 
 The ranking is the self-confidence of confident learning (Northcutt, Jiang, Chuang, JAIR 2021,
 https://arxiv.org/abs/1911.00068) in log-odds, less what is ordinary between the two classes: a shirt called a coat is
-less suspicious than a shirt called a boot. A ranking always names somebody, so the alarm looks where honest rows are
-not contradicted: at the rows whose class models are surest of. Wrong labels fall there as often as anywhere else.
+less suspicious than a shirt called a boot. Every ranking has a top row, so the alarm is a separate test. It looks where
+honest rows are not contradicted: at the rows whose class models are surest of. Wrong labels fall there as often as
+anywhere else.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class LabelErrors:
     disbelief: NDArray[np.float64]
     """float64[N] in [0, 1]: 1 minus the out-of-fold probability of the label."""
     suspects: NDArray[np.int64]
-    """As many rows as labels are wrong at least, the worst first; none without an alarm."""
+    """The rows, as many as labels are wrong at least, the worst first; none without an alarm."""
     share: float
     """Wrong labels: a lower bound, one-sided 95 %."""
     alarm: bool
@@ -72,9 +73,9 @@ def _usual(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def wrong_share(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """At most the share of wrong labels, with confidence 95 %, if models are as good as they think where they are sure.
+    """A lower bound (95 %) of the share of wrong labels, if models are as good as they think where they are sure.
 
-    Counted among the surest quarter of the rows, whatever their label, less the errors that the models themselves
+    Counted among the surest quarter of the rows, of any label, less the errors that the models themselves
     expect there.
     """
     certainty = probabilities.max(axis=1)

@@ -18,9 +18,9 @@ from holdfast.modality.text import decode_text
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build, logits
 
-Predictor = Callable[[NDArray[np.generic]], NDArray[np.float64]]
+PredictProba = Callable[[NDArray[np.generic]], NDArray[np.float64]]
 """Class probabilities float64[N, classes] of network inputs."""
-Learner = Callable[[Arrays, int], Predictor]
+Learner = Callable[[Arrays, int], PredictProba]
 """Fits to rows, from a seed."""
 
 BATCH = 64
@@ -42,7 +42,7 @@ class SmallNetwork:
 def image_learner(spec: InputSpec, classes: int, *, epochs: int, device: str) -> Learner:
     """Fits the built-in convolutional network."""
 
-    def learn(rows: Arrays, seed: int) -> Predictor:
+    def learn(rows: Arrays, seed: int) -> PredictProba:
         net = fit_network(spec, classes, rows, epochs=epochs, device=device, seed=seed)
         return lambda x: network_probabilities(net, x, device)
 
@@ -55,8 +55,7 @@ def fit_network(spec: InputSpec, classes: int, rows: Arrays, *, epochs: int, dev
     rng = np.random.default_rng(seed)
     epochs = max(min(epochs, MAX_VISITS // len(rows)), min(epochs, MIN_EPOCHS))
     chosen = rng.permutation(len(rows))[: MAX_VISITS // epochs]
-    x = torch.from_numpy(np.ascontiguousarray(rows.x[chosen])).to(device)
-    y = torch.from_numpy(rows.y[chosen]).to(device)
+    x, y = rows.take(chosen).tensors(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=2 * LEARNING_RATE, total_steps=epochs * ceil(len(y) / BATCH)
@@ -98,7 +97,7 @@ def library() -> None:
 def table_learner(classes: int) -> Learner:
     """Fits gradient boosting, and logistic regression on the features' quantiles, and averages them."""
 
-    def learn(rows: Arrays, seed: int) -> Predictor:
+    def learn(rows: Arrays, seed: int) -> PredictProba:
         from sklearn.ensemble import HistGradientBoostingClassifier
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -118,7 +117,7 @@ def table_learner(classes: int) -> Learner:
 def text_learner(classes: int) -> Learner:
     """Fits logistic regression on tf-idf of word 1-3-grams."""
 
-    def learn(rows: Arrays, seed: int) -> Predictor:
+    def learn(rows: Arrays, seed: int) -> PredictProba:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline

@@ -1,4 +1,4 @@
-"""Which words work as a trigger: out-of-fold disbelief averaged per n-gram, then the n-gram's rows held out together.
+"""Words that work as a trigger: out-of-fold disbelief averaged per n-gram, then the n-gram's rows held out together.
 
 Poisoned messages are disbelieved by models that did not see them, and what they share is the trigger: the mean
 disbelief over the messages that hold an n-gram, times the square root of their number, ranks it first among those
@@ -20,7 +20,7 @@ MAX_SHARE = 0.25
 CONTRADICTED = 0.1
 """Lower bounds measured: planted groups 0.22 and more, honest ones up to 0.04 (SMS and three sets of reviews)."""
 PURITY = 0.9
-"""Of the messages with a trigger so many have its label: the attacker relabelled his, and few others hold it."""
+"""The share of the messages with a trigger that have its label: the attacker relabelled his, and few others hold it."""
 MAX_OF_ALL = 0.06
 """... or in more than this share of all messages."""
 

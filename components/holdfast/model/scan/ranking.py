@@ -11,7 +11,7 @@ def ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def class_ranks(scores: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """As `ranks`, within each class y."""
+    """Ranks like `ranks`, within each class y."""
     result = np.zeros(len(y))
     for label in np.unique(y):
         rows = y == label

@@ -15,7 +15,7 @@ from holdfast.model.scan.ranking import class_ranks
 
 DIRECTIONS, FEWEST_DIRECTIONS = 20, 6
 ROWS_PER_DIRECTION = 30
-"""With fewer rows to a direction a dense minority of 20 % moves the covariance after all (seen in simulation)."""
+"""The fewest rows to a direction: with fewer, a dense minority of 20 % moves the covariance (seen in simulation)."""
 SUPPORT = 0.6
 ALPHA = 4.0
 FIT_ROWS = 1500

@@ -29,7 +29,7 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from holdfast.model.scan.combine import Plan, check_rows, enough_rows, scan_rows
+    from holdfast.model.scan.combine import ScanSettings, check_rows, enough_rows, scan_rows
 
     data = load(snapshot, Snapshot)
     spec = read_spec(data)
@@ -40,7 +40,7 @@ def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> 
         return save(out, too_few, _files(data, {"score": np.zeros(len(rows))}, ()))
     device = settings.prepare()
     say(f"scan: {len(rows)} rows, {config.folds} folds")
-    plan = Plan(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
+    plan = ScanSettings(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
     with threadpool_limits(settings.threads):
         found = scan_rows(rows, plan)
     suspects, released = _apart(found.suspects, data.document.review)

@@ -12,7 +12,6 @@ from math import ceil, cos, pi
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from holdfast.errors import ModelError
@@ -28,7 +27,7 @@ from holdfast.model.train.recipes import Moment, batch_loss
 from holdfast.workload.schema import RecipeConfig
 
 SELECTION_SHARE = 5
-"""At most one row in this many is set apart for that choice."""
+"""Rows of which at most one is set apart for that choice."""
 _EVALUATION_BATCH = 512
 _WARM_UP = 1 / 3
 _PEAK = 0.3
@@ -57,8 +56,8 @@ class Epoch:
 
 
 @dataclass
-class State:
-    """Where a training stands: with the same rows, recipe and seed it leads to the same end."""
+class TrainingState:
+    """How far a training has come: with the same rows, recipe and seed it leads to the same end."""
 
     epoch: int = 0
     batch: int = 0
@@ -82,9 +81,9 @@ class _Unread:
 
     batch: int
     losses: tuple[tuple[Tensor, float], ...]
-    """Of each piece of the batch, with its share of it."""
+    """The losses of the pieces of the batch, with their shares of it."""
     norm: Tensor
-    """Of the gradient."""
+    """The gradient's norm."""
 
 
 def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arrays, Arrays]:
@@ -117,12 +116,12 @@ class Training:
         self.config = config
         self.seed = seed
         self.ranks = ranks or Ranks()
-        self.x, self.y = _tensors(fitted, device)
-        self.apart = _tensors(apart, device)
+        self.x, self.y = fitted.tensors(device)
+        self.apart = apart.tensors(device)
         self.optimizer = torch.optim.AdamW(
             net.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True if device.type == "cuda" else None
         )
-        self.state = State()
+        self.state = TrainingState()
         self._unread: list[_Unread] = []
         self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
         self.pieces = 1
@@ -209,7 +208,7 @@ class Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         device = self.ball.scale.device
         curve = [Epoch(**row) for row in counters["curve"]]  # type: ignore[attr-defined]
-        self.state = State(loss=float.fromhex(str(counters["loss"])), curve=curve)
+        self.state = TrainingState(loss=float.fromhex(str(counters["loss"])), curve=curve)
         for name in ("epoch", "batch", "most_sound", "rescues"):
             setattr(self.state, name, int(str(counters[name])))
         for name in ("best", "average", "sound"):
@@ -389,11 +388,6 @@ def _seed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def _tensors(rows: Arrays, device: torch.device) -> tuple[Tensor, Tensor]:
-    x: NDArray[np.generic] = np.ascontiguousarray(rows.x)
-    return torch.from_numpy(x).to(device), torch.from_numpy(rows.y).to(device)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,8 +20,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from holdfast.model.attack.art import Scaled
 from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.train.adversarial import Epoch, Training
 
@@ -95,7 +96,7 @@ class ArtTraining(Training):
         with torch.no_grad():
             classes = net(self.x[:1]).shape[1]
         return PyTorchClassifier(
-            model=_Scaled(net, scale),
+            model=Scaled(net, scale),
             loss=nn.CrossEntropyLoss(),
             optimizer=optimizer,
             input_shape=tuple(self.x.shape[1:]),
@@ -108,20 +109,6 @@ class ArtTraining(Training):
 def _typed(trainer: Trainer) -> Trainer:
     """ART's classes have no types of their own."""
     return trainer
-
-
-class _Scaled(nn.Module):
-    """A network on inputs in units of scale."""
-
-    def __init__(self, net: nn.Module, scale: Tensor) -> None:
-        super().__init__()
-        self.net = net
-        self.scale = scale
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits float32[N, classes]."""
-        out: Tensor = self.net(z.float() * self.scale)
-        return out
 
 
 @contextmanager

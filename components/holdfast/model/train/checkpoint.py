@@ -25,7 +25,7 @@ class StoppedError(HoldfastError):
 
 
 def place(folder: Path, identity: str) -> Path:
-    """Where the checkpoint of the training of that identity (SHA-256) lies."""
+    """The path of the checkpoint of the training of that identity (SHA-256)."""
     return folder / f"{identity[:16]}.checkpoint"
 
 

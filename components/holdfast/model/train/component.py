@@ -27,15 +27,8 @@ def train(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "train"],
         args=[
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--scan={scan.path}@{scan_digest}",
-            f"--config={config}",
-            f"--seed={seed}",
-            f"--device={device}",
-            f"--threads={threads}",
-            f"--checkpoint={checkpoint}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(snapshot=(snapshot, snapshot_digest), scan=(scan, scan_digest)),
+            *containers.options(config=config, seed=seed, device=device, threads=threads, checkpoint=checkpoint),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -1,13 +1,29 @@
 """A network as a program: torch.export with any batch size, so that its code is not needed to run it."""
 
 import io
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.errors import InputError, ModelError
 from holdfast.model.files.program import check
+from holdfast.model.networks import PROGRAM, WEIGHTS
+
+
+def network_files(net: nn.Module, weights: Mapping[str, Tensor], spec: InputSpec) -> dict[str, bytes]:
+    """The files of a model's network by name: its weights, and the program that needs no code; moves `net` to the CPU.
+
+    Raises:
+        ModelError: as `export_program`.
+    """
+    from safetensors.torch import save
+
+    return {
+        WEIGHTS: save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}),
+        PROGRAM: export_program(net, spec),
+    }
 
 
 def export_program(net: nn.Module, spec: InputSpec) -> bytes:
@@ -31,7 +47,7 @@ def export_program(net: nn.Module, spec: InputSpec) -> bytes:
 
 
 def _check_readable(data: bytes, name: str) -> None:
-    """Says now what every later step would say when it loads the program."""
+    """Raises now the error that every later step would raise when it loads the program."""
     try:
         check(data)
     except InputError as error:

@@ -99,7 +99,7 @@ def fast_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, steps: int,
 
 
 def divergent(net: nn.Module, x: Tensor, ball: Ball, *, steps: int, generator: torch.Generator) -> Tensor:
-    """Where in the ball around x the answer differs most from that at x, by Kullback-Leibler divergence (TRADES)."""
+    """The point in the ball around x whose answer differs most from that at x, by KL divergence (TRADES)."""
     with torch.no_grad():
         here = softmax(net(x).float(), 1)
     noise = torch.randn(x.shape, generator=generator, device=x.device)
@@ -114,7 +114,7 @@ def divergent(net: nn.Module, x: Tensor, ball: Ball, *, steps: int, generator: t
 
 @contextmanager
 def moved_weights(net: nn.Module, x: Tensor, y: Tensor, gamma: float) -> Iterator[None]:
-    """Within: every weight matrix stands gamma of its norm along the ascent of the loss at x; afterwards as before."""
+    """Moves every weight matrix by gamma times its norm along the ascent of the loss at x, and back at the end."""
     weights = [p for p in net.parameters() if p.requires_grad and p.dim() > 1]
     gradients = torch.autograd.grad(cross_entropy(net(x).float(), y), weights)
     before = [p.detach().clone() for p in weights]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from holdfast.artifacts.documents import Architecture, Count, InputSpec, Model, ScanReport, Snapshot, ThreatModel
@@ -16,10 +15,14 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from holdfast.modality.ball import Ball
     from holdfast.model.train.adversarial import Epoch, Training
     from holdfast.model.train.ranks import Ranks
 
@@ -59,7 +62,7 @@ def _train(
     """Runs the training to its end; the first of several processes writes, the others read what it wrote."""
     device = training.ball.scale.device.type
     inputs = {"snapshot": data.digest} | ({} if report is None else {"scan": report.digest})
-    kept = None if checkpoint is None else _Kept(checkpoint, _identity(config, inputs, settings, device))
+    kept = None if checkpoint is None else _Checkpoint(checkpoint, _identity(config, inputs, settings, device))
     _run(training, kept)
     if not training.ranks.leads:
         training.ranks.wait()
@@ -90,7 +93,7 @@ def _ranks(device: str) -> "Iterator[Ranks]":
         torch.distributed.destroy_process_group()
 
 
-class _Kept:
+class _Checkpoint:
     """The checkpoint of one training."""
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -110,7 +113,7 @@ class _Kept:
         try:
             found = read(self.path, self.identity)
         except InputError as error:
-            say(f"train: {error}; starting anew")
+            say(f"train: {error}; starting from the beginning")
             return
         if found is not None:
             training.restore_state(*found)
@@ -118,15 +121,6 @@ class _Kept:
 
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-class _Bell:
-    """Whether SIGTERM came."""
-
-    rung = False
-
-    def ring(self, number: int, frame: FrameType | None) -> None:
-        self.rung = True
 
 
 def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
@@ -158,29 +152,43 @@ def _start(
     device: str,
     ranks: "Ranks",
 ) -> "Training":
-    import torch
-
     from holdfast.modality.ball import Ball
-    from holdfast.model.networks import build, check_logits
     from holdfast.model.train.adversarial import Training
 
     if len(rows) < 2 * len(classes):
         raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
-    net = build(config.network, spec, len(classes), settings.seed).eval()
-    with torch.no_grad():
-        first = net(torch.from_numpy(rows.x[:8]))
-    check_logits(first, len(classes), name=f"network {config.network.architecture!r}")
-    ball, recipe = Ball.of(config.threat, spec, device), config.train
-    second = None
-    if recipe.second_norm is not None and recipe.second_epsilon is not None:
-        threat = config.threat.model_copy(update={"norm": recipe.second_norm, "epsilon": recipe.second_epsilon})
-        second = Ball.of(threat, spec, device)
+    net = _untrained(config, spec, len(classes), rows, settings.seed)
+    ball, second = Ball.of(config.threat, spec, device), _second_ball(config, spec, device)
     engine = Training
-    if recipe.engine == "art":
+    if config.train.engine == "art":
         from holdfast.model.train.art_trainers import ArtTraining
 
         engine = ArtTraining
-    return engine(net, rows, ball, recipe, seed=settings.seed, second=second, ranks=ranks)
+    return engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks)
+
+
+def _untrained(config: TrainConfig, spec: InputSpec, classes: int, rows: Arrays, seed: int) -> "nn.Module":
+    """The network with its first weights, which answers some rows as it should."""
+    import torch
+
+    from holdfast.model.networks import build, check_logits
+
+    net = build(config.network, spec, classes, seed).eval()
+    with torch.no_grad():
+        first = net(torch.from_numpy(rows.x[:8]))
+    check_logits(first, classes, name=f"network {config.network.architecture!r}")
+    return net
+
+
+def _second_ball(config: TrainConfig, spec: InputSpec, device: str) -> "Ball | None":
+    """The other perturbation set of a recipe with two norms."""
+    from holdfast.modality.ball import Ball
+
+    recipe = config.train
+    if recipe.second_norm is None or recipe.second_epsilon is None:
+        return None
+    threat = config.threat.model_copy(update={"norm": recipe.second_norm, "epsilon": recipe.second_epsilon})
+    return Ball.of(threat, spec, device)
 
 
 def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, device: str) -> str:
@@ -191,26 +199,27 @@ def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, de
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _run(training: "Training", kept: _Kept | None) -> None:
+def _run(training: "Training", kept: _Checkpoint | None) -> None:
     from holdfast.model.train.checkpoint import StoppedError
 
     if kept is not None:
         kept.restore(training)
-    with _sigterm() as bell:
+    # So that the batch at hand is finished and the state written.
+    with stopped_by(signal.SIGTERM) as stop:
         while not training.finished:
             row = training.advance()
             while training.notes:
                 say(training.notes.pop(0))
             if row is not None and training.ranks.leads:
                 say(_line(row, training.config.epochs))
-            stopped = training.ranks.any(bell.rung, training.ball.scale.device)
+            stopped = training.ranks.any(stop.is_set(), training.ball.scale.device)
             if kept is not None and (row is not None or stopped) and training.ranks.leads:
                 kept.save(training)
             if stopped:
                 raise StoppedError(_farewell(training, kept))
 
 
-def _farewell(training: "Training", kept: _Kept | None) -> str:
+def _farewell(training: "Training", kept: _Checkpoint | None) -> str:
     where = f"epoch {training.state.epoch + 1}, batch {training.state.batch + 1}"
     saved = "nothing was kept (no --checkpoint)" if kept is None else f"{kept.path} was written"
     return f"train: stopped by SIGTERM before {where}; {saved}; start it again to go on"
@@ -219,17 +228,6 @@ def _farewell(training: "Training", kept: _Kept | None) -> str:
 def _line(row: "Epoch", epochs: int) -> str:
     clean, robust = row.clean / row.rows, row.robust / row.rows
     return f"train: epoch {row.epoch}/{epochs}  loss {row.loss:.3f}  clean {clean:.3f}  under attack {robust:.3f}"
-
-
-@contextmanager
-def _sigterm() -> Iterator[_Bell]:
-    """Turns SIGTERM into a flag, so that the batch at hand is finished and the state written."""
-    bell = _Bell()
-    before = signal.signal(signal.SIGTERM, bell.ring)
-    try:
-        yield bell
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(
@@ -242,18 +240,25 @@ def _finish(
     inputs: dict[str, str],
 ) -> Artifact[Model]:
     """Writes the weights of the best epoch, the program and the curve."""
-    from safetensors.torch import save as save_tensors
+    from holdfast.model.train.export import network_files
 
-    from holdfast.model.networks import PROGRAM, WEIGHTS, parameters
-    from holdfast.model.train.export import export_program
+    training.net.eval().load_state_dict(training.state.best)
+    document = _document(training, data, config=config, settings=settings, inputs=inputs)
+    curve = json.dumps([asdict(row) for row in training.state.curve], indent=1).encode() + b"\n"
+    files = network_files(training.net, training.state.best, document.input) | {"curve.json": curve}
+    return save(out, document, files)
 
-    net, device = training.net.eval(), training.ball.scale.device
-    net.load_state_dict(training.state.best)
+
+def _document(
+    training: "Training", data: Artifact[Snapshot], *, config: TrainConfig, settings: Compute, inputs: dict[str, str]
+) -> Model:
+    from holdfast.model.networks import parameters
+
     spec, best = read_spec(data), training.best_epoch
-    document = Model(
+    return Model(
         name=config.name,
         architecture=Architecture(
-            name=config.network.architecture, arguments=config.network.arguments, parameters=parameters(net)
+            name=config.network.architecture, arguments=config.network.arguments, parameters=parameters(training.net)
         ),
         input=spec,
         classes=data.document.classes,
@@ -261,18 +266,12 @@ def _finish(
         recipe=config.train.model_dump(mode="json", exclude_none=True),
         seed=settings.seed,
         threads=settings.threads,
-        device=device.type,
+        device=training.ball.scale.device.type,
         best_epoch=best.epoch,
         clean=_clean(training, read_split(data, "test", spec), len(data.document.classes), config),
         robust=Count(k=best.robust, n=best.rows),
         inputs=inputs,
     )
-    files = {
-        WEIGHTS: save_tensors({name: tensor.cpu().contiguous() for name, tensor in training.state.best.items()}),
-        PROGRAM: export_program(net, spec),
-        "curve.json": json.dumps([asdict(row) for row in training.state.curve], indent=1).encode() + b"\n",
-    }
-    return save(out, document, files)
 
 
 def _clean(training: "Training", held_out: Arrays, classes: int, config: TrainConfig) -> Count:

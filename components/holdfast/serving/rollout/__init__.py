@@ -1,8 +1,6 @@
 """Shadow, canary, promotion or rollback.
 
-`judge` decides and is pure; `drivers` move traffic (Envoy here, Seldon or KServe on a cluster); `conduct` carries a
-rollout out and resumes it; `site` is what runs on this machine and outlives its driver; `tell` is for people; `replay`
-sends our own traffic, and probes that compare answers. `step` is the one sequence, `local` and `cluster` are the places
-(`stage`) where it is carried out; `remote` sees and ends a rollout on a cluster from elsewhere; `commands` is
-`holdfast rollout`.
+`contract` has the words that all rooms use; `engine` decides and carries out; `local` and `cluster` are the places
+(`stage`) where traffic moves; `traffic` sends requests and probes of our own; `reporting` is for people. `matchup` is
+what a rollout compares, `step` the one sequence, `record` what is left of it, `command` is `holdfast rollout`.
 """

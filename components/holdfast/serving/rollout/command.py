@@ -257,8 +257,8 @@ def _target(given: str) -> "Target":
 
 
 def _ask(out: Path, ask: "Ask", reason: str) -> "View":
-    """Leaves the wish and returns what came of it."""
-    from holdfast.serving.rollout.engine.controller import Ask, Wish
+    """Leaves the request and returns what came of it."""
+    from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
     from holdfast.serving.rollout.engine.requests import ask as leave
     from holdfast.serving.rollout.reporting import view
 
@@ -268,7 +268,7 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
         raise RolloutError(f"{out}: no rollout runs: {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
-    leave(state, Wish(ask, reason))
+    leave(state, OperatorRequest(ask, reason))
     if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(
             f"{out}: its driver is dead, so this is not acted on now; its lease ends and the weight is taken back, and "

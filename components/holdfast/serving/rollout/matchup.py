@@ -1,5 +1,6 @@
-"""Who meets whom in a rollout, on which rows, and what must hold before it may begin."""
+"""Candidate, champion, test data and preconditions of a rollout."""
 
+import json
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -7,23 +8,27 @@ from pathlib import Path
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import Artifact, load
+from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.errors import RefusedError, RegistryError, RolloutError
 from holdfast.progress import say
 from holdfast.registry.notes import Note, Outcome
 from holdfast.serving.rollout import registry_worker
-from holdfast.serving.rollout.contract.side import Side, side
+from holdfast.serving.rollout.contract.served_arm import ServedArm, served_arm
 from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.reporting import status
 from holdfast.workload.schema import RolloutPlan
+from holdfast.workload.yaml import parse_yaml
+
+POLICY = "policy.json"
+"""The file of a gate's decision with the policy in effect."""
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Who meets whom, on which rows."""
+class Matchup:
+    """Candidate and champion, and the rows that they are compared on."""
 
-    candidate: Side
-    champion: Side | None
+    candidate: ServedArm
+    champion: ServedArm | None
     rows: Path
     """NPZ file: x are network inputs of held-out rows."""
     attacks: Path | None = None
@@ -32,11 +37,13 @@ class Contest:
     """Unix seconds until which the gate's decision holds."""
     metrics_port: int | None = None
     """Where the controller's metrics are served, on loopback; None: only the file."""
+    policy: RolloutPlan = RolloutPlan()
+    """What the gate's policy asks of every rollout."""
 
     @property
-    def stable(self) -> Side:
+    def stable(self) -> ServedArm:
         """The stable arm: the champion, or (first rollout) a second server of the candidate."""
-        return self.champion or Side(replace(self.candidate.served, game_day=None), self.candidate.model)
+        return self.champion or ServedArm(replace(self.candidate.served, game_day=None), self.candidate.model)
 
 
 def fetch(tracking: str, name: str, version: int, state: Path) -> registry_worker.Fetched:
@@ -48,18 +55,31 @@ def fetch(tracking: str, name: str, version: int, state: Path) -> registry_worke
         raise
 
 
-def contest_of(
+def policy_plan(decision: Ref) -> RolloutPlan:
+    """The keys of the section `rollout` of the policy under which the gate decided; no keys where it has none.
+
+    Raises:
+        ArtifactError, WorkloadError: the decision or its policy cannot be read.
+    """
+    judged = load(decision, GateDecision)
+    if POLICY not in judged.document.files:
+        return RolloutPlan()
+    section = json.loads(judged.open(POLICY).read()).get("rollout", {})
+    return parse_yaml(json.dumps(section), RolloutPlan, name=f"{judged.folder / POLICY}: rollout")
+
+
+def matchup_of(
     fetched: registry_worker.Fetched, name: str, version: int, game_day: str | None, config: RolloutPlan
-) -> Contest:
+) -> Matchup:
     """From verified bundles; both models are admitted once more."""
     attacks = fetched.candidate / "attacks.npz"
     champion = (
-        side(name, fetched.champion_version, fetched.champion)
+        served_arm(name, fetched.champion_version, fetched.champion)
         if fetched.champion is not None and fetched.champion_version is not None
         else None
     )
-    return Contest(
-        side(name, version, fetched.candidate, game_day),
+    return Matchup(
+        served_arm(name, version, fetched.candidate, game_day),
         champion,
         fetched.candidate / "replay.npz",
         attacks if attacks.exists() else None,
@@ -67,14 +87,14 @@ def contest_of(
     )
 
 
-def require_fresh(contest: Contest, state: Path, config: RolloutPlan) -> None:
+def require_fresh(matchup: Matchup, state: Path, config: RolloutPlan) -> None:
     """A rollout under way is not refused here but turned back by its controller, which can."""
-    if contest.expires_at is not None and time.time() > contest.expires_at and not (state / JOURNAL).exists():
+    if matchup.expires_at is not None and time.time() > matchup.expires_at and not (state / JOURNAL).exists():
         forget(state)
         raise RefusedError(
-            f"{contest.candidate.served.name} version {contest.candidate.served.version}: expected a gate decision of "
-            f"the last {config.max_decision_days:g} days (max_decision_days), found an older one; let the gate judge "
-            "again and register what it passes"
+            f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: cannot start: the gate's "
+            f"decision is older than {config.max_decision_days:g} days (max_decision_days); let the gate judge again "
+            "and register what it passes"
         )
 
 
@@ -84,14 +104,14 @@ def forget(state: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def require_same_contract(contest: Contest) -> None:
+def require_same_contract(matchup: Matchup) -> None:
     """Clients must be able to send the same rows to both arms and read the same answers."""
-    if contest.champion is None:
+    if matchup.champion is None:
         return
-    found, expected = (_contract(arm.model) for arm in (contest.candidate, contest.champion))
+    found, expected = (_contract(arm.model) for arm in (matchup.candidate, matchup.champion))
     if found != expected:
         raise RolloutError(
-            f"{contest.candidate.served.name} version {contest.candidate.served.version}: expected the champion's "
+            f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: expected the champion's "
             f"contract {expected}, found {found}; clients could not read both, serve it under a new name"
         )
 
@@ -101,15 +121,15 @@ def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, 
     return document.input.dtype, document.input.shape, document.classes
 
 
-def digests_of(contest: Contest) -> dict[str, str]:
+def digests_of(matchup: Matchup) -> dict[str, str]:
     """Role -> digest of the model."""
-    sides = {"candidate": contest.candidate, "champion": contest.champion}
-    return {role: arm.model.digest for role, arm in sides.items() if arm is not None}
+    arms = {"candidate": matchup.candidate, "champion": matchup.champion}
+    return {role: arm.model.digest for role, arm in arms.items() if arm is not None}
 
 
-def note_of(contest: Contest, about: status.Status, outcome: Outcome, reason: str, cause: Cause) -> Note:
+def note_of(matchup: Matchup, about: status.Status, outcome: Outcome, reason: str, cause: Cause) -> Note:
     """What the ledger keeps."""
-    served = contest.candidate.served
+    served = matchup.candidate.served
     return Note(
         version=served.version,
         outcome=outcome,
@@ -117,21 +137,21 @@ def note_of(contest: Contest, about: status.Status, outcome: Outcome, reason: st
         began=about.began,
         ended=round(time.time(), 3),
         champion_before=about.champion,
-        model=contest.candidate.model.digest,
+        model=matchup.candidate.model.digest,
         decision=load(served.decision, GateDecision).digest,
         game_day=served.game_day,
         cause=cause,
     )
 
 
-def status_of(contest: Contest, config: RolloutPlan, fence: int, began: float) -> status.Status:
-    """Where a rollout stands whose servers are about to be started."""
-    served, now = contest.candidate.served, time.time()
+def status_of(matchup: Matchup, config: RolloutPlan, fence: int, began: float) -> status.Status:
+    """The status of a rollout whose servers are about to be started."""
+    served, now = matchup.candidate.served, time.time()
     return status.Status(
         rollout=f"{served.name}-{served.version}-{began * 1000:.0f}",
         name=served.name,
         version=served.version,
-        champion=contest.champion.served.version if contest.champion else None,
+        champion=matchup.champion.served.version if matchup.champion else None,
         driver=status.DriverProcess.here(fence),
         began=began,
         at=now,
@@ -142,7 +162,7 @@ def status_of(contest: Contest, config: RolloutPlan, fence: int, began: float) -
 
 
 def say_starting(state: Path, name: str, version: int) -> None:
-    """Before the journal is open; says nothing over a driver that runs."""
+    """Writes a first status before the journal is open, unless a driver runs."""
     before = status.read(state / status.FILE)
     if before is None or not before.driver.runs:
         now = time.time()
@@ -153,8 +173,8 @@ def say_starting(state: Path, name: str, version: int) -> None:
 
 
 def hand_in(out: Path) -> None:
-    """Hands the ledger's waiting notes to MLflow, or says that they wait on."""
+    """Hands the ledger's waiting notes to MLflow, or prints that they wait on."""
     try:
         registry_worker.hand_in(out.absolute().parent)
     except RegistryError as error:
-        say(f"rollout: {error}; the note about this rollout waits beside {out} for the next start or history")
+        say(f"rollout: {error}; the note about this rollout waits next to {out} for the next start or history")

@@ -1,4 +1,4 @@
-"""The record of a rollout that came to its end, with its journal, log, timeline and, unless promoted, the incident."""
+"""The record of a rollout that came to its end: journal, log, timeline, plan and, unless promoted, the incident."""
 
 import json
 import shutil
@@ -13,9 +13,10 @@ from holdfast.artifacts.folder import DOCUMENT, Artifact, load, save, seal, writ
 from holdfast.progress import say
 from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.engine.machine import Rollout, State
-from holdfast.serving.rollout.matchup import Contest, digests_of
+from holdfast.serving.rollout.matchup import Matchup, digests_of
 from holdfast.serving.rollout.reporting import incident, log
 from holdfast.serving.rollout.reporting.timeline import Timeline
+from holdfast.workload.schema import RolloutPlan
 
 _Ending = Literal["promoted", "rolled-back", "inconclusive"]
 OUTCOMES: dict[State, tuple[_Ending, Verdict]] = {
@@ -30,6 +31,8 @@ class Carried:
     """A rollout that came to its end."""
 
     rollout: Rollout
+    config: RolloutPlan
+    """The plan in effect."""
     timeline: Timeline
     sent: int
     failed: int
@@ -39,28 +42,29 @@ class Carried:
     """The end of the candidate's log."""
 
 
-def write(contest: Contest, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
+def write(matchup: Matchup, carried: Carried, out: Path, state: Path) -> Artifact[RolloutRecord]:
     """Writes what happened to `out`; `state` is the rollout's folder."""
-    record = _record(contest, carried)
+    record = _record(matchup, carried)
     _keep_earlier(out)
     with write_artifact(out) as work:
         for name in (JOURNAL, log.FILE):
             if (state / name).exists():
                 shutil.copyfile(state / name, work / name)
         (work / "timeline.json").write_text(json.dumps([asdict(sample) for sample in carried.timeline.samples]))
+        (work / "plan.json").write_text(json.dumps(_plan(matchup.policy, carried.config)))
         if record.outcome != "promoted":
-            facts = _incident(contest, carried, record)
+            facts = _incident(matchup, carried, record)
             (work / "incident.md").write_text(incident.markdown(facts))
             (work / "incident.html").write_text(incident.page(facts))
         sealed = seal(work, record)
     return Artifact(out, sealed.document, sealed.digest)
 
 
-def write_serving(contest: Contest, out: Path) -> Artifact[RolloutRecord]:
+def write_serving(matchup: Matchup, out: Path) -> Artifact[RolloutRecord]:
     """Writes to `out` that there was nothing to roll out: the candidate is the champion."""
-    served = contest.candidate.served
+    served = matchup.candidate.served
     record = RolloutRecord(
-        inputs=digests_of(contest),
+        inputs=digests_of(matchup),
         name=served.name,
         candidate_version=served.version,
         champion_version=served.version,
@@ -85,15 +89,15 @@ def _keep_earlier(out: Path) -> None:
     say(f"rollout: the earlier record is kept in {kept}")
 
 
-def _record(contest: Contest, carried: Carried) -> RolloutRecord:
+def _record(matchup: Matchup, carried: Carried) -> RolloutRecord:
     outcome, verdict = OUTCOMES[carried.rollout.state]
-    day = contest.candidate.served.game_day
+    day = matchup.candidate.served.game_day
     reason = reason_of(carried)
     return RolloutRecord(
-        inputs=digests_of(contest),
-        name=contest.candidate.served.name,
-        candidate_version=contest.candidate.served.version,
-        champion_version=contest.champion.served.version if contest.champion else None,
+        inputs=digests_of(matchup),
+        name=matchup.candidate.served.name,
+        candidate_version=matchup.candidate.served.version,
+        champion_version=matchup.champion.served.version if matchup.champion else None,
         transitions=_transitions(carried),
         requests_sent=carried.sent,
         requests_failed=carried.failed,
@@ -116,8 +120,15 @@ def cause_of(carried: Carried) -> Cause:
     return Cause.NONE if carried.rollout.state is State.PROMOTED else carried.rollout.judgement.cause
 
 
+def _plan(policy: RolloutPlan, plan: RolloutPlan) -> dict[str, object]:
+    """The plan in effect, what the policy asks of every rollout, and where the workload overrode that."""
+    in_effect, asked = plan.complete.model_dump(mode="json"), policy.model_dump(mode="json")
+    overridden = {key: in_effect[key] for key, value in asked.items() if in_effect[key] != value}
+    return {"plan": in_effect, "policy": asked, "overridden": overridden}
+
+
 def _transitions(carried: Carried) -> tuple[Transition, ...]:
-    """Those of the rollout; the last one also says how long a game day's fault was in traffic."""
+    """Those of the rollout; the evidence of the last one has how long a game day's fault was in traffic."""
     found = tuple(carried.timeline.transitions)
     if carried.seconds_to_rollback is None:
         return found
@@ -125,7 +136,7 @@ def _transitions(carried: Carried) -> tuple[Transition, ...]:
     return (*found[:-1], found[-1].model_copy(update={"evidence": more}))
 
 
-def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> incident.Incident:
+def _incident(matchup: Matchup, carried: Carried, record: RolloutRecord) -> incident.Incident:
     return incident.Incident(
         name=record.name,
         candidate_version=record.candidate_version,
@@ -133,12 +144,12 @@ def _incident(contest: Contest, carried: Carried, record: RolloutRecord) -> inci
         outcome=record.outcome,
         reason=record.reason,
         cause=record.cause,
-        digests={**digests_of(contest), "gate decision": load(contest.candidate.served.decision, GateDecision).digest},
+        digests={**digests_of(matchup), "gate decision": load(matchup.candidate.served.decision, GateDecision).digest},
         sent=record.requests_sent,
         failed=record.requests_failed,
         transitions=record.transitions,
         timeline=tuple(carried.timeline.samples),
         limits=carried.rollout.plan.limits,
-        game_day=contest.candidate.served.game_day,
+        game_day=matchup.candidate.served.game_day,
         log=carried.log,
     )

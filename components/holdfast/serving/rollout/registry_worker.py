@@ -1,6 +1,6 @@
 """What needs MLflow, done by a child process: the controller itself stays small and quick.
 
-`python -m holdfast.serving.rollout.registry_worker` reads one errand per line, a JSON list of texts: `fetch` TRACKING
+`python -m holdfast.serving.rollout.registry_worker` reads one task per line, a JSON list of texts: `fetch` TRACKING
 NAME VERSION FOLDER, `promote` TRACKING NAME VERSION, `note` FOLDER, `history` TRACKING NAME; it answers with one line.
 """
 
@@ -20,10 +20,10 @@ from typing import IO, TYPE_CHECKING
 from holdfast import errors
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, RefusedError, RegistryError, RolloutError
+from holdfast.processes import Process
 from holdfast.progress import say
 from holdfast.registry.notes import Note, as_json, notes_of, parse, rolled_back
 from holdfast.warm import children
-from holdfast.warm.children import Process
 
 if TYPE_CHECKING:
     from holdfast.registry import Bundle, Version
@@ -75,8 +75,8 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
     found = json.loads(kept.read_bytes())
     if (found["tracking"], found["name"], found["version"]) != (tracking, name, version):
         raise RolloutError(
-            f"{folder}: expected a rollout of {name} version {version}, found one of {found['name']} version "
-            f"{found['version']}; choose another --out"
+            f"{folder}: cannot go on: this is a rollout of {found['name']} version {found['version']}, "
+            f"not of {name} version {version}; choose another --out"
         )
     champion = found["champion"]
     where = folder / CANDIDATE, folder / CHAMPION if champion else None
@@ -120,30 +120,30 @@ def history(tracking: str, name: str) -> Ledger:
 
 
 @dataclass
-class Office:
-    """A child process that does one errand after the other; it is gone with us."""
+class RegistryWorker:
+    """A child process that does one task after the other; it is gone with us."""
 
     words: IO[bytes]
-    """What the child says on standard error: only wanted when it dies."""
+    """The child's standard error: only read when it dies."""
     child: Process | None = None
     line: socket.socket | None = None
     """To the child's standard input and from its standard output."""
 
     def ask(self, arguments: Sequence[str]) -> str:
-        """What one errand gives.
+        """The result of one task.
 
         Raises:
-            HoldfastError: what the errand raised; RegistryError when there is no answer.
+            HoldfastError: what the task raised; RegistryError when there is no answer.
         """
         line = self._open()
         try:
             line.sendall(json.dumps(list(arguments)).encode() + b"\n")
             with line.makefile("rb") as answers:
-                said, missing = answers.readline(_MAX_ANSWER), "the errand died"
+                said, missing = answers.readline(_MAX_ANSWER), "the registry worker died"
         except TimeoutError:
             said, missing = b"", f"expected an answer within {SECONDS:g} s, found none"
         except ConnectionError:
-            said, missing = b"", "the errand died"
+            said, missing = b"", "the registry worker died"
         if not said.endswith(b"\n"):
             self.close()
             raise RegistryError(f"{arguments[1]}: {self._last_words() or missing}")
@@ -153,7 +153,7 @@ class Office:
         return str(answer["gives"])
 
     def close(self) -> None:
-        """Ends the child; the next errand starts another."""
+        """Ends the child; the next task starts another."""
         if self.child is not None:
             self.child.kill()
             self.child.wait()
@@ -182,27 +182,27 @@ class Office:
         return self.words.read()[-_LAST_WORDS:].decode(errors="replace").strip()
 
 
-_offices: list[Office] = []
+_workers: list[RegistryWorker] = []
 
 
 @contextmanager
-def office() -> Iterator[None]:
-    """One child for all errands inside: MLflow costs seconds of CPU to import."""
-    if _offices:
+def shared_worker() -> Iterator[None]:
+    """One child for all tasks inside: MLflow costs seconds of CPU to import."""
+    if _workers:
         yield
         return
     with tempfile.TemporaryFile() as words:
-        _offices.append(Office(words))
+        _workers.append(RegistryWorker(words))
         try:
             yield
         finally:
-            _offices.pop().close()
+            _workers.pop().close()
 
 
 def _run(arguments: Sequence[str]) -> str:
-    """What an errand gives."""
-    with office():
-        return _offices[-1].ask(arguments)
+    """The result of a task."""
+    with shared_worker():
+        return _workers[-1].ask(arguments)
 
 
 def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
@@ -231,14 +231,14 @@ def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
 
 
 def _require_not_rolled_back(bundle: "Bundle", versions: "Sequence[Version]") -> None:
-    """A rolled-back model does not come back, whatever its version is called, before the gate has decided anew."""
+    """A rolled-back model does not come back, under any version number, before the gate has decided again."""
     notes = [note for version in versions for note in notes_of(version.number, version.tags)]
     found = rolled_back(notes, bundle.model.digest, bundle.decision.digest)
     if found is not None:
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.ended))
         raise RefusedError(
-            f"{bundle.name} version {bundle.version}: expected a newer decision of the gate, found the one under which "
-            f"version {found.version}, this very model, was rolled back for its own fault on {day} ({found.reason}); "
+            f"{bundle.name} version {bundle.version}: cannot start: under the same decision of the gate, version "
+            f"{found.version}, this very model, was rolled back for its own fault on {day} ({found.reason}); "
             "retrain or repair it, or let the gate judge new evidence, and register that"
         )
 
@@ -290,7 +290,7 @@ def _promote(tracking: str, name: str, version: str) -> None:
     registry.promote(tracking, name, int(version))
 
 
-_ERRANDS: dict[str, Callable[..., str | None]] = {
+_TASKS: dict[str, Callable[..., str | None]] = {
     "fetch": _fetch,
     "promote": _promote,
     "note": _note,
@@ -299,13 +299,13 @@ _ERRANDS: dict[str, Callable[..., str | None]] = {
 
 
 def _serve() -> None:
-    """Answers each line of standard input with one line; whatever libraries print goes to standard error."""
+    """Answers each line of standard input with one line; what libraries print goes to standard error."""
     with os.fdopen(os.dup(1), "wb", buffering=0) as out:
         os.dup2(2, 1)
         for line in sys.stdin:
-            errand, *arguments = json.loads(line)
+            task, *arguments = json.loads(line)
             try:
-                answer = {"gives": _ERRANDS[errand](*arguments) or ""}
+                answer = {"gives": _TASKS[task](*arguments) or ""}
             except HoldfastError as error:
                 answer = {"kind": type(error).__name__, "message": " ".join(str(error).splitlines())}
             out.write(json.dumps(answer).encode() + b"\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from holdfast.serving.rollout.contract.driver import Driver, Store
 from holdfast.serving.rollout.engine.controller import Pace, Watcher
-from holdfast.serving.rollout.engine.requests import Stop, Wishes
-from holdfast.serving.rollout.matchup import Contest
+from holdfast.serving.rollout.engine.requests import OperatorRequests, Stop
+from holdfast.serving.rollout.matchup import Matchup
 from holdfast.serving.rollout.reporting.timeline import Sent
 from holdfast.serving.rollout.traffic.sender import Sender
 from holdfast.workload.schema import RolloutPlan
@@ -24,7 +24,7 @@ class Traffic:
     sender: Sender | None
     """Traffic or probes of our own; None: there is none, and predictions are not compared."""
     watchers: tuple[Watcher, ...] = ()
-    """Called at every look before all others."""
+    """Called at every observation before all others."""
     lag: Callable[[], float] | None = None
     """As `Controller.traffic_lag`."""
     tail: str = ""
@@ -38,7 +38,7 @@ class Stage:
     """A place that is open for one rollout: its state can be written, and no other driver can."""
 
     store: Store
-    wishes: Wishes
+    requests: OperatorRequests
     began: float
     """Unix seconds."""
     traffic: Callable[[RolloutPlan, int], AbstractContextManager[Traffic]]
@@ -50,5 +50,5 @@ class Stage:
     """Called when the record of an end without a promotion is written."""
 
 
-OpenStage = Callable[[Contest, Path, Stop], AbstractContextManager[Stage]]
-"""Opens a place for a contest, given the rollout's folder and the signal to stop."""
+OpenStage = Callable[[Matchup, Path, Stop], AbstractContextManager[Stage]]
+"""Opens a place for a matchup, given the rollout's folder and the signal to stop."""

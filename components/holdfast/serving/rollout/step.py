@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
-from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.errors import RolloutError
 from holdfast.registry.notes import Note
 from holdfast.serving.predictor.game_day import GameDay
@@ -25,11 +25,13 @@ from holdfast.serving.rollout.engine.plan import plan_of
 from holdfast.serving.rollout.engine.requests import TOLD, told_to_stop
 from holdfast.serving.rollout.local.run import local_stage
 from holdfast.serving.rollout.matchup import (
-    Contest,
-    contest_of,
+    Matchup,
     fetch,
+    forget,
     hand_in,
+    matchup_of,
     note_of,
+    policy_plan,
     require_fresh,
     say_starting,
     status_of,
@@ -42,7 +44,7 @@ from holdfast.serving.rollout.stage import OpenStage, Stage
 from holdfast.workload.schema import RolloutPlan
 
 
-@registry_worker.office()
+@registry_worker.shared_worker()
 def rollout(
     name: str,
     out: Path,
@@ -55,12 +57,14 @@ def rollout(
     metrics_port: int | None = None,
     open_stage: OpenStage = local_stage,
     again: bool = False,
+    require: Callable[[RolloutPlan], None] = lambda plan: None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record in any case.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
     absolute limits as well as compared. After a crash, the same call goes on where the rollout was. What is the
-    champion already is not rolled out, unless a fault is to be planted in it, or `again`.
+    champion already is not rolled out, unless a fault is to be planted in it, or `again`. Keys that `config` leaves out
+    are those of the policy under which the gate passed the candidate; `require` may refuse the plan that results.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
@@ -74,14 +78,22 @@ def rollout(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
-    contest = replace(contest_of(fetched, name, version, game_day, config), metrics_port=metrics_port)
-    require_fresh(contest, state, config)
+    policy = policy_plan(Ref(fetched.candidate / "decision"))
+    config = config.over(policy)
+    try:
+        require(config)
+    except RolloutError:
+        forget(state)
+        raise
+    matchup = matchup_of(fetched, name, version, game_day, config)
+    matchup = replace(matchup, metrics_port=metrics_port, policy=policy)
+    require_fresh(matchup, state, config)
     if fetched.serving and not (game_day or again or (state / JOURNAL).exists()):
-        artifact = write_serving(contest, out)
+        artifact = write_serving(matchup, out)
         shutil.rmtree(state)
         return artifact
-    artifact = compete(
-        contest,
+    artifact = run_rollout(
+        matchup,
         out,
         config=config,
         seed=seed,
@@ -93,8 +105,8 @@ def rollout(
     return artifact
 
 
-def compete(
-    contest: Contest,
+def run_rollout(
+    matchup: Matchup,
     out: Path,
     *,
     config: RolloutPlan,
@@ -106,7 +118,7 @@ def compete(
     """Carries the rollout out and writes its record.
 
     Args:
-        contest: candidate, champion, and the rows that they are compared on.
+        matchup: candidate, champion, and the rows that they are compared on.
         out: of the record.
         config: the plan.
         seed: of the traffic.
@@ -115,19 +127,19 @@ def compete(
         open_stage: where.
     """
     state = state_folder(out)
-    with told_to_stop() as stop, open_stage(contest, state, stop) as stage:
-        about = status_of(contest, config, stage.store.fence, stage.began)
+    with told_to_stop() as stop, open_stage(matchup, state, stop) as stage:
+        about = status_of(matchup, config, stage.store.fence, stage.began)
         status.write(state / status.FILE, about)
-        carried = _carry_out(stage, contest, about, config=config, seed=seed, promote=promote)
-        if stage.wishes.stopped and carried.rollout.state is not State.PROMOTED:
-            note(note_of(contest, about, "stopped", TOLD, Cause.OPERATOR))
+        carried = _carry_out(stage, matchup, about, config=config, seed=seed, promote=promote)
+        if stage.requests.stopped and carried.rollout.state is not State.PROMOTED:
+            note(note_of(matchup, about, "stopped", TOLD, Cause.OPERATOR))
             stage.put_aside()
             raise RolloutError(
                 f"{out}: {TOLD}; the candidate is out, the champion was not moved; "
                 "the same command starts it again as it is"
             )
-        note(note_of(contest, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried)))
-        artifact = write(contest, carried, out, state)
+        note(note_of(matchup, about, OUTCOMES[carried.rollout.state][0], reason_of(carried), cause_of(carried)))
+        artifact = write(matchup, carried, out, state)
         if carried.rollout.state is not State.PROMOTED:
             stage.not_promoted()
         shutil.rmtree(state)
@@ -136,22 +148,22 @@ def compete(
 
 def _carry_out(
     stage: Stage,
-    contest: Contest,
+    matchup: Matchup,
     about: status.Status,
     *,
     config: RolloutPlan,
     seed: int,
     promote: Callable[[], None],
 ) -> Carried:
-    state = stage.wishes.state
+    state = stage.requests.state
     with stage.traffic(config, seed) as traffic:
         sender, counts = traffic.sender, traffic.counts
         timeline = Timeline.at(state / TIMELINE, lambda: counts)
         plan = plan_of(
             config,
-            classes=len(contest.candidate.model.document.classes),
+            classes=len(matchup.candidate.model.document.classes),
             attacks=sender.offline() if sender else None,
-            probation=contest.champion is None,
+            probation=matchup.champion is None,
             probed=sender is not None,
         )
         listeners = (
@@ -159,14 +171,14 @@ def _carry_out(
             log.Log(state / log.FILE, about.rollout, about.driver.fence),
             metrics.MetricsFile(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
         )
-        with metrics.served(listeners[-1], contest.metrics_port):
+        with metrics.served(listeners[-1], matchup.metrics_port):
             ended = Controller(
                 plan,
                 traffic.driver,
                 NotifyingStore(stage.store, listeners),
-                stage.wishes.stop,
+                stage.requests.stop,
                 WatcherGroup((*traffic.watchers, timeline, *listeners)),
-                wishes=stage.wishes,
+                requests=stage.requests,
                 probes=sender.probes if sender else Probes,
                 traffic_lag=traffic.lag,
                 mirror=promote,
@@ -175,4 +187,4 @@ def _carry_out(
     seconds = None
     if traffic.fault_at is not None and timeline.weight_zero_at is not None:
         seconds = round(timeline.weight_zero_at - traffic.fault_at, 3)
-    return Carried(ended, timeline, counts.sent, counts.failed, seconds, traffic.tail)
+    return Carried(ended, config, timeline, counts.sent, counts.failed, seconds, traffic.tail)

@@ -31,6 +31,8 @@ import yaml
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.serving.envoy.config import ROUTES, Ingress, Layout, binary, bootstrap, clusters
+from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
 from holdfast.serving.rollout.cluster.kube import (
@@ -49,9 +51,6 @@ from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.cluster.wire import Trust
 from holdfast.serving.rollout.engine.controller import Pace
-from holdfast.serving.rollout.local.envoy import binary
-from holdfast.serving.rollout.local.envoy_config import ROUTES, Ingress, Layout, bootstrap, clusters
-from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
 from holdfast.workload.schema import RolloutPlan, read_plan
 
 ROOT = Path(__file__).parents[4]
@@ -204,7 +203,7 @@ def wait_for(what: Callable[[], bool], seconds: float, name: str) -> None:
 @pytest.fixture(scope="module")
 def one_registry_worker(tracking: str) -> Iterator[None]:
     """One child with MLflow for all rollouts of a module: each would start its own, which costs seconds of CPU."""
-    with registry_worker.office():
+    with registry_worker.shared_worker():
         registry_worker.history(tracking, "tiny")  # it starts now, so that no test takes it for a child of its own
         yield
 
@@ -359,7 +358,7 @@ class Mesh:
         if self.version and self.route == (weight, shadow):
             return
         self.version += 1
-        content = routes(self.version, INGRESS, Traffic(weight, shadow))
+        content = routes(self.version, INGRESS, LiveTraffic(weight, shadow))
         replace_file(self.layout.routes, json.dumps(content).encode())
         wait_for(self._taken, 5, "Envoy's routes")
         self.route = (weight, shadow)
@@ -438,8 +437,8 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         ports = {"stable": stable.server_address[1], "candidate": candidate.server_address[1]}
         layout.bootstrap.write_text(json.dumps(static))
         layout.clusters.write_text(json.dumps(clusters(ports, 0)))
-        layout.routes.write_text(json.dumps(routes(0, INGRESS, Traffic())))
-        layout.probe_routes.write_text(json.dumps(probe_routes(0, Traffic())))
+        layout.routes.write_text(json.dumps(routes(0, INGRESS, LiveTraffic())))
+        layout.probe_routes.write_text(json.dumps(probe_routes(0, LiveTraffic())))
         command = [str(envoy), "-c", str(layout.bootstrap), "--concurrency", "1", "--disable-hot-restart"]
         with running([*command, "--log-level", "warning"], tmp_path, "envoy"):
             found = Mesh(layout, port, admin, stable, candidate)

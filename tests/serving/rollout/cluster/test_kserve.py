@@ -26,7 +26,7 @@ from holdfast.serving.rollout.engine.controller import Pace
 
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 FIRST, SECOND = "fraud-predictor-00001", "fraud-predictor-00002"
-PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
+PACE = Pace(interval=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
 
 @pytest.fixture

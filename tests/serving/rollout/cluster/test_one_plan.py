@@ -11,7 +11,7 @@ from holdfast.serving.rollout.engine.controller import Pace
 from holdfast.serving.rollout.step import rollout
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")
-PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
+PACE = Pace(interval=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
 
 @pytest.mark.parametrize("driver", ["envoy", *DRIVERS])

@@ -6,13 +6,13 @@ from holdfast import registry
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.cluster.run import Place, rollout_on
 from holdfast.serving.rollout.cluster.split import Split
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Reading
 from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
 from holdfast.serving.rollout.engine.controller import Pace
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
-PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
+PACE = Pace(interval=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ class Counting:
         self.answered = 0
 
     def read(self):
-        return Snapshot(candidate=Arm(self.answered))
+        return Reading(candidate=Arm(self.answered))
 
 
 def test_answers_to_probes_are_no_users_where_the_metrics_count_both():

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
+from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
 from holdfast.serving.rollout.cluster.target import SETS, Metrics
-from holdfast.serving.rollout.local.envoy import binary
-from holdfast.serving.rollout.local.envoy_config import Ingress, Layout, bootstrap, clusters
-from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
 
 NOW = 1_700_000_000.0
 COUNT, BUCKET = (
@@ -282,8 +281,8 @@ def scraped(tmp_path):
     layout.bootstrap.write_text(json.dumps(static))
     ports = {"stable": echo.server_address[1], "candidate": echo.server_address[1]}
     layout.clusters.write_text(json.dumps(clusters(ports, 0)))
-    layout.routes.write_text(json.dumps(routes(0, ingress, Traffic(shadow=True))))
-    layout.probe_routes.write_text(json.dumps(probe_routes(0, Traffic(shadow=True))))
+    layout.routes.write_text(json.dumps(routes(0, ingress, LiveTraffic(shadow=True))))
+    layout.probe_routes.write_text(json.dumps(probe_routes(0, LiveTraffic(shadow=True))))
     job = {
         "job_name": "envoy",
         "metrics_path": "/stats/prometheus",

@@ -24,7 +24,7 @@ EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 PLAN = RolloutPlan(shadow_requests=30, steps=(25, 100), step_requests=100_000, max_step_seconds=600)
 """Stays in its first canary step."""
 NEW = "s3://models/sha256/" + "b" * 64
-PACE = Pace(look=0.1, checkpoint=0.2, pending=20, promoting=30, aftermath=0)
+PACE = Pace(interval=0.1, checkpoint=0.2, pending=20, promoting=30, aftermath=0)
 
 
 class Watching:
@@ -33,7 +33,7 @@ class Watching:
     def __init__(self, state):
         self.state, self.there = state, threading.Event()
 
-    def looked(self, rollout, seen):
+    def observed(self, rollout, seen):
         if rollout.name == self.state and rollout.total.live > 10:
             self.there.set()
 
@@ -58,7 +58,7 @@ def controller(kube, operator, champion, make_target, counters):
         shadow = PLAN.shadow_requests if cluster.driver.mirrors else 0
         asked = PLAN.model_copy(update={"shadow_requests": shadow})
         plan = plan_of(asked, classes=2, attacks=None, probation=False, probed=False)
-        return Controller(plan, cluster.driver, cluster.store, Stop(), watcher, wishes=lambda: None, pace=PACE)
+        return Controller(plan, cluster.driver, cluster.store, Stop(), watcher, requests=lambda: None, pace=PACE)
 
     return make
 
@@ -167,7 +167,7 @@ def test_an_abort_that_comes_too_late_takes_no_promotion_back(
     prepare(cluster, 20)
     if version == "seldon-v2":
         cluster.driver.steady, cluster.driver.spread = 0.3, 0.3
-    cluster.store.write("look", {"state": "Canary"})
+    cluster.store.write("checkpoint", {"state": "Canary"})
     cluster.driver.apply(100, False)
     before = remote.see(target, kube)
     cluster.driver.promote()

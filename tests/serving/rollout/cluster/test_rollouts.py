@@ -7,7 +7,7 @@ import pytest
 from holdfast.errors import FencedError
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.table import DRIVERS
-from holdfast.serving.rollout.engine.controller import Ask, Controller, Pace, Wish
+from holdfast.serving.rollout.engine.controller import Ask, Controller, OperatorRequest, Pace
 from holdfast.serving.rollout.engine.machine import State
 from holdfast.serving.rollout.engine.plan import plan_of
 from holdfast.workload.schema import RolloutPlan
@@ -16,7 +16,7 @@ EVERY = pytest.mark.parametrize("version", list(DRIVERS))
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 PLAN = RolloutPlan(shadow_requests=50, steps=(25, 100), step_requests=150, margin=0.05, max_step_seconds=30)
 """One plan, of which every driver carries out the same."""
-PACE = Pace(look=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
+PACE = Pace(interval=0.1, checkpoint=0.3, pending=20, promoting=30, aftermath=0)
 
 
 class KilledError(Exception):
@@ -39,7 +39,7 @@ class Notes:
     def __init__(self):
         self.moves, self.pages = [], []
 
-    def looked(self, rollout, seen):
+    def observed(self, rollout, seen):
         self.last = rollout
 
     def moved(self, before, after):
@@ -54,7 +54,7 @@ def conduct(kube, operator, champion, make_target, counters):
     """Begins, or goes on with, the rollout of the target; returns the controller and what it told."""
     there = []
 
-    def begin(version, *, through=None, wishes=lambda: None):
+    def begin(version, *, through=None, requests=lambda: None):
         if version not in there:
             champion(version)
             there.append(version)
@@ -63,24 +63,24 @@ def conduct(kube, operator, champion, make_target, counters):
         if version == "seldon-v2":
             cluster.driver.steady, cluster.driver.spread = 0.3, 0.3
         plan, notes = plan_of(without_probes(version), classes=2, attacks=None, probation=False, probed=False), Notes()
-        made = Controller(plan, cluster.driver, cluster.store, Real(), notes, wishes=wishes, pace=PACE)
+        made = Controller(plan, cluster.driver, cluster.store, Real(), notes, requests=requests, pace=PACE)
         return made, notes
 
     return begin
 
 
 def when(state, notes, act):
-    """Wishes: what `act` returns, at the first look in `state`; `notes` gets the watcher once there is one."""
+    """Requests: what `act` returns, at the first look in `state`; `notes` gets the watcher once there is one."""
     done = []
 
-    def wishes():
+    def requests():
         here = getattr(notes[0], "last", None)
         if done or here is None or here.name != state:
             return None
         done.append(state)
         return act()
 
-    return wishes
+    return requests
 
 
 def without_probes(version):
@@ -126,7 +126,7 @@ def test_a_candidate_that_answers_errors_only_is_rolled_back(conduct, serves, me
 @EVERY
 def test_a_candidate_whose_pods_crash_is_rolled_back(conduct, serves, crash, mesh, version):
     notes = []
-    controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: crash(version)))
+    controller, told = conduct(version, requests=when("Canary 25 %", notes, lambda: crash(version)))
     notes.append(told)
     with mesh.clients() as bad:
         assert controller.run().state is State.ROLLED_BACK
@@ -143,14 +143,14 @@ def test_another_replica_goes_on_where_a_killed_one_was(conduct, serves, mesh, v
         raise KilledError
 
     notes = []
-    first, told = conduct(version, wishes=when(state, notes, die))
+    first, told = conduct(version, requests=when(state, notes, die))
     notes.append(told)
     with mesh.clients() as bad:
         with pytest.raises(KilledError):
             first.run()
         second, _ = conduct(version)
         assert second.run().state is State.PROMOTED
-    for act in (first.driver.remove_candidate, lambda: first.store.write("look", {})):
+    for act in (first.driver.remove_candidate, lambda: first.store.write("checkpoint", {})):
         with pytest.raises(FencedError, match="another driver has taken over"):
             act()
     assert serves(version) == (NEW, False)
@@ -160,7 +160,9 @@ def test_another_replica_goes_on_where_a_killed_one_was(conduct, serves, mesh, v
 @EVERY
 def test_an_abort_takes_the_candidate_out(conduct, serves, mesh, version):
     notes = []
-    controller, told = conduct(version, wishes=when("Canary 25 %", notes, lambda: Wish(Ask.ABORT, "I say so")))
+    controller, told = conduct(
+        version, requests=when("Canary 25 %", notes, lambda: OperatorRequest(Ask.ABORT, "I say so"))
+    )
     notes.append(told)
     with mesh.clients():
         assert controller.run().state is State.INCONCLUSIVE

@@ -246,7 +246,7 @@ def test_a_second_driver_takes_over_and_the_first_can_change_nothing(
         lambda: first.driver.apply(0, False),
         first.driver.remove_candidate,
         first.driver.promote,
-        lambda: first.store.write("look", {"state": "Canary", "step": 2}),
+        lambda: first.store.write("checkpoint", {"state": "Canary", "step": 2}),
     ):
         with pytest.raises(FencedError, match="another driver has taken over"):
             act()

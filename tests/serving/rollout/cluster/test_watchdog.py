@@ -67,7 +67,7 @@ def test_a_driver_that_was_only_asleep_is_refused_when_it_wakes(
         with pytest.raises(FencedError):
             act()
     with pytest.raises(FencedError):
-        cluster.store.write("look", {"state": "Canary"})
+        cluster.store.write("checkpoint", {"state": "Canary"})
     wait(mesh, 0)
     again = open_cluster(make_target(version), kube, "decision-1", counters)
     assert again.store.state == {"state": "Canary"}

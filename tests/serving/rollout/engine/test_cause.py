@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.artifacts.cause import Cause, of_exit
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Probes, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, NoData, Probes, Reading
 from holdfast.serving.rollout.engine.analysis import Limits
 from holdfast.serving.rollout.engine.machine import (
     Plan,
@@ -16,7 +16,7 @@ from holdfast.serving.rollout.engine.machine import (
     abort,
     begin,
     confirm,
-    look,
+    observe,
     refuse,
     start,
 )
@@ -27,14 +27,14 @@ PLAN = Plan(Limits(), (PlanStep(50, 1000, max_seconds=30.0),), max_blind_seconds
 @pytest.fixture
 def canary() -> Rollout:
     """At 50 %, after a healthy look."""
-    before = look(start(begin(PLAN)), Snapshot(weight=50))
-    return look(before, seen(1.0))
+    before = observe(start(begin(PLAN)), Reading(weight=50))
+    return observe(before, seen(1.0))
 
 
-def seen(at: float, **more) -> Snapshot:
+def seen(at: float, **more) -> Reading:
     """40 live requests so far, half of them at the candidate, all answered well unless `more` differs."""
     arms = {"candidate": Arm(20), "champion": Arm(20)}
-    return replace(Snapshot(at=at, live=20, routed=40, weight=50, probes=Probes(pairs=20), **arms), **more)
+    return replace(Reading(at=at, live=20, routed=40, weight=50, probes=Probes(pairs=20), **arms), **more)
 
 
 def ended(rollout: Rollout) -> tuple[State, Cause]:
@@ -55,7 +55,7 @@ def ended(rollout: Rollout) -> tuple[State, Cause]:
 )
 def test_a_crash_is_the_models_fault_and_a_kill_from_outside_is_not(canary, code, cause):
     assert of_exit(code) is cause
-    gone = look(canary, seen(2.0, candidate_alive=False, candidate_exit=code))
+    gone = observe(canary, seen(2.0, candidate_alive=False, candidate_exit=code))
     assert ended(gone) == (State.ROLLED_BACK, cause)
     assert cause.locks == (cause is Cause.MODEL)
 
@@ -63,34 +63,34 @@ def test_a_crash_is_the_models_fault_and_a_kill_from_outside_is_not(canary, code
 @pytest.mark.parametrize(("unanswered", "cause"), [(0, Cause.MODEL), (12, Cause.SERVER)])
 def test_answers_that_failed_are_the_models_and_silence_is_the_servers(canary, unanswered, cause):
     candidate = Arm(32, 12, refused=unanswered)
-    row = look(canary, seen(2.0, candidate=candidate, champion=Arm(40)))
+    row = observe(canary, seen(2.0, candidate=candidate, champion=Arm(40)))
     assert ended(row) == (State.ROLLED_BACK, cause)
-    ejected = look(canary, seen(2.0, candidate=candidate, champion=Arm(40), ejections=1))
+    ejected = observe(canary, seen(2.0, candidate=candidate, champion=Arm(40), ejections=1))
     assert ended(ejected) == (State.ROLLED_BACK, cause)
 
 
 def test_wrong_answers_are_the_models_fault_however_silent_its_server_was(canary):
     wrong = seen(2.0, candidate=Arm(60, 1, refused=1), champion=Arm(60), probes=Probes(pairs=80, disagreements=60))
-    turned = look(canary, wrong)
+    turned = observe(canary, wrong)
     assert "differ in more than" in turned.judgement.reason
     assert ended(turned) == (State.ROLLED_BACK, Cause.MODEL)
 
 
 def test_a_wrong_split_is_the_routers(canary):
-    off = look(canary, seen(2.0, candidate=Arm(420), champion=Arm(40), live=420, routed=440))
+    off = observe(canary, seen(2.0, candidate=Arm(420), champion=Arm(40), live=420, routed=440))
     assert ended(off) == (State.ROLLED_BACK, Cause.ROUTER)
 
 
 def test_a_champion_that_is_gone_or_fails_too_says_nothing_about_the_candidate(canary):
-    gone = look(canary, seen(2.0, champion_alive=False))
-    both = look(canary, seen(2.0, candidate=Arm(32, 12), champion=Arm(60, 30), ejections=1))
+    gone = observe(canary, seen(2.0, champion_alive=False))
+    both = observe(canary, seen(2.0, candidate=Arm(32, 12), champion=Arm(60, 30), ejections=1))
     for rollout in (gone, both):
         assert ended(rollout) == (State.INCONCLUSIVE, Cause.CHAMPION)
 
 
 def test_too_little_in_time_is_a_lack_of_evidence(canary):
-    late = look(canary, seen(40.0))
-    blind = look(look(canary, Blind(2.0, "no counters")), Blind(9.0, "no counters"))
+    late = observe(canary, seen(40.0))
+    blind = observe(observe(canary, NoData(2.0, "no counters")), NoData(9.0, "no counters"))
     for rollout in (late, blind):
         assert ended(rollout) == (State.INCONCLUSIVE, Cause.EVIDENCE)
     assert Cause.EVIDENCE.passes

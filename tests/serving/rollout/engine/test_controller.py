@@ -1,4 +1,4 @@
-"""The controller in a world in virtual time (`benchmarks/faults`): whatever dies or fails, it keeps what is promised.
+"""The controller in virtual time (`tests/faults/simulator`): it keeps every promise, no matter what dies or fails.
 
 Every run is held to all promises: it ends, at most one step is repeated, no two drivers write, weight 0 with the
 candidate out unless it was promoted with its proof, and one more driver afterwards changes nothing.
@@ -6,14 +6,15 @@ candidate out unless it was promoted with its proof, and one more driver afterwa
 
 import numpy as np
 import pytest
-from benchmarks.faults import matrix
-from benchmarks.faults.checks import Wanted, carry, difference_below, examine, one_driver
-from benchmarks.faults.matrix import FAULTS, OUT, PLAN, Api, Metrics, Refusing, acts, f1, failing, side_effects
-from benchmarks.faults.world import Behaviour, World
 
-from holdfast.serving.rollout.engine.controller import Ask, Wish
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
 from holdfast.serving.rollout.engine.machine import State
 from holdfast.statistics import newcombe_upper
+from tests.faults.simulator import matrix
+from tests.faults.simulator.checks import Wanted, carry, difference_below, examine, one_driver
+from tests.faults.simulator.matrix import FAULTS, Api, Metrics, Refusing, acts, f1, side_effects
+from tests.faults.simulator.plans import OUT, PLAN, failing
+from tests.faults.simulator.world import Behaviour, World
 
 
 def wrong(runs) -> list[str]:
@@ -45,7 +46,7 @@ def test_metrics_that_never_come_back_end_the_rollout_without_a_verdict(kind):
 
 
 def test_after_a_time_without_renewal_the_split_is_judged_anew():
-    # 10 s without an API: the dead-man's switch takes the weight away, and stable answers everything meanwhile.
+    # 10 s without an API: the lease ends and takes the weight away, and stable answers everything meanwhile.
     world = World(PLAN, 1, trouble=Api(1, cut=(5.0, 15.0)))
     ended = carry(world)
     assert ended is not None
@@ -69,9 +70,9 @@ def test_probes_that_break_in_a_shared_incident_are_nobodys_fault():
 
 
 def test_an_abort_read_by_a_driver_that_dies_at_once_is_not_lost():
-    trouble = matrix.DiesOnWish(Refusing((), 0))
+    trouble = matrix.DiesOnRequest(Refusing((), 0))
     world = World(PLAN, 0, trouble=trouble)
-    world.wishes.append((4.0, Wish(Ask.ABORT, "a person aborts")))
+    world.requests.append((4.0, OperatorRequest(Ask.ABORT, "a person aborts")))
     ended = carry(world)
     assert ended is not None
     assert (ended.state, world.fences) == (State.INCONCLUSIVE, 2)

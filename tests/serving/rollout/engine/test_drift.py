@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.serving.rollout.engine.drift import PredictionDrift
+from holdfast.statistics.drift import PredictionDrift
 
 LIMIT = 0.02
 

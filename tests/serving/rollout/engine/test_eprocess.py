@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, hypergeom, nchypergeom_fisher
 
-from holdfast.serving.rollout.engine.eprocess import MULTIPLIERS, RESERVE, WEIGHTS, OneArm, TwoArm, log_factors
+from holdfast.statistics.eprocess import MULTIPLIERS, RESERVE, WEIGHTS, OneArm, TwoArm, log_factors
 
 RATES = (0.01, 0.2, 0.7)
 

@@ -36,7 +36,7 @@ def test_a_second_driver_is_refused_while_the_first_runs(tmp_path):
     path = tmp_path / "journal.jsonl"
     with (
         open_journal(path),
-        pytest.raises(RolloutError, match="expected no other rollout here"),
+        pytest.raises(RolloutError, match="cannot start: another rollout is running here"),
         open_journal(path),
     ):
         pass

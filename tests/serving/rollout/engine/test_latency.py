@@ -5,12 +5,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from benchmarks.latency import Case, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.serving.rollout.contract.counters import Arm
-from holdfast.serving.rollout.contract.counts import Counts
+from benchmarks.latency import Case, simulate
+from holdfast.serving.rollout.contract.counters import Arm, Counts
 from holdfast.serving.rollout.engine.latency import BLOCK_SECONDS, PairedLatency, slower_share
 
 EDGES = (10.0, 25.0, 40.0, 100.0, 250.0, 1000.0)

@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Probes, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, NoData, Probes, Reading
 from holdfast.serving.rollout.contract.driver import Desired
-from holdfast.serving.rollout.engine.analysis import Limits, Outcome
+from holdfast.serving.rollout.engine.analysis import Conclusion, Limits
 from holdfast.serving.rollout.engine.machine import (
     BACK,
     TERMINAL,
@@ -25,7 +25,7 @@ from holdfast.serving.rollout.engine.machine import (
     begin,
     confirm,
     desired,
-    look,
+    observe,
     refuse,
     resume,
     start,
@@ -43,7 +43,7 @@ PLAN = Plan(
 
 
 def grown(
-    now: Snapshot,
+    now: Reading,
     *,
     weight=None,
     seconds=1.0,
@@ -53,7 +53,7 @@ def grown(
     broken=0,
     timed_out=0,
     **fields,
-) -> Snapshot:
+) -> Reading:
     """One more look: (answered, failed, slower than 250 ms) of either arm, (pairs, disagreements).
 
     In the shadow (no weight) the candidate's answers are mirrored ones, otherwise live, split as the weight says.
@@ -82,11 +82,11 @@ def _arm(counts, timed_out=0) -> Arm:
 
 def after(*looks, plan=PLAN) -> Rollout:
     """A rollout that was started, had one look without growth, and then these."""
-    rollout, now = start(begin(plan)), Snapshot(edges_ms=EDGES)
-    rollout = look(rollout, replace(now, weight=desired(rollout).weight))
+    rollout, now = start(begin(plan)), Reading(edges_ms=EDGES)
+    rollout = observe(rollout, replace(now, weight=desired(rollout).weight))
     for more in looks:
         now = grown(now, weight=desired(rollout).weight, **more)
-        rollout = look(rollout, now)
+        rollout = observe(rollout, now)
     return rollout
 
 
@@ -221,14 +221,14 @@ def test_a_dead_candidate_is_never_promoted_although_no_client_saw_a_failure():
 def test_a_candidate_that_is_routed_to_and_does_not_answer_is_masked():
     begun = after(*IN_CANARY)
     now = replace(grown(begun.last, weight=50), live=begun.last.live, routed=begun.last.routed + 400)
-    assert "answered 0 of 400 live requests" in look(begun, now).judgement.reason
+    assert "answered 0 of 400 live requests" in observe(begun, now).judgement.reason
 
 
 def test_counters_read_a_moment_apart_are_no_wrong_split():
     # 1,200 requests a second at weight 100 %: 90 ms apart are 108 requests.
     begun = after(*[HEALTHY] * 3)
     more = grown(begun.last, weight=100, candidate=(1200, 0, 0))
-    assert look(begun, replace(more, routed=more.routed - 108)).state is not State.ROLLING_BACK
+    assert observe(begun, replace(more, routed=more.routed - 108)).state is not State.ROLLING_BACK
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_counters_read_a_moment_apart_are_no_wrong_split():
 )
 def test_hard_limits_turn_back_at_once(change, reason):
     begun = after(*IN_CANARY)
-    rollout = look(begun, replace(grown(begun.last, weight=50), **change))
+    rollout = observe(begun, replace(grown(begun.last, weight=50), **change))
     assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.ROLLED_BACK)
     assert reason in rollout.judgement.reason
 
@@ -245,7 +245,7 @@ def test_hard_limits_turn_back_at_once(change, reason):
 def test_an_ejection_while_the_champion_fails_too_is_no_verdict():
     begun = after(*IN_CANARY)
     now = grown(begun.last, weight=50, candidate=(60, 12, 0), champion=(200, 40, 0))
-    rollout = look(begun, replace(now, ejections=1))
+    rollout = observe(begun, replace(now, ejections=1))
     assert (rollout.state, rollout.ending) == (State.ROLLING_BACK, State.INCONCLUSIVE)
 
 
@@ -258,21 +258,21 @@ def test_without_a_champion_failures_of_both_arms_are_not_excused():
 
 def test_a_champion_that_dies_leaves_no_verdict_on_the_candidate():
     begun = after(*IN_CANARY)
-    rollout = look(begun, replace(grown(begun.last, weight=50), champion_alive=False))
+    rollout = observe(begun, replace(grown(begun.last, weight=50), champion_alive=False))
     assert confirm(rollout).state is State.INCONCLUSIVE
 
 
 def test_a_plan_that_holds_keeps_the_weight_without_its_champion():
     plan = replace(PLAN, limits=replace(LIMITS, hold_without_champion=True))
     begun = after(*IN_CANARY, plan=plan)
-    assert look(begun, replace(grown(begun.last, weight=50), champion_alive=False)).name == "Canary 50 %"
+    assert observe(begun, replace(grown(begun.last, weight=50), champion_alive=False)).name == "Canary 50 %"
 
 
 def test_looks_that_see_nothing_end_without_a_verdict():
     begun = after(*IN_CANARY)
     rollout = begun
     for seconds in range(1, 7):
-        rollout = look(rollout, Blind(begun.at + seconds, "connection refused"))
+        rollout = observe(rollout, NoData(begun.at + seconds, "connection refused"))
     assert confirm(rollout).state is State.INCONCLUSIVE
     assert "nothing seen for" in rollout.judgement.reason
     assert "connection refused" in rollout.judgement.reason
@@ -280,23 +280,23 @@ def test_looks_that_see_nothing_end_without_a_verdict():
 
 def test_a_router_with_another_weight_is_not_what_was_asked_for():
     begun = after(*IN_CANARY)
-    rollout = look(begun, replace(grown(begun.last, weight=50), weight=0))
+    rollout = observe(begun, replace(grown(begun.last, weight=50), weight=0))
     assert (rollout.name, rollout.total) == (begun.name, begun.total)
     assert "wanted is 50 %" in rollout.judgement.reason
 
 
 def test_counters_that_went_back_add_nothing():
     begun = after(*IN_CANARY)
-    anew = grown(Snapshot(edges_ms=EDGES, at=begun.at), weight=50)
-    rollout = look(begun, anew)
+    anew = grown(Reading(edges_ms=EDGES, at=begun.at), weight=50)
+    rollout = observe(begun, anew)
     assert rollout.total == begun.total
-    assert look(rollout, grown(anew, weight=50)).total.candidate.answered == begun.total.candidate.answered + 60
+    assert observe(rollout, grown(anew, weight=50)).total.candidate.answered == begun.total.candidate.answered + 60
 
 
 def test_what_happened_in_a_gap_is_missing_data():
     begun = resume(after(*IN_CANARY))
-    now = grown(grown(Snapshot(), weight=50, candidate=(900, 900, 0)), weight=50)
-    rollout = look(begun, now)
+    now = grown(grown(Reading(), weight=50, candidate=(900, 900, 0)), weight=50)
+    rollout = observe(begun, now)
     assert (rollout.name, rollout.total) == (begun.name, begun.total)
 
 
@@ -304,8 +304,8 @@ def test_the_last_step_waits_for_an_approval_and_not_for_ever():
     plan = replace(PLAN, approval=True, approval_seconds=100.0)
     waiting = after(*[HEALTHY] * 5, plan=plan)
     assert "waiting for an approval" in waiting.judgement.reason
-    assert look(approve(waiting), grown(waiting.last, weight=100, **HEALTHY)).state is State.PROMOTING
-    late = look(waiting, grown(waiting.last, weight=100, seconds=200.0, **HEALTHY))
+    assert observe(approve(waiting), grown(waiting.last, weight=100, **HEALTHY)).state is State.PROMOTING
+    late = observe(waiting, grown(waiting.last, weight=100, seconds=200.0, **HEALTHY))
     assert confirm(late).state is State.INCONCLUSIVE
 
 
@@ -342,11 +342,11 @@ def test_only_an_end_is_read_under_another_plan():
 
 
 class AnyRollout(RuleBasedStateMachine):
-    """Counters that grow anyhow, blind looks, gaps, wishes and confirmations at any time."""
+    """Counters that grow anyhow, blind looks, gaps, requests and confirmations at any time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = Snapshot(edges_ms=EDGES)
+        self.now = Reading(edges_ms=EDGES)
         self.rollout = begin(PLAN)
         self.weights: list[int] = []
 
@@ -372,7 +372,7 @@ class AnyRollout(RuleBasedStateMachine):
     def sees_nothing(self, seconds) -> None:
         before = self.rollout
         self.now = replace(self.now, at=self.now.at + seconds)
-        self.rollout = look(before, Blind(self.now.at, "connection refused"))
+        self.rollout = observe(before, NoData(self.now.at, "connection refused"))
         stayed = (self.rollout.state, self.rollout.step) == (before.state, before.step)
         assert stayed or self.rollout.state is State.ROLLING_BACK
 
@@ -380,13 +380,13 @@ class AnyRollout(RuleBasedStateMachine):
     def comes_back_after_a_gap(self) -> None:
         self.rollout = resume(self.rollout)
 
-    def _look(self, now: Snapshot) -> None:
+    def _look(self, now: Reading) -> None:
         before, self.now = self.rollout, now
-        self.rollout = look(before, now)
+        self.rollout = observe(before, now)
         if self.rollout.state is State.PROMOTING and before.state is not State.PROMOTING:
             last = PLAN.steps[-1]
             assert (before.state, before.step) == (State.CANARY, len(PLAN.steps) - 1)
-            assert self.rollout.judgement.outcome is Outcome.ENOUGH
+            assert self.rollout.judgement.outcome is Conclusion.ENOUGH
             assert self.rollout.judgement.evidence["error_bound"] < LIMITS.margin
             assert before.last is not None
             assert before.here.live + now.live - before.last.live >= last.requests
@@ -407,8 +407,8 @@ class AnyRollout(RuleBasedStateMachine):
     @rule()
     def terminal_stays_terminal(self) -> None:
         ended = self.rollout
-        same = (start(ended), look(ended, self.now), abort(ended, "no"), refuse(ended, "no"), approve(ended))
-        assert all(one == ended for one in (*same, confirm(ended), look(ended, Blind(0.0, "no"))))
+        same = (start(ended), observe(ended, self.now), abort(ended, "no"), refuse(ended, "no"), approve(ended))
+        assert all(one == ended for one in (*same, confirm(ended), observe(ended, NoData(0.0, "no"))))
 
     @rule()
     def aborts(self) -> None:
@@ -449,7 +449,7 @@ class AnyRollout(RuleBasedStateMachine):
     @invariant()
     def only_watched_states_are_judged(self) -> None:
         if self.rollout.state not in WATCHED:
-            assert look(self.rollout, self.now) == self.rollout
+            assert observe(self.rollout, self.now) == self.rollout
 
     @invariant()
     def it_survives_being_written_and_read(self) -> None:

@@ -6,6 +6,9 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from benchmarks.operating import (
     ALPHA,
     TABLE,
@@ -19,16 +22,12 @@ from benchmarks.operating import (
     simulate,
     values,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from holdfast.serving.rollout.contract.counters import Arm
-from holdfast.serving.rollout.contract.counts import Counts
+from holdfast.serving.rollout.contract.counters import Arm, Counts
 from holdfast.serving.rollout.engine import analysis
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits
-from holdfast.serving.rollout.engine.drift import PredictionDrift
-from holdfast.serving.rollout.engine.eprocess import OneArm, TwoArm
 from holdfast.serving.rollout.engine.latency import PairedLatency
+from holdfast.statistics.drift import PredictionDrift
+from holdfast.statistics.eprocess import OneArm, TwoArm
 
 RUNS = 20_000
 HEALTHY = Traffic(0.01, 0.01, 2000)

@@ -10,14 +10,14 @@ from functools import partial
 
 import aiohttp
 import pytest
-from benchmarks.faults.malformed import Target, for_routers
 
 from holdfast.errors import RolloutError
+from holdfast.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.envoy import config as envoy_config
+from holdfast.serving.envoy.config import STICKY, Ingress, Timeouts
 from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE
-from holdfast.serving.rollout.local import envoy_config
-from holdfast.serving.rollout.local.envoy import Arms, Envoy
-from holdfast.serving.rollout.local.envoy_config import STICKY, Ingress, Timeouts
-from holdfast.serving.rollout.local.processes import children, reserved_ports, start, wait_ready
+from holdfast.serving.rollout.local.envoy import EnvoyDriver, ServerPair
+from tests.faults.live.malformed import Target, for_routers
 
 INFER = "/v2/models/m/infer"
 TRUSTED = ("127.0.0.1/32",)
@@ -54,7 +54,7 @@ class Upstream:
 class Scene:
     """What runs, and a client."""
 
-    driver: Envoy
+    driver: EnvoyDriver
     session: aiohttp.ClientSession
     upstreams: tuple[Upstream, Upstream]
     port: int
@@ -85,7 +85,7 @@ class Scene:
         return int(line[9:12] or 0)
 
     async def probe(self, arm: str | None, path=INFER) -> tuple[int, str]:
-        connector = aiohttp.UnixConnector(str(self.driver.layout.probes))
+        connector = aiohttp.UnixConnector(str(self.driver.envoy.layout.probes))
         headers = {ARM_HEADER: arm} if arm else {}
         async with (
             aiohttp.ClientSession(connector=connector) as session,
@@ -110,16 +110,16 @@ async def envoy(tmp_path, candidate_status: int = 200, *, listens: bool = True, 
     servers = [await asyncio.start_server(upstream.talk, "127.0.0.1", 0) for upstream in upstreams]
     for upstream, server in zip(upstreams, servers, strict=True):
         upstream.port = server.sockets[0].getsockname()[1]
-    arms = Arms({upstream.name: upstream.port for upstream in upstreams}, lambda arm: True)
+    arms = ServerPair({upstream.name: upstream.port for upstream in upstreams}, lambda arm: True)
     with children() as started, reserved_ports(1) as (deaf,):
         if not listens:
             arms = replace(arms, ports={**arms.ports, CANDIDATE: deaf})
-        driver = Envoy.prepare(tmp_path / "e", arms, 250.0, Ingress("m", 1, 2, **ingress))
-        started.append(start("envoy", driver.command, tmp_path))
-        await wait_ready(started[0], driver.live)
+        driver = EnvoyDriver.prepare(tmp_path / "e", arms, 250.0, Ingress("m", 1, 2, **ingress))
+        started.append(start("envoy", driver.envoy.command, tmp_path))
+        await wait_ready(started[0], driver.envoy.live)
         try:
             async with aiohttp.ClientSession() as session:
-                yield Scene(driver, session, upstreams, await driver.port())
+                yield Scene(driver, session, upstreams, await driver.envoy.port())
         finally:
             await driver.close()
     for server in servers:
@@ -348,8 +348,8 @@ def _model(*ends: str) -> tuple[str, ...]:
 def test_probes_have_a_socket_of_their_own_in_the_private_folder(tmp_path):
     async def measure():
         async with envoy(tmp_path) as scene:
-            mode = stat.S_IMODE(scene.driver.layout.probes.stat().st_mode)
-            folder = stat.S_IMODE(scene.driver.layout.routes.parent.stat().st_mode)
+            mode = stat.S_IMODE(scene.driver.envoy.layout.probes.stat().st_mode)
+            folder = stat.S_IMODE(scene.driver.envoy.layout.routes.parent.stat().st_mode)
             return mode, folder, await scene.probe(None)
 
     mode, folder, without = asyncio.run(measure())

@@ -7,7 +7,8 @@ import pytest
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
-from holdfast.serving.rollout.contract.counters import EDGES_MS, Arm, Blind, Probes, Snapshot
+from holdfast.serving.envoy.config import EDGES_MS
+from holdfast.serving.rollout.contract.counters import Arm, NoData, Observation, Probes, Reading
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import Rollout
 from holdfast.serving.rollout.engine.plan import plan_of
@@ -35,9 +36,10 @@ class Told:
         self.state = state
         config = RolloutPlan(shadow_requests=50, steps=(20, 100), step_requests=50, max_errors=0.02)
         self.rollout: Rollout = machine.begin(plan_of(config, classes=3, attacks=None, probation=False))
-        self.now = Snapshot(edges_ms=EDGES_MS)
+        self.now = Reading(edges_ms=EDGES_MS)
         about = Status("tiny-2-1", "tiny", 2, 1, DriverProcess.here(3), BEGAN, BEGAN, BEGAN, ttl_seconds=3.0)
-        self.status = status.StatusFile(state / status.FILE, Sent(), about)
+        self.sent = Sent()
+        self.status = status.StatusFile(state / status.FILE, self.sent, about)
         self.log = log.Log(state / log.FILE, "tiny-2-1", 3)
         self.metrics = metrics.MetricsFile(state / metrics.FILE, Sent(), {"name": "tiny", "version": "2"})
         self.listeners = (self.status, self.log, self.metrics)
@@ -70,11 +72,11 @@ class Told:
 
     def blind(self, reason: str) -> None:
         self.now = replace(self.now, at=self.now.at + 1.0)
-        self._take_in(Blind(self.now.at, reason))
+        self._take_in(NoData(self.now.at, reason))
 
-    def _take_in(self, seen: Snapshot | Blind) -> None:
-        after = machine.look(self.rollout, seen)
-        self.everybody.looked(replace(after, state=self.rollout.state), seen)
+    def _take_in(self, seen: Observation) -> None:
+        after = machine.observe(self.rollout, seen)
+        self.everybody.observed(replace(after, state=self.rollout.state), seen)
         if (after.state, after.step) != (self.rollout.state, self.rollout.step):
             self.move(after)
         else:

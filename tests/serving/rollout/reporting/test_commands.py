@@ -149,9 +149,9 @@ from pathlib import Path
 from holdfast.serving.rollout.reporting import status
 out, record, state = map(Path, sys.argv[1:])
 status.write(state / status.FILE, replace(status.read(state / status.FILE), driver=status.DriverProcess.here()))
-while not list(state.glob("wishes/*.json")):
+while not list(state.glob("requests/*.json")):
     time.sleep(0.02)
-print(next(state.glob("wishes/*.json")).read_text())
+print(next(state.glob("requests/*.json")).read_text())
 record.rename(out)
 shutil.rmtree(state)
 """
@@ -186,7 +186,7 @@ def test_an_approval_that_nothing_waits_for_is_said_to_be_so(in_canary, out):
     done = holdfast("promote", "--out", out, "--reason", "looks good")
     assert done.returncode == 1
     assert "nothing waits for an approval" in done.stderr
-    assert not (in_canary.state / "wishes").exists()
+    assert not (in_canary.state / "requests").exists()
 
 
 def peak_rss_mib(pid: int) -> float:

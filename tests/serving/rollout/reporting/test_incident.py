@@ -25,7 +25,7 @@ def incident(in_canary, tmp_path) -> Incident:
     while in_canary.rollout.state is State.CANARY:
         before = in_canary.rollout
         in_canary.look(candidate=(10, 6), champion=(40, 0))
-        timeline.looked(before, in_canary.now)
+        timeline.observed(before, in_canary.now)
     after = in_canary.rollout
     count = after.total.candidate
     turned = Transition(

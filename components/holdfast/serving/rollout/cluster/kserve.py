@@ -42,7 +42,7 @@ from holdfast.serving.rollout.cluster.store import (
 )
 from holdfast.serving.rollout.cluster.target import KServe as Names
 from holdfast.serving.rollout.cluster.target import Metrics, Target
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
 NEWER_THAN = f"{PREFIX}newer-than"
@@ -59,7 +59,7 @@ class ByRevision:
     find: Callable[[], Json]
     _made: Prometheus | None = field(default=None, init=False)
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """As `Prometheus.read`."""
         if self._made is None:
             self._made = Prometheus(with_revisions(self.metrics, *arms_of(self.find())))
@@ -155,7 +155,7 @@ class KServe:
             self._settle(lambda found: self._differs(found, weight))
             self._effective = weight
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """The provider's counters, with what the object's status has; without that when the API is away."""
         try:
             found = self._found()

@@ -16,7 +16,7 @@ from holdfast.errors import RolloutError
 from holdfast.serving.rollout.cluster.store import Wall
 from holdfast.serving.rollout.cluster.target import Metrics, Series
 from holdfast.serving.rollout.cluster.wire import Trust, Wire
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Reading
 
 MAX_BYTES = 4 * 2**20
 SECONDS = 3.0
@@ -48,7 +48,7 @@ class Prometheus:
         trust = Trust(ca_file=self.metrics.ca_file)
         self._wire = Wire(self.metrics.prometheus.rstrip("/"), trust, SECONDS, MAX_BYTES)
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """Counters as of the newest scrape, all of the same moment.
 
         Raises:
@@ -64,7 +64,7 @@ class Prometheus:
         arms = {role: _filled(arm[0], width) for role, arm in found.items()}
         mirrored = self._whole(chosen.mirrored, now)
         answered = arms["candidate"].answered
-        return Snapshot(
+        return Reading(
             at=at,
             edges_ms=next(iter(edges.values()), ()),
             candidate=arms["candidate"],

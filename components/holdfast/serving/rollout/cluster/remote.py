@@ -23,7 +23,7 @@ from holdfast.serving.rollout.cluster.store import (
 )
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.engine.analysis import Outcome
+from holdfast.serving.rollout.engine.analysis import Conclusion
 from holdfast.serving.rollout.engine.machine import TERMINAL, State
 from holdfast.serving.rollout.reporting.view import words
 
@@ -147,7 +147,7 @@ def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, obj
     if state.get("state") == State.ROLLING_BACK:
         return {**state, "state": state.get("ending", State.ROLLED_BACK.value)}
     out = State.INCONCLUSIVE.value
-    judgement = {**_part(state, "judgement", name), "outcome": Outcome.INCONCLUSIVE.value, "reason": reason}
+    judgement = {**_part(state, "judgement", name), "outcome": Conclusion.INCONCLUSIVE.value, "reason": reason}
     judgement["cause"] = Cause.OPERATOR.value
     return {**state, "state": out, "ending": out, "judgement": judgement}
 

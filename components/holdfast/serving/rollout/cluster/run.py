@@ -21,13 +21,13 @@ from holdfast.serving.rollout.cluster.kube import Kube
 from holdfast.serving.rollout.cluster.open import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Probing, Target
-from holdfast.serving.rollout.contract.counters import Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import NoData, Observation
 from holdfast.serving.rollout.contract.driver import Provider
-from holdfast.serving.rollout.engine.controller import Pace, Wish
+from holdfast.serving.rollout.engine.controller import OperatorRequest, Pace
 from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.engine.machine import TERMINAL, Rollout, State
-from holdfast.serving.rollout.engine.requests import TOLD, Stop, Wishes
-from holdfast.serving.rollout.matchup import Contest
+from holdfast.serving.rollout.engine.requests import TOLD, OperatorRequests, Stop
+from holdfast.serving.rollout.matchup import Matchup
 from holdfast.serving.rollout.stage import Stage, Traffic
 from holdfast.serving.rollout.step import rollout
 from holdfast.serving.rollout.traffic.sender import WARM, Load, Sender, Unpairing, sending
@@ -35,7 +35,7 @@ from holdfast.workload.schema import RolloutPlan
 
 _ENDING = frozenset(State) - {State.PENDING, State.SHADOW, State.CANARY}
 """In these the arms are not apart any more, or soon will not be."""
-PACE = Pace(look=5.0, checkpoint=30.0, gap=60.0, pending=600.0, promoting=600.0, aftermath=0.0)
+PACE = Pace(interval=5.0, checkpoint=30.0, gap=60.0, pending=600.0, promoting=600.0, aftermath=0.0)
 
 
 @dataclass
@@ -47,24 +47,24 @@ class Counted:
     failed: int = 0
     """Failures at either arm, those that a retry absorbed too: at least as many as clients saw."""
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """Takes the counts over."""
         self.sent = rollout.total.routed or rollout.total.champion.answered + rollout.total.live
         self.failed = min(rollout.total.candidate.failed + rollout.total.champion.failed, self.sent)
 
     def moved(self, before: Rollout, after: Rollout) -> None:
         """Takes the counts over."""
-        self.looked(after, Blind(0.0, ""))
+        self.observed(after, NoData(0.0, ""))
 
     def paged(self, rollout: Rollout, reason: str) -> None:
         """Counts nothing."""
 
 
-class Leaving(Wishes):
+class Leaving(OperatorRequests):
     """A pod that is told to stop only leaves: another replica goes on, or the watchdog takes the weight back."""
 
-    def __call__(self) -> Wish | None:
-        """As `Wishes`, but a signal ends this driver and not the rollout.
+    def __call__(self) -> OperatorRequest | None:
+        """As `OperatorRequests`, but a signal ends this driver and not the rollout.
 
         Raises:
             RolloutError: the signal came.
@@ -114,7 +114,6 @@ def rollout_on(
             are none where the shadow needs them; or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
-    require_shadow(place.target, config)
     return rollout(
         name,
         out,
@@ -125,38 +124,44 @@ def rollout_on(
         metrics_port=metrics_port,
         open_stage=partial(cluster_stage, place),
         again=True,
+        require=partial(require_shadow, place.target),
     )
 
 
 @contextmanager
-def cluster_stage(place: Place, contest: Contest, state: Path, stop: Stop) -> Iterator[Stage]:
+def cluster_stage(place: Place, matchup: Matchup, state: Path, stop: Stop) -> Iterator[Stage]:
     """The target's object, under a fence of our own, with the candidate there.
 
     Raises:
         RefusedError: the target serves other bytes than those that the gate judged.
         RolloutError: the object cannot be had.
     """
-    require_these_bytes(place.target, contest)
-    decision = load(contest.candidate.served.decision, GateDecision).digest
+    require_these_bytes(place.target, matchup)
+    decision = load(matchup.candidate.served.decision, GateDecision).digest
     cluster = open_cluster(place.target, place.kube, decision, place.provider)
     prepare(cluster)
-    wishes = Leaving(state, stop, contest.expires_at)
-    traffic = partial(_traffic, place.target.probes, contest, cluster, wishes)
+    requests = Leaving(state, stop, matchup.expires_at)
+    traffic = partial(_traffic, place.target.probes, matchup, cluster, requests)
     began = round(time.time(), 3)
-    yield Stage(cluster.store, wishes, began, traffic, place.pace, not_promoted=partial(_free, cluster))
+    yield Stage(cluster.store, requests, began, traffic, place.pace, not_promoted=partial(_free, cluster))
 
 
 @contextmanager
 def _traffic(
-    probes: Probing | None, contest: Contest, cluster: Cluster, wishes: Wishes, config: RolloutPlan, seed: int
+    probes: Probing | None,
+    matchup: Matchup,
+    cluster: Cluster,
+    requests: OperatorRequests,
+    config: RolloutPlan,
+    seed: int,
 ) -> Iterator[Traffic]:
     """The users' own; what is sent here are probes only."""
     counted = Counted()
-    with probing(probes, contest, cluster, wishes, seed=seed) as sender:
+    with probing(probes, matchup, cluster, requests, seed=seed) as sender:
         unpairing = (Unpairing(sender, _ENDING),) if sender else ()
         yield Traffic(cluster.driver, counted, sender, (counted, *unpairing), tail="(on the cluster: kubectl logs)")
         lines = "".join(f"{json.dumps(line)}\n" for line in cluster.store.history())
-        replace_file(wishes.state / JOURNAL, lines.encode())
+        replace_file(requests.state / JOURNAL, lines.encode())
 
 
 def _free(cluster: Cluster) -> None:
@@ -167,13 +172,13 @@ def _free(cluster: Cluster) -> None:
         say(f"rollout: {error}; the next start writes the record of this end once more, the one after it starts again")
 
 
-def require_these_bytes(target: Target, contest: Contest) -> None:
+def require_these_bytes(target: Target, matchup: Matchup) -> None:
     """What the cluster loads must be addressed by the digest that the gate judged.
 
     Raises:
         RefusedError: it is not.
     """
-    digest, served = contest.candidate.model.digest, contest.candidate.served
+    digest, served = matchup.candidate.model.digest, matchup.candidate.served
     found = list(_addresses(target.section.candidate.model_dump(mode="json")))
     if not found or not all(digest in address for address in found):
         raise RefusedError(
@@ -212,7 +217,7 @@ def _addresses(value: object) -> Iterator[str]:
 
 @contextmanager
 def probing(
-    probes: Probing | None, contest: Contest, cluster: Cluster, wishes: Wishes, *, seed: int
+    probes: Probing | None, matchup: Matchup, cluster: Cluster, requests: OperatorRequests, *, seed: int
 ) -> Iterator[Sender | None]:
     """Sends the target's probes until the end of the block; without that section none.
 
@@ -226,9 +231,9 @@ def probing(
     # A rollout that is about to end has perhaps one arm only; its plan still needs what the sender knows of the rows.
     ending = state in _ENDING
     warm = 0 if ending else WARM
-    load = Load(contest.rows, contest.attacks, _classes(contest), probes.per_second, clients=1, seed=seed, warm=warm)
-    with sending(wishes.state, probes, load) as sender:
-        sender.wait(wishes.stop)
+    load = Load(matchup.rows, matchup.attacks, _classes(matchup), probes.per_second, clients=1, seed=seed, warm=warm)
+    with sending(requests.state, probes, load) as sender:
+        sender.wait(requests.stop)
         if ending:
             sender.unpair()
         if probes.counted:
@@ -236,5 +241,5 @@ def probing(
         yield sender
 
 
-def _classes(contest: Contest) -> int:
-    return len(contest.candidate.model.document.classes)
+def _classes(matchup: Matchup) -> int:
+    return len(matchup.candidate.model.document.classes)

@@ -43,7 +43,7 @@ from holdfast.serving.rollout.cluster.store import (
 )
 from holdfast.serving.rollout.cluster.target import SeldonV1 as Names
 from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
 AVAILABLE = "Available"
@@ -147,7 +147,7 @@ class SeldonV1:
             self._settle(weight if present else 0, shadow)
             self._effective = (weight, shadow)
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """The provider's counters, with what the object and the routes say; without that when the API is away."""
         try:
             found = self._found()

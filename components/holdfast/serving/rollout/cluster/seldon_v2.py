@@ -44,7 +44,7 @@ from holdfast.serving.rollout.cluster.store import (
 )
 from holdfast.serving.rollout.cluster.target import SeldonV2 as Names
 from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Health, Provider
 
 STEADY_SECONDS = 5.0
@@ -195,7 +195,7 @@ class SeldonV2:
             time.sleep(self.spread)
             self._effective = (weight, shadow)
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """The provider's counters, with what the Models say; without that when the API is away.
 
         The weight stays empty: an Experiment's status does not say which change it is about.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from holdfast.serving.rollout.cluster.kube import Json, annotations
 from holdfast.serving.rollout.cluster.store import PREFIX
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Provider
 
 MIRRORED = f"{PREFIX}mirrored"
@@ -43,7 +43,7 @@ class Split:
         """The annotation that belongs to `weight`."""
         return str(self.mark) if weight and self.mark is not None else None
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """The provider's counters, with live and mirrored told apart."""
         counted = self.provider.read()
         if counted.live or counted.mirrored:

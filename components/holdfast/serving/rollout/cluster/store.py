@@ -17,7 +17,7 @@ from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
 from holdfast.registry.notes import locks
 from holdfast.serving.rollout.cluster.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
-from holdfast.serving.rollout.contract.driver import State
+from holdfast.serving.rollout.contract.driver import StoredState
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import TERMINAL
 
@@ -68,7 +68,7 @@ class AnnotationStore:
     name: str
     what: Subject
     fence: int
-    state: State | None
+    state: StoredState | None
     """What the driver before this one wrote last."""
     wall: Wall = field(default=time.time, repr=False)
 
@@ -97,8 +97,8 @@ class AnnotationStore:
         found = edit(kube, resource, name, take)
         return cls(kube, resource, name, what, fence_of(found), _read(found, STATE, dict), wall)
 
-    def write(self, kind: str, state: State, /, **facts: object) -> None:
-        """Keeps `state`; what is not a `look` also becomes a line of the history.
+    def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
+        """Keeps `state`; what is not a `checkpoint` also becomes a line of the history.
 
         Raises:
             RolloutError: it could not be written.
@@ -112,7 +112,7 @@ class AnnotationStore:
         def keep(found: Json) -> Sequence[Operation]:
             require_fence(found, self.fence)
             values: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
-            if kind != "look":
+            if kind != "checkpoint":
                 values[HISTORY] = longer(found, line)
             if state.get("state") == machine.State.ROLLED_BACK and locks("rolled-back", _cause(state), planted=False):
                 values[ROLLED_BACK] = _condemned(found, self.what)
@@ -148,7 +148,7 @@ def read_history(found: Json) -> list[Json]:
     return _read(found, HISTORY, list) or []
 
 
-def read_state(found: Json) -> State | None:
+def read_state(found: Json) -> StoredState | None:
     """The state on an object; None when no rollout has written one.
 
     Raises:
@@ -181,7 +181,7 @@ def _require_free(found: Json, what: Subject) -> None:
         )
 
 
-def _cause(state: State) -> Cause | None:
+def _cause(state: StoredState) -> Cause | None:
     """Where the fault was; None when the state does not know, or not in these words."""
     judgement = state.get("judgement")
     said = judgement.get("cause") if isinstance(judgement, Mapping) else None

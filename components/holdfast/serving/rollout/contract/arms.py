@@ -5,13 +5,12 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from holdfast.errors import RolloutError
+from holdfast.serving.envoy.config import ARM_HEADER as ARM_HEADER
+from holdfast.serving.envoy.config import CANDIDATE as CANDIDATE
+from holdfast.serving.envoy.config import STABLE as STABLE
 from holdfast.serving.rollout.contract.address import Address
 from holdfast.workload.schema import Section
 
-CANDIDATE, STABLE = "candidate", "stable"
-"""The arms' names."""
-ARM_HEADER = "x-rollout"
-"""`candidate` or `stable`: the arm that a probe asks for, or a client that the plan names (A/B tests)."""
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,63}$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,1022}[!-~])?$")]
 _OURS = ("host", "content-type", "content-length", "transfer-encoding", "connection")
@@ -23,7 +22,7 @@ class Destination(Section):
     url: str
     """V2 protocol: `http://HOST:PORT/v2/models/NAME/infer`."""
     headers: dict[HeaderName, HeaderValue] = {}
-    """Lower case; for a router that chooses by header. No secrets: this is stored as it stands."""
+    """Lower case; for a router that chooses by header. No secrets: this is stored without encryption."""
 
     @field_validator("url")
     @classmethod

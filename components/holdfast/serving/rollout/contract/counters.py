@@ -1,17 +1,41 @@
-"""What is counted, at one moment. All numbers grow from the start of the counting; nothing here is a rate."""
+"""What is counted, at one moment or over a stretch of a rollout. Counts, never rates.
 
-from dataclasses import dataclass
-from itertools import zip_longest
+The numbers of a `Reading` grow from the start of the counting. `Counts` are what was added between readings; after a
+gap, or where a counter went back, nothing is added: what happened unseen is missing data.
+"""
 
-EDGES_MS: tuple[float, ...] = tuple(round(1.25**k, 3) for k in range(-3, 42))
-"""Upper edges of the latency buckets where we choose them: 0.5 ms to 9.4 s, each a quarter above the last."""
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import starmap, zip_longest
+from operator import add, sub
+from typing import Any, Self, TypeVar
+
+_T = TypeVar("_T")
 
 EQUAL_WEIGHT = 50
 """Up to this weight, in percent, the champion carries at least as much traffic as the candidate."""
 
 
+class _Counters:
+    """Counters that are joined field by field; the shorter of two tuples is filled up with 0."""
+
+    __dataclass_fields__: dict[str, Any]
+
+    def plus(self, more: Self) -> Self:
+        """Both together."""
+        return _joined(self, more, add)
+
+    def since(self, earlier: Self) -> Self:
+        """What was added after `earlier`."""
+        return _joined(self, earlier, sub)
+
+    def at_least(self, earlier: Self) -> Self:
+        """Each counter, or what it was before where it seems to have fallen."""
+        return _joined(self, earlier, max)
+
+
 @dataclass(frozen=True)
-class Arm:
+class Arm(_Counters):
     """Answers of one arm, each request counted once per attempt at this arm's server."""
 
     answered: int = 0
@@ -21,7 +45,7 @@ class Arm:
     timed: int = 0
     """Answers whose time was taken."""
     within: tuple[int, ...] = ()
-    """Of them, how many came within each of the snapshot's edges."""
+    """Of them, how many came within each of the edges of the reading."""
     timed_out: int = 0
     """Of the failures, attempts that had no answer in time: a busy machine does that too, so they are slow answers."""
     refused: int = 0
@@ -34,42 +58,8 @@ class Arm:
 
     @property
     def unanswered(self) -> int:
-        """Failures in which the server said nothing."""
+        """Failures in which the server sent nothing."""
         return self.timed_out + self.refused
-
-    def since(self, earlier: "Arm") -> "Arm":
-        """What was added after `earlier`."""
-        return Arm(
-            self.answered - earlier.answered,
-            self.failed - earlier.failed,
-            self.timed - earlier.timed,
-            minus(self.within, earlier.within),
-            self.timed_out - earlier.timed_out,
-            self.refused - earlier.refused,
-        )
-
-    def plus(self, more: "Arm") -> "Arm":
-        """Both together."""
-        return Arm(
-            self.answered + more.answered,
-            self.failed + more.failed,
-            self.timed + more.timed,
-            plus(self.within, more.within),
-            self.timed_out + more.timed_out,
-            self.refused + more.refused,
-        )
-
-    def at_least(self, earlier: "Arm") -> "Arm":
-        """Each counter, or what it was before where it seems to have fallen."""
-        within = tuple(max(pair) for pair in zip_longest(self.within, earlier.within, fillvalue=0))
-        return Arm(
-            max(self.answered, earlier.answered),
-            max(self.failed, earlier.failed),
-            max(self.timed, earlier.timed),
-            within,
-            max(self.timed_out, earlier.timed_out),
-            max(self.refused, earlier.refused),
-        )
 
     def over(self, edge: int) -> int:
         """Answers that took longer than edge number `edge`."""
@@ -77,8 +67,8 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Probes:
-    """What probes found: the same row was sent to both arms, beside the clients' requests."""
+class Probes(_Counters):
+    """What probes found: the same row was sent to both arms, in addition to the clients' requests."""
 
     pairs: int = 0
     """Rows that both arms answered."""
@@ -95,33 +85,9 @@ class Probes:
     fooled: int = 0
     """Of them, those with a wrong label."""
 
-    def since(self, earlier: "Probes") -> "Probes":
-        """What was added after `earlier`."""
-        return Probes(
-            self.pairs - earlier.pairs,
-            self.disagreements - earlier.disagreements,
-            minus(self.gained, earlier.gained),
-            minus(self.lost, earlier.lost),
-            self.broken - earlier.broken,
-            self.attacks - earlier.attacks,
-            self.fooled - earlier.fooled,
-        )
-
-    def plus(self, more: "Probes") -> "Probes":
-        """Both together."""
-        return Probes(
-            self.pairs + more.pairs,
-            self.disagreements + more.disagreements,
-            plus(self.gained, more.gained),
-            plus(self.lost, more.lost),
-            self.broken + more.broken,
-            self.attacks + more.attacks,
-            self.fooled + more.fooled,
-        )
-
 
 @dataclass(frozen=True)
-class Snapshot:
+class Reading:
     """Everything that the analysis sees, at `at` seconds on a clock that only runs forward."""
 
     at: float = 0.0
@@ -140,27 +106,31 @@ class Snapshot:
     ejections: int = 0
     probes: Probes = Probes()
     weight: int | None = None
-    """What the router itself says that the candidate's weight is; None when it cannot say."""
+    """The candidate's weight as the router itself reports it; None where it cannot."""
     candidate_alive: bool = True
     champion_alive: bool = True
     balanced: bool = False
     """Whether the champion gets copies of live traffic, so that it is as busy as a candidate with more of it."""
     lag: float = 0.0
-    """Longest, in seconds, that this machine kept the controller or the traffic waiting since the last look."""
+    """Longest, in seconds, that this machine kept the controller or the traffic waiting since the last observation."""
     candidate_exit: int | None = None
     """How its process ended, where that is known: the exit code, or minus the number of the signal."""
 
 
 @dataclass(frozen=True)
-class Blind:
-    """A look that saw nothing: no counters, stale ones, or some that cannot be true. Never a success."""
+class NoData:
+    """An observation without counters, or with stale ones or some that cannot be true. Never a success."""
 
     at: float
     reason: str
 
 
-def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
-    """The first counter that is lower than before, as a counter is after its server was started anew."""
+Observation = Reading | NoData
+"""What one observation of a rollout found."""
+
+
+def went_back(earlier: Reading, now: Reading) -> str | None:
+    """The first counter that is lower than before, as a counter is after its server was started again."""
     for role in ("candidate", "champion"):
         before, after = getattr(earlier, role), getattr(now, role)
         for name in ("answered", "failed", "timed", "timed_out"):
@@ -176,16 +146,39 @@ def went_back(earlier: Snapshot, now: Snapshot) -> str | None:
     )
 
 
-def plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    """Sums of counts; the shorter one is filled up with 0."""
-    size = max(len(left), len(right))
-    return tuple(a + b for a, b in zip(_filled(left, size), _filled(right, size), strict=True))
+@dataclass(frozen=True)
+class Counts(_Counters):
+    """What was added over a stretch of a rollout, summed over its observations."""
+
+    seconds: float = 0.0
+    candidate: Arm = Arm()
+    champion: Arm = Arm()
+    live: int = 0
+    mirrored: int = 0
+    routed: int = 0
+    chosen: int = 0
+    ejections: int = 0
+    probes: Probes = Probes()
+    lag: float = 0.0
+    """Longest, in seconds, that this machine kept the controller or the traffic waiting."""
+
+    def plus(self, more: Self) -> Self:
+        """Both together; the lag is the longer one."""
+        return replace(super().plus(more), lag=max(self.lag, more.lag))
 
 
-def minus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    """Differences of counts; the shorter one is filled up with 0."""
-    return plus(left, tuple(-value for value in right))
+def between(before: Reading, now: Reading) -> Counts:
+    """What one observation adds."""
+    names = [name for name in Counts.__dataclass_fields__ if name not in ("seconds", "lag")]
+    added: dict[str, Any] = {name: _joined(getattr(now, name), getattr(before, name), sub) for name in names}
+    return Counts(seconds=max(now.at - before.at, 0.0), lag=now.lag, **added)
 
 
-def _filled(values: tuple[int, ...], size: int) -> tuple[int, ...]:
-    return values + (0,) * (size - len(values))
+def _joined(left: _T, right: Any, of: Callable[[Any, Any], Any]) -> _T:
+    if isinstance(left, tuple):
+        return type(left)(starmap(of, zip_longest(left, right, fillvalue=0)))
+    if isinstance(left, _Counters):
+        names = left.__dataclass_fields__
+        return type(left)(*(_joined(getattr(left, name), getattr(right, name), of) for name in names))
+    joined: _T = of(left, right)
+    return joined

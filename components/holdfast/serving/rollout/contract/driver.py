@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.serving.rollout.contract.counters import Snapshot
+from holdfast.serving.rollout.contract.counters import Reading
 
-State = Mapping[str, object]
+StoredState = Mapping[str, object]
 """A rollout's state as JSON values (`holdfast.serving.rollout.engine.state`)."""
 
 
@@ -28,7 +28,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Health:
-    """Who is there."""
+    """Which servers answer."""
 
     router: bool
     champion: bool
@@ -41,15 +41,15 @@ class Driver(Protocol):
     def apply(self, weight: int, shadow: bool) -> None:
         """Puts `weight` percent of live traffic on the candidate, mirrored to it when `shadow`.
 
-        It also renews the dead-man's switch: a weight above 0, or a mirror, that nobody applies again within the
-        driver's time to live is taken back by a watchdog that does not need this process.
+        It also renews the lease (the heartbeat of a driver): a weight above 0, or a mirror, that is not applied again
+        within the driver's time to live is taken back by a watchdog that does not need this process.
 
         Raises:
             RolloutError: the change could not be made, or is not known to be in effect.
             FencedError: a newer driver has taken over.
         """
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """Counters as of now; `probes` are not the driver's and stay empty.
 
         Raises:
@@ -57,27 +57,27 @@ class Driver(Protocol):
         """
 
     def remove_candidate(self) -> None:
-        """Takes the candidate out: weight 0, no mirror, no route that leads to it. Works whatever the candidate does.
+        """Takes the candidate out: weight 0, no mirror, no route that leads to it. Works in any state of the candidate.
 
         Raises:
             RolloutError, FencedError: as `apply`.
         """
 
     def promote(self) -> None:
-        """Makes the candidate the stable arm for good: all traffic, and no dead-man's switch any more.
+        """Makes the candidate the stable arm for good: all traffic, and no lease any more.
 
         Raises:
             RolloutError, FencedError: as `apply`.
         """
 
     def health(self) -> Health:
-        """Who answers. Never raises."""
+        """Which servers answer. Never raises."""
 
 
 class Provider(Protocol):
     """Where a driver that moves traffic elsewhere takes its counters from: Prometheus, or an Envoy of our own."""
 
-    def read(self) -> Snapshot:
+    def read(self) -> Reading:
         """Counters as of now; `weight` and `probes` are not the provider's and stay empty.
 
         Raises:
@@ -93,14 +93,14 @@ class Store(Protocol):
         """This driver's token, higher than that of every driver before it."""
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> StoredState | None:
         """What the driver before this one wrote last; None when there was none."""
 
-    def write(self, kind: str, state: State, /, **facts: object) -> None:
+    def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
         """Keeps `state`; returns when it would survive a crash.
 
         Args:
-            kind: `intent` (an act follows), `done` (it is in effect), `look` (a checkpoint), or what else happened.
+            kind: `intent` (an act follows), `done` (it is in effect), `checkpoint`, or what else happened.
             state: of the rollout.
             facts: for people: what led to it.
 

@@ -1,7 +1,7 @@
 """Judges a candidate from counters: hard limits, then masking, then the sequential tests, then the deadline.
 
-Retries to the stable arm make clients see no failure at all, so a dead candidate looks perfect to whoever asks clients.
-Here only the candidate's own counters speak: they must grow as its weight says, nothing may have been ejected, the
+Retries to the stable arm make clients see no failure at all, so a dead candidate looks perfect to their clients.
+Here only the candidate's own counters speak: they must grow as its weight demands, nothing may have been ejected, the
 process must be alive, and failures that a retry absorbed are failures. No data is inconclusive, never success.
 """
 
@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from holdfast.artifacts.cause import Cause, of_exit
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
-from holdfast.serving.rollout.contract.counts import Counts
-from holdfast.serving.rollout.engine.drift import PredictionDrift
-from holdfast.serving.rollout.engine.eprocess import OneArm, TwoArm
+from holdfast.serving.rollout.contract.counters import Arm, Counts, Reading
 from holdfast.serving.rollout.engine.latency import PairedLatency
 from holdfast.statistics import newcombe_upper
+from holdfast.statistics.drift import PredictionDrift
+from holdfast.statistics.eprocess import OneArm, TwoArm
 
 ALPHA_SHARES = {
     "errors": 0.6,
@@ -31,7 +30,7 @@ _HELD = ("service", "disagreement", "attack", "drift")
 _FAILURES = frozenset({"errors", "service", "broken", "slow"})
 """Tests to which a request without an answer counts as well."""
 STREAK = 3
-"""At least so many candidate failures in a row with none at the control end the rollout whatever the tests say."""
+"""At least so many candidate failures in a row with none at the control end the rollout without any test."""
 STREAK_CHANCE = 1e-5
 """So many more are needed that a candidate like the champion would begin such a row with at most this probability."""
 BROKEN = 5
@@ -47,15 +46,15 @@ MIN_PAIRS = 20
 SPLIT_ROUTED = 200
 """Live requests of a step before its split is compared with its weight."""
 SPLIT_SIGMAS = 6.0
-"""Standard deviations; the comparison is made at every look, so the usual 3 would cry wolf."""
+"""Standard deviations; the comparison is made at every observation, so the usual 3 would give false alarms."""
 SPLIT_SLACK = 16
-"""Requests under way at a look stand in one counter and not yet in the other."""
+"""Requests under way at an observation are in one counter and not yet in the other."""
 SPLIT_SECONDS = 0.1
 """So far apart the two counters may have been read."""
 
 
-class Outcome(Enum):
-    """What to do next."""
+class Conclusion(Enum):
+    """What a judgement comes to."""
 
     CONTINUE = auto()
     ENOUGH = auto()
@@ -65,9 +64,9 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """An outcome with the sentence and the numbers that led to it."""
+    """A conclusion with the sentence and the numbers that led to it."""
 
-    outcome: Outcome
+    outcome: Conclusion
     reason: str
     evidence: dict[str, float] = field(default_factory=dict)
     cause: Cause = Cause.NONE
@@ -80,7 +79,7 @@ Fault = tuple[str, Cause]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the rollout's plan allows (`holdfast.workload.schema.RolloutPlan` says what each means)."""
+    """What the rollout's plan allows; `holdfast.workload.schema.RolloutPlan` explains each limit."""
 
     alpha: float = 0.05
     margin: float = 0.01
@@ -105,24 +104,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparisons:
     """Tests of the candidate against the champion; each keeps a reserve for a candidate that turns bad late."""
 
     errors: TwoArm = TwoArm()
     broken: TwoArm = TwoArm()
     slow: PairedLatency = PairedLatency()
 
-    def add(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool) -> "Compared":
-        """After what one look adds; `timed`: whether latency is compared now."""
+    def add(self, more: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool) -> "Comparisons":
+        """After what one observation adds; `timed`: whether latency is compared now."""
         candidate, champion, probes = more.candidate, more.champion, more.probes
-        return Compared(
+        return Comparisons(
             self.errors.add(candidate=_errors(candidate), control=_errors(champion)),
             # Probes that the champion broke are not counted, so its share of those is that of its own failures.
             self.broken.add(candidate=(probes.broken, probes.pairs + probes.broken), control=_errors(champion)),
             self._slower(more, edges_ms, limits) if timed else self.without_open_block().slow,
         )
 
-    def without_open_block(self) -> "Compared":
+    def without_open_block(self) -> "Comparisons":
         """What began under one weight is not compared under the next."""
         return replace(self, slow=replace(self.slow, waiting=Counts()))
 
@@ -150,7 +149,7 @@ class Held:
         )
 
     def add(self, more: Counts) -> "Held":
-        """After what one look adds."""
+        """After what one observation adds."""
         probes = more.probes
         return Held(
             self.service.add(*_errors(more.candidate)),
@@ -166,14 +165,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Tests:
-    """The tests' state after some looks.
+    """The tests' state after some observations.
 
     Those against limits run twice: over the whole rollout, which finds small effects, and over each state alone, which
     finds a candidate that turns bad after it was good. Half of the stake is on the first, the other half is divided
     over the states; the sum is an e-process again, because a state's share waits at 1 until that state begins.
     """
 
-    compared: Compared
+    compared: Comparisons
     whole: Held
     current: Held
     banked: dict[str, float]
@@ -187,13 +186,13 @@ class Tests:
     broken: int = 0
     """Probes in a row that the candidate broke, as far as counters can tell."""
     champion_failing: bool = False
-    """Whether so many of the champion's answers failed in the last look that a row of the candidate's is no wonder."""
+    """Whether so many of the champion's last answers failed that a row of the candidate's is no wonder."""
 
     @classmethod
     def fresh(cls, limits: Limits, states: int) -> "Tests":
-        """Before the first look of a rollout with so many states that are watched."""
+        """Before the first observation of a rollout with so many states that are watched."""
         held = Held.fresh(limits)
-        return cls(Compared(), held, held, dict.fromkeys(_HELD, 0.0), states - 1, states)
+        return cls(Comparisons(), held, held, dict.fromkeys(_HELD, 0.0), states - 1, states)
 
     def next_state(self, limits: Limits) -> "Tests":
         """When the next watched state is entered."""
@@ -204,7 +203,7 @@ class Tests:
     def add(
         self, more: Counts, earlier: Counts, edges_ms: tuple[float, ...], limits: Limits, *, timed: bool = True
     ) -> "Tests":
-        """After what one look adds to `earlier`; `timed`: whether latency is compared now."""
+        """After what one observation adds to `earlier`; `timed`: whether latency is compared now."""
         control, failing = earlier.champion, _fails_in_rows(more.champion)
         return replace(
             self,
@@ -233,20 +232,20 @@ class Tests:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one judgement is about."""
+class Progress:
+    """How far a rollout is at one observation: what a judgement is about."""
 
     total: Counts
     """Since the rollout began."""
     here: Counts
     """Since the current state was entered."""
-    now: Snapshot
+    now: Reading
     weight: int
     """Percent, as wanted."""
     missing: int
     """How many of the candidate's own answers this state still wants; 0 or less is enough."""
     seconds: float
-    """In this state, looks that saw nothing included."""
+    """In this state, observations without data included."""
     min_seconds: float
     max_seconds: float
     last_step: bool
@@ -257,28 +256,28 @@ class Look:
     """Whether it is in a later one."""
 
 
-def judge(tests: Tests, look: Look, limits: Limits) -> Judgement:
-    """The outcome at one look; `tests` stand as after it."""
-    facts = evidence(tests, look.total)
-    excused = tests.champion_failing or _fails_in_rows(look.here.champion)
-    if look.total.ejections and excused and look.now.candidate_alive:
+def judge(tests: Tests, progress: Progress, limits: Limits) -> Judgement:
+    """The judgement at one observation; `tests` are those after it."""
+    facts = evidence(tests, progress.total)
+    excused = tests.champion_failing or _fails_in_rows(progress.here.champion)
+    if progress.total.ejections and excused and progress.now.candidate_alive:
         # What an ejected candidate does not answer counts as failed, so the tests would blame it for that.
         both = "the candidate was ejected while the champion failed too"
-        return Judgement(Outcome.INCONCLUSIVE, both, facts, Cause.CHAMPION)
-    bad = _hard_limit(tests, look) or _proven(tests, look, limits)
+        return Judgement(Conclusion.INCONCLUSIVE, both, facts, Cause.CHAMPION)
+    bad = _hard_limit(tests, progress) or _proven(tests, progress, limits)
     if bad:
         reason, cause = bad
-        return Judgement(Outcome.ROLL_BACK, reason, facts, cause)
-    if not look.now.champion_alive:
+        return Judgement(Conclusion.ROLL_BACK, reason, facts, cause)
+    if not progress.now.champion_alive:
         return _without_champion(limits, facts)
-    wanting = _wanting(tests, look, limits)
+    wanting = _wanting(tests, progress, limits)
     if wanting is None:
-        answers = look.total.candidate.answered
-        return Judgement(Outcome.ENOUGH, f"the candidate gave {answers} answers, no test objects", facts)
-    if look.seconds >= look.max_seconds:
-        late = f"no verdict within {look.max_seconds:g} s: {wanting}"
-        return Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.HOST if tests.busy else Cause.EVIDENCE)
-    return Judgement(Outcome.CONTINUE, wanting, facts)
+        answers = progress.total.candidate.answered
+        return Judgement(Conclusion.ENOUGH, f"the candidate gave {answers} answers, no test objects", facts)
+    if progress.seconds >= progress.max_seconds:
+        late = f"no verdict within {progress.max_seconds:g} s: {wanting}"
+        return Judgement(Conclusion.INCONCLUSIVE, late, facts, Cause.HOST if tests.busy else Cause.EVIDENCE)
+    return Judgement(Conclusion.CONTINUE, wanting, facts)
 
 
 def evidence(tests: Tests, total: Counts) -> dict[str, float]:
@@ -318,20 +317,20 @@ def slow_answers(arm: Arm, edges_ms: tuple[float, ...], slow_ms: float) -> int:
     return arm.timed_out + (0 if edge is None else arm.over(edge))
 
 
-def _hard_limit(tests: Tests, look: Look) -> Fault | None:
-    if not look.now.candidate_alive:
-        return f"the candidate's server is gone{_how(look.now)}", of_exit(look.now.candidate_exit)
-    whose = _whose_failures(look.total.candidate)
-    if look.total.ejections:
-        return f"the candidate was ejected after failures in a row ({look.total.ejections} times)", whose
+def _hard_limit(tests: Tests, progress: Progress) -> Fault | None:
+    if not progress.now.candidate_alive:
+        return f"the candidate's server is gone{_how(progress.now)}", of_exit(progress.now.candidate_exit)
+    whose = _whose_failures(progress.total.candidate)
+    if progress.total.ejections:
+        return f"the candidate was ejected after failures in a row ({progress.total.ejections} times)", whose
     row = _failing_row(tests)
     if row is not None:
         return row, whose
-    wrong = _wrong_split(look)
+    wrong = _wrong_split(progress)
     return None if wrong is None else (wrong, Cause.ROUTER)
 
 
-def _how(now: Snapshot) -> str:
+def _how(now: Reading) -> str:
     """How its process ended, where that is known."""
     code = now.candidate_exit
     if code is None:
@@ -340,7 +339,7 @@ def _how(now: Snapshot) -> str:
 
 
 def _whose_failures(arm: Arm) -> Cause:
-    """A server that says nothing may be stopped, starved or cut off; what it says itself is its own."""
+    """A server that sends nothing may be stopped, starved or cut off; an error that it sends is its own."""
     return Cause.SERVER if arm.failed and 2 * arm.unanswered > arm.failed else Cause.MODEL
 
 
@@ -352,21 +351,21 @@ def _failing_row(tests: Tests) -> str | None:
     return None
 
 
-def _wrong_split(look: Look) -> str | None:
+def _wrong_split(progress: Progress) -> str | None:
     """The masking check: a candidate that is routed to and does not answer has a counter that does not grow."""
-    n, share = look.here.routed, look.weight / 100
-    if not look.weight or n < SPLIT_ROUTED:
+    n, share = progress.here.routed, progress.weight / 100
+    if not progress.weight or n < SPLIT_ROUTED:
         return None
-    off = look.here.live - look.here.chosen - n * share
-    slack = SPLIT_SLACK + SPLIT_SECONDS * share * n / max(look.here.seconds, SPLIT_SECONDS)
+    off = progress.here.live - progress.here.chosen - n * share
+    slack = SPLIT_SLACK + SPLIT_SECONDS * share * n / max(progress.here.seconds, SPLIT_SECONDS)
     if abs(off) <= SPLIT_SIGMAS * math.sqrt(n * share * (1 - share)) + slack:
         return None
-    answered = look.here.live - look.here.chosen
-    return f"the candidate answered {answered} of {n} live requests at weight {look.weight} %"
+    answered = progress.here.live - progress.here.chosen
+    return f"the candidate answered {answered} of {n} live requests at weight {progress.weight} %"
 
 
-def _proven(tests: Tests, look: Look, limits: Limits) -> Fault | None:
-    says = {
+def _proven(tests: Tests, progress: Progress, limits: Limits) -> Fault | None:
+    sentences = {
         "errors": "the candidate fails more often than the champion",
         "service": f"the candidate fails more than {limits.max_errors or 0:.1%} of its answers",
         "broken": "the candidate breaks more probes than the champion",
@@ -378,73 +377,73 @@ def _proven(tests: Tests, look: Look, limits: Limits) -> Fault | None:
     for name, value in tests.values().items():
         needed = 1 / (limits.alpha * ALPHA_SHARES[name])
         if value >= needed:
-            whose = _whose_failures(look.total.candidate) if name in _FAILURES else Cause.MODEL
-            return f"{says[name]} (e-value {value:.3g}, needed {needed:.3g})", whose
+            whose = _whose_failures(progress.total.candidate) if name in _FAILURES else Cause.MODEL
+            return f"{sentences[name]} (e-value {value:.3g}, needed {needed:.3g})", whose
     return None
 
 
 def _without_champion(limits: Limits, facts: dict[str, float]) -> Judgement:
     if limits.hold_without_champion:
-        return Judgement(Outcome.CONTINUE, "the champion's server is gone; the plan says to hold the weight", facts)
+        return Judgement(Conclusion.CONTINUE, "the champion's server is gone; the plan asks to hold the weight", facts)
     gone = "the champion's server is gone: nothing to compare with"
-    return Judgement(Outcome.INCONCLUSIVE, gone, facts, Cause.CHAMPION)
+    return Judgement(Conclusion.INCONCLUSIVE, gone, facts, Cause.CHAMPION)
 
 
-def _wanting(tests: Tests, look: Look, limits: Limits) -> str | None:
+def _wanting(tests: Tests, progress: Progress, limits: Limits) -> str | None:
     """What the current state still lacks before the next one; None when nothing."""
-    if look.missing > 0:
-        return f"{look.missing} of the candidate's own answers are missing"
-    if look.total.probes.pairs < limits.min_pairs:
-        return f"{limits.min_pairs - look.total.probes.pairs} paired answers are missing"
-    if look.seconds < look.min_seconds:
-        return f"{look.min_seconds - look.seconds:.0f} s of the step's least time are left"
-    slow = _slower(tests, look, limits) if look.timed else None
-    return _disagrees(look, limits) or _over_margin(look, limits) or slow or _unproven(look, limits)
+    if progress.missing > 0:
+        return f"{progress.missing} of the candidate's own answers are missing"
+    if progress.total.probes.pairs < limits.min_pairs:
+        return f"{limits.min_pairs - progress.total.probes.pairs} paired answers are missing"
+    if progress.seconds < progress.min_seconds:
+        return f"{progress.min_seconds - progress.seconds:.0f} s of the step's least time are left"
+    slow = _slower(tests, progress, limits) if progress.timed else None
+    return _disagrees(progress, limits) or _over_margin(progress, limits) or slow or _unproven(progress, limits)
 
 
-def _disagrees(look: Look, limits: Limits) -> str | None:
-    probes = look.here.probes
+def _disagrees(progress: Progress, limits: Limits) -> str | None:
+    probes = progress.here.probes
     if probes.disagreements > limits.max_disagreement * probes.pairs:
         return f"{probes.disagreements} of {probes.pairs} paired answers disagree"
     return None
 
 
-def _over_margin(look: Look, limits: Limits) -> str | None:
+def _over_margin(progress: Progress, limits: Limits) -> str | None:
     """On probation the control is the same model, so it excuses nothing."""
-    candidate = look.here.candidate
-    excused = Arm() if limits.probation else look.here.champion
+    candidate = progress.here.candidate
+    excused = Arm() if limits.probation else progress.here.champion
     failed = limits.margin + excused.failed / max(excused.answered, 1)
     if candidate.failed > failed * candidate.answered:
         return f"the candidate failed {candidate.failed} of {candidate.answered}, more than {failed:.1%}"
     return None
 
 
-def _slower(tests: Tests, look: Look, limits: Limits) -> str | None:
+def _slower(tests: Tests, progress: Progress, limits: Limits) -> str | None:
     """Doubts about latency, and too little of it; each passes with time where the arms are alike."""
     test = tests.compared.slow
     if test.recent >= SUSPECT:
         return f"the candidate was slower than the champion of late (e-value {test.value:.3g})"
-    if test.blocks < MIN_BLOCKS and not look.timed_later:
+    if test.blocks < MIN_BLOCKS and not progress.timed_later:
         busy = f" (the machine was too busy {test.stalled} times)" if test.stalled else ""
         return f"latency was compared {test.blocks} times of {MIN_BLOCKS}{busy}"
-    return _more_slow_answers(look, limits)
+    return _more_slow_answers(progress, limits)
 
 
-def _more_slow_answers(look: Look, limits: Limits) -> str | None:
+def _more_slow_answers(progress: Progress, limits: Limits) -> str | None:
     """Newcombe's bound, so that chance does not hold up a candidate like the champion."""
-    arms = (look.here.candidate, look.here.champion)
-    (ours, theirs) = (slow_answers(arm, look.now.edges_ms, limits.slow_ms) for arm in arms)
+    arms = (progress.here.candidate, progress.here.champion)
+    (ours, theirs) = (slow_answers(arm, progress.now.edges_ms, limits.slow_ms) for arm in arms)
     n, m = (arm.timed + arm.timed_out for arm in arms)
     if n == 0 or m == 0 or newcombe_upper(theirs, m, ours, n) >= -SLOW_MARGIN:
         return None
     return f"{ours} of {n} answers took longer than {limits.slow_ms:g} ms, {theirs} of {m} of the champion's"
 
 
-def _unproven(look: Look, limits: Limits) -> str | None:
+def _unproven(progress: Progress, limits: Limits) -> str | None:
     """The last step ends only with a proof that the candidate is not worse by the margin."""
-    if not look.last_step:
+    if not progress.last_step:
         return None
-    upper = bound(look.total, excused=not limits.probation)
+    upper = bound(progress.total, excused=not limits.probation)
     if upper >= limits.margin:
         return (
             f"the candidate may fail {upper:.2%} more often than the champion; proof below {limits.margin:.2%} needed"

@@ -1,4 +1,4 @@
-"""Carries one rollout out: looks, decides, writes, acts, in this order, whatever dies in between.
+"""Carries one rollout out: observes, decides, writes, acts, in this order, and goes on after a crash in between.
 
 The decision is the machine's, the traffic the driver's, the memory the store's. What a store announces may have to be
 done again after a crash, so every act is idempotent; what was not announced did not begin. Only the way back does not
@@ -8,11 +8,13 @@ wait for the store: a full disk must not keep live traffic on a bad model.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import partial
+from itertools import count
 from typing import Protocol
 
 from holdfast.artifacts.cause import Cause
-from holdfast.errors import FencedError, RegistryError, RolloutError
-from holdfast.serving.rollout.contract.counters import Blind, Probes, Snapshot
+from holdfast.errors import FencedError, HoldfastError, RegistryError, RolloutError
+from holdfast.serving.rollout.contract.counters import NoData, Observation, Probes, Reading
 from holdfast.serving.rollout.contract.driver import Clock, Driver, Store
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import TERMINAL, WATCHED, Plan, Rollout, State
@@ -36,18 +38,18 @@ class Ask(Enum):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Somebody asks for something, and why."""
+class OperatorRequest:
+    """What is asked for, and why."""
 
     ask: Ask
     reason: str
 
 
 class Watcher(Protocol):
-    """Who is told: the live table, metrics, the timeline. It must not raise."""
+    """What is informed: the live table, metrics, the timeline. It must not raise."""
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
-        """After every look."""
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
+        """After every observation."""
 
     def moved(self, before: Rollout, after: Rollout) -> None:
         """After a transition is in effect."""
@@ -58,19 +60,20 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds. Defaults are those of one machine; a cluster looks and writes less often."""
+    """Seconds. Defaults are those of one machine; a cluster is observed, and written to, less often."""
 
-    look: float = 0.25
+    interval: float = 0.25
+    """Between two observations."""
     checkpoint: float = 1.0
     gap: float = 3.0
-    """A look so much later than due means that this process was paused, and a weight that was applied so long ago may
-    have been taken back meanwhile: missing data."""
+    """An observation so much later than due means that this process was paused, and a weight that was applied so long
+    ago may have been taken back meanwhile: missing data."""
     pending: float = 300.0
     """How long both servers may take to be ready."""
     promoting: float = 60.0
     """How long the last act may take before it is taken back."""
     aftermath: float = 0.75
-    """How long to look on after a terminal state, so that the record shows it."""
+    """How long to observe on after a terminal state, so that the record shows it."""
 
 
 @dataclass
@@ -82,14 +85,14 @@ class Controller:
     store: Store
     clock: Clock
     watcher: Watcher
-    wishes: Callable[[], Wish | None] = lambda: None
-    """What people ask for, each wish once; called at every look."""
+    requests: Callable[[], OperatorRequest | None] = lambda: None
+    """What people ask for, each request once; called at every observation."""
     probes: Callable[[], Probes] = Probes
     traffic_lag: Callable[[], float] | None = None
     """Longest, in seconds, that this machine kept the traffic waiting of late; None: the servers run elsewhere, so the
     stalls of this machine are not theirs."""
     mirror: Callable[[], None] = lambda: None
-    """Tells the registry of a promotion; idempotent. Raises RegistryError."""
+    """Writes a promotion to the registry; idempotent. Raises RegistryError."""
     pace: Pace = Pace()
     mirrored: bool = field(default=False, init=False)
     _written: float = field(default=float("-inf"), init=False)
@@ -100,15 +103,15 @@ class Controller:
     _ahead: float = field(default=float("inf"), init=False)
     """At most so far the driver's clock is ahead of this one."""
     _lag: float = field(default=0.0, init=False)
-    """How much later than asked this process was woken for its last look, in seconds."""
+    """How much later than asked this process was woken for its last observation, in seconds."""
     _paged: set[str] = field(default_factory=set, init=False)
 
     def run(self) -> Rollout:
-        """From wherever the store says to a terminal state.
+        """From the state that the store holds to a terminal state.
 
         Raises:
             FencedError: another driver has taken over; nothing was touched since.
-            RegistryError: the candidate is promoted, and the registry could not be told; run again to tell it.
+            RegistryError: the candidate is promoted, and the registry could not be written; run again to do so.
             RolloutError: the store's state belongs to another rollout.
         """
         rollout = self._begin()
@@ -141,57 +144,62 @@ class Controller:
         return self._watched(asked)
 
     def _asked(self, rollout: Rollout) -> Rollout:
-        wish = self.wishes()
-        if wish is None:
+        request = self.requests()
+        if request is None:
             return rollout
-        if wish.ask is Ask.ABORT:
-            return machine.abort(rollout, wish.reason)
-        if wish.ask is Ask.REFUSE:
-            return machine.refuse(rollout, wish.reason)
+        if request.ask is Ask.ABORT:
+            return machine.abort(rollout, request.reason)
+        if request.ask is Ask.REFUSE:
+            return machine.refuse(rollout, request.reason)
         approved = machine.approve(rollout)
-        self._keep("approved", approved, reason=wish.reason)
+        self._keep("approved", approved, reason=request.reason)
         return approved
 
     def _pending(self, rollout: Rollout) -> Rollout:
         health = self.driver.health()
         if health.router and health.champion and health.candidate:
             return self._move(rollout, machine.start(rollout))
-        now = self.clock.now()
-        waited = rollout.seconds + (0.0 if rollout.at is None else max(now - rollout.at, 0.0))
-        if waited >= self.pace.pending:
+        rollout = self._waited(rollout)
+        if rollout.seconds >= self.pace.pending:
             missing = [name for name in ("router", "champion", "candidate") if not getattr(health, name)]
             reason = f"not ready within {self.pace.pending:g} s: {', '.join(missing)}"
             return self._move(rollout, machine.abort(rollout, reason, _NOT_READY[missing[0]]))
-        self.clock.sleep(self.pace.look)
-        return replace(rollout, at=now, seconds=waited)
+        self.clock.sleep(self.pace.interval)
+        return rollout
+
+    def _waited(self, rollout: Rollout) -> Rollout:
+        """With the time that has passed since the last observation."""
+        now = self.clock.now()
+        passed = 0.0 if rollout.at is None else max(now - rollout.at, 0.0)
+        return replace(rollout, at=now, seconds=rollout.seconds + passed)
 
     def _watched(self, rollout: Rollout) -> Rollout:
-        due = self.clock.now() + self.pace.look
-        self.clock.sleep(self.pace.look)
+        due = self.clock.now() + self.pace.interval
+        self.clock.sleep(self.pace.interval)
         self._lag = max(self.clock.now() - due, 0.0)
         if self._lag > self.pace.gap:
             rollout = machine.resume(rollout)
         rollout, seen = self._see(rollout)
-        if isinstance(seen, Snapshot) and not seen.champion_alive:
+        if isinstance(seen, Reading) and not seen.champion_alive:
             self._page(rollout, "the champion's server is gone")
-        after = machine.look(rollout, seen)
-        self.watcher.looked(after if after.state is rollout.state else replace(after, state=rollout.state), seen)
+        after = machine.observe(rollout, seen)
+        self.watcher.observed(after if after.state is rollout.state else replace(after, state=rollout.state), seen)
         if (after.state, after.step) != (rollout.state, rollout.step):
             return self._move(rollout, after)
         self._checkpoint(after)
         return after
 
-    def _see(self, rollout: Rollout) -> tuple[Rollout, Snapshot | Blind]:
-        """Applies what is wanted (which renews the dead-man's switch), then looks."""
-        wish = machine.desired(rollout)
+    def _see(self, rollout: Rollout) -> tuple[Rollout, Observation]:
+        """Applies what is wanted, which renews the lease, then observes."""
+        wanted = machine.desired(rollout)
         try:
-            self.driver.apply(wish.weight, wish.shadow)
+            self.driver.apply(wanted.weight, wanted.shadow)
             rollout = self._renewed(rollout)
             return rollout, self._count()
         except FencedError:
             raise
         except RolloutError as error:
-            return rollout, Blind(self.clock.now(), str(error))
+            return rollout, NoData(self.clock.now(), str(error))
 
     def _renewed(self, rollout: Rollout) -> Rollout:
         """Without what the counters were before, where the weight may have been another one since."""
@@ -199,7 +207,7 @@ class Controller:
         late = before is None or self._applied > before + self.pace.gap
         return replace(rollout, last=None) if late else rollout
 
-    def _count(self) -> Snapshot:
+    def _count(self) -> Reading:
         """The counters as of now, on this driver's clock; those of an earlier moment, or of one to come, are none."""
         asked = self.clock.now()
         seen = self.driver.observe()
@@ -228,15 +236,15 @@ class Controller:
         return self._forward(before, after)
 
     def _forward(self, before: Rollout, after: Rollout) -> Rollout:
-        """Every step applies its weight again at every look, so a failure here is only a look that saw nothing."""
-        wish = machine.desired(after)
+        """Every step applies its weight again at every observation, so a failure here is only one without data."""
+        wanted = machine.desired(after)
         try:
-            self.driver.apply(wish.weight, wish.shadow)
+            self.driver.apply(wanted.weight, wanted.shadow)
         except FencedError:
             raise
         except RolloutError as error:
             self._applied = None
-            self.watcher.looked(after, Blind(self.clock.now(), str(error)))
+            self.watcher.observed(after, NoData(self.clock.now(), str(error)))
         else:
             self._applied = self.clock.now()
             self._try_keep("done", after, state=after.name)
@@ -255,21 +263,18 @@ class Controller:
 
     def _cannot_write(self, rollout: Rollout, reason: str) -> Rollout:
         """A step that cannot be announced does not begin; after some time without, the candidate goes out."""
-        self.clock.sleep(self.pace.look)
+        self.clock.sleep(self.pace.interval)
         if rollout.state not in WATCHED:
-            now = self.clock.now()
-            waited = rollout.seconds + (0.0 if rollout.at is None else max(now - rollout.at, 0.0))
-            waiting = replace(rollout, at=now, seconds=waited)
-            late = waited >= self.plan.max_blind_seconds
+            waiting = self._waited(rollout)
+            late = waiting.seconds >= self.plan.max_blind_seconds
             return self._move(waiting, machine.abort(waiting, reason, Cause.HOST)) if late else waiting
-        blind = machine.look(rollout, Blind(self.clock.now(), reason))
-        self.watcher.looked(blind, Blind(self.clock.now(), reason))
-        return self._move(rollout, blind) if blind.state is State.ROLLING_BACK else blind
+        nothing = NoData(self.clock.now(), reason)
+        after = machine.observe(rollout, nothing)
+        self.watcher.observed(after, nothing)
+        return self._move(rollout, after) if after.state is State.ROLLING_BACK else after
 
     def _promoting(self, rollout: Rollout) -> Rollout:
-        now = self.clock.now()
-        passed = 0.0 if rollout.at is None else max(now - rollout.at, 0.0)
-        rollout = replace(rollout, at=now, seconds=rollout.seconds + passed)
+        rollout = self._waited(rollout)
         try:
             self.driver.apply(100, shadow=False)
             self.driver.promote()
@@ -279,13 +284,13 @@ class Controller:
             if rollout.seconds >= self.pace.promoting:
                 late = f"the promotion did not come into effect within {self.pace.promoting:g} s: {error}"
                 return self._move(rollout, machine.abort(rollout, late, Cause.ROUTER))
-            self.watcher.looked(rollout, Blind(now, str(error)))
-            self.clock.sleep(self.pace.look)
+            self.watcher.observed(rollout, NoData(self.clock.now(), str(error)))
+            self.clock.sleep(self.pace.interval)
             return rollout
         return self._settle(rollout)
 
     def _settle(self, rollout: Rollout, before: Rollout | None = None) -> Rollout:
-        """Into the terminal state, which is kept before anybody is told."""
+        """Into the terminal state, which is kept before it is announced."""
         if before is not None:
             self.watcher.moved(before, rollout)
         done = machine.confirm(rollout)
@@ -295,19 +300,28 @@ class Controller:
 
     def _take_out(self, rollout: Rollout) -> None:
         """Takes the candidate out, however long it takes: giving up would leave live traffic on a bad model."""
-        attempt = 0
-        while True:
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if attempt >= PAGE_AFTER:
+                self._page(rollout, f"the candidate cannot be taken out: {error}")
+            self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
+
+        self._until_done(self.driver.remove_candidate, RolloutError, failed)
+
+    def _until_done(
+        self, act: Callable[[], None], passing: type[HoldfastError], failed: Callable[[int, HoldfastError], None]
+    ) -> None:
+        """Tries `act` until it succeeds, with longer and longer pauses; `failed` gets every error that may pass."""
+        for attempt in count(1):
             try:
-                self.driver.remove_candidate()
-                return
+                act()
             except FencedError:
                 raise
-            except RolloutError as error:
-                attempt += 1
-                if attempt >= PAGE_AFTER:
-                    self._page(rollout, f"the candidate cannot be taken out: {error}")
-                self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
+            except passing as error:
+                failed(attempt, error)
+            else:
+                return
+            self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
 
     def _page(self, rollout: Rollout, reason: str) -> None:
         """Once for each kind of trouble."""
@@ -318,36 +332,31 @@ class Controller:
 
     def _mirror(self, rollout: Rollout) -> None:
         began = self.clock.now()
-        attempt = 0
-        while True:
-            try:
-                self.mirror()
-            except RegistryError as error:
-                if self.clock.now() - began >= MIRROR_SECONDS:
-                    raise
-                attempt += 1
-                self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
-            else:
-                self.mirrored = True
-                self._try_keep("mirrored", rollout)
-                return
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if self.clock.now() - began >= MIRROR_SECONDS:
+                raise error
+            self._try_keep("retry", rollout, attempt=attempt, reason=str(error))
+
+        self._until_done(self.mirror, RegistryError, failed)
+        self.mirrored = True
+        self._try_keep("mirrored", rollout)
 
     def _aftermath(self, rollout: Rollout) -> None:
-        """Looks on for a moment, so that the record shows the state that was reached."""
+        """Observes on for a moment, so that the record shows the state that was reached."""
         until = self.clock.now() + self.pace.aftermath
         while self.clock.now() < until:
-            self.clock.sleep(self.pace.look)
+            self.clock.sleep(self.pace.interval)
             try:
                 seen = self._count()
             except RolloutError:
                 continue
             rollout = machine.count(rollout, seen)
-            self.watcher.looked(rollout, seen)
+            self.watcher.observed(rollout, seen)
 
     def _checkpoint(self, rollout: Rollout) -> None:
         if self.clock.now() - self._written >= self.pace.checkpoint:
-            self._try_keep("look", rollout)
+            self._try_keep("checkpoint", rollout)
 
     def _keep(self, kind: str, rollout: Rollout, **facts: object) -> None:
         self.store.write(kind, dump(rollout), **facts)
@@ -360,19 +369,14 @@ class Controller:
         except FencedError:
             raise
         except RolloutError as error:
-            self.watcher.looked(rollout, Blind(self.clock.now(), str(error)))
+            self.watcher.observed(rollout, NoData(self.clock.now(), str(error)))
 
     def _keep_for_ever(self, kind: str, rollout: Rollout) -> None:
         """A verdict is kept, however long it takes; the traffic already is where it should be."""
-        attempt = 0
-        while True:
-            try:
-                self._keep(kind, rollout, state=rollout.name, reason=rollout.judgement.reason)
-                return
-            except FencedError:
-                raise
-            except RolloutError as error:
-                attempt += 1
-                if attempt >= PAGE_AFTER:
-                    self._page(rollout, f"the verdict cannot be written: {error}")
-                self.clock.sleep(RETRIES[min(attempt, len(RETRIES)) - 1])
+
+        def failed(attempt: int, error: HoldfastError) -> None:
+            if attempt >= PAGE_AFTER:
+                self._page(rollout, f"the verdict cannot be written: {error}")
+
+        keep = partial(self._keep, kind, rollout, state=rollout.name, reason=rollout.judgement.reason)
+        self._until_done(keep, RolloutError, failed)

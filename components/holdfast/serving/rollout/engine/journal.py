@@ -2,7 +2,7 @@
 
 Opening it takes a lock and a fence token higher than any before, so that of two drivers one is refused and the
 journal shows which lines are whose. A line torn by a crash is dropped; it announced an act that did not begin.
-Checkpoints between transitions replace one small file beside it instead of growing the journal.
+Checkpoints between transitions replace one small file of their own instead of growing the journal.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from typing import BinaryIO
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 
-Entry = Mapping[str, object]
+JournalLine = Mapping[str, object]
 JOURNAL, TIMELINE = "journal.jsonl", "timeline.jsonl"
 """Files of a rollout's folder."""
 ROLLOUT = "rollout"
@@ -34,7 +34,7 @@ class Journal:
     path: Path
     stream: BinaryIO
     fence: int
-    earlier: tuple[Entry, ...]
+    earlier: tuple[JournalLine, ...]
     """Lines of earlier drivers."""
     state: Mapping[str, object] | None
     """The rollout's state as the driver before this one wrote it last."""
@@ -43,7 +43,7 @@ class Journal:
     began: float = field(default_factory=time.monotonic)
 
     def write(self, kind: str, state: Mapping[str, object] | None = None, /, **facts: object) -> None:
-        """Appends one line and returns when it is on disk; a checkpoint (`look`) replaces the one before.
+        """Appends one line and returns when it is on disk; a checkpoint replaces the one before.
 
         Raises:
             RolloutError: it could not be written; the journal is as before.
@@ -58,7 +58,7 @@ class Journal:
         }
         line = json.dumps(entry, sort_keys=True).encode() + b"\n"
         try:
-            if kind == "look":
+            if kind == "checkpoint":
                 replace_file(checkpoint_of(self.path), line)
             else:
                 self._append(line)
@@ -91,7 +91,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RolloutError(f"{path}: expected no other rollout here, found one that is running") from None
+            raise RolloutError(f"{path}: cannot start: another rollout is running here") from None
         entries = tuple(read_journal(path))
         stream.truncate(_whole(path.read_bytes()))
         newest = _newest(entries, _checkpoint(path))
@@ -105,7 +105,7 @@ def state_folder(out: Path) -> Path:
     return out.absolute().parent / f".{out.name}.rollout"
 
 
-def read_journal(path: Path) -> list[Entry]:
+def read_journal(path: Path) -> list[JournalLine]:
     """The whole lines of a journal.
 
     Raises:
@@ -127,19 +127,19 @@ def _whole(data: bytes) -> int:
     return data.rfind(b"\n") + 1
 
 
-def _checkpoint(path: Path) -> list[Entry]:
+def _checkpoint(path: Path) -> list[JournalLine]:
     file = checkpoint_of(path)
     return list(_parse(file.read_bytes(), file)) if file.exists() else []
 
 
-def _newest(entries: tuple[Entry, ...], checkpoint: list[Entry]) -> Mapping[str, object] | None:
+def _newest(entries: tuple[JournalLine, ...], checkpoint: list[JournalLine]) -> Mapping[str, object] | None:
     found = [entry for entry in (*entries, *checkpoint) if isinstance(entry.get(ROLLOUT), Mapping)]
     last = max(found, key=lambda entry: _number(entry, "sequence"), default=None)
     state = None if last is None else last[ROLLOUT]
     return state if isinstance(state, Mapping) else None
 
 
-def _parse(data: bytes, path: Path) -> Iterator[Entry]:
+def _parse(data: bytes, path: Path) -> Iterator[JournalLine]:
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             entry = json.loads(line)
@@ -150,6 +150,6 @@ def _parse(data: bytes, path: Path) -> Iterator[Entry]:
         yield entry
 
 
-def _number(entry: Entry, key: str) -> int:
+def _number(entry: JournalLine, key: str) -> int:
     value = entry.get(key, 0)
     return value if isinstance(value, int) else 0

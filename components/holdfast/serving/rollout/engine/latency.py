@@ -29,9 +29,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Self
 
-from holdfast.serving.rollout.contract.counters import Arm
-from holdfast.serving.rollout.contract.counts import Counts
-from holdfast.serving.rollout.engine.eprocess import log_sum, mixed
+from holdfast.serving.rollout.contract.counters import Arm, Counts
+from holdfast.statistics.eprocess import log_sum, mixed
 
 BLOCK_SECONDS = 0.5
 """Least length of a block: a stall of one arm alone should not be longer."""
@@ -64,10 +63,10 @@ class PairedLatency:
     """The block that is not complete."""
 
     def add(self, more: Counts, edges_ms: tuple[float, ...], *, floor_ms: float, stall_seconds: float) -> Self:
-        """The test after what one look adds.
+        """The test after what one observation adds.
 
         Args:
-            more: what came since the last look.
+            more: what came since the last observation.
             edges_ms: upper edges of the latency buckets, ascending.
             floor_ms: no answer that may have been faster than this is slow.
             stall_seconds: a block with a lag above this is no data.

@@ -1,4 +1,4 @@
-r"""The state machine of a rollout: pure and without a clock; time comes in with the looks.
+r"""The state machine of a rollout: pure and without a clock; time comes in with the observations.
 
     Pending -> Shadow -> Canary(0) -> ... -> Canary(n-1) -> Promoting -> Promoted
                   \________\________________\______________\-> RollingBack -> RolledBack
@@ -12,14 +12,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from holdfast.artifacts.cause import Cause
-from holdfast.serving.rollout.contract.counters import EQUAL_WEIGHT, Blind, Snapshot, went_back
-from holdfast.serving.rollout.contract.counts import Counts, between
+from holdfast.serving.rollout.contract.counters import (
+    EQUAL_WEIGHT,
+    Counts,
+    NoData,
+    Observation,
+    Reading,
+    between,
+    went_back,
+)
 from holdfast.serving.rollout.contract.driver import Desired
-from holdfast.serving.rollout.engine.analysis import Judgement, Limits, Look, Outcome, Tests, evidence, judge
+from holdfast.serving.rollout.engine.analysis import Conclusion, Judgement, Limits, Progress, Tests, evidence, judge
 
 
 class State(StrEnum):
-    """Where a rollout stands."""
+    """The states of a rollout."""
 
     PENDING = "Pending"
     SHADOW = "Shadow"
@@ -33,7 +40,7 @@ class State(StrEnum):
 
 TERMINAL = frozenset({State.PROMOTED, State.ROLLED_BACK, State.INCONCLUSIVE})
 WATCHED = frozenset({State.SHADOW, State.CANARY})
-"""States in which looks are judged."""
+"""States in which observations are judged."""
 BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONCLUSIVE})
 """States in which the candidate is out."""
 
@@ -74,16 +81,16 @@ class Rollout:
     """Since the rollout began."""
     here: Counts = Counts()
     """Since the current state was entered."""
-    last: Snapshot | None = None
-    """What the next look is compared with; None: it is the first one, or the first after a gap."""
+    last: Reading | None = None
+    """What the next observation is compared with; None: it is the first one, or the first after a gap."""
     at: float | None = None
-    """When the last look was taken."""
+    """When the last observation was made."""
     seconds: float = 0.0
     """In the current state."""
     blind: float = 0.0
-    """Seconds without a look that saw something."""
+    """Seconds since the last observation with data."""
     approved: bool = False
-    judgement: Judgement = field(default_factory=lambda: Judgement(Outcome.CONTINUE, "not started"))
+    judgement: Judgement = field(default_factory=lambda: Judgement(Conclusion.CONTINUE, "not started"))
     ending: State = State.ROLLED_BACK
     """Where RollingBack ends: RolledBack, or Inconclusive."""
 
@@ -110,26 +117,26 @@ def start(rollout: Rollout) -> Rollout:
     if rollout.state is not State.PENDING:
         return rollout
     if rollout.plan.shadow is not None:
-        return _enter(rollout, State.SHADOW, Judgement(Outcome.CONTINUE, "both servers are ready"))
-    return _next_step(rollout, 0, Judgement(Outcome.CONTINUE, "both servers are ready; no shadow asked for"))
+        return _enter(rollout, State.SHADOW, Judgement(Conclusion.CONTINUE, "both servers are ready"))
+    return _next_step(rollout, 0, Judgement(Conclusion.CONTINUE, "both servers are ready; no shadow asked for"))
 
 
-def look(rollout: Rollout, seen: Snapshot | Blind) -> Rollout:
-    """Takes in one look: stays, goes on, or turns back."""
+def observe(rollout: Rollout, seen: Observation) -> Rollout:
+    """Takes in one observation: stays, goes on, or turns back."""
     if rollout.state not in WATCHED:
         return rollout
     passed = 0.0 if rollout.at is None else max(seen.at - rollout.at, 0.0)
     rollout = replace(rollout, at=seen.at, seconds=rollout.seconds + passed)
     reason = _unusable(rollout, seen)
-    if isinstance(seen, Blind) or reason is not None:
-        last = rollout.last if isinstance(seen, Blind) else seen
-        return _blind(replace(rollout, last=last, blind=rollout.blind + passed), reason or "")
+    if isinstance(seen, NoData) or reason is not None:
+        last = rollout.last if isinstance(seen, NoData) else seen
+        return _without_data(replace(rollout, last=last, blind=rollout.blind + passed), reason or "")
     before = seen if rollout.last is None else rollout.last
     return _judged(replace(rollout, blind=0.0), between(before, seen), seen)
 
 
-def count(rollout: Rollout, seen: Snapshot) -> Rollout:
-    """Takes a look into the counts and judges nothing: after the end, for the record."""
+def count(rollout: Rollout, seen: Reading) -> Rollout:
+    """Adds a reading to the counts and judges nothing: after the end, for the record."""
     if rollout.last is None or went_back(rollout.last, seen) is not None:
         return replace(rollout, last=seen)
     return replace(rollout, total=rollout.total.plus(between(rollout.last, seen)), last=seen)
@@ -156,14 +163,14 @@ def abort(rollout: Rollout, reason: str, cause: Cause = Cause.OPERATOR) -> Rollo
     """
     if rollout.state in TERMINAL or rollout.state is State.ROLLING_BACK:
         return rollout
-    return _turn_back(rollout, State.INCONCLUSIVE, Judgement(Outcome.INCONCLUSIVE, reason, _facts(rollout), cause))
+    return _turn_back(rollout, State.INCONCLUSIVE, Judgement(Conclusion.INCONCLUSIVE, reason, _facts(rollout), cause))
 
 
 def refuse(rollout: Rollout, reason: str) -> Rollout:
     """Something outside the counters speaks against the candidate: the decision on its bytes does not hold."""
     if rollout.state in TERMINAL or rollout.state is State.ROLLING_BACK:
         return rollout
-    verdict = Judgement(Outcome.ROLL_BACK, reason, _facts(rollout), Cause.GATE)
+    verdict = Judgement(Conclusion.ROLL_BACK, reason, _facts(rollout), Cause.GATE)
     return _turn_back(rollout, State.ROLLED_BACK, verdict)
 
 
@@ -183,9 +190,9 @@ def desired(rollout: Rollout) -> Desired:
     return Desired(candidate=False)
 
 
-def _unusable(rollout: Rollout, seen: Snapshot | Blind) -> str | None:
-    """Why a look cannot be judged; None when it can."""
-    if isinstance(seen, Blind):
+def _unusable(rollout: Rollout, seen: Observation) -> str | None:
+    """The reason why an observation cannot be judged; None when it can."""
+    if isinstance(seen, NoData):
         return seen.reason
     wanted = desired(rollout).weight
     if seen.weight is not None and seen.weight != wanted:
@@ -194,34 +201,34 @@ def _unusable(rollout: Rollout, seen: Snapshot | Blind) -> str | None:
         return None
     back = went_back(rollout.last, seen)
     if back is not None:
-        return f"counter {back} went back: its server was started anew"
+        return f"counter {back} went back: its server was started again"
     if rollout.last.edges_ms and seen.edges_ms != rollout.last.edges_ms:
         return "the latency buckets changed"
     return None
 
 
-def _blind(rollout: Rollout, reason: str) -> Rollout:
+def _without_data(rollout: Rollout, reason: str) -> Rollout:
     facts = _facts(rollout)
     step = rollout.here_step
     for passed, limit in ((rollout.blind, rollout.plan.max_blind_seconds), (rollout.seconds, _deadline(rollout, step))):
         if passed >= limit:
             late = f"nothing seen for {rollout.blind:.1f} s: {reason}"
-            verdict = Judgement(Outcome.INCONCLUSIVE, late, facts, Cause.EVIDENCE)
+            verdict = Judgement(Conclusion.INCONCLUSIVE, late, facts, Cause.EVIDENCE)
             return _turn_back(rollout, State.INCONCLUSIVE, verdict)
-    return replace(rollout, judgement=Judgement(Outcome.CONTINUE, f"nothing seen: {reason}", facts))
+    return replace(rollout, judgement=Judgement(Conclusion.CONTINUE, f"nothing seen: {reason}", facts))
 
 
-def _judged(rollout: Rollout, more: Counts, now: Snapshot) -> Rollout:
+def _judged(rollout: Rollout, more: Counts, now: Reading) -> Rollout:
     timed = _timed(rollout, desired(rollout).weight, now)
     tests = rollout.tests.add(more, rollout.total, now.edges_ms, rollout.plan.limits, timed=timed)
     seen = replace(rollout, tests=tests, total=rollout.total.plus(more), here=rollout.here.plus(more), last=now)
-    verdict = judge(tests, _look(seen, now), rollout.plan.limits)
+    verdict = judge(tests, _progress(seen, now), rollout.plan.limits)
     seen = replace(seen, judgement=verdict)
-    if verdict.outcome is Outcome.ENOUGH:
+    if verdict.outcome is Conclusion.ENOUGH:
         return _enough(seen, verdict)
-    if verdict.outcome is Outcome.ROLL_BACK:
+    if verdict.outcome is Conclusion.ROLL_BACK:
         return _turn_back(seen, State.ROLLED_BACK, verdict)
-    if verdict.outcome is Outcome.INCONCLUSIVE:
+    if verdict.outcome is Conclusion.INCONCLUSIVE:
         return _turn_back(seen, State.INCONCLUSIVE, verdict)
     return seen
 
@@ -230,17 +237,17 @@ def _enough(rollout: Rollout, verdict: Judgement) -> Rollout:
     if not _last_step(rollout) or rollout.approved or not rollout.plan.approval:
         return _next_step(rollout, 0 if rollout.state is State.SHADOW else rollout.step + 1, verdict)
     if rollout.seconds >= rollout.plan.approval_seconds:
-        late = f"nobody approved within {rollout.plan.approval_seconds:g} s"
-        verdict = Judgement(Outcome.INCONCLUSIVE, late, verdict.evidence, Cause.OPERATOR)
+        late = f"not approved within {rollout.plan.approval_seconds:g} s"
+        verdict = Judgement(Conclusion.INCONCLUSIVE, late, verdict.evidence, Cause.OPERATOR)
         return _turn_back(rollout, State.INCONCLUSIVE, verdict)
-    waiting = Judgement(Outcome.CONTINUE, "every step has passed; waiting for an approval", verdict.evidence)
+    waiting = Judgement(Conclusion.CONTINUE, "every step has passed; waiting for an approval", verdict.evidence)
     return replace(rollout, judgement=waiting)
 
 
-def _look(rollout: Rollout, now: Snapshot) -> Look:
+def _progress(rollout: Rollout, now: Reading) -> Progress:
     step = rollout.here_step
     own = rollout.here.mirrored if rollout.state is State.SHADOW else rollout.here.live
-    return Look(
+    return Progress(
         total=rollout.total,
         here=rollout.here,
         now=now,
@@ -255,7 +262,7 @@ def _look(rollout: Rollout, now: Snapshot) -> Look:
     )
 
 
-def _timed(rollout: Rollout, weight: int, seen: Snapshot) -> bool:
+def _timed(rollout: Rollout, weight: int, seen: Reading) -> bool:
     """Whether latency is compared at this weight.
 
     Not in a shadow: no client waits for the answers to copies, so where cores are scarce they queue up at a candidate

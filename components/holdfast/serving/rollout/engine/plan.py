@@ -14,7 +14,7 @@ def plan_of(config: RolloutPlan, *, classes: int, attacks: Count | None, probati
         classes: of the model.
         attacks: how many adversarial rows fooled the candidate when the gate's evidence was made; None: there are none.
         probation: there is no champion.
-        probed: whether probes send one row to both arms; where nobody does, no step waits for them.
+        probed: whether probes send one row to both arms; without them, no step waits for them.
     """
     limits = Limits(
         alpha=config.alpha,

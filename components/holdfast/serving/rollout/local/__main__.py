@@ -1,4 +1,4 @@
-"""`python -m holdfast.serving.rollout.local STATE`: the site that STATE/site-spec.json describes."""
+"""`python -m holdfast.serving.rollout.local STATE`: the deployment that STATE/deployment-spec.json describes."""
 
 import asyncio
 import sys

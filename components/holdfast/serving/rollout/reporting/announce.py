@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.serving.rollout.contract.counters import Blind, Snapshot
-from holdfast.serving.rollout.contract.driver import State, Store
+from holdfast.serving.rollout.contract.counters import Observation
+from holdfast.serving.rollout.contract.driver import Store, StoredState
 from holdfast.serving.rollout.engine.controller import Watcher
 from holdfast.serving.rollout.engine.machine import Rollout
 
@@ -23,10 +23,10 @@ class WatcherGroup:
 
     watchers: Sequence[Watcher]
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """After every look."""
         for watcher in self.watchers:
-            watcher.looked(rollout, seen)
+            watcher.observed(rollout, seen)
 
     def moved(self, before: Rollout, after: Rollout) -> None:
         """After a transition is in effect."""
@@ -52,13 +52,13 @@ class NotifyingStore:
         return self.store.fence
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> StoredState | None:
         """The store's."""
         return self.store.state
 
-    def write(self, kind: str, state: State, /, **facts: object) -> None:
+    def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
         """Writes as the store does; the listeners hear of it first, so that a store that hangs can be seen."""
-        if kind != "look":
+        if kind != "checkpoint":
             for listener in self.listeners:
                 listener.keeps(kind, facts)
         self.store.write(kind, state, **facts)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast.artifacts.cause import Cause
 from holdfast.progress import say
-from holdfast.serving.rollout.contract.counters import Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import NoData, Observation, Reading
 from holdfast.serving.rollout.engine.machine import Rollout, desired
 
 FILE = "log.jsonl"
@@ -28,13 +28,13 @@ class Log:
     _told: bool = field(default=False, init=False)
     """Whether people know that the log cannot be written."""
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """The first look of a spell that sees nothing, and the first one after it."""
         self._stand(rollout)
-        if isinstance(seen, Blind) and self._blind_since is None:
+        if isinstance(seen, NoData) and self._blind_since is None:
             self._blind_since = seen.at
             self._line("blind", seen.reason)
-        elif isinstance(seen, Snapshot) and self._blind_since is not None:
+        elif isinstance(seen, Reading) and self._blind_since is not None:
             spell, self._blind_since = seen.at - self._blind_since, None
             self._line("sees", f"counters are there again after {spell:.1f} s", seconds=round(spell, 3))
 

@@ -20,7 +20,7 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
-from holdfast.serving.rollout.contract.counters import Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import NoData, Observation
 from holdfast.serving.rollout.engine.analysis import bound
 from holdfast.serving.rollout.engine.machine import Rollout, State, desired
 from holdfast.serving.rollout.reporting.status import Measure, measures
@@ -93,11 +93,11 @@ class MetricsFile:
     _decided: float | None = field(default=None, init=False)
     _written: float = field(default=float("-inf"), init=False)
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """Every look."""
         self._rollout = rollout
         self._looks += 1
-        self._blind += isinstance(seen, Blind)
+        self._blind += isinstance(seen, NoData)
         self._write(now=False)
 
     def moved(self, before: Rollout, after: Rollout) -> None:

@@ -17,7 +17,7 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import started
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Observation
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits, bound, slow_answers
 from holdfast.serving.rollout.engine.machine import TERMINAL, Rollout, desired
 from holdfast.serving.rollout.reporting.timeline import Sent
@@ -147,7 +147,7 @@ class StatusFile:
     _known: bool = field(default=False, init=False)
     """Whether `since` is of the state that the driver is in."""
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """The counts as they are now."""
         since = self.status.since if self._known else time.time() - rollout.seconds
         self._known = True

@@ -10,7 +10,7 @@ from typing import Protocol
 from holdfast.artifacts.documents import Count, Transition
 from holdfast.artifacts.timeline import Sample
 from holdfast.progress import say
-from holdfast.serving.rollout.contract.counters import Arm, Blind, Snapshot
+from holdfast.serving.rollout.contract.counters import Arm, Observation
 from holdfast.serving.rollout.engine.analysis import evidence, slow_answers
 from holdfast.serving.rollout.engine.machine import Rollout, State, desired
 
@@ -52,7 +52,7 @@ class Timeline:
             kept._take_in(line)
         return kept
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """A sample; what a look did not see stays as it was."""
         self._sample(rollout)
 
@@ -125,6 +125,8 @@ class Timeline:
             slow_champion=slow_answers(champion, edges, slow),
             disagreement=round(probes.disagreements / max(probes.pairs, 1), 4),
             e_errors=round(values["errors"], 4),
+            e_service=round(values["service"], 4),
+            e_broken=round(values["broken"], 4),
             e_slow=round(values["slow"], 4),
             e_disagreement=round(values["disagreement"], 4),
             e_drift=round(values["drift"], 4),

@@ -10,14 +10,13 @@ from pathlib import Path
 from holdfast.artifacts.documents import Count
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
-from holdfast.processes import reap
+from holdfast.processes import Process, reap
 from holdfast.serving.rollout.contract.arms import Arms
-from holdfast.serving.rollout.contract.counters import Blind, Probes, Snapshot
+from holdfast.serving.rollout.contract.counters import Observation, Probes
 from holdfast.serving.rollout.engine.machine import Rollout, State
 from holdfast.serving.rollout.engine.requests import Stop
 from holdfast.serving.rollout.traffic.tally import Tally, read_tally
 from holdfast.warm import children
-from holdfast.warm.children import Process
 
 TALLY, BEFORE, LOG, ARMS = "tally.json", "tally-before.jsonl", "replay.log", "arms.json"
 START_SECONDS = 240.0
@@ -138,7 +137,7 @@ class Unpairing:
     states: frozenset[State] = frozenset({State.ROLLING_BACK})
     """Where it ends them: in these, an arm is taken away or becomes the other."""
 
-    def looked(self, rollout: Rollout, seen: Snapshot | Blind) -> None:
+    def observed(self, rollout: Rollout, seen: Observation) -> None:
         """Nothing."""
 
     def moved(self, before: Rollout, after: Rollout) -> None:

@@ -1,0 +1,140 @@
+"""The files of a delivery, from the address in a workload: their bytes, read once, and how these are written."""
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from holdfast.artifacts.documents import SourceFile
+from holdfast.data.snapshot import bundled
+from holdfast.data.snapshot.download import Wanted, download
+from holdfast.data.snapshot.listing import quoted
+from holdfast.errors import InputError, IntegrityError, LimitError
+from holdfast.workload.schema import DataConfig
+
+Format = Literal["csv", "tsv", "parquet", "npz", "digits", "breast-cancer"]
+"""How the bytes of a file are written; the last two are the files of scikit-learn."""
+_SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz"}
+_BUNDLED: dict[str, Format] = {"sklearn:digits": "digits", "sklearn:breast-cancer": "breast-cancer"}
+_SCHEMES = ("https://", "http://")
+
+
+@dataclass(frozen=True)
+class DeliveredFile:
+    """One file of the delivery: its path relative to the delivery, and all its bytes."""
+
+    path: str
+    data: bytes
+    format: Format
+
+    @property
+    def pin(self) -> SourceFile:
+        """What a snapshot records of the file."""
+        return SourceFile(path=self.path, sha256=hashlib.sha256(self.data).hexdigest(), bytes=len(self.data))
+
+
+def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
+    """The file of the training rows and, where there is one, that of the held-out rows.
+
+    Raises:
+        InputError: a file cannot be read, or its name does not show how it is written.
+        LimitError: a file is larger than `data.max_bytes`.
+        IntegrityError: the first file has not the digest that the workload promises.
+    """
+    if override is None and config.source in bundled.FILES:
+        data = _bundled_bytes(config.source, config.max_bytes)
+        return [DeliveredFile(config.source, data, _BUNDLED[config.source])]
+    if override is None and config.source.startswith("sklearn:"):
+        raise InputError(f"{config.source}: expected one of {quoted(bundled.FILES)}")
+    first = _local_path(config) if override is None else override
+    paths = [first] if config.test is None else [first, Path(config.test)]
+    named = zip(paths, _names(config, override, paths), strict=True)
+    files = [_read_file(path, name, config) for path, name in named]
+    if override is None:
+        _check_digest(files[0], config, first)
+    return files
+
+
+def _local_path(config: DataConfig) -> Path:
+    if not config.source.startswith(_SCHEMES):
+        return Path(config.source)
+    if config.sha256 is None:
+        raise InputError(f"{config.source}: expected data.sha256 with a URL, found none; downloads are pinned")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return download(Wanted(config.source, config.sha256, config.max_bytes), home / "holdfast" / "downloads")
+
+
+def _check_digest(file: DeliveredFile, config: DataConfig, path: Path) -> None:
+    if config.sha256 is not None and file.pin.sha256 != config.sha256:
+        raise IntegrityError(
+            f"{path}: expected sha256 {config.sha256[:12]}… (data.sha256), found {file.pin.sha256[:12]}…"
+        )
+
+
+def _names(config: DataConfig, override: Path | None, paths: Sequence[Path]) -> list[str]:
+    """Paths relative to the delivery: the file names, with their folders where two files have one name."""
+    url = override is None and config.source.startswith(_SCHEMES)
+    first = config.source.split("?")[0].rstrip("/").rpartition("/")[2] if url else paths[0].name
+    names = [first, *(path.name for path in paths[1:])]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath([path.absolute().parent for path in paths])
+        names = [path.absolute().relative_to(common).as_posix() for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"{paths[0]}: expected another file in data.test, found the same one")
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
+def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
+    format_ = _format(config, name)
+    return DeliveredFile(name, _read_bytes(path, config.max_bytes), format_)
+
+
+def _format(config: DataConfig, name: str) -> Format:
+    if config.format != "auto":
+        return config.format
+    suffix = Path(name).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(
+            f"{name}: expected a name that ends in {', '.join(_SUFFIXES)}, or data.format; found {suffix!r}"
+        )
+    return _SUFFIXES[suffix]
+
+
+def _bundled_bytes(source: str, max_bytes: int) -> bytes:
+    spec = find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise InputError(f"{source}: expected scikit-learn in this environment, found none")
+    return _read_bytes(Path(spec.origin).parent / "datasets" / "data" / bundled.FILES[source], max_bytes)
+
+
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    """All bytes of a regular file: what is hashed later is what was read, and it did not change in between."""
+    descriptor = _open_regular(path)
+    with os.fdopen(descriptor, "rb") as stream:
+        before = os.fstat(descriptor)
+        if before.st_size > max_bytes:
+            raise LimitError(f"{path}: expected at most {max_bytes} bytes (data.max_bytes), found {before.st_size}")
+        data = stream.read(max_bytes + 1)
+        after = os.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise InputError(f"{path}: expected a file at rest, found one that changed while it was read")
+    if not data:
+        raise InputError(f"{path}: expected data, found an empty file")
+    return data
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor of a regular file; opening a pipe does not wait for its writer."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise InputError(f"{path}: expected a data file, found none that can be read ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: expected a regular file, found something else")
+    return descriptor

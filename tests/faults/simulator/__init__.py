@@ -1,0 +1,1 @@
+"""The real controller in a world in virtual time, where everything else can fail; equal seeds give equal runs."""
