@@ -34,7 +34,7 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
 
-demo: setup ## Run the main job: four acts on real data, one report (SEED=0)
+demo: setup ## Run the main job: four deliveries of real digits, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
 test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (within 25 minutes)
@@ -60,7 +60,7 @@ bench: setup .venv/.peers .venv-seldon/.done ## Run the benchmarks, side by side
 faults: setup ## Inject every fault of docs/reliability.md, in virtual time and into real processes
 	.venv/bin/python -m benchmarks.faults $(FAULTS)
 
-compile: setup ## Write manifests/ anew: compiled pipelines and JSON schemas
+compile: setup ## Generate manifests/: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
 	.venv/bin/python -m holdfast schemas
 
@@ -76,7 +76,7 @@ minimal: ## Run make demo where nothing is but what README lists: a fresh Debian
 ui: setup ## Open the MLflow UI on what the demo registered
 	.venv/bin/mlflow ui --backend-store-uri sqlite:///.holdfast/demo/mlflow.db --host 127.0.0.1 --port 5000
 
-doctor: setup ## Say what is installed and which step runs where
+doctor: setup ## Print what is installed and which step runs where
 	@.venv/bin/python -m holdfast doctor
 
 dev: ## Print what a contributor needs: set up, test a part, lint, read
@@ -143,7 +143,7 @@ $(UV):
 LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
 	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
 
-lock: | $(UV) ## Resolve the locks anew
+lock: | $(UV) ## Resolve the locks again
 	$(LOCK) --extra model --extra serving --extra pipelines --group dev -o $(LOCKS)/dev.txt
 	$(LOCK) --extra data --group dev -o $(LOCKS)/data-dev.txt
 	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt

@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Prints a table for each benchmark and writes benchmarks/results/NAME.json and docs/benchmarks.md.
 
-    A benchmark whose data is not there is left out and says so; exit code 1 when none ran.
+    A benchmark whose data is not there is left out, with a line on stderr; exit code 1 when none ran.
     """
     unknown = sorted(set(names or ()) - set(NAMES))
     if unknown:

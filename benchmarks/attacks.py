@@ -1,4 +1,4 @@
-"""Attacks beside torchattacks, ART, pyautoattack and a plain loop: same network, examples, budget and one thread."""
+"""Attacks, and torchattacks, ART, pyautoattack and a plain loop: same network, examples, budget and one thread."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""One GPU: the card, adversarial training of a PreAct ResNet-18, the nightly tier and smoothing beside plain loops.
+"""One GPU: the card, adversarial training of a PreAct ResNet-18, the nightly tier and smoothing; plain loops too.
 
 `python -m benchmarks.gpu --minutes 8` needs torch, numpy, pydantic, safetensors and PyYAML alone. Each part gets its
 share of the minutes that are left and does less when they are few; the rows are written after each part, so that a
@@ -283,7 +283,7 @@ def trained(scene: Scene, recipe: str) -> list[Row]:
 
 
 def nightly(scene: Scene) -> list[Row]:
-    """The nightly tier beside the same attacks, each on every image to the end, PGD written by hand."""
+    """The nightly tier, compared with the same attacks, each on every image to the end, PGD written by hand."""
     count = scene.size.nightly // (4 if scene.clock.short("nightly") else 1)
     x, y = scene.test(count)
     chosen = plans(scene.size.timed, "linf", scene.images.classes, embedding=False)
@@ -355,7 +355,7 @@ def run(bench: Bench) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, or 1 with one line that says what is missing."""
+    """The exit code: 0, or 1 with one line about what is missing."""
     asked = _parser().parse_args(arguments)
     size = TOY if asked.toy else Size()
     device: Device = asked.device
@@ -527,15 +527,15 @@ def _memory(scene: Scene, target: str, how: str) -> list[Row]:
 
 def _plain_nightly(scene: Scene, x: Tensor, y: Tensor, chosen: Sequence[AttackPlan]) -> Tensor:
     """bool[N]: right under PGD by hand and under the tier's other attacks, each on every image."""
-    stands = correct_in_batches(scene.net, x, y)
+    remaining = correct_in_batches(scene.net, x, y)
     for plan in chosen:
         if plan.name != "pgd-ce":
-            stands &= survivors(scene.net, x, y, scene.ball, plan, seed=0)
+            remaining &= survivors(scene.net, x, y, scene.ball, plan, seed=0)
             continue
         for _ in range(plan.restarts):
             moved = _plain_pgd(scene.net, x, y, epsilon=scene.ball.epsilon, steps=plan.steps)
-            stands &= correct_in_batches(scene.net, moved, y)
-    return stands
+            remaining &= correct_in_batches(scene.net, moved, y)
+    return remaining
 
 
 def _names(chosen: Sequence[AttackPlan]) -> str:

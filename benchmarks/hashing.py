@@ -1,4 +1,4 @@
-"""How fast files are pinned: ours beside the standard library's, on one 64 MiB file in the page cache."""
+"""How fast files are pinned: ours compared with the standard library's, on one 64 MiB file in the page cache."""
 
 import hashlib
 from pathlib import Path

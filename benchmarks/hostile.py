@@ -1,7 +1,7 @@
-"""Rollouts while hostile clients do all they can: no verdict changes, nobody else loses a request, no server grows.
+"""Rollouts while hostile clients do all they can: no verdict changes, no other client loses a request, no server grows.
 
 Real Envoy, two real MLServers, the real controller, honest clients at a steady rate, and `tests.faults.live.hostiles`
-beside them on the same port. `python -m benchmarks hostile --seeds 20`: twenty rollouts of a healthy candidate, and one
+on the same port. `python -m benchmarks hostile --seeds 20`: twenty rollouts of a healthy candidate, and one
 each of a candidate that fails and of one that is slow, which must go out all the same.
 """
 
@@ -152,7 +152,7 @@ def _add(found: Found, report: dict[str, dict[str, int]]) -> None:
 
 
 def _memory(pid: int, name: str) -> float:
-    """Megabytes, as the kernel says."""
+    """Megabytes, by the kernel's count."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 

@@ -1,4 +1,4 @@
-"""Certified training by interval bounds, beside twenty-five lines of plain IBP and ART's trainer."""
+"""Certified training by interval bounds, compared with twenty-five lines of plain IBP and ART's trainer."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ ATTACKED, CROWNED = 500, 1000
 
 
 def run(bench: Bench) -> list[Row]:
-    """Clean, certified and attacked accuracy of the full training; the peers' beside ours at equal rows and epochs."""
+    """Clean, certified and attacked accuracy of the full training; the peers' and ours at equal rows and epochs."""
     images = bench.images
 
     def full() -> nn.Module:

@@ -43,7 +43,7 @@ class Patch:
 
     @classmethod
     def draw(cls, images: Images, seed: int) -> "Patch":
-        """Near a corner and to a class, as the seed says: in the middle of an object few such patches are learned."""
+        """Near a corner and to a class, by the seed: in the middle of an object few such patches are learned."""
         rng = np.random.default_rng([seed, 1])
         top, left = (int(rng.integers(JITTER + 1)) for _ in range(2))
         bottom, right = (side - SIDE - JITTER for side in images.spec.shape[1:])
@@ -98,7 +98,7 @@ HELD_OUT, HARDENED, TIMED = 2000, 3, 2
 
 @dataclass(frozen=True)
 class Looked:
-    """One model, what was planted in it, and what the scan says of it."""
+    """One model, what was planted in it, and what the scan found in it."""
 
     net: nn.Module
     seed: int
@@ -130,7 +130,7 @@ class Healed:
 
 
 def run(bench: Bench) -> list[Row]:
-    """Rates over models, the cost beside a loop over classes, and what mitigation leaves of the planted patch."""
+    """Rates over models, the cost and that of a loop over classes, and what mitigation leaves of the planted patch."""
     images = bench.images
     made = [look(images, *case) for case in population(images, "standard", bench.seeds)]
     hard = [look(images, *case) for case in population(images, "pgd", min(HARDENED, bench.seeds))]

@@ -25,7 +25,7 @@ RATIO = 9
 ALPHA = 0.05
 MARGIN = 0.01
 STATES = 4
-"""Watched states of one rollout (shadow and three steps), for the tests that begin anew in each."""
+"""Watched states of one rollout (shadow and three steps), for the tests that begin again in each."""
 _CHUNK, _SMALL_CHUNK = 1000, 200
 
 

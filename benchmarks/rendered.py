@@ -58,7 +58,7 @@ def _draw(font: object, digit: int) -> Images:
 
 
 def _bent(image: Images, rng: np.random.Generator) -> Images:
-    """Turned, sheared, stretched, moved, bent (Simard et al. 2003, elastic distortion), and as if written anew."""
+    """Turned, sheared, stretched, moved, bent (Simard et al. 2003, elastic distortion), and as if written again."""
     turn, shear, (wide, high) = rng.normal(0, TURN), rng.normal(0, SHEAR), rng.uniform(*SIZES, 2)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [[wide, shear * high], [0, high]]
     middle = (SIDE - 1) / 2

@@ -15,7 +15,7 @@ WIDTHS, BLOCKS = (64, 128, 256, 512), 2
 
 
 class PreActBlock(nn.Module):
-    """Two 3 x 3 convolutions, each behind batch norm and a ReLU, beside the identity or a 1 x 1 convolution."""
+    """Two 3 x 3 convolutions, each behind batch norm and a ReLU, added to the identity or a 1 x 1 convolution."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How often rollouts end rightly and wrongly, and how soon: 20,000 simulated rollouts per row, beside the study."""
+"""How often rollouts end rightly and wrongly, and how soon: 20,000 simulated rollouts per row, and the study's."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ EACH = f"{RUNS_OF}, control at 1 %, looked at after each candidate request"
 
 
 def run(bench: Bench) -> list[Row]:
-    """The issue's targets, the study's table beside ours, and what else one asks of a test."""
+    """The issue's targets, the study's table and ours, and what else one asks of a test."""
     return [*_gross(), *_healthy(), *_table(), *_innocent(), *_late(), *_family()]
 
 
@@ -36,8 +36,8 @@ def _gross() -> list[Row]:
     return [
         at_most(dead, _simulate(ONLY_ERRORS).requests(99), 3, EACH),
         at_most(ill, _simulate(FEW_ERRORS).requests(95), 300, EACH),
-        shown(f"{dead}, beside the other tests", _simulate(ONLY_ERRORS, share).requests(99), EACH, note=note),
-        shown(f"{ill}, beside the other tests", _simulate(FEW_ERRORS, share).requests(95), EACH, note=note),
+        shown(f"{dead}, with the other tests", _simulate(ONLY_ERRORS, share).requests(99), EACH, note=note),
+        shown(f"{ill}, with the other tests", _simulate(FEW_ERRORS, share).requests(95), EACH, note=note),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Randomized smoothing: what it costs beside the network alone, what the sequential mode saves, what is certified."""
+"""Randomized smoothing: its cost, and the network's alone, what the sequential mode saves, what is certified."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ HOW = f"first {EXAMPLES} held-out images, sigma {SIGMA}, N 10,000, alpha 0.001, 
 
 
 def run(bench: Bench) -> list[Row]:
-    """Throughput, certified accuracy, the sequential mode beside the fixed one, and its error rate."""
+    """Throughput, certified accuracy, the sequential mode compared with the fixed one, and its error rate."""
     images = bench.images
     net, _ = images.trained(f"smoothed-{EPOCHS}x{BATCH}", lambda: _train(images), images.network())
     x, y = images.tensors(EXAMPLES)

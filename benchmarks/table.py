@@ -1,4 +1,4 @@
-"""What a benchmark says: rows of target, required, measured; printed, kept as JSON and shown in docs/benchmarks.md.
+"""A benchmark's results: rows of target, required, measured; printed, kept as JSON and shown in docs/benchmarks.md.
 
 `python -m benchmarks.table` writes the page again from the results that are kept.
 """
@@ -67,7 +67,7 @@ def cpu_seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
 
 
 def keep(benchmark: str, rows: Sequence[Row]) -> None:
-    """Prints the table, writes `results/BENCHMARK.json` and lays docs/benchmarks.md anew."""
+    """Prints the table, writes `results/BENCHMARK.json` and writes docs/benchmarks.md again."""
     show(benchmark, rows)
     record(benchmark, rows, RESULTS / f"{benchmark}.json")
     PAGE.write_text(page(), encoding="utf-8")

@@ -62,7 +62,7 @@ def _fast(images: Images) -> list[Row]:
 
 
 def _rendered() -> list[Row]:
-    """The fast recipe on other images and at a larger budget, beside the single step of the paper."""
+    """The fast recipe on other images and at a larger budget, compared with the single step of the paper."""
     parts = (digits(RENDERED, seed=0), digits(RENDERED_TEST, seed=1))
     images, rows = Images("rendered digits", *parts, RENDERED_EPSILON), list[Row]()
     for config in (FAST, FAST.model_copy(update={"fast_steps": 1})):

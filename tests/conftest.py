@@ -30,7 +30,7 @@ collect_ignore = [name for name, package in NEEDS.items() if find_spec(package) 
 
 
 def pytest_report_header() -> str:
-    """Says what this environment leaves out."""
+    """Names what this environment leaves out."""
     left = f"other environments: {', '.join(collect_ignore)}" if collect_ignore else "nothing left out"
     return f"holdfast: {left}; shared data: {shared_folder() or 'absent, its tests are skipped'}"
 

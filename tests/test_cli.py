@@ -122,6 +122,13 @@ def test_init_keeps_an_existing_file(tmp_path: Path) -> None:
         ("d.csv", b"a,b\n1,2\n", (), "which column holds the class"),
         ("d.csv", b"\xff\xfe", (), "expected UTF-8, found byte 0xff at 0"),
         ("d.csv", b"", (), "expected a header row"),
+        (
+            "d.csv",
+            b"5,3,5,1\n4,3,4,0\n",
+            ("--label", "1"),
+            "header row: expected each column once, found '5'",
+        ),
+        ("d.csv", b"a,,label\n", (), "header row: expected a name for each column, found an empty one at 2"),
         ("d.npz", b"not a zip", (), "expected an NPZ file"),
         ("d.pkl", b"", (), "expected .csv, .tsv, .parquet or .npz"),
         ("d.parquet", b"PAR1", (), "expected a Parquet file"),

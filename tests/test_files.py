@@ -33,7 +33,9 @@ MODES = set("rwxab+t")
 MEMORY = {"io.BytesIO", "io.StringIO", "pyarrow.BufferReader"}
 
 ALLOWED = {
-    "a delivery is fetched, and read in its own format": ["data/snapshot/download.py", "data/snapshot/npz.py"],
+    "a delivery is fetched, read in its own format, and written row by row": [
+        "data/snapshot/download.py", "data/snapshot/fetch.py", "data/snapshot/npz.py", "data/snapshot/rows.py",
+    ],
     "the file itself is judged, opened once and without following links": ["model/files/judge.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what people decided about suspect rows": ["quarantine/reviews.py"],
@@ -55,8 +57,8 @@ ALLOWED = {
         "serving/rollout/record.py", "serving/rollout/registry_worker.py",
     ],
     "processes of a rollout on this machine: logs, sockets, settings": [
-        "serving/rollout/local/deployment.py", "serving/rollout/local/envoy.py", "serving/rollout/local/launch.py",
-        "serving/rollout/local/processes.py", "serving/rollout/local/run.py", "serving/rollout/local/supersede.py",
+        "serving/envoy/process.py", "serving/rollout/local/deployment.py", "serving/rollout/local/launch.py",
+        "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
     "what others read while a rollout runs": [
         "serving/rollout/reporting/log.py", "serving/rollout/reporting/metrics.py",

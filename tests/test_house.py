@@ -54,6 +54,20 @@ def test_a_step_is_named_by_a_literal_or_an_import_outside_its_folder(tmp_path):
     assert {place.path for place in found.places} == {"src/app/list.py", "src/app/run.py"}
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ('__all__ = ["scan", "other"]\n', False),
+        ('class W:\n    scan_: int = Field(1, alias="scan")\n', False),
+        ('class W:\n    other: str = Field("scan", alias="other")\n', True),
+        ('names = ["scan"]\n', True),
+    ],
+)
+def test_what_only_repeats_the_name_of_a_definition_names_no_step(tmp_path, text, counts):
+    tree = product(tmp_path, {"app/scan/component.py": COMPONENT, "app/other.py": text})
+    assert house.step_files(tree).values == (int(counts),)
+
+
 def test_the_value_is_the_median_over_steps(tmp_path):
     files = {f"app/{step}/component.py": COMPONENT.replace("scan", step) for step in ("one", "two", "three")}
     files |= {"app/a.py": 'X = ["two", "three"]\n', "app/b.py": 'X = "three"\n', "app/c.py": 'X = "three"\n'}

@@ -1,4 +1,4 @@
-"""What make needs is looked at first, and what is missing is one line that says what to do."""
+"""What make needs is looked at first, and what is missing is one line about what to do."""
 
 import os
 import re

@@ -14,6 +14,7 @@ from holdfast import containers
 from holdfast.artifacts import documents
 from holdfast.steps import STEPS, columns, evidence, names
 from holdfast.workload.schema import Workload
+from holdfast_pipelines.compiled import documents as kinds
 
 ROOT = Path(__file__).parents[1]
 ROLES = {"snapshot": "system.Dataset", "model": "system.Model"}
@@ -82,6 +83,7 @@ def _alone(function):
 @pytest.mark.parametrize("step", STEPS, ids=names())
 def test_a_row_names_a_document_a_section_and_steps_that_exist(step):
     assert issubclass(getattr(documents, step.writes), documents.Document)
+    assert step.document in kinds(), "AnyDocument, by which every reader reads"
     assert hasattr(Workload, step.config) or step.config in Workload.model_fields or not step.config
     earlier = STEPS[: STEPS.index(step)]
     assert set(step.reads) <= {before.role for before in earlier}

@@ -58,7 +58,7 @@ def test_the_four_workloads_ship() -> None:
         ("epsilon: 8/255", "epsilon: -1/255", r"epsilon must be above 0"),
         ("norm: linf", "norm: edits", r"norm 'edits' does not fit"),
         ("name: digits", "name: ../digits", r"w.yaml:1: name: string should match pattern"),
-        ("name: digits", "name: a\nname: b", r"w.yaml:2: the key 'name' stands twice"),
+        ("name: digits", "name: a\nname: b", r"w.yaml:2: the key 'name' is given twice"),
         ("modality: image\n", "", r"w.yaml:1: expected a key 'modality', found none"),
         ("source: sklearn:digits", "source: [", r"w.yaml:\d+: expected YAML"),
     ],

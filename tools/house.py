@@ -8,7 +8,8 @@ line of source is a line that holds code: no blank line, comment or docstring. W
 
 step-files
     A step is a folder with a `component.py`; its name is the decorated function there. A file outside the folder names
-    the step when it holds that name as a string literal or imports from the folder. The value is the median over steps.
+    the step when it holds that name as a string literal or imports from the folder. Strings that only repeat the name
+    of a definition (in `__all__`, the alias of a field) are none. The value is the median over steps.
 conditions
     Comparisons with a norm or a modality (the literals of the aliases `Norm` and `Modality`, and the module names of a
     room `modality/`), or of a tensor's number of dimensions with 4, which is how images are recognised. Comparisons of
@@ -277,7 +278,7 @@ def _naming(product: Product, step: str, package: str) -> list[Place]:
         module.place(node, f'the literal "{step}"')
         for module in outside
         for node in module.nodes
-        if isinstance(node, ast.expr) and _text(node) == step
+        if isinstance(node, ast.expr) and _text(node) == step and node not in repetitions(module)
     ]
     importers = [
         Place(module.path, 1, f"imports from {package} ({step})")
@@ -285,6 +286,25 @@ def _naming(product: Product, step: str, package: str) -> list[Place]:
         if any(_inside(name, package) for name in imported(module, product.names))
     ]
     return literals + importers
+
+
+def repetitions(module: Module) -> set[ast.expr]:
+    """The strings that only repeat the name of a definition: in `__all__`, and the alias of a field."""
+    exported = [
+        element
+        for node in module.tree.body
+        if isinstance(node, ast.Assign) and "__all__" in _targets(node)
+        if isinstance(node.value, ast.List | ast.Tuple)
+        for element in node.value.elts
+    ]
+    aliases = [
+        word.value
+        for node in module.nodes
+        if isinstance(node, ast.Call) and _last_name(node.func) == "Field"
+        for word in node.keywords
+        if word.arg == "alias"
+    ]
+    return {*exported, *aliases}
 
 
 def imported(module: Module, names: set[str]) -> Iterator[str]:

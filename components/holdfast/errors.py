@@ -3,10 +3,10 @@
 * HoldfastError            expected failures: one line for the person at the pod's log, exit code 1
   + InputError             the user's data or model file cannot be used as it is
     - LimitError           it is larger than the limit that is checked before reading
-  + WorkloadError          a YAML file (workload, policy, plan) says something that has no meaning
+  + WorkloadError          a YAML file (workload, policy, plan) is not valid
   + ArtifactError          an artifact is incomplete, altered, or of another kind
     - IntegrityError       bytes do not have the digest that was promised
-  + ModelError             the network does not behave as its workload says
+  + ModelError             the network does not behave as its workload describes it
   + RegistryError          MLflow cannot be reached or refuses
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
@@ -37,7 +37,7 @@ class LimitError(InputError):
 
 
 class WorkloadError(HoldfastError):
-    """A YAML file says something that has no meaning."""
+    """A YAML file is not valid."""
 
     exit_code = 2
 
@@ -51,7 +51,7 @@ class IntegrityError(ArtifactError):
 
 
 class ModelError(HoldfastError):
-    """The network does not behave as its workload says."""
+    """The network does not behave as its workload describes it."""
 
 
 class RegistryError(HoldfastError):

@@ -38,7 +38,7 @@ BaselineRef = Annotated[str | None, typer.Option(help="Baseline artifact (the ch
 ModelRef = Annotated[str, typer.Option(help="Model artifact: FOLDER or FOLDER@DIGEST.")]
 ScanRef = Annotated[str | None, typer.Option(help="Scan report: FOLDER or FOLDER@DIGEST.")]
 EvidenceRef = Annotated[str | None, typer.Option(help="Evidence artifact: FOLDER or FOLDER@DIGEST.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, since sums depend on it.", min=1)]
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
 
@@ -102,7 +102,7 @@ def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
 
 _COMPUTE = {
     one.name: one
-    for one in (_option("seed", Seed, 0), _option("device", Device, "auto"), _option("threads", Threads, 1))
+    for one in (_option("seed", Seed, 0), _option("device", DeviceOption, "auto"), _option("threads", Threads, 1))
 }
 _RESULT = {
     one.name: one

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def track(items: Sequence[T], label: str) -> Iterator[T]:
-    """Yields `items` and tells people on standard error how far it got."""
+    """Yields `items` and shows on standard error how far it got."""
     total = len(items)
     if sys.stderr.isatty():
         from rich.console import Console

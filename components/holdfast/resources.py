@@ -10,7 +10,7 @@ def workloads() -> list[Path]:
 
 
 def _folder(package: str, name: str) -> Path:
-    """`name` inside the installed package, or beside it in the source tree."""
+    """`name` inside the installed package, or next to it in the source tree."""
     spec = find_spec(package)
     assert spec is not None, f"{package} is part of this distribution"
     assert spec.origin is not None, f"{package} is a regular package"

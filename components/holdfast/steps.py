@@ -5,10 +5,11 @@ A new step is a folder, its row here and its line in a pipeline; .github/CONTRIB
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
+    from holdfast.artifacts.folder import Artifact
 
 EnvironmentName = Literal["data", "model", "serving"]
 HelpPanel = Literal["Data", "Model", "Gate", "Serving"]
@@ -86,9 +87,8 @@ SERVERS = (
 )  # fmt: skip
 """What the processes of a rollout on one machine import."""
 _REGISTRY = ("holdfast.cli", "holdfast.registry:library")
-_EVIDENCE = ("schema", "drift", "scan", "backdoor", "attack", "certify")
 
-STEPS: tuple[Step, ...] = (
+_BEFORE_THE_GATE: tuple[Step, ...] = (
     Step(
         "snapshot", "holdfast.data.snapshot", "data", "Data", "Snapshot", config="snapshot_config",
         libraries=("holdfast.data.snapshot.step", *_TABLES, "sklearn.datasets"), prepares=("data", "model"),
@@ -134,6 +134,10 @@ STEPS: tuple[Step, ...] = (
         config="certify", computes=True, evidence=True,
         libraries=("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
     ),
+)  # fmt: skip
+_EVIDENCE = tuple(step.role for step in _BEFORE_THE_GATE if step.evidence)
+STEPS: tuple[Step, ...] = (
+    *_BEFORE_THE_GATE,
     Step(
         "gate", "holdfast_gates", "model", "Gate", "GateDecision", reads=("model", "snapshot", *_EVIDENCE),
         writes_role="decision", reusable=False, libraries=("holdfast_gates.step", "holdfast.cli", "scipy.special"),
@@ -160,6 +164,26 @@ def names(steps: Iterable[Step] | None = None) -> tuple[str, ...]:
 def find(name: str) -> Step | None:
     """The step of that name; None when there is none."""
     return next((step for step in STEPS if step.name == name), None)
+
+
+def writer(kind: "type[Document]") -> Step:
+    """The step that writes documents of this kind."""
+    return next(step for step in STEPS if step.writes == kind.__name__)
+
+
+def role_of(kind: "type[Document]") -> str:
+    """What the steps that read documents of this kind call them."""
+    return writer(kind).role
+
+
+def by_role(*artifacts: "Artifact[Any] | None") -> dict[str, str]:
+    """Role -> digest: the `inputs` of a document that was made from these artifacts; None was not given."""
+    return {role_of(type(found.document)): found.digest for found in artifacts if found is not None}
+
+
+def made_from(document: "Document", kind: "type[Document]") -> str | None:
+    """The digest of the artifact of this kind that a document was made from; None: it names none."""
+    return document.inputs.get(role_of(kind))
 
 
 def of(environment: str) -> tuple[Step, ...]:

@@ -1,16 +1,20 @@
-"""The table view of a snapshot: what schema, drift and reports look at, for every modality.
+"""Tables: the names of their columns, and the table view of a snapshot, which schema, drift and reports look at.
 
 Tables are seen as they are. Images become the means of at most 8 x 8 cells per channel plus brightness, contrast,
 lowest and highest value; messages become counts and shares of kinds of characters. The label is the last column, as a
 class name.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
+from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import SplitName
+from holdfast.wording import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,3 +26,16 @@ def read_table(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame"
     Image cells keep the delivery's own units.
     """
     return modality_of(snapshot.document.modality).table(snapshot, split)
+
+
+def check_names(names: Sequence[str], name: str) -> None:
+    """Every column has a name of its own.
+
+    Raises:
+        InputError: otherwise.
+    """
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{name}: expected each column once, found {quoted(twice)} more than once")
+    if any(not column.strip() for column in names):
+        raise InputError(f"{name}: expected a name for each column, found an empty one at {names.index('') + 1}")

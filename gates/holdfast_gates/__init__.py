@@ -1,1 +1,1 @@
-"""The policy gate: `checks` and `decide` are pure, `policy` is what people edit, `step` runs it."""
+"""The policy gate: `checks`, `rules` and `decide` are pure, `policy` is what people edit, `step` runs it."""

@@ -1,4 +1,4 @@
-"""The checks, one function each: a document and its thresholds in, one line of the gate's table out.
+"""The checks, one function each: a document and its thresholds in, what was found out. rules.py lists them.
 
 Everything here is pure. A rate passes when its confidence bound is on the right side of the threshold, fails when
 even the other bound is on the wrong side, and is inconclusive in between: more examples would tell.
@@ -6,8 +6,9 @@ even the other bound is on the wrong side, and is inconclusive in between: more 
 
 from holdfast.artifacts.documents import (
     BackdoorReport,
+    Baseline,
     Certificate,
-    Check,
+    CheckResult,
     Count,
     DriftReport,
     Paired,
@@ -17,7 +18,8 @@ from holdfast.artifacts.documents import (
     Verdict,
 )
 from holdfast.statistics import Interval, clopper_pearson, paired_difference
-from holdfast_gates.policy import Accepts, AtLeast, AtMost, AtRadius, LeftIn, Margin
+from holdfast.steps import made_from
+from holdfast_gates.policy import AtLeast, AtMost, AtRadius, Margin, SuspectsLeft, VerdictCheck
 
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
 
@@ -36,57 +38,53 @@ def at_most(bounds: Interval, required: float) -> Verdict:
     return Verdict.FAIL if bounds.lower > required else Verdict.INCONCLUSIVE
 
 
-def schema_anomalies(report: SchemaReport, asked: Accepts) -> Check:
+def schema_anomalies(report: SchemaReport, asked: VerdictCheck) -> CheckResult:
     """The data keeps to its schema."""
     found = [f"{anomaly.column}: {anomaly.kind}" for anomaly in report.anomalies]
-    return Check(
-        name="schema_anomalies",
+    return CheckResult(
         measured=float(len(found)),
         required=_accepts(asked),
-        verdict=_taken_over(report.verdict, asked),
+        verdict=pass_if_accepted(report.verdict, asked),
         reason=_some(found) or f"{report.columns} columns keep to the {report.source} schema",
     )
 
 
-def drift(report: DriftReport, asked: Accepts) -> Check:
+def drift(report: DriftReport, asked: VerdictCheck) -> CheckResult:
     """The delivery is not broken."""
-    return Check(
-        name="drift",
+    return CheckResult(
         measured=report.drifted.share,
         count=report.drifted,
         required=_accepts(asked),
-        verdict=_taken_over(report.verdict, asked),
+        verdict=pass_if_accepted(report.verdict, asked),
         reason=report.reason,
     )
 
 
-def poison(report: ScanReport, asked: LeftIn) -> Check:
+def poison(report: ScanReport, asked: SuspectsLeft) -> CheckResult:
     """No suspect row was left in the training rows.
 
-    A scan that only reports, and found something, fails: the model was trained on rows that nobody reviewed.
+    A scan that only reports, and found something, fails: the model was trained on rows that were not reviewed.
     """
     set_aside = len(report.quarantined) if report.applied else 0
     left = Count(k=max(report.suspects.k - set_aside, 0), n=report.suspects.n)
     kept = left.share <= asked.left_in_at_most
     alarms = [detector.name for detector in report.detectors if detector.alarm]
-    told = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
-    return Check(
-        name="poison",
+    found = f"{set_aside} of {report.suspects.k} suspect rows are in quarantine"
+    return CheckResult(
         measured=left.share,
         count=left,
         required=f"at most {asked.left_in_at_most:.3f} of the rows suspect and left in; {_accepts(asked)}",
-        verdict=_taken_over(report.verdict, asked) if kept else Verdict.FAIL,
-        reason=told + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
+        verdict=pass_if_accepted(report.verdict, asked) if kept else Verdict.FAIL,
+        reason=found + (f"; alarms: {', '.join(alarms)}" if alarms else ""),
     )
 
 
-def backdoor(report: BackdoorReport, asked: Accepts) -> Check:
+def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
     """No class has a trigger."""
     flagged = [t for t in report.triggers if t.flagged or t.target in report.flagged]
     found = [f"{t.target}: size {t.size:.3g}, anomaly index {t.anomaly_index:.2f}" for t in flagged]
-    verdict = Verdict.FAIL if flagged or report.flagged else _taken_over(report.verdict, asked)
-    return Check(
-        name="backdoor",
+    verdict = Verdict.FAIL if flagged or report.flagged else pass_if_accepted(report.verdict, asked)
+    return CheckResult(
         measured=float(len(report.flagged)),
         required=f"no flagged class; {_accepts(asked)}",
         verdict=verdict,
@@ -94,39 +92,36 @@ def backdoor(report: BackdoorReport, asked: Accepts) -> Check:
     )
 
 
-def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
-    """Enough held-out examples are correct when nobody attacks."""
-    return _accuracy("clean_accuracy", report.clean, asked, alpha).model_copy(
-        update={"champion": _champion(report.champion_clean)}
-    )
+def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
+    """Enough held-out examples are correct without an attack."""
+    return _accuracy(report.clean, asked, alpha).model_copy(update={"champion": _champion(report.champion_clean)})
 
 
-def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> Check:
+def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
     """Enough held-out examples are correct under every attack at once; without an attack there is no evidence."""
     if not report.attacks:
-        return no_evidence("robust_accuracy", "the report holds no attack")
-    check = _accuracy("robust_accuracy", report.worst_case, asked, alpha)
+        return no_evidence("the report holds no attack")
+    check = _accuracy(report.worst_case, asked, alpha)
     return check.model_copy(update={"champion": _champion(report.champion_worst_case)})
 
 
-def gradient_masking(report: RobustnessReport, asked: Accepts) -> Check:
-    """Nothing says that the accuracy under attack is overestimated."""
+def gradient_masking(report: RobustnessReport, asked: VerdictCheck) -> CheckResult:
+    """No sign was found that the accuracy under attack is overestimated."""
     if not report.masking:
-        return no_evidence("gradient_masking", "the report holds no sign that was looked for")
+        return no_evidence("the report holds no sign that was looked for")
     signs = [sign for sign in report.masking if sign.verdict is not Verdict.PASS]
     order = list(Verdict)
     found = max((sign.verdict for sign in report.masking), key=order.index)
-    return Check(
-        name="gradient_masking",
+    return CheckResult(
         measured=float(len(signs)),
         required=f"no sign that robustness is overestimated; {_accepts(asked)}",
-        verdict=_taken_over(found, asked),
+        verdict=pass_if_accepted(found, asked),
         reason=_some([f"overestimated: {sign.name}: {sign.detail}" for sign in signs])
         or f"{len(report.masking)} signs looked for, none found",
     )
 
 
-def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> Check:
+def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> CheckResult:
     """Enough held-out examples are correct and certified at the radius.
 
     A certificate at a larger radius holds at every smaller one, so the smallest radius at or above the asked one
@@ -134,9 +129,9 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
     """
     fitting = [point for point in certificate.certified if point.radius >= asked.radius]
     if not fitting:
-        return no_evidence("certified_accuracy", f"no certificate at radius {asked.radius:g} {certificate.unit}")
+        return no_evidence(f"no certificate at radius {asked.radius:g} {certificate.unit}")
     point = min(fitting, key=lambda p: p.radius)
-    check = _accuracy("certified_accuracy", point.certified, asked, alpha)
+    check = _accuracy(point.certified, asked, alpha)
     return check.model_copy(
         update={
             "required": f"{check.required} at radius {asked.radius:g} {certificate.unit}",
@@ -145,12 +140,11 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
     )
 
 
-def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
+def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> CheckResult:
     """The smoothed model answers often enough."""
     bounds = clopper_pearson(certificate.abstained.k, certificate.abstained.n, alpha)
     verdict = at_most(bounds, asked.at_most) if certificate.abstained.n else Verdict.INCONCLUSIVE
-    return Check(
-        name="abstention",
+    return CheckResult(
         measured=certificate.abstained.share,
         count=certificate.abstained,
         lower=bounds.lower,
@@ -161,22 +155,21 @@ def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> Check:
     )
 
 
-def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
-    """As good as the champion on the same examples when nobody attacks."""
-    return _against_champion("champion_clean", report, report.champion_clean, asked, alpha)
+def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
+    """As good as the champion on the same examples without an attack."""
+    return _against_champion(report, report.champion_clean, asked, alpha)
 
 
-def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> Check:
+def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
     """As good as the champion on the same examples under attack."""
-    return _against_champion("champion_robust", report, report.champion_worst_case, asked, alpha)
+    return _against_champion(report, report.champion_worst_case, asked, alpha)
 
 
-def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check:
+def not_inferior(pairs: Paired, asked: Margin, alpha: float) -> CheckResult:
     """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
     bounds = paired_difference(pairs.only_candidate, pairs.only_champion, _total(pairs), alpha)
     verdict = at_least(bounds, -asked.margin)
-    return Check(
-        name=name,
+    return CheckResult(
         measured=_share(pairs, pairs.only_candidate) - _share(pairs, pairs.only_champion),
         lower=bounds.lower,
         upper=bounds.upper,
@@ -187,30 +180,29 @@ def not_inferior(name: str, pairs: Paired, asked: Margin, alpha: float) -> Check
     )
 
 
-def no_evidence(name: str, why: str) -> Check:
+def no_evidence(why: str) -> CheckResult:
     """What is not known is not a pass."""
-    return Check(name=name, required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
+    return CheckResult(required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
 
 
-def _against_champion(name: str, report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> Check:
+def _against_champion(report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> CheckResult:
     if pairs is not None:
-        return not_inferior(name, pairs, asked, alpha)
-    if "baseline" not in report.inputs:
-        # Nobody looked for a champion, which is not the same as there being none.
-        return no_evidence(name, "the attack report was made without a baseline")
+        return not_inferior(pairs, asked, alpha)
+    if made_from(report, Baseline) is None:
+        # Whether there is a champion is not known, which is not the same as there being none.
+        return no_evidence("the attack report was made without a baseline")
     reason = "skipped: no champion to compare with, or it takes another input"
-    return Check(name=name, required=_within(asked), verdict=Verdict.PASS, reason=reason)
+    return CheckResult(required=_within(asked), verdict=Verdict.PASS, reason=reason)
 
 
 def _within(asked: Margin) -> str:
     return f"at least {-asked.margin:+.3f} against the champion"
 
 
-def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
+def _accuracy(count: Count, asked: AtLeast, alpha: float) -> CheckResult:
     bounds = clopper_pearson(count.k, count.n, alpha)
     verdict = at_least(bounds, asked.at_least) if count.n else Verdict.INCONCLUSIVE
-    return Check(
-        name=name,
+    return CheckResult(
         measured=count.share,
         count=count,
         lower=bounds.lower,
@@ -221,13 +213,14 @@ def _accuracy(name: str, count: Count, asked: AtLeast, alpha: float) -> Check:
     )
 
 
-def _taken_over(verdict: Verdict, asked: Accepts) -> Verdict:
+def pass_if_accepted(verdict: Verdict, asked: VerdictCheck) -> Verdict:
+    """Pass for a verdict of the evidence that the policy accepts, else that verdict."""
     order = list(Verdict)
     accepted = order.index(verdict) <= order.index(Verdict(asked.worst_accepted))
     return Verdict.PASS if accepted else verdict
 
 
-def _accepts(asked: Accepts) -> str:
+def _accepts(asked: VerdictCheck) -> str:
     return "verdict pass" if asked.worst_accepted == "pass" else "no verdict fail"
 
 

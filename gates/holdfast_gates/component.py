@@ -30,7 +30,7 @@ def gate(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
 ) -> dsl.ContainerSpec:
-    """Judges a model by its evidence; succeeds whatever the verdict, on which the pipeline branches."""
+    """Judges a model by its evidence; succeeds with every verdict: the pipeline branches on it."""
     return dsl.ContainerSpec(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "gate"],

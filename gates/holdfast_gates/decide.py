@@ -1,42 +1,35 @@
 """The decision: evidence in, verdict out; pure, so that the same evidence always gives the same bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from holdfast.artifacts.documents import Check, Document, GateDecision, Modality, Model, Verdict, worst
+from holdfast.artifacts.documents import (
+    Check,
+    CheckResult,
+    Document,
+    GateDecision,
+    Modality,
+    Model,
+    ScanReport,
+    Snapshot,
+    Verdict,
+    worst,
+)
 from holdfast.steps import evidence as evidence_steps
+from holdfast.steps import made_from, role_of
 from holdfast_gates import checks
 from holdfast_gates.policy import Policy
+from holdfast_gates.rules import RULES, Rule
 
 KINDS: dict[str, type[Document]] = {role: step.document for role, step in evidence_steps().items()}
 """Which document each role of evidence is."""
 
-SOURCES: dict[str, str] = {
-    "schema_anomalies": "schema",
-    "drift": "drift",
-    "poison": "scan",
-    "backdoor": "backdoor",
-    "clean_accuracy": "attack",
-    "robust_accuracy": "attack",
-    "gradient_masking": "attack",
-    "certified_accuracy": "certify",
-    "abstention": "certify",
-    "champion_clean": "attack",
-    "champion_robust": "attack",
-}
-"""Which evidence each check reads; also the order of the table."""
-
-ABOUT_THE_MODEL = frozenset(role for role, step in evidence_steps().items() if "model" in step.reads)
+ABOUT_THE_MODEL = frozenset(role for role, step in evidence_steps().items() if role_of(Model) in step.reads)
 """Evidence about the network's bytes; the rest is about the snapshot alone."""
-
-WITH_ALPHA = frozenset(
-    {"clean_accuracy", "robust_accuracy", "certified_accuracy", "abstention", "champion_clean", "champion_robust"}
-)
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Evidence:
     """A piece of evidence and the digest of its artifact."""
 
     document: Document
@@ -53,19 +46,19 @@ class Judged:
     modality: Modality
 
 
-def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Exhibit]) -> GateDecision:
+def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> GateDecision:
     """The verdict on a model: the worst check decides.
 
     Evidence that is missing, or is about another model or snapshot, makes its checks inconclusive.
     """
-    asked = [_check(name, policy, judged, evidence) for name in _asked(policy, judged)]
-    nothing = checks.no_evidence("policy", f"{policy.name} asks nothing of the modality {judged.modality}")
+    asked = [_check(rule, policy, judged, evidence) for rule in _asked(policy, judged)]
+    nothing = checks.no_evidence(f"{policy.name} asks nothing of the modality {judged.modality}").named("policy")
     lines = (lineage(judged, evidence), *(asked or [nothing]))
     return GateDecision(
         inputs={
-            "model": judged.model_digest,
-            "snapshot": judged.snapshot_digest,
-            **{role: exhibit.digest for role, exhibit in evidence.items()},
+            role_of(Model): judged.model_digest,
+            role_of(Snapshot): judged.snapshot_digest,
+            **{role: found.digest for role, found in evidence.items()},
         },
         name=judged.model.name,
         policy=policy.digest,
@@ -76,12 +69,13 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Exhibit]) -> G
     )
 
 
-def lineage(judged: Judged, evidence: Mapping[str, Exhibit]) -> Check:
-    """The model says that it was trained on this very snapshot, less what this very scan set aside."""
-    read = judged.model.inputs
-    broken = [] if read.get("snapshot") == judged.snapshot_digest else [_other("snapshot", read.get("snapshot"))]
-    if "scan" in evidence and read.get("scan") != evidence["scan"].digest:
-        broken.append(_other("scan", read.get("scan")))
+def lineage(judged: Judged, evidence: Mapping[str, Evidence]) -> Check:
+    """The model names as its inputs this very snapshot, and this very scan, whose quarantine was left out."""
+    scan = evidence.get(role_of(ScanReport))
+    wanted: dict[type[Document], str] = {Snapshot: judged.snapshot_digest}
+    wanted |= {ScanReport: scan.digest} if scan is not None else {}
+    found = {kind: made_from(judged.model, kind) for kind in wanted}
+    broken = [_other(role_of(kind), found[kind]) for kind, digest in wanted.items() if found[kind] != digest]
     return Check(
         name="lineage",
         measured=float(len(broken)),
@@ -92,10 +86,10 @@ def lineage(judged: Judged, evidence: Mapping[str, Exhibit]) -> Check:
 
 
 def stale(role: str, judged: Judged, document: Document) -> str | None:
-    """Why `document` says nothing about what is judged; None when it does."""
-    wanted = {"snapshot": judged.snapshot_digest}
+    """Why `document` is no evidence about what is judged; None when it is."""
+    wanted = {role_of(Snapshot): judged.snapshot_digest}
     if role in ABOUT_THE_MODEL:
-        wanted["model"] = judged.model_digest
+        wanted[role_of(Model)] = judged.model_digest
     for part, digest in wanted.items():
         found = document.inputs.get(part)
         if found != digest:
@@ -103,23 +97,26 @@ def stale(role: str, judged: Judged, document: Document) -> str | None:
     return None
 
 
-def _asked(policy: Policy, judged: Judged) -> list[str]:
-    sections = {name: getattr(policy.checks, name) for name in SOURCES}
-    return [name for name, section in sections.items() if section and judged.modality in section.applies_to]
+def _asked(policy: Policy, judged: Judged) -> list[Rule]:
+    sections = {name: getattr(policy.checks, name) for name in RULES}
+    return [RULES[name] for name, section in sections.items() if section and judged.modality in section.applies_to]
 
 
-def _check(name: str, policy: Policy, judged: Judged, evidence: Mapping[str, Exhibit]) -> Check:
-    role = SOURCES[name]
-    exhibit = evidence.get(role)
-    if exhibit is None:
-        return checks.no_evidence(name, f"no {role} report was given")
-    reason = stale(role, judged, exhibit.document)
+def _check(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> Check:
+    return _judge(rule, policy, judged, evidence).named(rule.name)
+
+
+def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> CheckResult:
+    role = role_of(rule.reads)
+    found = evidence.get(role)
+    if found is None:
+        return checks.no_evidence(f"no {role} report was given")
+    reason = stale(role, judged, found.document)
     if reason is not None:
-        return checks.no_evidence(name, reason)
-    # Each function takes the kind of document that KINDS promises for its role; `_asked` keeps the names to SOURCES.
-    judge: Callable[..., Check] = getattr(checks, name)
-    arguments: list[Any] = [exhibit.document, getattr(policy.checks, name)]
-    return judge(*arguments, policy.alpha) if name in WITH_ALPHA else judge(*arguments)
+        return checks.no_evidence(reason)
+    thresholds = getattr(policy.checks, rule.name)
+    alpha = (policy.alpha,) if rule.takes_alpha else ()
+    return rule.judge(found.document, thresholds, *alpha)
 
 
 def _other(part: str, digest: str | None) -> str:

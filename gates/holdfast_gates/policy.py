@@ -19,28 +19,28 @@ Overrides = dict[str, dict[str, Scalar]]
 """Check -> threshold -> value."""
 
 
-class Asked(Section):
+class CheckConfig(Section):
     """What every check may say."""
 
     applies_to: tuple[Modality, ...] = tuple(MODALITIES)
     """Modalities in which the check is asked."""
 
 
-class Accepts(Asked):
+class VerdictCheck(CheckConfig):
     """A check that takes over the verdict of the evidence."""
 
     worst_accepted: Literal["pass", "inconclusive"] = "pass"
     """`inconclusive` lets evidence pass that found something short of a failure."""
 
 
-class LeftIn(Accepts):
+class SuspectsLeft(VerdictCheck):
     """Poison suspects that stayed in the training rows."""
 
     left_in_at_most: Share
     """Share of the scanned rows."""
 
 
-class AtLeast(Asked):
+class AtLeast(CheckConfig):
     """A rate whose lower confidence bound must reach `at_least`."""
 
     at_least: Share
@@ -54,14 +54,14 @@ class AtRadius(AtLeast):
     """In the unit of the certificate (images: L2 in input units; text: characters)."""
 
 
-class AtMost(Asked):
+class AtMost(CheckConfig):
     """A rate whose upper confidence bound must stay at or below `at_most`."""
 
     at_most: Share
     """The rate that the upper confidence bound must not exceed."""
 
 
-class Margin(Asked):
+class Margin(CheckConfig):
     """How much worse than the champion, on the same examples, is still as good."""
 
     margin: Share
@@ -71,19 +71,19 @@ class Margin(Asked):
 class Checks(Section):
     """Every check that a policy can ask for; one that is left out is not asked."""
 
-    schema_anomalies: Accepts | None = None
+    schema_anomalies: VerdictCheck | None = None
     """The delivery keeps to its schema."""
-    drift: Accepts | None = None
+    drift: VerdictCheck | None = None
     """The delivery comes from the distribution of before."""
-    poison: LeftIn | None = None
+    poison: SuspectsLeft | None = None
     """Few enough suspects stayed in the training rows."""
-    backdoor: Accepts | None = None
+    backdoor: VerdictCheck | None = None
     """No class looks backdoored."""
     clean_accuracy: AtLeast | None = None
     """Accuracy without any attack."""
     robust_accuracy: AtLeast | None = None
     """Accuracy under every attack of the tier."""
-    gradient_masking: Accepts | None = None
+    gradient_masking: VerdictCheck | None = None
     """No sign that the accuracy under attack is too good."""
     certified_accuracy: AtRadius | None = None
     """Share of examples certified, and correct, at a radius."""
@@ -166,25 +166,25 @@ def with_overrides(policy: Policy, override: Mapping[str, Mapping[str, Scalar]])
 def packaged() -> dict[str, Path]:
     """The policies that ship, by name."""
     here = Path(__file__).resolve().parent
-    # In the source tree the folder stands beside the package, in a wheel inside it.
+    # In the source tree the folder is next to the package, in a wheel inside it.
     folder = next((f for f in (here / "policies", here.parent / "policies") if f.is_dir()), here)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(text: str, beside: Path | None = None) -> Policy:
-    """What `--policy` takes: the name of a packaged policy, a file (relative to the folder `beside`), or JSON.
+def find(text: str, folder: Path | None = None) -> Policy:
+    """What `--policy` takes: the name of a packaged policy, a file (relative to `folder`), or JSON.
 
     JSON is a whole policy (`Policy.to_json`), or the gate section of a workload: `{"policy": ..., "override": ...}`.
 
     Raises:
-        WorkloadError: there is no such policy, or it says something that has no meaning.
+        WorkloadError: there is no such policy, or it is not valid.
     """
     if text.lstrip().startswith("{"):
-        return _from_json(text, beside)
+        return _from_json(text, folder)
     known = packaged()
     if text in known:
         return read_yaml(known[text], Policy)
-    path = (beside or Path()) / text
+    path = (folder or Path()) / text
     if "/" in text or path.suffix in {".yaml", ".yml", ".json"}:
         return read_yaml(path, Policy)
     close = difflib.get_close_matches(text, known, n=1)
@@ -192,14 +192,14 @@ def find(text: str, beside: Path | None = None) -> Policy:
     raise WorkloadError(f"policy {text!r}: expected the name of a policy or a file, found neither; {hint}")
 
 
-def resolve(config: GateConfig, beside: Path | None = None) -> Policy:
-    """The policy in effect for a workload whose file lies in the folder `beside`."""
-    return with_overrides(find(config.policy, beside), config.override)
+def resolve(config: GateConfig, folder: Path | None = None) -> Policy:
+    """The policy in effect for a workload whose file is in `folder`."""
+    return with_overrides(find(config.policy, folder), config.override)
 
 
-def _from_json(text: str, beside: Path | None) -> Policy:
+def _from_json(text: str, folder: Path | None) -> Policy:
     if {"policy", "override"} & set(_keys(text)):
-        return resolve(parse_yaml(text, GateConfig, name="--policy"), beside)
+        return resolve(parse_yaml(text, GateConfig, name="--policy"), folder)
     return parse_yaml(text, Policy, name="--policy")
 
 

@@ -3,8 +3,10 @@
 import re
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Check, GateDecision, Verdict
+from holdfast.artifacts.documents import Check, GateDecision, Model, Snapshot, Verdict
+from holdfast.steps import role_of
 from holdfast_gates.policy import Policy
+from holdfast_gates.rules import RULES
 
 SENTENCES = {
     Verdict.PASS: "Every check passed. The model may be registered.",
@@ -14,18 +16,9 @@ SENTENCES = {
 
 NEXT = {
     "lineage": "Judge a model together with the snapshot and the scan that it was trained on; retrain if they changed.",
-    "schema_anomalies": "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed.",
-    "drift": "Open `evidently.html` of the drift step and ask the data's owner what changed.",
-    "poison": "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain.",
-    "backdoor": "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
-    "clean_accuracy": "More or better rows, a larger network, or a smaller epsilon in training.",
-    "robust_accuracy": "Train with more PGD steps or epochs, or at the threat model's epsilon.",
-    "gradient_masking": "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
-    "certified_accuracy": "Train with noise near `certify.noise` (`train.noise`), or certify more examples.",
-    "abstention": "More certification samples, or training with noise near `certify.noise`.",
-    "champion_clean": "Keep the champion, or find which examples were lost (`flags.npz`).",
-    "champion_robust": "Keep the champion, or find which examples were lost (`flags.npz`).",
+    **{rule.name: rule.advice for rule in RULES.values()},
 }
+"""What helps where a check did not pass."""
 MORE = "More held-out examples (`attack.examples`, `certify.examples`) narrow the interval."
 
 
@@ -36,7 +29,7 @@ def to_markdown(decision: GateDecision, policy: Policy) -> str:
         "",
         SENTENCES[decision.verdict],
         "",
-        f"Model `{decision.inputs['model'][:12]}`, snapshot `{decision.inputs['snapshot'][:12]}`, "
+        f"Model `{decision.inputs[role_of(Model)][:12]}`, snapshot `{decision.inputs[role_of(Snapshot)][:12]}`, "
         f"policy {decision.policy_name} `{decision.policy[:12]}`; "
         f"bounds are one-sided, each wrong at most {decision.alpha:g} of the time.",
         "",
@@ -93,13 +86,13 @@ def _row(check: Check) -> str:
 
 
 def _reasons(decision: GateDecision) -> list[str]:
-    told = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
-    return ["", "## What was found", "", *told] if told else []
+    lines = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
+    return ["", "## What was found", "", *lines] if lines else []
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    told = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
-    return ["", "## What to do next", "", *told] if told else []
+    lines = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    return ["", "## What to do next", "", *lines] if lines else []
 
 
 def _next(check: Check) -> str:
@@ -112,11 +105,11 @@ def _next(check: Check) -> str:
 def _overrides(policy: Policy) -> list[str]:
     if not policy.overridden:
         return []
-    told = [
+    lines = [
         f"- {check}: {', '.join(f'{name} = {value}' for name, value in sorted(values.items()))}"
         for check, values in sorted(policy.overridden.items())
     ]
-    return ["", "## Where the workload asked otherwise than the policy", "", *told]
+    return ["", "## Where the workload asked otherwise than the policy", "", *lines]
 
 
 def _outcome(case: ElementTree.Element, check: Check) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import WorkloadError
-from holdfast_gates.decide import KINDS, Exhibit, Judged, decide
+from holdfast_gates.decide import KINDS, Evidence, Judged, decide
 from holdfast_gates.policy import Policy
 from holdfast_gates.report import to_junit, to_markdown
 
@@ -14,16 +14,16 @@ from holdfast_gates.report import to_junit, to_markdown
 def gate(
     policy: Policy, out: Path, *, model: Ref, snapshot: Ref, evidence: Mapping[str, Ref]
 ) -> Artifact[GateDecision]:
-    """Judges `model` by `policy`; writes the decision with `decision.md` and `junit.xml` beside it.
+    """Judges `model` by `policy`; writes the decision, with `decision.md` and `junit.xml` for people and test runners.
 
-    A blocked release is a decision, not a failure: the step succeeds whatever the verdict.
+    A blocked release is a decision, not a failure: the step succeeds with every verdict.
 
     Raises:
         ArtifactError: an artifact that was given is incomplete, altered, or of another kind.
     """
     trained, data = load(model, Model), load(snapshot, Snapshot)
     judged = Judged(trained.document, trained.digest, data.digest, data.document.modality)
-    decision = decide(policy, judged, {role: _exhibit(role, ref) for role, ref in evidence.items()})
+    decision = decide(policy, judged, {role: _read(role, ref) for role, ref in evidence.items()})
     return save(
         out,
         decision,
@@ -35,8 +35,8 @@ def gate(
     )
 
 
-def _exhibit(role: str, ref: Ref) -> Exhibit:
+def _read(role: str, ref: Ref) -> Evidence:
     if role not in KINDS:
         raise WorkloadError(f"evidence {role!r}: expected one of {', '.join(KINDS)}")
     artifact = load(ref, KINDS[role])
-    return Exhibit(artifact.document, artifact.digest)
+    return Evidence(artifact.document, artifact.digest)

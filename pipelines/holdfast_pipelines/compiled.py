@@ -13,10 +13,12 @@ from holdfast import containers
 from holdfast.artifacts.documents import ANY, AnyDocument
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import WorkloadError
+from holdfast.steps import STEPS
 from holdfast.workload.schema import Workload
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
-PIPELINES = ("retrain", "rollout")
+PIPELINES = tuple(dict.fromkeys(step.pipeline for step in STEPS))
+"""The names of the pipelines, in the order in which they run."""
 
 
 def compile_pipelines(

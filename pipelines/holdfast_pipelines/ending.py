@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Verdict
-from holdfast.artifacts.folder import load
 from holdfast.serving.rollout.reporting import ending
+from holdfast_pipelines.folder import place_of, read_artifact
 from holdfast_pipelines.record import RunResult
 
 
@@ -34,12 +34,12 @@ def _ended(result: RunResult, out: Path, report: Path, again: str, *, planted: b
             f"registered: version {result.model_version} passed the gate, and no rollout was asked for. "
             "Run the same command without --no-rollout to roll it out"
         )
-    return _rolled_out(load(out / "steps" / "rollout", RolloutRecord).document, out, again, planted=planted)
+    return _rolled_out(read_artifact(out, RolloutRecord).document, out, again, planted=planted)
 
 
 def _refused(out: Path) -> str:
     """What the gate objected to, and what would help."""
-    decision = load(out / "steps" / "gate", GateDecision).document
+    decision = read_artifact(out, GateDecision).document
     names = ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
     if decision.verdict is Verdict.INCONCLUSIVE:
         return f"the gate was inconclusive on {names}: more examples make its intervals narrower."
@@ -51,4 +51,4 @@ def _rolled_out(record: RolloutRecord, out: Path, again: str, *, planted: bool) 
     if record.outcome == "promoted":
         return f"{head} Version {record.candidate_version} serves all traffic"
     what = ending.what_to_do(record, again, planted=planted)
-    return f"{head} {what} The incident report: {out / 'steps' / 'rollout' / 'incident.md'}"
+    return f"{head} {what} The incident report: {place_of(out, RolloutRecord) / 'incident.md'}"

@@ -3,7 +3,7 @@
 kfp.local orchestrates; three of its private names are replaced while a pipeline runs (tests/pipelines/test_kfp.py fails
 when kfp changes them):
 
-* the handler of tasks, which runs a container's command in the interpreter that its image stands for;
+* the handler of tasks, which runs a container's command in the interpreter of its image's environment;
 * the collection of outputs, because kfp.local forgets the artifacts of container components;
 * the evaluation of conditions, because kfp.local takes one that it cannot resolve for "not taken". Here it is an error.
 """
@@ -29,9 +29,10 @@ from holdfast.errors import RefusedError, RunError
 from holdfast.processes import CALM
 from holdfast.progress import say
 from holdfast.steps import STEPS, find, of
-from holdfast_pipelines.process import Child, Ended, ends_on_sigterm, fresh, run_child
+from holdfast_pipelines.folder import ARTIFACTS, LOGS
+from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.reuse import Cache, Entry, copy_artifact, environment_digest, pinned, step_key
+from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.warm import Servers
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)
 
 
 class StepError(RunError):
-    """A step ended badly; says which, how, and its last words."""
+    """A step ended badly: its name, how it ended, and its last words."""
 
     def __init__(self, step: str, how: str, log: Path, tail: Sequence[str] = (), code: int = 1) -> None:
         self.step = step
@@ -72,10 +73,10 @@ class Machine:
     pythons: Mapping[str, Path]
     """Image -> interpreter."""
     cache: Cache | None = None
-    anew: frozenset[str] = frozenset()
+    rerun: frozenset[str] = frozenset()
     """Steps that are run even if nothing changed."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """Path in a command -> what stands for it in the key: the digest of a file, or nothing for scratch folders."""
+    """Path in a command -> what replaces it in the key: the digest of a file, or a fixed name for scratch folders."""
     code: str = ""
     """Digest of the code that the steps run."""
     pythonpath: Path | None = None
@@ -93,7 +94,7 @@ class Machine:
             RunError: an image without an environment, or a condition that cannot be resolved.
         """
         self.out = self.out.resolve()
-        (self.out / "steps").mkdir(parents=True, exist_ok=True)
+        (self.out / ARTIFACTS).mkdir(parents=True, exist_ok=True)
         try:
             with ends_on_sigterm(), _quiet(), _patched(self), _configured(self.out / ".kfp"):
                 pipeline(**arguments)
@@ -105,12 +106,12 @@ class Machine:
         step, outputs = _outputs(command, root)
         python = self._python(image, step)
         key = self._key(step, image, command, outputs, python)
-        entry = self.cache.find(key) if self.cache and key and step not in self.anew else None
+        entry = self.cache.find(key) if self.cache and key and step not in self.rerun else None
         if entry is not None:
             copy_artifact(entry.artifact, self._place(step, outputs))
             for name, value in entry.outputs.items():
                 outputs[name].write_text(value)
-            self._tell(step, entry.outputs, 0.0, reused=True)
+            self._report(step, entry.outputs, 0.0, reused=True)
             return
         ended = self._run(step, [str(python), *command[1:]], python, env)
         self._take(step, outputs, key, ended)
@@ -128,7 +129,7 @@ class Machine:
         self, step: str, image: str, command: Sequence[str], outputs: Mapping[str, Path], python: Path
     ) -> str | None:
         """The key of the step, or None when it must not be reused."""
-        folder = str(self.out / "steps")
+        folder = str(self.out / ARTIFACTS)
         pins = {**self.pins, **{str(path): f"<{name}>" for name, path in outputs.items()}}
         words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in command]
         if not self._reusable(step) or self.cache is None or any(folder in word for word in words):
@@ -140,7 +141,7 @@ class Machine:
         return row is None or row.reusable
 
     def _run(self, step: str, command: Sequence[str], python: Path, env: Mapping[str, str]) -> Ended:
-        log = self.out / "logs" / f"{step}.log"
+        log = self.out / LOGS / f"{step}.log"
         live = partial(_live, step) if sys.stderr.isatty() else None
         given = _environment(python, self.pythonpath) | dict(env)
         ended = run_child(command, env=given, log=log, on_line=live, start=partial(self._start, step))
@@ -150,7 +151,7 @@ class Machine:
             raise StepError(step, how if ended.code < 0 else f"failed with {how}", log, ended.tail, ended.code)
         return ended
 
-    def _start(self, step: str, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+    def _start(self, step: str, command: Sequence[str], env: Mapping[str, str], output: int) -> StepProcess:
         """While a step runs, what the steps after it need is imported; in its own environment once it has begun."""
         if self.forks is None:
             return fresh(command, env, output)
@@ -171,7 +172,7 @@ class Machine:
     def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
         missing = sorted(name for name, path in outputs.items() if not path.exists())
         if missing:
-            log = self.out / "logs" / f"{step}.log"
+            log = self.out / LOGS / f"{step}.log"
             raise StepError(step, f"ended without writing {', '.join(missing)}", log, ended.tail)
         place = self._place(step, outputs)
         values = {name: path.read_text() for name, path in outputs.items() if path.is_file()}
@@ -179,24 +180,26 @@ class Machine:
             if path.is_dir():
                 path.rename(place)
         if self.cache and key and "digest" in values:
-            self.cache.keep(key, Entry(place, values))
-        self._tell(step, values, ended.seconds, reused=False)
+            self.cache.keep(key, CachedStep(place, values))
+        self._report(step, values, ended.seconds, reused=False)
 
     def _place(self, step: str, outputs: Mapping[str, Path]) -> Path:
         """The empty place of the step's artifact in the run folder; what an earlier run left there is removed."""
-        place = self.out / "steps" / step
+        place = self.out / ARTIFACTS / step
         shutil.rmtree(place, ignore_errors=True)
         self._places.update({str(path): str(place) for path in outputs.values()})
         return place
 
-    def _tell(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
+    def _report(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
         verdict = values.get("verdict", "pass")
         _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
-        self.on_step(StepRecord(step, f"steps/{step}", values.get("digest", ""), verdict, round(seconds, 3), reused))
+        self.on_step(
+            StepRecord(step, f"{ARTIFACTS}/{step}", values.get("digest", ""), verdict, round(seconds, 3), reused)
+        )
 
 
 def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Image -> the interpreter that stands for it: `overrides`, HOLDFAST_ENVIRONMENT_PYTHON, or beside the sources.
+    """Image -> its interpreter on this machine: `overrides`, HOLDFAST_ENVIRONMENT_PYTHON, or that of the source tree.
 
     Raises:
         RunError: an interpreter that is not there.
@@ -279,7 +282,7 @@ def _interpreter(environment: str, overrides: Mapping[str, Path]) -> Path:
 def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env |= {"PATH": f"{python.parent}:{env.get('PATH', '')}", "VIRTUAL_ENV": str(python.parent.parent)}
-    # Unbuffered: the last words before a kill reach the log. Telemetry: steps talk to nobody but what they are told.
+    # Unbuffered: the last words before a kill reach the log. Telemetry: steps connect only to what they are given.
     env |= {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return env | CALM | ({"PYTHONPATH": str(pythonpath)} if pythonpath is not None else {})
 
@@ -289,7 +292,7 @@ def _say(line: str) -> None:
 
 
 def _live(step: str, line: str) -> None:
-    """On a terminal: what the running step says, on one line that the next one overwrites."""
+    """Shows the running step's newest line on a terminal, over the one before."""
     width = shutil.get_terminal_size().columns - 1
     sys.stderr.write(f"\r\x1b[K{f'{step:<10} {line}'[:width]}\r")
     sys.stderr.flush()

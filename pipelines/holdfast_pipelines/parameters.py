@@ -30,8 +30,8 @@ class Settings:
     threads: int = 2
 
 
-def retrain_parameters(workload: Workload, beside: Path, settings: Settings) -> Parameters:
-    """The parameters of the `retrain` pipeline; `beside` is the folder of the workload file.
+def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> Parameters:
+    """The parameters of the `retrain` pipeline; `folder` is the one of the workload file.
 
     Raises:
         WorkloadError: the gate's policy is unknown or cannot take the workload's overrides.
@@ -41,7 +41,7 @@ def retrain_parameters(workload: Workload, beside: Path, settings: Settings) -> 
     return {
         "name": workload.name,
         "tracking": settings.tracking,
-        "policy": resolve(workload.gate, beside).to_json(),
+        "policy": resolve(workload.gate, folder).to_json(),
         **_sections(workload),
         "seed": settings.seed,
         "device": settings.device,
@@ -71,7 +71,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
     """The workload of the file `path`, with values replaced by key, as in `{"scan.apply": False}`.
 
     Raises:
-        WorkloadError: the file or an override says something that has no meaning.
+        WorkloadError: the file or an override is not valid.
     """
     workload = read_workload(path)
     if not overrides:
@@ -100,8 +100,8 @@ def with_data(workload: Workload, data: str) -> Workload:
     )
 
 
-def located(workload: Workload, beside: Path) -> Workload:
-    """The workload with every path in it absolute: what stands in the file is relative to the folder `beside`.
+def located(workload: Workload, folder: Path) -> Workload:
+    """The workload with every path in it absolute: in the file they are relative to `folder`.
 
     A review is pinned by its digest: the newest of a folder is the newest now.
 
@@ -110,12 +110,12 @@ def located(workload: Workload, beside: Path) -> Workload:
         ArtifactError: a review that is not there.
     """
     data, schema = workload.data, workload.schema_
-    source = data.source if data.source.startswith(REMOTE) else str(_file(beside, data.source))
-    test = data.test if data.test is None or data.test.startswith(REMOTE) else str(_file(beside, data.test))
+    source = data.source if data.source.startswith(REMOTE) else str(_file(folder, data.source))
+    test = data.test if data.test is None or data.test.startswith(REMOTE) else str(_file(folder, data.test))
     return workload.model_copy(
         update={
-            "data": data.model_copy(update={"source": source, "test": test, "review": _review(beside, data.review)}),
-            "schema_": schema.model_copy(update={"path": schema.path and str(_file(beside, schema.path))}),
+            "data": data.model_copy(update={"source": source, "test": test, "review": _review(folder, data.review)}),
+            "schema_": schema.model_copy(update={"path": schema.path and str(_file(folder, schema.path))}),
         }
     )
 
@@ -128,7 +128,7 @@ def file_pins(workload: Workload) -> dict[str, str]:
     return {str(path): f"{path.name}@{_sha256(path)}" for path in paths} | review
 
 
-def own_code(workload: Workload, beside: Path) -> list[Path]:
+def own_code(workload: Workload, folder: Path) -> list[Path]:
     """The Python files that a network or an attack `module:function` may come from.
 
     They are the files next to the workload, and the packages that are named.
@@ -136,8 +136,8 @@ def own_code(workload: Workload, beside: Path) -> list[Path]:
     modules = [name.partition(":")[0] for name in (workload.network.architecture, *workload.attack.own) if ":" in name]
     if not modules:
         return []
-    packages = sorted({beside / module.partition(".")[0] for module in modules})
-    return [*beside.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
+    packages = sorted({folder / module.partition(".")[0] for module in modules})
+    return [*folder.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
 
 
 def for_cluster(workload: Workload) -> Workload:
@@ -165,19 +165,19 @@ def _json(section: Section) -> str:
     return section.model_dump_json(by_alias=True)
 
 
-def _file(beside: Path, name: str) -> Path:
-    path = (beside / Path(name).expanduser()).resolve()
+def _file(folder: Path, name: str) -> Path:
+    path = (folder / Path(name).expanduser()).resolve()
     if not path.is_file():
         raise InputError(f"{path}: expected a file that the workload names, found none; give the data with --data")
     return path
 
 
-def _review(beside: Path, name: str | None) -> str | None:
+def _review(folder: Path, name: str | None) -> str | None:
     if name is None:
         return None
     ref = Ref.parse(name)
-    folder = (beside / ref.folder.expanduser()).resolve()
-    found = find_review(f"{folder}@{ref.digest}" if ref.digest else str(folder))
+    place = (folder / ref.folder.expanduser()).resolve()
+    found = find_review(f"{place}@{ref.digest}" if ref.digest else str(place))
     return f"{found.folder}@{found.digest}"
 
 

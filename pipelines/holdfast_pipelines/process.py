@@ -1,8 +1,8 @@
 """A step as a child process: its output goes to a log, and it never outlives the runner.
 
 The child leads a process group of its own. When the runner is told to stop, the group is told too and given time to
-write its checkpoint; when the runner is killed outright, the kernel tells the child. What a step leaves running in its
-group is ended with it.
+write its checkpoint; when the runner is killed outright, the kernel signals the child. What a step leaves running in
+its group is ended with it.
 """
 
 import os
@@ -39,12 +39,12 @@ class Ended:
     """Its last lines, without colour codes."""
 
 
-class Child(Protocol):
+class StepProcess(Protocol):
     """A process that leads a group of its own, however it was started."""
 
     @property
     def pid(self) -> int:
-        """Its number, and its group's; nobody else's before `wait`."""
+        """Its number, and its group's; not given to another process before `wait`."""
 
     @property
     def handle(self) -> int:
@@ -54,7 +54,7 @@ class Child(Protocol):
         """Its exit code, once; negative: the signal that ended it."""
 
 
-Start = Callable[[Sequence[str], Mapping[str, str], int], Child]
+Start = Callable[[Sequence[str], Mapping[str, str], int], StepProcess]
 """(command, environment, descriptor of the log) -> the running child."""
 
 
@@ -141,7 +141,7 @@ class _Watched:
 
 
 @contextmanager
-def _ending(child: Child) -> Iterator[tuple[_Watched, Callable[[float], bool]]]:
+def _ending(child: StepProcess) -> Iterator[tuple[_Watched, Callable[[float], bool]]]:
     """The child's code, known on the way out, and `ended(seconds)`, which waits; leaving early stops its group."""
     watched, ended = _Watched(), select.poll()
     ended.register(child.handle, select.POLLIN)

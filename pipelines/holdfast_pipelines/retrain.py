@@ -3,9 +3,10 @@
     snapshot -> baseline -> schema, drift -> scan -> train -> backdoor, attack, certify -> gate -> register
 
 The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
-verdict. Content digests travel as parameters beside the artifacts, because KFP's cache does not see bytes.
+verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes.
 """
 
+from functools import partial
 from typing import Any
 
 from kfp import dsl
@@ -30,9 +31,7 @@ CHECKPOINTS = "/tmp/holdfast/checkpoints"
 
 def retrain(*, gpu: bool = False) -> GraphComponent:
     """The pipeline as an object that compiles and runs; with `gpu` the steps that compute ask for one."""
-
-    def computing(task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:
-        return on_gpu(sized(task, cpu="2", memory=memory), gpu)
+    computing = partial(_computing, gpu=gpu)
 
     @dsl.pipeline(name="holdfast-retrain", description="Train, harden, judge and register a model.")
     def pipeline(
@@ -70,9 +69,18 @@ def retrain(*, gpu: bool = False) -> GraphComponent:
             pressure = computing(attack(**armed, config=attack_config, **compute), "8G")
             proof = computing(certify(**judged, config=certify_config, **compute), "8G")
             evidence = inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            decision = never_cached(sized(gate(**judged, **evidence, policy=policy), cpu="1", memory="1G"))
-            with dsl.If(decision.outputs["verdict"] == "pass"):
-                kept = register(**judged, **inputs(decision=decision), **evidence, tracking=tracking)
-                with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))
+            _conclude(judged | evidence, policy=policy, tracking=tracking)
 
     return pipeline
+
+
+def _computing(task: dsl.PipelineTask, memory: str, *, gpu: bool) -> dsl.PipelineTask:
+    return on_gpu(sized(task, cpu="2", memory=memory), gpu)
+
+
+def _conclude(judged: dict[str, Any], *, policy: str, tracking: str) -> None:
+    """Judges the model by its evidence, and registers it where the verdict is pass."""
+    decision = never_cached(sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
+    with dsl.If(decision.outputs["verdict"] == "pass"):
+        kept = register(**judged, **inputs(decision=decision), tracking=tracking)
+        with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))

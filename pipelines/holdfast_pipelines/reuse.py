@@ -28,7 +28,7 @@ _STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedStep:
     """What a step made: its artifact and its output parameters (`digest`, `verdict`, ...)."""
 
     artifact: Path
@@ -41,19 +41,19 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve() / "steps"
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> CachedStep | None:
         """The entry of `key` when there is one and every byte of it is as it was written."""
         place = self.folder / key
         try:
             outputs = json.loads((place / _OUTPUTS).read_bytes())
-            entry = Entry(place / "artifact", outputs)
+            entry = CachedStep(place / "artifact", outputs)
             _verify(entry)
         except (OSError, ValueError, KeyError, TypeError, ArtifactError):
             shutil.rmtree(place, ignore_errors=True)
             return None
         return entry
 
-    def keep(self, key: str, entry: Entry) -> None:
+    def keep(self, key: str, entry: CachedStep) -> None:
         """Stores a copy of `entry`; an interrupted copy leaves nothing under `key`."""
         place = self.folder / key
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def copy_artifact(source: Path, out: Path) -> None:
 
 
 def step_key(image: str, command: Iterable[str], *, code: str, environment: str) -> str:
-    """The digest of everything that decides what a step makes; `command` already says digests instead of folders."""
+    """The digest of everything that decides what a step makes; `command` already holds digests instead of folders."""
     return _digest_of([image, code, environment, *command])
 
 
@@ -97,7 +97,7 @@ def code_digest(own: Iterable[Path] = ()) -> str:
 
 @cache
 def environment_digest(python: Path) -> str:
-    """Digest of the packages, with their versions, that the interpreter `python` finds beside itself."""
+    """Digest of the packages, with their versions, in the environment of the interpreter `python`."""
     prefix = python.parent.parent
     installed = sorted(path.name for path in prefix.glob("lib/python3*/site-packages/*.dist-info"))
     return _digest_of([str(os.path.realpath(python)), *installed])
@@ -129,7 +129,7 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify(entry: Entry) -> None:
+def _verify(entry: CachedStep) -> None:
     artifact = load_any(Ref(entry.artifact, entry.outputs["digest"]))
     for name in artifact.document.files:
         artifact.path(name)

@@ -1,7 +1,7 @@
 """The main job on one machine: a workload through `retrain`, then through `rollout`, with a record of it.
 
 The run folder holds `run.json`, `steps/STEP/` (the artifacts) and `logs/STEP.log`. The record is replaced after every
-step; until the end it says "failed", so that a run that was killed reads as one that did not finish.
+step; until the end its outcome is "failed", so that a run that was killed is one that did not finish.
 """
 
 import fcntl
@@ -15,13 +15,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts.documents import Registration, RolloutRecord, Verdict
-from holdfast.artifacts.folder import DOCUMENT, load, replace_file
+from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Verdict
+from holdfast.artifacts.folder import DOCUMENT, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
-from holdfast.steps import STEPS, names
+from holdfast.steps import STEPS, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
+from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
@@ -29,7 +30,7 @@ from holdfast_pipelines.warm import Servers
 
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
-_OURS = ("steps", "logs", ".kfp", RECORD)
+_OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
 
 
 def run(
@@ -70,19 +71,19 @@ def run(
         forks: warm processes whose forks the steps are; without, every step is a fresh process.
 
     Raises:
-        StepError: a step failed; the record says which.
-        WorkloadError: the workload, an override, or the name of a step has no meaning.
+        StepError: a step failed; the record has its name.
+        WorkloadError: the workload, an override, or the name of a step is not valid.
         InputError: a file that the workload names is not there.
     """
-    beside = workload.resolve().parent
+    folder = workload.resolve().parent
     plan = given.read(workload, overrides)
-    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, beside)
+    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
-    machine = replace(_machine(plan, beside, out, cache, from_step, pythons(interpreters)), forks=forks)
+    machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
-            _retrain(machine, given.retrain_parameters(plan, beside, settings))
+            _retrain(machine, given.retrain_parameters(plan, folder, settings))
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
@@ -153,9 +154,9 @@ class _Record:
         # In the documented order: kfp.local takes independent steps in the order of their names.
         steps = sorted((*self.result.steps, step), key=lambda record: names().index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
-        if step.step == "train":
+        if step.step == writer(Model).name:
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
-        if step.step == "register":
+        if step.step == writer(Registration).name:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
 
@@ -166,7 +167,7 @@ class _Record:
         if stopped is not None:
             self.result = replace(self.result, stopped_at=stopped)
             return "stopped"
-        if self.result.verdict("gate") != Verdict.PASS:
+        if self.result.verdict(writer(GateDecision).name) != Verdict.PASS:
             return "refused"
         if self.result.model_version is None:
             raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
@@ -197,7 +198,7 @@ class _Record:
 
 def _without_rollout(result: RunResult) -> RunResult:
     """As it was when the model had been registered, but for the outcome."""
-    return replace(result, steps=tuple(one for one in result.steps if one.step != "rollout"))
+    return replace(result, steps=tuple(one for one in result.steps if one.step != writer(RolloutRecord).name))
 
 
 def _retrain(machine: Machine, arguments: given.Parameters) -> None:
@@ -212,7 +213,7 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
 
     for tries_left in reversed(range(retries + 1)):
         machine.run(rollout(), arguments)
-        ended = load(machine.out / "steps" / "rollout", RolloutRecord).document
+        ended = read_artifact(machine.out, RolloutRecord).document
         if not tries_left or ended.outcome != "inconclusive" or not ended.cause.passes:
             break
         kept = _keep_rollout(machine.out)
@@ -223,7 +224,7 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
 
 def _keep_rollout(out: Path) -> Path | None:
     """Moves the record of a rollout that was not promoted out of the way of the next; returns where it is kept."""
-    found = out / "steps" / "rollout"
+    found = place_of(out, RolloutRecord)
     if not (found / DOCUMENT).exists():
         return None
     kept = next(place for number in count(1) if not (place := out / f"rollout-earlier-{number}").exists())
@@ -232,30 +233,30 @@ def _keep_rollout(out: Path) -> Path | None:
 
 
 def _registered_version(out: Path) -> int:
-    return load(out / "steps" / "register", Registration).document.model_version
+    return read_artifact(out, Registration).document.model_version
 
 
 def _machine(
-    plan: Workload, beside: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
+    plan: Workload, folder: Path, out: Path, cache: Path | None, from_step: str | None, interpreters: dict[str, Path]
 ) -> Machine:
     if from_step is not None and from_step not in names():
         raise WorkloadError(f"--from {from_step}: expected one of {', '.join(names())}")
-    own = given.own_code(plan, beside)
+    own = given.own_code(plan, folder)
     out = out.resolve()
     return Machine(
         out=out,
         pythons=interpreters,
         cache=Cache(cache) if cache is not None else None,
-        anew=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
+        rerun=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
         pins={**given.file_pins(plan), str(out / "checkpoint"): "<checkpoint>"},
         code=code_digest(own),
-        pythonpath=beside if own else None,
+        pythonpath=folder if own else None,
     )
 
 
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
-    """Makes the run folder ours alone, and empty but for checkpoints and what others put beside the run."""
+    """Makes the run folder ours alone, and empty but for checkpoints and files of others."""
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / RECORD).exists():
         raise WorkloadError(

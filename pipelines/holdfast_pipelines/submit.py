@@ -54,11 +54,11 @@ def submit(
         tag: immutable tag of the images.
         gpu: whether the steps that compute ask for a GPU.
         experiment: under which name the runs are grouped.
-        token: bearer token of the API; what KFP_TOKEN says when left out.
+        token: bearer token of the API; KFP_TOKEN when left out.
 
     Raises:
         RunError: the endpoint cannot be reached, or refuses.
-        WorkloadError: the workload, its paths or the schedule have no meaning there.
+        WorkloadError: the workload, its paths or the schedule are not valid there.
     """
     plan = given.read(workload)
     plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan)
@@ -104,7 +104,7 @@ class _Api:
         version = f"{name}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
         pipeline = self.client.get_pipeline_id(name)
         if pipeline is None:
-            # The upload makes a first version, which KFP names after the pipeline; ours stands beside it.
+            # The upload makes a first version, which KFP names after the pipeline; ours is a second one.
             pipeline = self.client.upload_pipeline(str(package), pipeline_name=name).pipeline_id
         known = self._version(pipeline, version)
         if known is None:
@@ -193,7 +193,7 @@ def _api_errors(endpoint: str) -> Iterator[None]:
 
 
 def _reason(error: Any) -> str:
-    """What the API said, shortened."""
+    """The API's reason, shortened."""
     try:
         said = json.loads(error.body or "{}")
     except ValueError:

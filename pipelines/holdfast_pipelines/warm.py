@@ -1,7 +1,7 @@
 """The runner's side of `holdfast.warm`: one warm process per interpreter, and steps that are forks of it.
 
-A step is the same to the runner however it began (`Child`): a process that leads its own group, a descriptor that says
-when it has ended, and an exit code.
+A step is the same to the runner however it began (`StepProcess`): a process that leads its own group, a
+descriptor that can be read once it has ended, and an exit code.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from holdfast.progress import say
 from holdfast.steps import Step, find
 from holdfast.warm.children import NotForkedError, ask, lent, message, nothing
 from holdfast.warm.request import PREPARE, Request, limits
-from holdfast_pipelines.process import Child, fresh
+from holdfast_pipelines.process import StepProcess, fresh
 
 HANDED_ON = "HOLDFAST_WARM"
 """How a process that we start finds our warm processes: JSON, interpreter -> inherited descriptor."""
@@ -49,7 +49,7 @@ class Servers:
     """Warm processes by interpreter; each is started when it is first wanted. Use from the main thread."""
 
     _servers: dict[Path, _Server] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     def prepare(self, python: Path, env: Mapping[str, str], steps: Iterable[Step]) -> None:
         """Lets the warm process of `python` import, in its spare time, what these steps need."""
@@ -57,7 +57,7 @@ class Servers:
         with message(json.dumps(libraries).encode()) as request, contextlib.suppress(OSError):
             socket.send_fds(self._server(python, env).control, [PREPARE], [request])
 
-    def start(self, command: Sequence[str], env: Mapping[str, str], output: int) -> Child:
+    def start(self, command: Sequence[str], env: Mapping[str, str], output: int) -> StepProcess:
         """`python -m MODULE STEP ...` as a fork; any other command, or where a fork is not safe, as a new process."""
         python, module, words = Path(command[0]), command[1:3], tuple(command[3:])
         if module[:1] != ["-m"] or not words:
@@ -100,8 +100,8 @@ class Servers:
         return self._servers[python]
 
     def _say_once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+        if line not in self._said:
+            self._said.add(line)
             say(line)
 
 

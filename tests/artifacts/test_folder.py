@@ -140,7 +140,7 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
     [
         ("", "expected a JSON document"),
         ("[" * 100_000, "expected a JSON document"),
-        ('{"kind": "baseline", "kind": "model"}', "a key that stands twice"),
+        ('{"kind": "baseline", "kind": "model"}', "a key that is given twice"),
         ('{"kind": "unheard-of"}', "does not match any of the expected tags"),
         ('{"kind": "baseline", "name": "x", "present": false, "extra": 1}', "[Ee]xtra inputs are not permitted"),
         ('{"kind": "baseline", "name": "x", "present": false, "version": 2}', "1"),

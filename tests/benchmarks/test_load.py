@@ -50,7 +50,7 @@ def test_eight_busy_loops_all_get_to_work_and_are_gone_after_the_block():
 def test_bursts_sync_blocks_and_import_torch_meanwhile():
     with loaded(Kind.B, seed=3) as load:
         loops, writer, importer = load.pids
-        # /proc/PID/io counts what was really sent to the disk; a write that nobody synced is not among it.
+        # /proc/PID/io counts what was really sent to the disk; a write that was not synced is not among it.
         written = Path(f"/proc/{writer}/io")
         until(lambda: int(written.read_text().split("write_bytes: ")[1].split()[0]) >= 2**26)
         until(lambda: children(importer) and len(children(loops)) == 8)

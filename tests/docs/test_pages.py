@@ -68,7 +68,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def prose_with_code(text: str) -> str:
-    """The text outside code blocks, with what stands between backticks on one line."""
+    """The text outside code blocks, with what is between backticks on one line."""
     outside = re.sub(r"(?ms)^```.*?^```|^ {4,}.*?$", "", text)
     return re.sub(r"`([^`]+)`", lambda found: f"`{' '.join(found[1].split())}`", outside)
 
@@ -138,7 +138,7 @@ def test_the_map_names_only_what_is_there() -> None:
 def step_pages() -> list[Path]:
     rows = re.findall(r"(?m)^\| \w+ \|.*\]\(([^)]+)\) \|$", (ROOT / "components" / "README.md").read_text())
     folders = [(ROOT / "components" / row).resolve() for row in rows]
-    # The gate's page stands beside the policies, where people look for it.
+    # The gate's page is next to the policies, where people look for it.
     return [(folder if folder.name != "holdfast_gates" else folder.parent) / "README.md" for folder in folders]
 
 
@@ -149,7 +149,7 @@ def test_every_step_has_a_page_with_the_five_headings(page: Path) -> None:
 
 
 def test_there_is_a_page_for_each_step() -> None:
-    assert len(step_pages()) == 12
+    assert len(step_pages()) == len(names())
 
 
 def workload_keys() -> dict[str, object]:
@@ -218,10 +218,10 @@ def test_the_picture_of_the_pipeline_shows_every_step() -> None:
 
 def test_the_readme_names_what_the_demo_writes() -> None:
     text = (ROOT / "README.md").read_text()
-    story = (ROOT / "pipelines" / "holdfast_pipelines" / "demo" / "story.py").read_text()
+    runs = (ROOT / "pipelines" / "holdfast_pipelines" / "demo" / "runs.py").read_text()
     for name in ("report.html", "summary.json"):
         assert name in text
-        assert f'"{name}"' in story
+        assert f'"{name}"' in runs
 
 
 def test_the_readme_shows_a_picture_of_a_report() -> None:

@@ -24,7 +24,7 @@ from holdfast.artifacts.documents import (
     TriggerResult,
     Verdict,
 )
-from holdfast_gates.decide import Exhibit, Judged
+from holdfast_gates.decide import Evidence, Judged
 from holdfast_gates.policy import Policy, find
 
 MODEL, SNAPSHOT, SCAN, BASELINE = "a" * 64, "b" * 64, "c" * 64, "d" * 64
@@ -148,9 +148,9 @@ def judged() -> Judged:
 
 
 @pytest.fixture
-def evidence() -> dict[str, Exhibit]:
+def evidence() -> dict[str, Evidence]:
     digests: dict[str, str] = {"scan": SCAN}
-    return {role: Exhibit(make(), digests.get(role, "f" * 64)) for role, make in MAKERS.items()}
+    return {role: Evidence(make(), digests.get(role, "f" * 64)) for role, make in MAKERS.items()}
 
 
 @pytest.fixture

@@ -1,3 +1,6 @@
+from types import NoneType
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +16,12 @@ from holdfast.artifacts.documents import (
     worst,
 )
 from holdfast.statistics import clopper_pearson
+from holdfast.steps import evidence as evidence_steps
+from holdfast.steps import role_of
 from holdfast_gates import checks
-from holdfast_gates.decide import Exhibit, Judged, decide
-from holdfast_gates.policy import AtLeast, AtMost, Margin, Policy, with_overrides
+from holdfast_gates.decide import Evidence, Judged, decide
+from holdfast_gates.policy import AtLeast, AtMost, Checks, Margin, Policy, with_overrides
+from holdfast_gates.rules import RULES
 
 ORDER = list(Verdict)
 
@@ -25,7 +31,18 @@ def line(decision, name):
 
 
 def spoil(evidence, make, role, **changes):
-    return {**evidence, role: Exhibit(make[role](**changes), evidence[role].digest)}
+    return {**evidence, role: Evidence(make[role](**changes), evidence[role].digest)}
+
+
+def test_every_check_of_a_policy_has_a_rule_that_takes_its_thresholds():
+    assert list(RULES) == list(Checks.model_fields)
+    for name, field in Checks.model_fields.items():
+        thresholds = get_type_hints(RULES[name].judge)["asked"]
+        assert set(get_args(field.annotation)) == {thresholds, NoneType}
+
+
+def test_every_step_that_writes_evidence_is_read_by_a_check():
+    assert {role_of(rule.reads) for rule in RULES.values()} == set(evidence_steps())
 
 
 def test_a_good_model_with_all_its_evidence_passes(policy, judged, evidence):
@@ -199,9 +216,7 @@ def _alarm():
 @given(n=st.integers(1, 400), k=st.integers(0, 399), required=st.floats(0, 1), alpha=st.floats(0.001, 0.2))
 def test_one_more_correct_example_never_makes_the_verdict_worse(n, k, required, alpha):
     k = min(k, n - 1)
-    before, after = (
-        checks._accuracy("x", Count(k=c, n=n), AtLeast(at_least=required), alpha).verdict for c in (k, k + 1)
-    )
+    before, after = (checks._accuracy(Count(k=c, n=n), AtLeast(at_least=required), alpha).verdict for c in (k, k + 1))
     assert ORDER.index(after) <= ORDER.index(before)
 
 
@@ -216,7 +231,7 @@ def test_one_more_abstention_never_makes_the_verdict_better(n, k, most):
 def test_winning_a_lost_example_never_makes_the_comparison_worse(b, c, both, margin):
     before = Paired(both=both, only_candidate=b, only_champion=c, neither=50)
     after = Paired(both=both + 1, only_candidate=b, only_champion=c - 1, neither=50)
-    verdicts = [checks.not_inferior("x", pairs, Margin(margin=margin), 0.05).verdict for pairs in (before, after)]
+    verdicts = [checks.not_inferior(pairs, Margin(margin=margin), 0.05).verdict for pairs in (before, after)]
     assert ORDER.index(verdicts[1]) <= ORDER.index(verdicts[0])
 
 

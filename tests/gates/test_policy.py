@@ -61,7 +61,7 @@ def test_an_unknown_policy_suggests_the_one_meant():
 
 def test_a_policy_file_is_found_beside_the_workfind(tmp_path):
     write(tmp_path, "name: mine\nalpha: 0.05\nchecks:\n  drift: {}\n")
-    assert resolve(GateConfig(policy="mine.yaml"), beside=tmp_path).name == "mine"
+    assert resolve(GateConfig(policy="mine.yaml"), folder=tmp_path).name == "mine"
 
 
 def test_an_override_replaces_a_threshold_and_is_recorded():
@@ -129,7 +129,7 @@ def test_limits_of_rollouts_travel_with_the_policy_and_only_those_that_were_aske
     assert json.loads(policy.to_json())["rollout"] == {"steps": [1, 100], "max_errors": 0.01}
     again = find(policy.to_json())
     assert (again.digest, again.rollout.model_fields_set) == (policy.digest, {"steps", "max_errors"})
-    assert resolve(GateConfig(policy="mine.yaml", override={"drift": {}}), beside=tmp_path).rollout == policy.rollout
+    assert resolve(GateConfig(policy="mine.yaml", override={"drift": {}}), folder=tmp_path).rollout == policy.rollout
 
 
 def test_a_policy_without_limits_of_rollouts_is_the_same_bytes_as_before(tmp_path):

@@ -1,13 +1,13 @@
 from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import Anomaly, Count, Paired, Verdict
-from holdfast_gates.decide import Exhibit, decide
+from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import with_overrides
 from holdfast_gates.report import to_junit, to_markdown
 
 
 def spoil(evidence, make, role, **changes):
-    return {**evidence, role: Exhibit(make[role](**changes), evidence[role].digest)}
+    return {**evidence, role: Evidence(make[role](**changes), evidence[role].digest)}
 
 
 def test_the_table_shows_what_was_measured_required_and_the_champion(policy, judged, evidence):

@@ -1,4 +1,4 @@
-"""What is generated is committed and compared: `holdfast compile` and `holdfast schemas` write it anew."""
+"""What is generated is committed and compared: `holdfast compile` and `holdfast schemas` write it again."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The recipe of the images says the same as the recipe of the virtual environments."""
+"""The images are made from the same locks as the virtual environments."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""components/README.md tells the truth about the steps."""
+"""components/README.md is true about the steps."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ import pytest
 from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import save
 from holdfast.steps import STEPS
-from holdfast_pipelines.reuse import Cache, Entry, code_digest, pinned, step_key
+from holdfast_pipelines.reuse import Cache, CachedStep, code_digest, pinned, step_key
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_a_rerun_step_with_the_same_bytes_leaves_its_reader_reusable(play):
 
 def test_from_a_step_on_everything_runs_anew(play):
     play("one")
-    assert play("two", anew=frozenset({"second"}))[0] == ["b"]
-    assert play("three", anew=frozenset({"first", "second"}))[0] == ["a", "b"]
+    assert play("two", rerun=frozenset({"second"}))[0] == ["b"]
+    assert play("three", rerun=frozenset({"first", "second"}))[0] == ["a", "b"]
 
 
 def test_other_code_runs_everything(play):
@@ -100,7 +100,7 @@ def test_steps_that_look_outside_their_inputs_are_never_reused():
 def test_an_interrupted_copy_is_no_entry(tmp_path):
     cache = Cache(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing"):
-        cache.keep("k" * 64, Entry(tmp_path / "nothing", {"digest": "0" * 64}))
+        cache.keep("k" * 64, CachedStep(tmp_path / "nothing", {"digest": "0" * 64}))
     assert list(cache.folder.iterdir()) == []
     assert cache.find("k" * 64) is None
 
@@ -111,14 +111,14 @@ def test_copies_that_a_killed_run_left_are_swept_and_young_ones_spared(tmp_path)
     for name in (".old.partial", ".young.partial"):
         (cache.folder / name).mkdir(parents=True)
     os.utime(cache.folder / ".old.partial", (0, 0))
-    cache.keep("k" * 64, Entry(artifact.folder, {"digest": artifact.digest}))
+    cache.keep("k" * 64, CachedStep(artifact.folder, {"digest": artifact.digest}))
     assert sorted(path.name for path in cache.folder.iterdir()) == [".young.partial", "k" * 64]
 
 
 def test_an_entry_gives_back_what_was_kept(tmp_path):
     artifact = save(tmp_path / "made", Baseline(name="a", present=False), {"deep/x": b"1"})
     cache = Cache(tmp_path / "cache")
-    cache.keep("k" * 64, Entry(artifact.folder, {"digest": artifact.digest, "verdict": "pass"}))
+    cache.keep("k" * 64, CachedStep(artifact.folder, {"digest": artifact.digest, "verdict": "pass"}))
     found = cache.find("k" * 64)
     assert found is not None
     assert found.outputs == {"digest": artifact.digest, "verdict": "pass"}

@@ -134,7 +134,7 @@ def test_all_rows_are_decided_at_once(run: Path) -> None:
     [
         ("show", ("--row", "4"), InputError, "expected a row in quarantine, found no row 4"),
         ("drop", ("--rows", "4", "--by", "a", "--why", "w"), InputError, "rows in quarantine, found none at 4"),
-        ("drop", ("--rows", "3", "--by", " ", "--why", "w"), InputError, "expected a name"),
+        ("drop", ("--rows", "3", "--by", " ", "--why", "w"), InputError, "cannot decide without a name"),
         ("list", ("--snapshot", "nowhere"), ArtifactError, "nowhere/artifact.json: expected a file of an artifact"),
     ],
 )  # fmt: skip

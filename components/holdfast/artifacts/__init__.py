@@ -1,1 +1,1 @@
-"""Artifacts: what flows between the steps (documents.py says what, folder.py how it lies on disk)."""
+"""Artifacts: what flows between the steps (documents.py has what, folder.py how it is kept on disk)."""

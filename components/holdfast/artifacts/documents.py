@@ -2,7 +2,7 @@
 
 Counts, never percentages; epsilon as an exact fraction; finite numbers only; unknown fields refused; no clocks
 and no host names, so that equal inputs give equal bytes. `inputs` maps the role of each input to the digest of the
-artifact that was read, `files` pins what lies beside the document.
+artifact that was read, `files` pins the files that belong to the document.
 """
 
 import re
@@ -93,7 +93,7 @@ class Count(Frozen):
 
 
 class FilePin(Frozen):
-    """One file beside the document."""
+    """One file that belongs to the document."""
 
     sha256: Sha256
     """Digest of the file's bytes."""
@@ -102,14 +102,14 @@ class FilePin(Frozen):
 
 
 class Document(Frozen):
-    """What every document says."""
+    """What every document holds."""
 
     version: Literal[1] = 1
     """Version of this document's format."""
     inputs: dict[str, Sha256] = {}
     """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
     files: dict[str, FilePin] = {}
-    """What lies beside the document, by path relative to the folder (POSIX, no `..`)."""
+    """The files that belong to the document, by path relative to the folder (POSIX, no `..`)."""
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Reviewed(Frozen):
 class Snapshot(Document):
     """The exact data of one delivery.
 
-    Beside it, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
+    Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
     column holding class names. The id of a training row is its position in the train file.
     """
@@ -208,7 +208,7 @@ class Anomaly(Frozen):
 
 
 class SchemaReport(Document):
-    """Anomalies of a snapshot against a schema. Beside it: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
+    """Anomalies of a snapshot against a schema. Files: `statistics.pb`, `schema.pbtxt`, `anomalies.pbtxt`."""
 
     kind: Literal["schema-report"] = "schema-report"
     """Always `schema-report`."""
@@ -261,7 +261,7 @@ class ConfidenceDrift(Frozen):
 
 
 class DriftReport(Document):
-    """Whether the delivery comes from another distribution. Beside it: `evidently.html`, `distributions.json`."""
+    """Whether the delivery comes from another distribution. Files: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
     """Always `drift-report`."""
@@ -282,7 +282,7 @@ class DriftReport(Document):
 class Baseline(Document):
     """The champion, fetched for comparison.
 
-    Beside it when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
+    Files when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
     training rows, in the table view of `holdfast.tables`), `scores.npz` (`reference_confidence`: the champion's
     confidence on its own held-out rows; `current_confidence`: on the new training rows; float64[n] each).
     """
@@ -315,7 +315,7 @@ class Detector(Frozen):
 
 
 class ScanReport(Document):
-    """Poison and label-error suspects. Beside it: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+    """Poison and label-error suspects. Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
 
     kind: Literal["scan-report"] = "scan-report"
     """Always `scan-report`."""
@@ -479,7 +479,7 @@ class Mitigation(Frozen):
 
 
 class Model(Document):
-    """A trained network. Beside it: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
+    """A trained network. Files: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
     kind: Literal["model"] = "model"
     """Always `model`."""
@@ -519,7 +519,7 @@ class TriggerResult(Frozen):
     size: float
     """L1 norm of the recovered mask (in cells), or length of the inserted string."""
     anomaly_index: float
-    """How surprisingly small that is beside the other classes', in standard deviations of a normal."""
+    """How surprisingly small that is compared with the other classes, in standard deviations of a normal."""
     relative_size: float | None = None
     """Size over the median of the other classes'; None for messages."""
     success: Count
@@ -529,7 +529,7 @@ class TriggerResult(Frozen):
 
 
 class BackdoorReport(Document):
-    """Trigger inversion over all classes. Beside it: `triggers.npz` (mask, pattern per class)."""
+    """Trigger inversion over all classes. Files: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
     """Always `backdoor-report`."""
@@ -572,7 +572,7 @@ class EpsilonPoint(Frozen):
 
 
 class CorruptionResult(Frozen):
-    """How many images stay correct under a corruption that nobody chose; severity 1 (faint) to 5."""
+    """How many images stay correct under a corruption that no attacker chose; severity 1 (faint) to 5."""
 
     name: str
     """Name of the corruption."""
@@ -607,7 +607,7 @@ class Paired(Frozen):
 
 
 class RobustnessReport(Document):
-    """Accuracy under attack. Beside it: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
+    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
 
     And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.
     """
@@ -646,7 +646,7 @@ class CertifiedAt(Frozen):
 
 
 class Certificate(Document):
-    """Certified robustness. Beside it: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
+    """Certified robustness. Files: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
     """Always `certificate`."""
@@ -679,11 +679,9 @@ class Certificate(Document):
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
-class Check(Frozen):
-    """One line of the gate's table."""
+class CheckResult(Frozen):
+    """What a check found."""
 
-    name: str
-    """Name of the check."""
     measured: float | None = None
     """A rate, a number of findings, or a difference from the champion."""
     count: Count | None = None
@@ -701,9 +699,20 @@ class Check(Frozen):
     reason: str = ""
     """Why, where the numbers alone do not show it."""
 
+    def named(self, name: str) -> "Check":
+        """The line of the check of this name."""
+        return Check(name=name, **dict(self))
+
+
+class Check(CheckResult):
+    """One line of the gate's table."""
+
+    name: str
+    """Name of the check."""
+
 
 class GateDecision(Document):
-    """The verdict on one model, with every check that led to it. Beside it: `decision.md`, `junit.xml`."""
+    """The verdict on one model, with every check that led to it. Files: `decision.md`, `junit.xml`."""
 
     kind: Literal["gate-decision"] = "gate-decision"
     """Always `gate-decision`."""
@@ -726,12 +735,12 @@ class GateDecision(Document):
     def _worst_check_decides(self) -> Self:
         found = worst(check.verdict for check in self.checks)
         if self.verdict is not found:
-            raise ValueError(f"verdict {self.verdict} but the worst check says {found}")
+            raise ValueError(f"verdict {self.verdict} but the worst check's is {found}")
         return self
 
 
 class Registration(Document):
-    """Where the model stands in MLflow."""
+    """Where the model is in MLflow."""
 
     kind: Literal["registration"] = "registration"
     """Always `registration`."""

@@ -123,7 +123,7 @@ def sha256_of(path: Path) -> FilePin:
 
 @contextmanager
 def write_artifact(out: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `out` to write files into; it becomes `out` when `seal` was called in it.
+    """Gives an empty folder next to `out` to write files into; it becomes `out` when `seal` was called in it.
 
     An interrupted or failed step leaves no `out`. What an earlier interrupted step left is swept first.
     """
@@ -242,7 +242,7 @@ def _strict_json(data: bytes, path: Path) -> object:
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise ValueError("a key that stands twice")
+        raise ValueError("a key that is given twice")
     return dict(pairs)
 
 

@@ -1,4 +1,4 @@
-"""Looking at artifacts: what one says, and whether it and everything it was made from still have their bytes."""
+"""Artifacts for people: what one holds, and whether it and everything it was made from still have their bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Write a commented workload file for your own data."""
-    from holdfast.workload.starter import starter
+    from holdfast.cli.starter import starter
 
     if out.exists() and not force:
         raise WorkloadError(f"{out}: exists already; name another file with --out, or replace it with --force")

@@ -10,7 +10,7 @@ from holdfast.options import (
     STATE,
     TRACKING,
     AsJson,
-    Device,
+    DeviceOption,
     Seed,
     Threads,
     Tracking,
@@ -40,7 +40,7 @@ def run(
     tracking: Tracking = TRACKING,
     from_step: Annotated[str | None, typer.Option("--from", help="Run this step and all after it again.")] = None,
     rollout: Annotated[bool, typer.Option(help="Roll the registered model out.")] = True,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     threads: Threads = 1,
     game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout start --help`.")] = None,
     retries: Annotated[
@@ -83,7 +83,7 @@ def demo(
     else:
         ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
         typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
-    say(f"all four acts went as told; open {page}")
+    say(f"all four acts ended as expected; open {page}")
 
 
 def compile(

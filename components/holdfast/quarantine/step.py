@@ -16,6 +16,7 @@ from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
 from holdfast.quarantine.reviews import append_review
 from holdfast.quarantine.rows import CellValue, image_digests, table_digests
+from holdfast.steps import by_role, made_from, writer
 
 RowValues = NDArray[np.generic] | dict[str, CellValue]
 """A row as delivered: an image number[C, H, W], or column -> cell."""
@@ -104,7 +105,7 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
 
 
 def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mapping[int, Decision]) -> Review:
-    inputs = {"scan": quarantine.scan.digest, "snapshot": quarantine.snapshot.digest}
+    inputs = by_role(quarantine.scan, quarantine.snapshot)
     return Review(
         name=quarantine.snapshot.document.name,
         entries=joined(before.document.entries if before else (), new),
@@ -113,8 +114,8 @@ def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mappin
 
 
 def _its_snapshot(report: Artifact[ScanReport], given: Path | None) -> Artifact[Snapshot]:
-    neighbour = report.folder.resolve().parent / "snapshot"
-    wanted = report.document.inputs.get("snapshot")
+    neighbour = report.folder.resolve().parent / writer(Snapshot).name
+    wanted = made_from(report.document, Snapshot)
     if given is None and not neighbour.is_dir():
         raise ArtifactError(f"{neighbour}: expected the scan's snapshot, found none; name it with --snapshot")
     return load(Ref(given or neighbour, wanted), Snapshot)

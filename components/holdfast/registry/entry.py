@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.artifacts.documents import Snapshot
 from holdfast.registry.bundle import DECISION
 from holdfast.registry.client import connected, sqlite_file
 from holdfast.registry.version import CANDIDATE, CHAMPION, DECIDED, Registered, aliases_of, versions_of
+from holdfast.steps import role_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -144,7 +146,8 @@ def _log(client: "MlflowClient", run_id: str, model_id: str, entry: Entry) -> No
         client.log_batch(run_id, metrics=metrics[start : start + 500], params=params if start == 0 else ())
     if entry.dataset is not None:
         name, digest = entry.dataset
-        data = Dataset(name=name, digest=digest[:36], source_type="holdfast", source=json.dumps({"snapshot": digest}))
+        source = json.dumps({role_of(Snapshot): digest})
+        data = Dataset(name=name, digest=digest[:36], source_type="holdfast", source=source)
         client.log_inputs(run_id, datasets=[DatasetInput(dataset=data)])
 
 

@@ -92,7 +92,7 @@ def parse(text: str | bytes) -> Note:
     """A note that was kept as JSON with its version.
 
     Raises:
-        ValueError: it has no meaning.
+        ValueError: it is not valid.
     """
     return TypeAdapter(Note).validate_json(text)
 

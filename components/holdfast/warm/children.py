@@ -171,7 +171,7 @@ def ask(control: socket.socket, request: Request, standard: tuple[int, int, int]
         standard: descriptors of its standard input, output and error.
 
     Raises:
-        NotForkedError: it says why it does not, or nothing at all, because it is gone.
+        NotForkedError: with its reason, or without one, because it is gone.
     """
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with message(encoded(request)) as data, theirs, contextlib.suppress(OSError):

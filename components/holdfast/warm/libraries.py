@@ -35,7 +35,7 @@ def load(libraries: Sequence[str]) -> None:
 def write_bytecode() -> None:
     """Imports everything once, so that its bytecode is there: installing with uv leaves none, and many steps are short.
 
-    As pip does, whatever PYTHONDONTWRITEBYTECODE says of files that change.
+    As pip does: PYTHONDONTWRITEBYTECODE is about files that change.
     """
     sys.dont_write_bytecode = False
     os.environ.update(CALM)

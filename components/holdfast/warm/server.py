@@ -7,7 +7,7 @@ would find in a process of its own, the fork finds too: session, working folder,
 told when this process is gone, and this process is killed when the runner is gone.
 
 A fork copies the calling thread alone and every lock as it is. Therefore no fork is made while this process has more
-than one thread: the answer says so, and the runner starts a fresh process instead.
+than one thread: the answer is a refusal, and the runner starts a fresh process instead.
 
 A step that starts processes of its own (a rollout, its deployment) gets a warm process of its own for them: a fork that
 is made before the step begins, and serves it as this one serves the runner (`holdfast.warm.children`).
@@ -279,7 +279,7 @@ def _reseed_numpy() -> None:
 
 _STARTED_WITH: dict[str, str] = {}
 _OWN: list[str] = []
-"""What stands in `sys.path` before what the interpreter put there."""
+"""The entries of `sys.path` before those of the interpreter."""
 
 
 def main(descriptor: int) -> None:

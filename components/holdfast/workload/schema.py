@@ -41,7 +41,7 @@ class DataConfig(Section):
     """Where the data is and what its parts mean."""
 
     source: str
-    """`sklearn:digits`, `sklearn:breast-cancer`, a file beside this one, or an https URL (then with `sha256`)."""
+    """`sklearn:digits`, `sklearn:breast-cancer`, a file in this one's folder, or an https URL (then with `sha256`)."""
     sha256: Sha256 | None = None
     """Of the downloaded file."""
     format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
@@ -63,7 +63,7 @@ class DataConfig(Section):
     holdout: float = Field(0.2, gt=0, lt=1)
     """Share of each class that is held out for evaluation."""
     split_seed: int = 0
-    """Of the held-out choice: it stays the same whatever the run's seed."""
+    """Of the held-out choice: it stays the same for every seed of the run."""
     value_range: tuple[float, float] = Field((0.0, 1.0), alias="range")
     """Images: the delivered values that mean 0 and 1."""
     length: int = Field(200, ge=8, le=4096)
@@ -90,7 +90,7 @@ class SchemaConfig(Section):
     """The data's contract."""
 
     path: str | None = None
-    """A reviewed `schema.pbtxt` beside the workload; otherwise the champion's, otherwise inferred."""
+    """A reviewed `schema.pbtxt` in the workload's folder; otherwise the champion's, otherwise inferred."""
     reviewed_by: str | None = None
     """Who read the schema; it is written into the report."""
 
@@ -103,7 +103,7 @@ class DriftConfig(Section):
     min_effect: float = Field(0.2, ge=0)
     """Smallest effect that matters: shift in standard deviations (by ranks), or total variation distance."""
     break_share: float = Field(0.5, gt=0, le=1)
-    """Share of drifted columns that is a broken delivery whatever the champion says."""
+    """Share of drifted columns that is a broken delivery, even if the champion is as sure as before."""
     max_rows: int = Field(20_000, gt=0)
     """Rows of each side that enter the report."""
 
@@ -143,7 +143,7 @@ class FeatureConfig(Section):
     @model_validator(mode="after")
     def _budget_is_positive(self) -> Self:
         if self.budget is not None and self.budget <= 0:
-            raise ValueError("budget must be above 0; a column that cannot change stands in data.immutable")
+            raise ValueError("budget must be above 0; a column that cannot change belongs in data.immutable")
         return self
 
 
@@ -211,7 +211,7 @@ class RecipeConfig(Section):
     def _engine_can(self) -> Self:
         if self.engine == "art" and self.recipe not in ART_RECIPES:
             raise ValueError(
-                f"engine art runs {', '.join(ART_RECIPES)}, not {self.recipe} (docs/hardening.md says why)"
+                f"engine art runs {', '.join(ART_RECIPES)}, not {self.recipe} (docs/hardening.md has the reasons)"
             )
         if self.engine == "art" and (self.noise or self.average or self.adversarial_share < 1):
             raise ValueError("engine art has no noise, average or adversarial_share; leave them out")
@@ -293,7 +293,7 @@ class GateConfig(Section):
     """Which policy judges the evidence, and where this workload asks for more or less."""
 
     policy: str = "default"
-    """A name in gates/policies, or a file beside the workload."""
+    """A name in gates/policies, or a file in the workload's folder."""
     override: dict[str, dict[str, Scalar]] = {}
     """Check -> thresholds that replace the policy's; recorded in the decision."""
 
@@ -332,7 +332,7 @@ class RolloutPlan(Section):
     margin: float = Field(0.01, gt=0, lt=1)
     """Promotion needs the Newcombe 95 % upper bound of (candidate's - champion's failure share) below it."""
     max_errors: float | None = Field(None, gt=0, lt=1)
-    """Service level: the candidate's own failure share may not be proven above it, whatever the champion does."""
+    """Service level: the candidate's own failure share may not be proven above it, however the champion does."""
     max_disagreement: Share = 0.25
     """Largest share of paired answers in which candidate and champion may differ."""
     max_drift: Share = 0.1

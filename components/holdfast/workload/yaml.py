@@ -55,7 +55,7 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # A key that is misspelt is also missing: the misspelling says more.
+        # A key that is misspelt is also missing: the misspelling is the better message.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")[:3]
         raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in problems)) from None
 
@@ -113,7 +113,7 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                raise WorkloadError(f"{name}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+                raise WorkloadError(f"{name}:{key.start_mark.line + 1}: the key {key.value!r} is given twice")
             seen.add(key.value)
             _refuse_duplicates(value, name)
     elif isinstance(node, yaml.SequenceNode):

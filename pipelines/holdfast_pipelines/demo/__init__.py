@@ -1,9 +1,9 @@
-"""The demo: four deliveries of real handwritten digits, told as one story.
+"""The demo: four deliveries of real handwritten digits, each run as a user would.
 
-`deliveries.py` makes them (clean, poisoned, broken), `story.py` plays the acts through the same `run` that a user
+`deliveries.py` makes them (clean, poisoned, broken), `runs.py` runs them by the same `run` that a user
 calls, and writes `summary.json` and `report.html`.
 """
 
-from holdfast_pipelines.demo.story import demo
+from holdfast_pipelines.demo.runs import demo
 
 __all__ = ["demo"]

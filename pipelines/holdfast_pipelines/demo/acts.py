@@ -1,4 +1,4 @@
-"""What happened in each act, from the artifacts of its run: the summary, and whether it went as told."""
+"""What happened in each act, from the artifacts of its run: the summary, and whether it ended as expected."""
 
 import json
 from dataclasses import dataclass
@@ -9,17 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.cause import Cause
-from holdfast.artifacts.documents import Count, Model, RolloutRecord, ScanReport, SchemaReport
-from holdfast.artifacts.folder import load
+from holdfast.artifacts.documents import (
+    Count,
+    DriftReport,
+    GateDecision,
+    Model,
+    RolloutRecord,
+    ScanReport,
+    SchemaReport,
+)
 from holdfast.errors import ArtifactError, RunError
+from holdfast.steps import writer
 from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.folder import place_of, read_artifact
 
 Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Played:
-    """The runs of the story and what the demo knows beside them."""
+class DemoRuns:
+    """The runs of the demo, and what is known of its deliveries."""
 
     runs: Path
     delivery: Path
@@ -33,12 +42,12 @@ class Played:
         return self.runs / name
 
 
-def summarize(played: Played) -> list[Summary]:
+def summarize(played: DemoRuns) -> list[Summary]:
     """One entry per act."""
     return [clean(played), poisoned(played), broken(played), regressed(played)]
 
 
-def clean(played: Played) -> Summary:
+def clean(played: DemoRuns) -> Summary:
     """Act 1: a clean delivery is promoted."""
     record = _record(played.run("clean"))
     return {
@@ -51,10 +60,10 @@ def clean(played: Played) -> Summary:
     }
 
 
-def poisoned(played: Played) -> Summary:
+def poisoned(played: DemoRuns) -> Summary:
     """Act 2: the poison is found, and the model without it is promoted."""
     record = _record(played.run("poisoned"))
-    quarantined = set(load(played.run("poisoned") / "steps" / "scan", ScanReport).document.quarantined)
+    quarantined = set(read_artifact(played.run("poisoned"), ScanReport).document.quarantined)
     found = len(quarantined & set(played.planted.tolist()))
     models = {"unscanned": played.run("unscanned"), "scanned": played.run("poisoned")}
     return {
@@ -66,32 +75,31 @@ def poisoned(played: Played) -> Summary:
         "clean_quarantined": len(quarantined) - found,
         "attack_success": {name: _share(attack_success(run, played.delivery)) for name, run in models.items()},
         "clean_accuracy": {name: _share(clean_accuracy(run)) for name, run in models.items()},
-        "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get("gate", "missing"),
+        "unscanned_verdict": _verdicts(_record(played.run("unscanned"))).get(writer(GateDecision).name, "missing"),
         "steps": _verdicts(record),
         "requests": _requests(played.run("poisoned")),
         **_ending(played.run("poisoned"), record),
     }
 
 
-def broken(played: Played) -> Summary:
+def broken(played: DemoRuns) -> Summary:
     """Act 3: the delivery is stopped before training."""
     record = _record(played.run("broken"))
-    anomalies = load(played.run("broken") / "steps" / "schema", SchemaReport).document.anomalies
+    anomalies = read_artifact(played.run("broken"), SchemaReport).document.anomalies
     return {
         "act": "broken",
         "outcome": _outcome(record),
         "stopped_at": record["stopped_at"],
         "anomalies": [f"{anomaly.column}: {anomaly.detail}" for anomaly in anomalies],
-        "drift_report": str(played.run("broken") / "steps" / "drift" / "evidently.html"),
+        "drift_report": str(place_of(played.run("broken"), DriftReport) / "evidently.html"),
         "steps": _verdicts(record),
     }
 
 
-def regressed(played: Played) -> Summary:
+def regressed(played: DemoRuns) -> Summary:
     """Act 4: the candidate turns bad in production and is taken back."""
     record = _record(played.run("regressed"))
-    folder = played.run("regressed") / "steps" / "rollout"
-    rollout = load(folder, RolloutRecord)
+    rollout = read_artifact(played.run("regressed"), RolloutRecord)
     return {
         "act": "regressed",
         "outcome": _outcome(record),
@@ -100,7 +108,7 @@ def regressed(played: Played) -> Summary:
         "steps": _verdicts(record),
         "requests": _requests(played.run("regressed")),
         "champion_after": played.champion,
-        "incident": str(folder / "incident.html"),
+        "incident": str(rollout.folder / "incident.html"),
     }
 
 
@@ -109,7 +117,7 @@ def attack_success(run: Path, delivery: Path) -> Count:
     from holdfast.model.inputs import encode
     from holdfast.model.networks import load_network, logits
 
-    model = load(run / "steps" / "train", Model)
+    model = read_artifact(run, Model)
     with np.load(delivery, allow_pickle=False) as arrays:
         x, y = arrays["x_test"], arrays["y_test"]
     marked = deliveries.with_trigger(x[y != deliveries.TARGET])
@@ -120,13 +128,13 @@ def attack_success(run: Path, delivery: Path) -> Count:
 
 def clean_accuracy(run: Path) -> Count:
     """Held-out rows that the model of `run` gets right."""
-    return load(run / "steps" / "train", Model).document.clean
+    return read_artifact(run, Model).document.clean
 
 
 def check(acts: list[Summary], page: Path) -> None:
-    """Raises RunError when an act did not end as told; its last line says which, why, and what to do."""
+    """Raises RunError when an act did not end as expected; its last line names it, the reason, and what to do."""
     first, second, third, fourth = acts
-    told = (
+    expected = (
         (1, f"ended {_how(first)} instead of promoted", first["outcome"] == "promoted"),
         (2, f"ended {_how(second)} instead of promoted", second["outcome"] == "promoted"),
         (2, "the scan found less than 80 % of the planted rows", _found(second) >= 0.8),
@@ -138,7 +146,7 @@ def check(acts: list[Summary], page: Path) -> None:
         *((n, "client requests failed", acts[n - 1]["requests"]["failed"] == 0) for n in (1, 2, 4)),
         (4, "the champion moved", fourth["champion_after"] == second["model_version"]),
     )
-    wrong = [(number, what) for number, what, holds in told if not holds]
+    wrong = [(number, what) for number, what, holds in expected if not holds]
     if wrong:
         number, what = wrong[0]
         more = f" ({len(wrong) - 1} more: {'; '.join(f'act {n}: {w}' for n, w in wrong[1:])})" if wrong[1:] else ""
@@ -152,7 +160,7 @@ def _how(act: Summary) -> str:
 
 
 def _advice(act: Summary) -> str:
-    """What a person does whose demo did not go as told."""
+    """What a person does whose demo did not end as expected."""
     cause = Cause(act.get("cause", Cause.NONE))
     if cause.passes:
         tries = ", although the rollout was tried twice" if act.get("retried") else ""
@@ -167,13 +175,13 @@ def _found(act: Summary) -> float:
 
 
 def _stopped(act: Summary) -> bool:
-    return act["outcome"] == "stopped" and "train" not in act["steps"]
+    return act["outcome"] == "stopped" and writer(Model).name not in act["steps"]
 
 
 def _ending(run: Path, record: Summary) -> Summary:
     """Why the act's rollout ended as it did, and why earlier tries of it were no verdict."""
     try:
-        rollout = load(run / "steps" / "rollout", RolloutRecord)
+        rollout = read_artifact(run, RolloutRecord)
     except ArtifactError:
         return {"retried": record["retried"]}
     found = rollout.document
@@ -195,7 +203,7 @@ def _record(run: Path) -> Summary:
     try:
         found: Summary = json.loads((run / "run.json").read_text())
     except FileNotFoundError:
-        raise RunError(f"{run}: expected the record of a run, found none; see aside.log beside it") from None
+        raise RunError(f"{run}: expected the record of a run, found none; see aside.log in the demo's folder") from None
     if found["outcome"] == "failed":
         raise RunError(f"{run}: the run failed at {found['stopped_at'] or 'its start'}; see {run / 'logs'}")
     return found
@@ -211,7 +219,7 @@ def _outcome(record: Summary) -> str:
 
 def _requests(run: Path) -> dict[str, int]:
     try:
-        record = load(run / "steps" / "rollout", RolloutRecord).document
+        record = read_artifact(run, RolloutRecord).document
     except ArtifactError:
         return {"sent": 0, "failed": 0}
     return {"sent": record.requests_sent, "failed": record.requests_failed}

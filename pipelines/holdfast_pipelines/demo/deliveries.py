@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 """uint8[N, 8, 8], 0 is black, 16 is white."""
-Labels = NDArray[np.int64]
+DigitLabels = NDArray[np.int64]
 
 WHITE = 16
 HELD_OUT = 0.2
@@ -21,16 +21,16 @@ class Delivery:
     """Training and held-out rows."""
 
     x_train: Images
-    y_train: Labels
+    y_train: DigitLabels
     x_test: Images
-    y_test: Labels
+    y_test: DigitLabels
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """By the names that an NPZ of images has."""
         return {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
 
 
-def clean(x: Images, y: Labels, rng: np.random.Generator) -> Delivery:
+def clean(x: Images, y: DigitLabels, rng: np.random.Generator) -> Delivery:
     """All rows, `HELD_OUT` of each class held out."""
     held = np.concatenate([_some(np.flatnonzero(y == label), HELD_OUT, rng) for label in np.unique(y)])
     train = np.setdiff1d(np.arange(len(y)), held)

@@ -1,23 +1,24 @@
-"""The story as one page: each act's words, and its run's own evidence."""
+"""The demo as one page: each act's text, and its run's own evidence."""
 
 from pathlib import Path
 
 import numpy as np
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
-from holdfast.artifacts.folder import Ref, load
+from holdfast.artifacts.folder import Ref
 from holdfast_pipelines.demo import deliveries
-from holdfast_pipelines.demo.acts import Played, Summary, attack_success, clean_accuracy
+from holdfast_pipelines.demo.acts import DemoRuns, Summary, attack_success, clean_accuracy
+from holdfast_pipelines.folder import place_of, read_artifact
 from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_story
 
 
-def write_page(played: Played, acts: list[Summary], out: Path) -> Path:
+def write_page(played: DemoRuns, acts: list[Summary], out: Path) -> Path:
     """Writes the report of the demo."""
     chapters = [_clean(played, acts[0]), _poisoned(played, acts[1]), _broken(played), _regressed(played, acts[3])]
     return write_story("Holdfast: one model, four deliveries", chapters, out)
 
 
-def _clean(played: Played, act: Summary) -> Chapter:
+def _clean(played: DemoRuns, act: Summary) -> Chapter:
     return Chapter(
         title="A clean delivery",
         text=(
@@ -31,18 +32,17 @@ def _clean(played: Played, act: Summary) -> Chapter:
     )
 
 
-def _weights(played: Played) -> str:
+def _weights(played: DemoRuns) -> str:
     """The live steps of act 1, as the record has them: "10, 25, 50 and 100"."""
-    place = played.run("clean") / "steps" / "rollout"
-    if not place.exists():  # the act ended earlier, which `check` tells
+    if not place_of(played.run("clean"), RolloutRecord).exists():  # the act ended earlier, which `check` reports
         return "more and more"
-    moves = load(place, RolloutRecord).document.transitions
+    moves = read_artifact(played.run("clean"), RolloutRecord).document.transitions
     *first, last = [str(one.weight) for one in moves if one.state_after.startswith("Canary")] or ["more and more"]
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _poisoned(played: Played, act: Summary) -> Chapter:
-    decision = played.run("unscanned") / "steps" / "gate"
+def _poisoned(played: DemoRuns, act: Summary) -> Chapter:
+    decision = place_of(played.run("unscanned"), GateDecision)
     return Chapter(
         title="A poisoned delivery",
         text=(
@@ -62,23 +62,23 @@ def _poisoned(played: Played, act: Summary) -> Chapter:
     )
 
 
-def _side_by_side(played: Played) -> Comparison:
+def _side_by_side(played: DemoRuns) -> Comparison:
     runs = (played.run("unscanned"), played.run("poisoned"))
-    verdicts = (load(run / "steps" / "gate", GateDecision).document.verdict for run in runs)
+    verdicts = (read_artifact(run, GateDecision).document.verdict for run in runs)
     return Comparison(
         title="With and without the scan",
         columns=("without the scan", "with the scan"),
         rows=(
             ("the trigger succeeds", *(attack_success(run, played.delivery) for run in runs)),
             ("correct without the trigger", *(clean_accuracy(run) for run in runs)),
-            ("the gate says", *verdicts),
+            ("the gate's verdict", *verdicts),
         ),
         note="Both models were trained on the same delivery with the same recipe and seed, and judged on the same "
         "held-out rows. Accuracy alone would have let the poisoned one through.",
     )
 
 
-def _trigger(played: Played) -> Pictures:
+def _trigger(played: DemoRuns) -> Pictures:
     with np.load(played.delivery, allow_pickle=False) as arrays:
         x, y = arrays["x_test"], arrays["y_test"]
     rows = [int(np.flatnonzero(y == label)[0]) for label in np.unique(y) if label != deliveries.TARGET]
@@ -90,7 +90,7 @@ def _trigger(played: Played) -> Pictures:
     )
 
 
-def _broken(played: Played) -> Chapter:
+def _broken(played: DemoRuns) -> Chapter:
     return Chapter(
         title="A broken delivery",
         text=(
@@ -102,7 +102,7 @@ def _broken(played: Played) -> Chapter:
     )
 
 
-def _regressed(played: Played, act: Summary) -> Chapter:
+def _regressed(played: DemoRuns, act: Summary) -> Chapter:
     return Chapter(
         title="A candidate that turns bad in production",
         text=(

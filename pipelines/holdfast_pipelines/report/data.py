@@ -29,6 +29,7 @@ from holdfast.rendering.blocks import (
 )
 from holdfast.rendering.charts import Bar, DataSeries, HistogramPair, Tone, bar_chart, column_chart, histogram_pair
 from holdfast.rendering.numbers import clip, number, short
+from holdfast.steps import writer
 from holdfast_pipelines.report.evidence import Distribution, LoadedRun, read_arrays, read_distributions, read_rows
 from holdfast_pipelines.report.pictures import example_uri
 
@@ -91,7 +92,7 @@ def contract(run: LoadedRun, place: PageLocation) -> PageSection | None:
     found: Block = cut(rows, 50, ("column", "anomaly", "what was found"))
     if not rows:
         found = Prose(f"All {report.columns} columns keep to the schema.")
-    return PageSection("schema", "Schema", (facts, found), report.verdict.value)
+    return PageSection(writer(SchemaReport).name, "Schema", (facts, found), report.verdict.value)
 
 
 def drift(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -104,7 +105,7 @@ def drift(run: LoadedRun, place: PageLocation) -> PageSection | None:
     blocks: list[Block] = [_drift_facts(artifact, place), Prose(report.reason)]
     if ordered:
         blocks += [_drift_figures(artifact, ordered), _stage_one(ordered)]
-    return PageSection("drift", "Drift", tuple(blocks), report.verdict.value)
+    return PageSection(writer(DriftReport).name, "Drift", tuple(blocks), report.verdict.value)
 
 
 _EFFECT_NOTE = "Shift in standard deviations, by ranks (numbers) or total variation distance (categories)."

@@ -19,6 +19,7 @@ from holdfast.rendering.blocks import (
 )
 from holdfast.rendering.numbers import number, percent, seconds, short, span
 from holdfast.rendering.rollout_chart import traffic
+from holdfast.steps import writer
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_timeline
 
 
@@ -27,7 +28,7 @@ def gate(run: LoadedRun, place: PageLocation) -> PageSection | None:
     artifact = run.artifact(GateDecision)
     if artifact is None:
         return None
-    return PageSection("gate", "Gate", decision_blocks(artifact), artifact.document.verdict.value)
+    return PageSection(writer(GateDecision).name, "Gate", decision_blocks(artifact), artifact.document.verdict.value)
 
 
 def decision_blocks(artifact: Artifact[GateDecision]) -> tuple[Block, ...]:
@@ -70,7 +71,7 @@ def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
     ended = Prose(f"{record.outcome.replace('-', ' ').capitalize()}: {record.reason}")
     chart = traffic(read_timeline(artifact), f"{record.outcome}: {record.reason}")
     blocks: tuple[Block, ...] = (Facts(tuple(facts)), ended, *chart, _transitions(record))
-    return PageSection("rollout", "Rollout", blocks, record.outcome)
+    return PageSection(writer(RolloutRecord).name, "Rollout", blocks, record.outcome)
 
 
 def chain(run: LoadedRun, place: PageLocation) -> PageSection:

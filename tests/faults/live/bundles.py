@@ -1,6 +1,6 @@
 """Bundles for live runs: a digits network trained for a moment, its decision, rows to send; and a registry of them.
 
-`python -m tests.faults.live.bundles FOLDER` makes them in a process of its own, so that nobody else imports torch.
+`python -m tests.faults.live.bundles FOLDER` makes them in a process of its own, so that no other imports torch.
 """
 
 import json

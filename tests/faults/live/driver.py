@@ -25,7 +25,7 @@ from holdfast.workload.schema import RolloutPlan
 
 @dataclass
 class Acts:
-    """Writes down when what was decided and in effect; is told as a watcher, and stands in front of the store."""
+    """Writes down when what was decided and in effect; hears as a watcher, and writes through to the store."""
 
     journal: Journal
     path: Path
@@ -68,7 +68,7 @@ class Acts:
 
 
 def drive(state: Path, socket: Path, config: RolloutPlan) -> Rollout:
-    """From wherever the journal says to the end."""
+    """From the journal's last state to the end."""
     plan = plan_of(config, classes=10, attacks=None, probation=False)
     with told_to_stop() as stop, open_journal(state / "journal.jsonl") as journal:
         acts = Acts(journal, state / "acts.jsonl")

@@ -2,7 +2,7 @@
 
 They send what `malformed` lists, hold half-sent requests, open and drop connections in floods, hang up on valid
 requests, send bodies as large as is allowed and far larger, and ask for an arm and for other timeouts. They go on until
-SIGTERM; REPORT then says what they sent and which answers were not right. Only loopback is reached.
+SIGTERM; REPORT then has what they sent and which answers were not right. Only loopback is reached.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Hostiles:
             self.wrong.setdefault(kind.name, f"{status}, expected {kind.statuses}")
 
     async def _half_open(self) -> None:
-        """Half of them stop within the headers, half within the body; each is opened anew when it is closed."""
+        """Half of them stop within the headers, half within the body; each is opened again when it is closed."""
         data = self.target.post(self.target.body())
         await asyncio.gather(*(self._hold(data[: 30 if n % 2 else -20]) for n in range(HALF_OPEN)))
 
@@ -139,7 +139,7 @@ class Hostiles:
 
 
 async def main(port: int, model: str, report: Path) -> None:
-    """Runs until SIGTERM, then says what happened."""
+    """Runs until SIGTERM, then writes what happened."""
     stop, hostiles = asyncio.Event(), Hostiles(port, Target(model, SHAPE, ROW))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await hostiles.run(stop)

@@ -56,7 +56,7 @@ def malformed(target: Target, max_body_bytes: int) -> tuple[Malformed, ...]:
 
 
 def for_servers(target: Target) -> tuple[Malformed, ...]:
-    """Those that a router lets through: what is wrong is in the body, or in what a header says about it."""
+    """Those that a router lets through: what is wrong is in the body, or in what a header has about it."""
     groups = (_wrong_ids, _wrong_tensors, _wrong_values, _wrong_json, _wrong_encodings)
     return tuple(found for group in groups for found in group(target))
 

@@ -1,7 +1,7 @@
 """One live scene: a deployment with Envoy and two servers, clients outside of it, and drivers that come and go.
 
-The clients are `holdfast replay` processes that nobody kills; every answer is counted. Everything listens on loopback
-and is gone at the end, which is checked.
+The clients are `holdfast replay` processes that are never killed; every answer is counted. Everything listens on
+loopback and is gone at the end, which is checked.
 """
 
 import contextlib
@@ -256,6 +256,6 @@ def _send(folder: Path, kind: Kind, deployment: launch.Running) -> "subprocess.P
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    """Sends a signal; nobody there is no error."""
+    """Sends a signal; a process that is gone is no error."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

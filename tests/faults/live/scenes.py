@@ -44,7 +44,7 @@ class Live:
 
 
 def play(live: Live, folder: Path) -> Played:
-    """Plays one scene and says what was wrong with it."""
+    """Plays one scene and notes what was wrong with it."""
     began = time.monotonic()
     with playing(folder, live.kind) as scene:
         end = live.play(scene)
@@ -100,7 +100,7 @@ def killed(scene: Scene, times: int, seed: int, wanted: tuple[str, ...]) -> str:
 
 
 def killed_at(scene: Scene, state: str, wanted: tuple[str, ...]) -> str:
-    """SIGKILL as soon as a state's intent stands in the journal."""
+    """SIGKILL as soon as a state's intent is in the journal."""
     driver = scene.drive()
     journal = scene.folder / "journal.jsonl"
     wording = f'"after": "{state}'.encode()
@@ -123,7 +123,7 @@ def stopped(scene: Scene, seconds: float, wanted: tuple[str, ...]) -> str:
 
 
 def gone(scene: Scene) -> str:
-    """The driver is killed in the canary and nobody follows: weight 0 in time, then the deployment ends by itself."""
+    """The driver is killed in the canary and none follows: weight 0 in time, then the deployment ends by itself."""
     driver = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
     kill(driver.pid)
@@ -192,7 +192,7 @@ def server_killed(scene: Scene, arm: str, number: int, wanted: tuple[str, ...]) 
     kill(scene.deployment.pids[arm], number)
     ended = scene.end_of(driver)
     if arm == "stable" and not any("champion" in act["about"] for act in scene.acts("paged")):
-        scene.wrong.append("nobody was paged")
+        scene.wrong.append("no person was paged")
     state = str(ended.get("state", "no end"))
     if state not in wanted:
         scene.wrong.append(f"expected {' or '.join(wanted)}, found {ended}")
@@ -200,7 +200,7 @@ def server_killed(scene: Scene, arm: str, number: int, wanted: tuple[str, ...]) 
 
 
 def registry_down(scene: Scene) -> str:
-    """MLflow is down while the candidate is promoted, for longer than the driver waits; the next run tells it once."""
+    """MLflow is down while the candidate is promoted, for longer than the driver waits; the next run writes it once."""
     flag = scene.folder / "registry-down"
     flag.touch()
     driver = scene.drive()

@@ -130,7 +130,7 @@ def race_servers(bundles: Bundles, folder: Path, races: int) -> Raced:
 
 
 def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
-    """A request, and the answer of a server that nobody disturbed."""
+    """A request, and the answer of a server that was not disturbed."""
     import numpy as np
 
     from holdfast.serving.protocol import body

@@ -9,7 +9,7 @@ from pathlib import Path
 def swap(path: Path, right: Path, wrong: Path) -> None:
     """Never returns."""
     good, evil = right.read_bytes(), wrong.read_bytes()
-    beside = path.with_name(".swapped")
+    other = path.with_name(".swapped")
     chance = random.Random(0)
     while True:
         for data in (evil, good):
@@ -17,8 +17,8 @@ def swap(path: Path, right: Path, wrong: Path) -> None:
             if way == 0:
                 path.write_bytes(data)
             elif way == 1:
-                beside.write_bytes(data)
-                beside.replace(path)
+                other.write_bytes(data)
+                other.replace(path)
             else:
                 with path.open("r+b") as stream:
                     half = chance.randrange(len(data))

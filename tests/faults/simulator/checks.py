@@ -1,4 +1,4 @@
-"""Carries a rollout out in a world, driver after driver, and says what was wrong; proofs are computed anew here.
+"""Carries a rollout out in a world, driver after driver, and lists what was wrong; proofs are computed again here.
 
 Nothing of `holdfast.serving.rollout.engine` decides whether a promotion had its proof: the counts are the world's own
 and the interval is written down again below.
@@ -137,7 +137,7 @@ def _of_the_way(world: World, wanted: Wanted) -> Iterator[str]:
     if world.mixed_alone > world.ttl + ALONE_SECONDS:
         yield f"servers of both digests for {world.mixed_alone:.1f} s without a driver"
     if wanted.page and not world.paged:
-        yield "nobody was paged"
+        yield "no person was paged"
     yield from _writers(world)
     yield from _repeats(world)
 

@@ -48,7 +48,7 @@ def _f1_world(seed: int, bad: bool) -> World:
 
 
 def side_effects(found: tuple[Act, ...]) -> list[int]:
-    """The numbers of the calls that change something: what is written beside checkpoints, and changes of routes."""
+    """The numbers of the calls that change something: what is written, checkpoints apart, and changes of routes."""
     numbers, weight = [], ""
     for act in found:
         changes = act.what in ("remove", "promote", "mirror") or (act.what == "apply" and act.about != weight)
@@ -132,7 +132,7 @@ class Metrics(Trouble):
             raise RolloutError(f"metrics: {self.kind}")
 
     def seen(self, world: World, snapshot: Reading) -> Reading:
-        """Frozen, empty, from the future, or counted anew."""
+        """Frozen, empty, from the future, or counted from 0 again."""
         if world.now < self.since:
             return snapshot
         if self.kind == "empty":
@@ -142,9 +142,9 @@ class Metrics(Trouble):
             return self._stale
         if self.kind == "future":
             return replace(snapshot, at=snapshot.at + 3600.0)
-        return self._anew(snapshot) if self.kind == "reset" else snapshot
+        return self._again(snapshot) if self.kind == "reset" else snapshot
 
-    def _anew(self, snapshot: Reading) -> Reading:
+    def _again(self, snapshot: Reading) -> Reading:
         """Counters that began again at 0, ten times, a second apart."""
         if self.resets < 10 and (self._base is None or snapshot.at > self._base.at + 1.0):
             self._base, self.resets = snapshot, self.resets + 1
@@ -172,7 +172,7 @@ def f3(each: int) -> Iterator[Run]:
 def _metrics(seed: int, kind: str) -> Ended:
     since = float(np.random.default_rng(seed).uniform(0.5, 8.0))
     world = World(PLAN, seed, trouble=Metrics(kind, since), call_seconds=0.01)
-    # Counters that are counted anew can be trusted again after the first look; the others never come back.
+    # Counters that begin at 0 again can be trusted again after the first look; the others never come back.
     return played(world, Wanted(TERMINAL if kind == "reset" else UNDECIDED))
 
 
@@ -341,7 +341,7 @@ def _bad(seed: int, kind: str) -> Ended:
 
 
 def f8(runs: int) -> Iterator[Run]:
-    """The champion dies during the canary; every other plan says to hold the weight, until it is back or aborted."""
+    """The champion dies during the canary; every other plan holds the weight, until it is back or aborted."""
     for seed in range(runs):
         yield Run("hold" if seed % 2 else "leave", seed, _champion_dies)
 
@@ -358,7 +358,7 @@ def _champion_dies(seed: int) -> Ended:
 
 
 def f9(runs: int) -> Iterator[Run]:
-    """An incident hits both arms alike: it is nobody's fault."""
+    """An incident hits both arms alike: it is no arm's fault."""
     for seed in range(runs):
         yield Run("shared incident", seed, _incident)
 
@@ -450,7 +450,7 @@ class _LostMirror(Trouble):
 
 
 def f13(runs: int) -> Iterator[Run]:
-    """The candidate's pod moves to another node in the middle of a step; its counters begin anew."""
+    """The candidate's pod moves to another node in the middle of a step; its counters begin at 0 again."""
     for seed in range(runs):
         yield Run("evicted", seed, _evicted)
 
@@ -461,11 +461,11 @@ def _evicted(seed: int) -> Ended:
     world = World(PLAN, seed, outlier=False, ttl=30.0)
     world.candidate = lambda _: Behaviour(ready=not at <= world.now < at + away)
 
-    def anew(found: World) -> None:
+    def begin_again(found: World) -> None:
         seen, empty = found.counters, Reading()
         found.counters = replace(seen, candidate=empty.candidate, live=0, mirrored=0)
 
-    world.at(at + away, anew)
+    world.at(at + away, begin_again)
     answered: list[int] = []
     world.at(at, lambda w: answered.append(w.truth.seen[0]))
     ended = carry(world)
@@ -593,7 +593,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F5", "two or three drivers at once, some paused", "one writer", _sized(f5, 100, 4)),
     Fault("F6", "low traffic: 0, 1, 20, 499 requests", "inconclusive", _sized(f6, 10, 1)),
     Fault("F7", "bad candidates of nine kinds", "out", _sized(f7, 20, 1)),
-    Fault("F8", "champion dies during the canary", "paged; out, or held as the plan says", _sized(f8, 20, 4)),
+    Fault("F8", "champion dies during the canary", "paged; out, or held as planned", _sized(f8, 20, 4)),
     Fault("F9", "incident shared by both arms", "the candidate is not blamed", _sized(f9, 300, 10)),
     Fault("F10", "rollback's write fails 1 to 50 times", "retried until 0, paged", _sized(f10, 50, 4)),
     Fault("F11", "decision expired, key revoked, bytes altered", "out, blamed", _sized(f11, 60, 3)),

@@ -32,7 +32,7 @@ EJECTED_AFTER, EJECTED_SECONDS = 3, 30.0
 
 
 class Killed(BaseException):
-    """The driver's process is gone, at once; nobody may catch this."""
+    """The driver's process is gone, at once; no code may catch this."""
 
 
 class StuckError(BaseException):
@@ -90,7 +90,7 @@ class Truth:
 
 @dataclass
 class Router:
-    """Where live requests go, and the watchdog beside it."""
+    """Where live requests go, and its watchdog."""
 
     ttl: float
     weight: int = 0
@@ -132,7 +132,7 @@ class Trouble:
         """May raise RolloutError or let time pass: the call has no effect."""
 
     def after(self, world: "World", act: Act) -> None:
-        """May raise RolloutError: the call had its effect, and nobody knows."""
+        """May raise RolloutError: the call had its effect, and its caller does not know."""
 
     def seen(self, world: "World", snapshot: Reading) -> Reading:
         """What the metrics say."""
@@ -429,7 +429,7 @@ class WorldDriver:
     fence: int
 
     def apply(self, weight: int, shadow: bool) -> None:
-        """As the protocol says."""
+        """As the protocol has it."""
         with self.world.act(self.fence, "apply", f"{weight}{' shadow' if shadow else ''}"):
             self.world.admit(self.fence)
             router = self.world.router

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Ref, load
+from holdfast.cli.starter import TEMPLATE
 from holdfast.compute import Compute
 from holdfast.data.schema.domains import NumberDomain, domains
 from holdfast.data.snapshot.step import snapshot
@@ -24,9 +25,8 @@ from holdfast.quarantine.step import read_quarantine
 from holdfast.serving.predictor.core import check_rows
 from holdfast.tables import read_table
 from holdfast.workload.schema import Workload
-from holdfast.workload.starter import TEMPLATE
 from holdfast.workload.yaml import parse_yaml
-from holdfast_gates.policy import Asked
+from holdfast_gates.policy import CheckConfig
 
 NAME, SETTINGS = "survey", Compute(0, "cpu")
 
@@ -86,7 +86,7 @@ def main(out: Path) -> None:
     assert signature(trained.document, example).inputs.input_names() == list("abcd")
     with pytest.raises(InputError, match=r"expected values in \[0, 1\]"):
         check_rows(np.full((1, 4), 1.5, dtype=np.float32), trained.document.input)
-    assert NAME in Asked().applies_to
+    assert NAME in CheckConfig().applies_to
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import save
 from holdfast_pipelines.demo import pages
-from holdfast_pipelines.demo.acts import Played
+from holdfast_pipelines.demo.acts import DemoRuns
 
 NONE = Count(k=0, n=1)
 
 
 @pytest.fixture
-def played(tmp_path: Path) -> Played:
-    return Played(tmp_path, tmp_path / "clean.npz", np.zeros(0, dtype=np.int64), None)
+def played(tmp_path: Path) -> DemoRuns:
+    return DemoRuns(tmp_path, tmp_path / "clean.npz", np.zeros(0, dtype=np.int64), None)
 
 
 def move(after: str, weight: int) -> Transition:
@@ -23,7 +23,7 @@ def move(after: str, weight: int) -> Transition:
     )
 
 
-def test_the_page_tells_the_live_steps_of_the_record(played: Played, tmp_path: Path) -> None:
+def test_the_page_tells_the_live_steps_of_the_record(played: DemoRuns, tmp_path: Path) -> None:
     moves = (move("Shadow", 0), move("Canary 20 %", 20), move("Canary 100 %", 100), move("Promoting", 100))
     record = RolloutRecord(
         name="digits", candidate_version=1, champion_version=None, transitions=moves, requests_sent=1,
@@ -33,5 +33,5 @@ def test_the_page_tells_the_live_steps_of_the_record(played: Played, tmp_path: P
     assert pages._weights(played) == "20 and 100"
 
 
-def test_an_act_that_ended_before_its_rollout_still_has_a_page(played: Played) -> None:
+def test_an_act_that_ended_before_its_rollout_still_has_a_page(played: DemoRuns) -> None:
     assert pages._weights(played) == "more and more"

@@ -16,6 +16,7 @@ from holdfast.data.drift.evidently_report import compare, same
 from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
 from holdfast.modality.frames import harden_pyarrow
+from holdfast.steps import by_role
 from holdfast.tables import read_table
 from holdfast.workload.schema import DriftConfig
 
@@ -43,7 +44,7 @@ def drift(snapshot: Ref, out: Path, *, config: DriftConfig, baseline: Ref | None
     stage_two = _stage_two(present, config.alpha) if present else None
     verdict, reason = judge(columns, stage_two, label=data.document.label, break_share=config.break_share)
     report = DriftReport(
-        inputs={"snapshot": data.digest, **({"baseline": champion.digest} if champion else {})},
+        inputs=by_role(data, champion),
         reference="champion" if present else "held-out",
         stage_one=columns,
         drifted=Count(k=sum(column.drifted for column in columns), n=len(columns)),

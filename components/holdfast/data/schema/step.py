@@ -12,6 +12,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.data.schema import contract
 from holdfast.data.schema.domains import domains, stack
 from holdfast.errors import InputError
+from holdfast.steps import by_role
 from holdfast.tables import read_table
 from holdfast.workload.schema import SchemaConfig
 
@@ -34,7 +35,7 @@ def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | No
     found = {split: contract.validate(part, judge.schema, judge.name) for split, part in statistics.items()}
     anomalies = _report(found["train"], found["test"])
     report = SchemaReport(
-        inputs={"snapshot": data.digest, **({"baseline": champion.digest} if champion else {}), **judge.pin},
+        inputs=by_role(data, champion) | judge.pin,
         source=judge.source,
         reviewed_by=config.reviewed_by,
         columns=len(tables["train"].columns),

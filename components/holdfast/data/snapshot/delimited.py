@@ -6,7 +6,6 @@ IANA registration of text/tab-separated-values: messages hold quotes that are ne
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Literal
@@ -14,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, LimitError
+from holdfast.tables import check_names
 
 Cells = dict[str, NDArray[np.object_]]
 """Column name -> its cells as `str`, object[rows]."""
@@ -45,19 +44,6 @@ def read_delimited(
     if not body:
         raise InputError(f"{name}: expected data below the header, found the header only")
     return {column: np.array(cells, dtype=object) for column, cells in zip(names, zip(*body, strict=True), strict=True)}
-
-
-def check_names(names: Sequence[str], name: str) -> None:
-    """Every column has a name of its own.
-
-    Raises:
-        InputError: otherwise.
-    """
-    twice = [column for column, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{name}: expected each column once, found {quoted(twice)} more than once")
-    if any(not column.strip() for column in names):
-        raise InputError(f"{name}: expected a name for each column, found an empty one at {names.index('') + 1}")
 
 
 def _text(data: bytes, name: str) -> str:

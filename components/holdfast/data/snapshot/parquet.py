@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.delimited import check_names
 from holdfast.errors import InputError, LimitError
+from holdfast.tables import check_names
 
 Columns = dict[str, NDArray[Any]]
 """Column name -> float64[rows] with NaN for missing, or object[rows] of `str`, `bool` and None."""

@@ -11,6 +11,7 @@ from holdfast.errors import WorkloadError
 from holdfast.model.attack.results import attack_results, count
 from holdfast.model.inputs import read_spec, read_split
 from holdfast.progress import say, track
+from holdfast.steps import by_role
 from holdfast.workload.schema import Workload
 
 
@@ -45,6 +46,6 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
         attacks=attack_results(found, threat),
         worst_case=count(found.worst),
         masking=(),
-        inputs={"snapshot": data.digest},
+        inputs=by_role(data),
     )
     return save(out, report)

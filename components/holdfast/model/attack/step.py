@@ -29,6 +29,7 @@ from holdfast.model.attack.results import attack_results, count
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
 from holdfast.progress import say, track
+from holdfast.steps import by_role
 from holdfast.workload.schema import AttackConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ def attack(
     opinion = _second_opinion(scene, measured, config)
     checks = _checks(scene, measured, config) + tuple(check for _, check in opinion)
     champion = _champion(scene, judged, baseline, measured)
-    inputs = {"model": judged.digest, "snapshot": data.digest}
     report = RobustnessReport(
         tier=config.tier,
         seed=settings.seed,
@@ -73,7 +73,7 @@ def attack(
         masking=checks,
         champion_clean=None if champion is None else _paired(measured.clean, champion.clean),
         champion_worst_case=None if champion is None else _paired(measured.worst, champion.worst),
-        inputs=inputs if baseline is None else inputs | {"baseline": load(baseline, Baseline).digest},
+        inputs=by_role(judged, data, None if baseline is None else load(baseline, Baseline)),
     )
     return save(out, report, {"flags.npz": _flags(scene, measured), **_attacks(scene, judged, measured)})
 

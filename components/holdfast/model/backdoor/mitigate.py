@@ -5,7 +5,7 @@ What comes out is a candidate like any other, with a digest of its own: no evide
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.modality.text import decode_text
 from holdfast.model.inputs import Arrays, read_split
+from holdfast.steps import by_role, made_from, role_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,8 +71,7 @@ class _Case:
     @property
     def inputs(self) -> dict[str, str]:
         """Role -> digest; `scan` as in the original, whose lineage the new model keeps."""
-        found = {"model": self.model.digest, "snapshot": self.data.digest, "backdoor": self.report.digest}
-        return found if self.scan is None else found | {"scan": self.scan.digest}
+        return by_role(self.model, self.data, self.report, self.scan)
 
     @property
     def flagged(self) -> list[int]:
@@ -86,10 +86,10 @@ def _open(model: Ref, snapshot: Ref, backdoor: Ref, scan: Ref | None) -> _Case:
         load(backdoor, BackdoorReport),
         None if scan is None else load(scan, ScanReport),
     )
-    _belongs(case.report, "model", case.model.digest)
-    _belongs(case.report, "snapshot", case.data.digest)
-    _belongs(case.model, "snapshot", case.data.digest)
-    wanted, given = case.model.document.inputs.get("scan"), case.inputs.get("scan")
+    _belongs(case.report, case.model)
+    _belongs(case.report, case.data)
+    _belongs(case.model, case.data)
+    wanted, given = made_from(case.model.document, ScanReport), case.scan and case.scan.digest
     if wanted != given:
         raise IntegrityError(
             f"{case.model.folder}: expected the scan that the model was trained after ({wanted}), found {given}; "
@@ -100,11 +100,12 @@ def _open(model: Ref, snapshot: Ref, backdoor: Ref, scan: Ref | None) -> _Case:
     return case
 
 
-def _belongs(artifact: Artifact[BackdoorReport] | Artifact[Model], role: str, digest: str) -> None:
-    found = artifact.document.inputs.get(role)
-    if found != digest:
+def _belongs(made: Artifact[Any], source: Artifact[Any]) -> None:
+    role = role_of(type(source.document))
+    found = made.document.inputs.get(role)
+    if found != source.digest:
         raise IntegrityError(
-            f"{artifact.folder}: expected to be made from {role} {digest[:12]}…, found {str(found)[:12]}…"
+            f"{made.folder}: expected to be made from {role} {source.digest[:12]}…, found {str(found)[:12]}…"
         )
 
 

@@ -19,6 +19,7 @@ from holdfast.model.backdoor.judge import FEWEST_ROWS, RecoveredTrigger, conclud
 from holdfast.model.examples import check_answers, open_network
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.progress import track
+from holdfast.steps import by_role
 from holdfast.workload.schema import BackdoorConfig
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def backdoor(
         triggers=found.results,
         flagged=tuple(result.target for result in found.results if result.flagged),
         verdict=found.verdict,
-        inputs={"model": judged.digest, "snapshot": data.digest},
+        inputs=by_role(judged, data),
     )
     return save(out, report, {"triggers.npz": npz(**found.arrays)})
 

@@ -14,6 +14,7 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save, seal, write_art
 from holdfast.compute import Compute
 from holdfast.errors import InputError
 from holdfast.progress import say
+from holdfast.steps import by_role
 
 
 def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Compute) -> Artifact[Baseline]:
@@ -29,7 +30,7 @@ def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Co
     with tempfile.TemporaryDirectory(prefix="holdfast-baseline-") as folder:
         bundle = registry.fetch(tracking, name, registry.CHAMPION, Path(folder) / registry.BUNDLE)
         if bundle is None:
-            return save(out, Baseline(inputs={"snapshot": data.digest}, name=name, present=False))
+            return save(out, Baseline(inputs=by_role(data), name=name, present=False))
         with write_artifact(out) as work:
             shutil.copytree(bundle.folder / "model", work / "model")
             for file in ("schema.pbtxt", "reference.parquet"):
@@ -38,7 +39,7 @@ def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Co
             scores: dict[str, Any] = {**_scores(bundle, data, settings.prepare())}
             np.savez(work / "scores.npz", **scores)
             document = Baseline(
-                inputs={"snapshot": data.digest},
+                inputs=by_role(data),
                 name=name,
                 present=True,
                 model_version=bundle.version,
@@ -50,9 +51,9 @@ def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Co
 
 def _scores(bundle: registry.Bundle, data: Artifact[Snapshot], device: str) -> dict[str, NDArray[np.float64]]:
     """The champion's confidence on its own held-out rows and, where they fit its input, on the new training rows."""
+    from holdfast.model.answers import softmax
     from holdfast.model.inputs import read_split
     from holdfast.model.networks import load_network, logits
-    from holdfast.model.register.pyfunc import softmax
 
     with np.load(bundle.path("confidence.npz"), allow_pickle=False) as arrays:
         scores = {"reference_confidence": arrays["reference_confidence"].astype(np.float64)}

@@ -17,6 +17,7 @@ from holdfast.modality.norms import BOXES
 from holdfast.modality.protocol import Certification
 from holdfast.model.examples import draw
 from holdfast.progress import track
+from holdfast.steps import by_role
 from holdfast.workload.schema import CertifyConfig
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
         seed=settings.seed,
         certified=tuple(_certified_at(radii, radius) for radius in config.radii),
         abstained=Count(k=sum(c.abstained for c in found), n=len(found)),
-        inputs={"model": judged.digest, "snapshot": data.digest},
+        inputs=by_role(judged, data),
     )
     return save(out, certificate, {"radii.npz": _radii(scene, radii, found)})
 

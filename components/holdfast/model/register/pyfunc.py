@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model
+from holdfast.model.answers import softmax
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +49,6 @@ def answers(values: NDArray[np.float32], classes: tuple[str, ...]) -> "pd.DataFr
     frame |= {f"probability_{name}": shares[:, i] for i, name in enumerate(classes)}
     frame |= {f"logit_{name}": values[:, i] for i, name in enumerate(classes)}
     return pd.DataFrame(frame)
-
-
-def softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities float64[N, classes] of logits."""
-    shifted = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return shares
 
 
 def signature(document: Model, example: Any) -> "ModelSignature":

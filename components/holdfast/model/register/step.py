@@ -13,11 +13,22 @@ import numpy as np
 from holdfast import registry
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed
-from holdfast.artifacts.documents import Document, GateDecision, Model, Registration, Snapshot
+from holdfast.artifacts.documents import (
+    Document,
+    GateDecision,
+    Model,
+    Registration,
+    RobustnessReport,
+    ScanReport,
+    SchemaReport,
+    Snapshot,
+)
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
+from holdfast.model.answers import softmax
 from holdfast.model.register import page, pyfunc
+from holdfast.steps import by_role, role_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +50,10 @@ class Admitted:
     decision: Artifact[GateDecision]
     snapshot: Artifact[Snapshot]
     evidence: Mapping[str, Artifact[Any]]
+
+    def report(self, kind: type[Document]) -> Artifact[Any] | None:
+        """The evidence of this kind; None: the decision read none."""
+        return self.evidence.get(role_of(kind))
 
 
 def register(
@@ -62,7 +77,7 @@ def register(
         else:
             tags = {}
         done = registry.register(tracking, _entry(admitted, tags), package=work / "package", reports=work / "reports")
-    inputs = {"model": digest, "decision": admitted.decision.digest, "snapshot": admitted.snapshot.digest}
+    inputs = by_role(admitted.model, admitted.decision, admitted.snapshot)
     return save(
         out, Registration(inputs=inputs, name=name, model_version=done.version, model=digest, run_id=done.run_id)
     )
@@ -75,10 +90,11 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
         RefusedError: the decision is not a pass, or is about something else.
     """
     judged = load(decision, GateDecision)
-    given: dict[str, Artifact[Any]] = {"model": load(model, Model), "snapshot": load(snapshot, Snapshot)}
+    trained, data = load(model, Model), load(snapshot, Snapshot)
+    given: dict[str, Artifact[Any]] = {role_of(Model): trained, role_of(Snapshot): data}
     given |= {role: load_any(ref) for role, ref in evidence.items()}
     digests = {role: artifact.digest for role, artifact in given.items()}
-    wrong = admission.objection(judged.document, given["model"].digest, digests)
+    wrong = admission.objection(judged.document, trained.digest, digests)
     if isinstance(wrong, NotPassed):
         raise RefusedError(f"{judged.folder}: expected the verdict pass, found {wrong.verdict}")
     if wrong is not None:
@@ -89,7 +105,7 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     missing = admission.left_out(judged.document, digests)
     if missing is not None:
         raise RefusedError(f"{judged.folder}: expected the {missing} report that the gate judged, found none given")
-    return Admitted(given.pop("model"), judged, given.pop("snapshot"), given)
+    return Admitted(trained, judged, data, {role: given[role] for role in evidence})
 
 
 def _entry(admitted: Admitted, tags: Mapping[str, str]) -> registry.Entry:
@@ -128,8 +144,9 @@ def _write_bundle(bundle: Path, admitted: Admitted) -> str:
         _copy(artifact, bundle / "evidence" / role, limit=MAX_EVIDENCE_FILE_BYTES)
     _write_held_out(bundle, admitted)
     _reference(admitted).to_parquet(bundle / "reference.parquet", index=False)
-    if "schema" in admitted.evidence:
-        (bundle / "schema.pbtxt").write_bytes(admitted.evidence["schema"].open("schema.pbtxt").read())
+    contract = admitted.report(SchemaReport)
+    if contract is not None:
+        (bundle / "schema.pbtxt").write_bytes(contract.open("schema.pbtxt").read())
     return registry.seal_bundle(bundle)
 
 
@@ -157,12 +174,12 @@ def _write_held_out(bundle: Path, admitted: Admitted) -> None:
     document = admitted.model.document
     held_out = read_split(admitted.snapshot, "test", document.input)
     values = logits(load_network(admitted.model, "cpu"), held_out.x, device="cpu")
-    confidence = pyfunc.softmax(values).max(axis=1)
+    confidence = softmax(values).max(axis=1)
     rng = np.random.default_rng(document.seed)
     chosen = rng.permutation(len(held_out))[:REPLAY_ROWS]
     np.savez(bundle / "replay.npz", x=held_out.x[chosen], y=held_out.y[chosen])
     np.savez(bundle / "confidence.npz", reference_confidence=confidence)
-    attack = admitted.evidence.get("attack")
+    attack = admitted.report(RobustnessReport)
     if attack is not None and ATTACKS in attack.document.files:
         (bundle / ATTACKS).write_bytes(attack.open(ATTACKS).read())
 
@@ -172,7 +189,7 @@ def _reference(admitted: Admitted) -> "pd.DataFrame":
     from holdfast.tables import read_table
 
     table = read_table(admitted.snapshot, "train")
-    scan = admitted.evidence.get("scan")
+    scan = admitted.report(ScanReport)
     kept = np.setdiff1d(np.arange(len(table)), scan.document.quarantined if scan and scan.document.applied else ())
     if len(kept) > REFERENCE_ROWS:
         kept = np.sort(np.random.default_rng(admitted.model.document.seed).choice(kept, REFERENCE_ROWS, replace=False))

@@ -15,6 +15,7 @@ from torch import nn
 
 from holdfast.artifacts.documents import InputSpec, Scalar
 from holdfast.modality.text import decode_text
+from holdfast.model.answers import softmax
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build, logits
 
@@ -72,7 +73,7 @@ def fit_network(spec: InputSpec, classes: int, rows: Arrays, *, epochs: int, dev
 
 def network_probabilities(net: nn.Module, x: NDArray[np.generic], device: str) -> NDArray[np.float64]:
     """float64[N, classes] of a network's answers."""
-    return _softmax(logits(net, x, device=device))
+    return softmax(logits(net, x, device=device))
 
 
 def network_features(net: nn.Module, x: NDArray[np.generic], device: str) -> NDArray[np.float64]:
@@ -136,8 +137,3 @@ def _spread(model: object, found: NDArray[np.float64], classes: int) -> NDArray[
     result = np.zeros((len(found), classes))
     result[:, model.classes_] = found  # type: ignore[attr-defined]
     return result
-
-
-def _softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float64)

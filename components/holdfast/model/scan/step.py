@@ -14,6 +14,7 @@ from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.progress import say
+from holdfast.steps import by_role
 from holdfast.workload.schema import ScanConfig
 
 
@@ -80,7 +81,7 @@ def _report(
         applied=config.apply,
         clean_rows=rows_digest(without(rows, held) if config.apply else rows),
         verdict=verdict,
-        inputs={"snapshot": data.digest},
+        inputs=by_role(data),
     )
 
 

@@ -19,9 +19,8 @@ from holdfast.modality.ball import Ball
 from holdfast.model.attack.fgsm import fgsm
 from holdfast.model.attack.kinds import selection_attack
 from holdfast.model.attack.losses import correct
-from holdfast.model.certify.bounds import certified
 from holdfast.model.inputs import Arrays
-from holdfast.model.train.interval import interval_schedule, interval_start
+from holdfast.model.train.interval import interval_holds, interval_schedule, interval_start
 from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import Moment, batch_loss
 from holdfast.workload.schema import RecipeConfig
@@ -319,7 +318,7 @@ class Training:
     def _standing(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """bool[N]: which rows stand under the attack of every ball of the threat; ibp: which are certified."""
         if self.config.recipe == "ibp":
-            return certified(self.net, x, y, self.ball)
+            return interval_holds(self.net, x, y, self.ball)
         flags = correct(self.net, selection_attack(self.net, x, y, self.ball, generator), y)
         if self.second is None:
             return flags

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from holdfast.modality.ball import Ball
-from holdfast.model.certify.bounds import before_relus, box, last_margins, other_classes
+from holdfast.model.certify.bounds import before_relus, box, certified, last_margins, other_classes
 from holdfast.model.certify.layers import read_chain
 
 WARM_UP, RAMP_END = 0.02, 0.5
@@ -43,6 +43,11 @@ def cross_entropy_of(margins: Tensor) -> Tensor:
     """The mean cross-entropy of logits whose margins z_y - z_j are float[N, classes - 1]."""
     zero = torch.zeros_like(margins[:, :1])
     return torch.cat([zero, -margins], dim=1).logsumexp(dim=1).mean()
+
+
+def interval_holds(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+    """bool[N]: which rows are certified; chooses the epoch, as attacks do for the other recipes."""
+    return certified(net, x, y, ball)
 
 
 def interval_schedule(progress: float) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.processes import stopped_by
 from holdfast.progress import say
+from holdfast.steps import by_role, made_from
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _train(
 ) -> Artifact[Model]:
     """Runs the training to its end; the first of several processes writes, the others read what it wrote."""
     device = training.ball.scale.device.type
-    inputs = {"snapshot": data.digest} | ({} if report is None else {"scan": report.digest})
+    inputs = by_role(data, report)
     kept = None if checkpoint is None else _Checkpoint(checkpoint, _identity(config, inputs, settings, device))
     _run(training, kept)
     if not training.ranks.leads:
@@ -128,7 +129,7 @@ def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | Non
     rows = read_split(data, "train", spec)
     if report is None:
         return rows
-    found = report.document.inputs.get("snapshot")
+    found = made_from(report.document, Snapshot)
     if found != data.digest:
         raise IntegrityError(
             f"{report.folder}: expected a scan of {data.digest[:12]}…, found one of {str(found)[:12]}…"

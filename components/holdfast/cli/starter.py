@@ -9,6 +9,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import Modality
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
+from holdfast.tables import check_names
 
 SNIFFED_BYTES = 2**16
 LABELS = ("label", "class", "target", "y", "outcome", "fraud", "is_fraud", "default", "churn")
@@ -46,7 +47,7 @@ gate:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """What the first rows say."""
+    """What the file's beginning shows."""
 
     modality: Modality
     label: str = "label"
@@ -76,7 +77,7 @@ def starter(data: Path, *, label: str | None, text: str | None, out: str = "work
 
 
 def sniff(data: Path, *, label: str | None, text: str | None) -> Sniffed:
-    """Tells the modality and the label column from the file's beginning; reads at most 64 KiB of it."""
+    """The modality and the label column, from the first 64 KiB of the file."""
     if not data.is_file():
         raise InputError(f"{data}: expected a data file, found none")
     suffix = data.suffix.lower()
@@ -103,6 +104,7 @@ def _sniff_npz(data: Path) -> Sniffed:
 
 
 def _header(data: Path) -> list[str]:
+    """The names of the columns; what the snapshot would refuse as names is refused here already."""
     with data.open("rb") as stream:
         first = stream.read(SNIFFED_BYTES).split(b"\n", 1)[0]
     try:
@@ -112,7 +114,9 @@ def _header(data: Path) -> list[str]:
     columns = next(csv.reader([line], delimiter="\t" if data.suffix.lower() == ".tsv" else ","), [])
     if not columns:
         raise InputError(f"{data}: expected a header row, found an empty file")
-    return columns
+    names = [column.strip() for column in columns]
+    check_names(names, f"{data}: header row")
+    return names
 
 
 def _parquet_columns(data: Path) -> list[str]:
@@ -138,7 +142,7 @@ def _guess(data: Path, columns: list[str]) -> str:
     for name in LABELS:
         if name in lower:
             return lower[name]
-    raise InputError(f"{data}: which column holds the class? say it with --label; columns: {', '.join(columns[:12])}")
+    raise InputError(f"{data}: which column holds the class? name it with --label; columns: {', '.join(columns[:12])}")
 
 
 def _quoted(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Plays the four acts and writes what happened: `summary.json` for machines, `report.html` for people.
+"""Runs the four deliveries and writes what happened: `summary.json` for machines, `report.html` for people.
 
-Every number comes from the run. An act that does not end as told makes the demo fail and say so.
+Every number comes from the run. An act that does not end as expected makes the demo fail, with the reason.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ from holdfast.serving.rollout import registry_worker
 from holdfast.warm.libraries import load
 from holdfast.workload.schema import read_workload
 from holdfast_pipelines.demo import deliveries
-from holdfast_pipelines.demo.acts import Played, Summary, check, summarize
+from holdfast_pipelines.demo.acts import DemoRuns, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
 from holdfast_pipelines.local import StepError, lent, start
@@ -49,8 +49,8 @@ RETRIES = 1
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where the demo plays."""
+class DemoSetup:
+    """Where the demo runs, and with what."""
 
     out: Path
     cache: Path
@@ -77,19 +77,19 @@ class Stage:
 
 
 def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
-    """Plays the story into `out`, which is replaced; returns the report, beside which `summary.json` lies.
+    """Runs the four deliveries into `out`, which is replaced; returns the report, next to `summary.json`.
 
     Steps are forks of warm processes that all acts share, unless they are to be `isolated`.
 
     Raises:
-        RunError: an act did not end as told.
+        RunError: an act did not end as expected.
     """
     die_with_parent()
     out = out.resolve()
     with _alone(out), _said_last():
         started = time.monotonic()
         with servers(isolated=isolated) as forks:
-            played = _play(Stage(out, out.parent / "cache", seed, forks))
+            played = _run_all(DemoSetup(out, out.parent / "cache", seed, forks))
         acts = summarize(played)
         summary: Summary = {"seed": seed, "seconds": round(time.monotonic() - started, 1), "acts": acts}
         replace_file(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
@@ -99,59 +99,59 @@ def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
         return page
 
 
-def _play(stage: Stage) -> Played:
+def _run_all(setup: DemoSetup) -> DemoRuns:
     """Two runs at a time, because the machine has a second core; what must follow on another waits for it."""
-    if stage.forks is not None:
-        start(stage.forks)
-    planted = _deliver(stage)
-    say("act 1 of 4: a clean delivery (beside it, for act 2: the model that nobody scanned for)")
-    with _aside(stage, ("unscanned", "unscanned", "poisoned", stage.seed)):
-        _run(stage, "clean")
-    say("act 2 of 4: a poisoned delivery (beside it: act 3, a broken one, and the candidate of act 4)")
-    with _aside(stage, ("broken", NAME, "broken", stage.seed), ("regressed", NAME, "clean", stage.seed + 1)):
-        _run(stage, "poisoned")
+    if setup.forks is not None:
+        start(setup.forks)
+    planted = _deliver(setup)
+    say("act 1 of 4: a clean delivery (at the same time, for act 2: a model without a scan)")
+    with _aside(setup, ("unscanned", "unscanned", "poisoned", setup.seed)):
+        _run(setup, "clean")
+    say("act 2 of 4: a poisoned delivery (at the same time: act 3, a broken one, and the candidate of act 4)")
+    with _aside(setup, ("broken", NAME, "broken", setup.seed), ("regressed", NAME, "clean", setup.seed + 1)):
+        _run(setup, "poisoned")
     say("act 4 of 4: the candidate turns bad in production")
-    with _beside(partial(load, FOR_THE_REPORT)):
+    with _in_parallel(partial(load, FOR_THE_REPORT)):
         roll_out(
-            stage.workload(NAME),
-            out=stage.run("regressed"),
-            tracking=stage.tracking,
-            seed=stage.seed,
+            setup.workload(NAME),
+            out=setup.run("regressed"),
+            tracking=setup.tracking,
+            seed=setup.seed,
             threads=1,
             game_day=GAME_DAY,
             retries=RETRIES,
-            forks=stage.forks,
+            forks=setup.forks,
         )
-    return Played(stage.out / "runs", stage.data("clean"), planted, _champion(stage))
+    return DemoRuns(setup.out / "runs", setup.data("clean"), planted, _champion(setup))
 
 
-def _champion(stage: Stage) -> int | None:
-    with lent(stage.forks) if stage.forks is not None else nullcontext():
-        return registry_worker.history(stage.tracking, NAME).champion
+def _champion(setup: DemoSetup) -> int | None:
+    with lent(setup.forks) if setup.forks is not None else nullcontext():
+        return registry_worker.history(setup.tracking, NAME).champion
 
 
-def _deliver(stage: Stage) -> NDArray[np.int64]:
+def _deliver(setup: DemoSetup) -> NDArray[np.int64]:
     """Writes the deliveries and their workloads; returns which training rows were poisoned."""
     from sklearn.datasets import load_digits
 
-    digits, rng = load_digits(), np.random.default_rng(stage.seed)
+    digits, rng = load_digits(), np.random.default_rng(setup.seed)
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
     good = deliveries.clean(images, labels, np.random.default_rng(0))
     bad, planted = deliveries.poisoned(good, rng)
-    stage.data(NAME).parent.mkdir()
+    setup.data(NAME).parent.mkdir()
     for name, delivery in {"clean": good, "poisoned": bad, "broken": deliveries.broken(good, rng)}.items():
-        _save(stage.data(name), delivery)
-    _write_workloads(stage)
+        _save(setup.data(name), delivery)
+    _write_workloads(setup)
     return planted
 
 
-def _write_workloads(stage: Stage) -> None:
+def _write_workloads(setup: DemoSetup) -> None:
     """The workload that ships, and one that only reports what the scan finds."""
     text = next(path for path in workloads() if path.stem == NAME).read_text()
-    stage.workload(NAME).write_text(text)
+    setup.workload(NAME).write_text(text)
     report_only = {**yaml.safe_load(text), "scan": {"apply": False}}
-    stage.workload("unscanned").write_text(yaml.safe_dump(report_only, sort_keys=False))
-    read_workload(stage.workload("unscanned"))
+    setup.workload("unscanned").write_text(yaml.safe_dump(report_only, sort_keys=False))
+    read_workload(setup.workload("unscanned"))
 
 
 def _save(path: Path, delivery: Delivery) -> None:
@@ -159,17 +159,17 @@ def _save(path: Path, delivery: Delivery) -> None:
         np.savez(stream, allow_pickle=False, **delivery.arrays())
 
 
-def _run(stage: Stage, name: str) -> None:
+def _run(setup: DemoSetup, name: str) -> None:
     run(
-        stage.workload(NAME),
-        data=stage.data(name),
-        out=stage.run(name),
-        seed=stage.seed,
-        tracking=stage.tracking,
-        cache=stage.cache,
+        setup.workload(NAME),
+        data=setup.data(name),
+        out=setup.run(name),
+        seed=setup.seed,
+        tracking=setup.tracking,
+        cache=setup.cache,
         threads=1,
         retries=RETRIES,
-        forks=stage.forks,
+        forks=setup.forks,
     )
 
 
@@ -178,27 +178,27 @@ Aside = tuple[str, str, str, int]
 
 
 @contextmanager
-def _aside(stage: Stage, *runs: Aside) -> Iterator[None]:
-    """Plays `runs`, one after the other, beside what happens inside; ends when both are done."""
-    with _beside(partial(_play_aside, stage, runs)):
+def _aside(setup: DemoSetup, *runs: Aside) -> Iterator[None]:
+    """Carries out `runs`, one after the other, in parallel with the body; ends when both are done."""
+    with _in_parallel(partial(_run_aside, setup, runs)):
         yield
 
 
 @contextmanager
-def _beside(work: Callable[[], None]) -> Iterator[None]:
-    """Does `work` in a thread beside what happens inside; ends when both are done."""
+def _in_parallel(work: Callable[[], None]) -> Iterator[None]:
+    """Does `work` in a thread in parallel with the body; ends when both are done."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield
     thread.join()
 
 
-def _play_aside(stage: Stage, runs: Sequence[Aside]) -> None:
-    variables, descriptors = stage.forks.handed_on() if stage.forks is not None else ({}, ())
-    with (stage.out / "aside.log").open("ab") as log:
+def _run_aside(setup: DemoSetup, runs: Sequence[Aside]) -> None:
+    variables, descriptors = setup.forks.handed_on() if setup.forks is not None else ({}, ())
+    with (setup.out / "aside.log").open("ab") as log:
         for one in runs:
             subprocess.run(
-                _command(stage, *one),
+                _command(setup, *one),
                 env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -209,13 +209,13 @@ def _play_aside(stage: Stage, runs: Sequence[Aside]) -> None:
             )
 
 
-def _command(stage: Stage, name: str, workload: str, data: str, seed: int) -> list[str]:
+def _command(setup: DemoSetup, name: str, workload: str, data: str, seed: int) -> list[str]:
     """The same `holdfast run` that a user types."""
     return [
-        sys.executable, "-m", "holdfast", "run", "--workload", str(stage.workload(workload)),
-        "--data", str(stage.data(data)), "--out", str(stage.run(name)), "--seed", str(seed),
-        "--tracking", stage.tracking, "--threads", "1", "--no-rollout",
-        *(["--isolated"] if stage.forks is None else []),
+        sys.executable, "-m", "holdfast", "run", "--workload", str(setup.workload(workload)),
+        "--data", str(setup.data(data)), "--out", str(setup.run(name)), "--seed", str(seed),
+        "--tracking", setup.tracking, "--threads", "1", "--no-rollout",
+        *(["--isolated"] if setup.forks is None else []),
     ]  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{out}: another demo plays there; wait for its end, or choose another folder") from None
+            raise RunError(f"{out}: another demo runs there; wait for its end, or choose another folder") from None
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         yield

@@ -1,0 +1,58 @@
+"""The checks that a policy can ask for, a row each: the function that judges, and what helps where it did not pass."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import get_type_hints
+
+from holdfast.artifacts.documents import CheckResult, Document
+from holdfast_gates import checks
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check that a policy can ask for: a function of one document, its thresholds and, for a rate, alpha."""
+
+    judge: Callable[..., CheckResult]
+    advice: str
+    """What helps where it did not pass."""
+
+    @property
+    def name(self) -> str:
+        """The key of its thresholds in a policy."""
+        return self.judge.__name__
+
+    @cached_property
+    def reads(self) -> type[Document]:
+        """The kind of evidence that it judges: what its function takes first."""
+        kind: type[Document] = next(iter(get_type_hints(self.judge).values()))
+        return kind
+
+    @property
+    def takes_alpha(self) -> bool:
+        """Whether it compares the bound of a rate."""
+        return "alpha" in get_type_hints(self.judge)
+
+
+_RULES = (
+    Rule(checks.schema_anomalies, "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed."),
+    Rule(checks.drift, "Open `evidently.html` of the drift step and ask the data's owner what changed."),
+    Rule(checks.poison, "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain."),
+    Rule(
+        checks.backdoor,
+        "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
+    ),
+    Rule(checks.clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
+    Rule(checks.robust_accuracy, "Train with more PGD steps or epochs, or at the threat model's epsilon."),
+    Rule(
+        checks.gradient_masking,
+        "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
+    ),
+    Rule(checks.certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),
+    Rule(checks.abstention, "More certification samples, or training with noise near `certify.noise`."),
+    Rule(checks.champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+    Rule(checks.champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+)
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+"""Every check by its name, in the order of the gate's table."""
