@@ -13,7 +13,7 @@ from holdfast.artifacts.documents import Count, Verdict
 from holdfast.rendering.numbers import interval, number, percent, span
 from holdfast.rendering.svg import tag
 
-CellValue = Count | Verdict | Markup | str | int | float | None
+BlockCell = Count | Verdict | Markup | str | int | float | None
 """A count becomes a rate with its interval, a verdict a badge, Markup stays, everything else is escaped text."""
 
 GOOD = frozenset({"pass", "promoted", "registered"})
@@ -25,7 +25,7 @@ class TableBlock:
     """Rows under a head; `numeric` columns are set flush right, `wide` ones may wrap."""
 
     head: tuple[str, ...]
-    rows: tuple[tuple[CellValue, ...], ...]
+    rows: tuple[tuple[BlockCell, ...], ...]
     numeric: tuple[int, ...] = ()
     note: str = ""
     fold: str = ""
@@ -83,7 +83,7 @@ class Prose:
 class Facts:
     """Names and values in a row."""
 
-    pairs: tuple[tuple[str, CellValue], ...]
+    pairs: tuple[tuple[str, BlockCell], ...]
     block: Literal["facts"] = "facts"
 
 
@@ -141,7 +141,7 @@ class PageLocation:
         return Path(os.path.relpath(target.resolve(), self.page.parent.resolve())).as_posix()
 
 
-def show(cell: CellValue) -> Markup | str:
+def show(cell: BlockCell) -> Markup | str:
     """A cell as the page shows it."""
     if cell is None:
         return tag("span", "–", class_="none")
@@ -180,13 +180,13 @@ def code(words: str, title: str = "") -> Markup:
     return tag("code", words, title=title) if title else tag("code", words)
 
 
-def pairs(**named: CellValue) -> tuple[tuple[str, CellValue], ...]:
+def pairs(**named: BlockCell) -> tuple[tuple[str, BlockCell], ...]:
     """Facts by keyword: `model_version=1` reads "model version"."""
     return tuple((name.replace("_", " "), value) for name, value in named.items())
 
 
 def cut(
-    rows: Sequence[tuple[CellValue, ...]], most: int, head: tuple[str, ...], *, numeric: tuple[int, ...] = ()
+    rows: Sequence[tuple[BlockCell, ...]], most: int, head: tuple[str, ...], *, numeric: tuple[int, ...] = ()
 ) -> TableBlock:
     """A table of the first `most` rows, with the number of those left out."""
     left = len(rows) - most

@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from holdfast.rendering.blocks import CellValue, Facts, PageSection, badge, show
+from holdfast.rendering.blocks import BlockCell, Facts, PageSection, badge, show
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Article:
     """The steps, from left to right and from top to bottom."""
     missing: str = ""
     """About the sections that are not there."""
-    row: tuple[CellValue, ...] = ()
+    row: tuple[BlockCell, ...] = ()
     """Its line in the overview of a page with several articles."""
 
 

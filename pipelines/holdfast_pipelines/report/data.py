@@ -12,7 +12,7 @@ from holdfast.artifacts.folder import Artifact
 from holdfast.errors import ArtifactError
 from holdfast.rendering.blocks import (
     Block,
-    CellValue,
+    BlockCell,
     Facts,
     Figure,
     Figures,
@@ -165,7 +165,7 @@ def _count_tips(classes: Sequence[str], counts: Sequence[int]) -> tuple[str, ...
 def _drift_facts(artifact: Artifact[DriftReport], place: PageLocation) -> Facts:
     report = artifact.document
     against = "the champion's training rows" if report.reference == "champion" else "the delivery's own held-out rows"
-    facts: list[tuple[str, CellValue]] = [
+    facts: list[tuple[str, BlockCell]] = [
         ("compared with", against),
         ("columns drifted", f"{report.drifted.k} of {report.drifted.n}"),
     ]
@@ -281,7 +281,7 @@ def _scores(artifact: Artifact[ScanReport]) -> dict[int, float]:
     return {int(row): float(value) for row, value in zip(rows, score, strict=False)}
 
 
-def _plain(value: object) -> CellValue:
+def _plain(value: object) -> BlockCell:
     if isinstance(value, float):
         return number(value) if np.isfinite(value) else str(value)
     return clip(str(value), _CELL_CHARACTERS)

@@ -8,7 +8,7 @@ from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Tra
 from holdfast.artifacts.folder import Artifact
 from holdfast.rendering.blocks import (
     Block,
-    CellValue,
+    BlockCell,
     Facts,
     PageLocation,
     PageSection,
@@ -53,7 +53,7 @@ def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
     if artifact is None:
         return None
     record = artifact.document
-    facts: list[tuple[str, CellValue]] = [
+    facts: list[tuple[str, BlockCell]] = [
         ("candidate", f"version {record.candidate_version}"),
         ("champion", f"version {record.champion_version}" if record.champion_version else "none yet"),
         ("requests sent", record.requests_sent),
@@ -87,7 +87,7 @@ def chain(run: LoadedRun, place: PageLocation) -> PageSection:
     return PageSection("chain", "Chain of evidence", (Prose(words), command, table))
 
 
-def _check_row(check: Check) -> tuple[CellValue, ...]:
+def _check_row(check: Check) -> tuple[BlockCell, ...]:
     rate = check.count is not None
     paired = not rate and check.lower is not None
     champion = None if check.champion is None else percent(check.champion)
@@ -102,7 +102,7 @@ def _check_row(check: Check) -> tuple[CellValue, ...]:
     )
 
 
-def _measured(check: Check, paired: bool) -> CellValue:
+def _measured(check: Check, paired: bool) -> BlockCell:
     if check.measured is None:
         return None
     if check.count is not None:
@@ -110,7 +110,7 @@ def _measured(check: Check, paired: bool) -> CellValue:
     return f"{100 * check.measured:+.1f} points" if paired else number(check.measured)
 
 
-def _bounds(check: Check, paired: bool) -> CellValue:
+def _bounds(check: Check, paired: bool) -> BlockCell:
     if check.lower is None and check.upper is None:
         return None
     if check.lower is None or check.upper is None:
@@ -125,13 +125,13 @@ def _transitions(record: RolloutRecord) -> TableBlock:
     return TableBlock(head, tuple(_transition(one) for one in record.transitions), numeric=(2, 3, 4))
 
 
-def _transition(one: Transition) -> tuple[CellValue, ...]:
+def _transition(one: Transition) -> tuple[BlockCell, ...]:
     evidence = ", ".join(f"{name} {number(value)}" for name, value in sorted(one.evidence.items()))
     candidate, champion = (f"{count.k} of {count.n}" for count in (one.candidate, one.champion))
     return one.state_before, one.state_after, f"{one.weight} %", candidate, champion, one.reason, evidence
 
 
-def _chain_row(step: str, artifact: Artifact[Any], known: Mapping[str, str]) -> tuple[CellValue, ...]:
+def _chain_row(step: str, artifact: Artifact[Any], known: Mapping[str, str]) -> tuple[BlockCell, ...]:
     inputs = [
         f"{role} {short(digest)}{_from(role, known.get(digest))}"
         for role, digest in sorted(artifact.document.inputs.items())

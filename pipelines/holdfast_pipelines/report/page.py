@@ -12,7 +12,7 @@ from holdfast.artifacts.documents import Count, GateDecision, Registration, Roll
 from holdfast.artifacts.folder import Ref, load, replace_file
 from holdfast.rendering.blocks import (
     Block,
-    CellValue,
+    BlockCell,
     Facts,
     Gallery,
     PageLocation,
@@ -61,7 +61,7 @@ class Comparison:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[CellValue, ...], ...]
+    rows: tuple[tuple[BlockCell, ...], ...]
     note: str = ""
 
 
@@ -148,7 +148,7 @@ def _article(key: str, chapter: Chapter, place: PageLocation) -> Article:
     )
 
 
-def _head(run: LoadedRun) -> Iterator[tuple[str, CellValue]]:
+def _head(run: LoadedRun) -> Iterator[tuple[str, BlockCell]]:
     record = run.record
     yield "workload", record.workload
     yield "model version", _version(run)
@@ -160,12 +160,12 @@ def _head(run: LoadedRun) -> Iterator[tuple[str, CellValue]]:
         yield "rollout tried again after", "; ".join(record.retried)
 
 
-def _version(run: LoadedRun) -> CellValue:
+def _version(run: LoadedRun) -> BlockCell:
     registered = run.document(Registration)
     return registered.model_version if registered else run.record.model_version
 
 
-def _row(title: str, run: LoadedRun) -> tuple[CellValue, ...]:
+def _row(title: str, run: LoadedRun) -> tuple[BlockCell, ...]:
     rollout = run.document(RolloutRecord)
     traffic = f"{rollout.requests_failed} of {rollout.requests_sent}" if rollout else None
     return title, badge(run.record.outcome), _version(run), _why(run), traffic

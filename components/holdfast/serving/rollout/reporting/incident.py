@@ -75,7 +75,7 @@ _ALONE = (
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceLine:
     """One number of the decision, with what it would have needed."""
 
     name: str
@@ -159,7 +159,7 @@ def next_steps(incident: Incident) -> list[str]:
     ]
 
 
-def evidence(incident: Incident) -> list[Evidence]:
+def evidence(incident: Incident) -> list[EvidenceLine]:
     """The numbers of the transition into RollingBack, each with what it needed to end the rollout."""
     last = next((t for t in incident.transitions if t.state_after == "RollingBack"), None)
     if last is None:
@@ -171,7 +171,7 @@ def evidence(incident: Incident) -> list[Evidence]:
         for name in ALPHA_SHARES
         if f"e_{name}" in found and armed(name, limits)
     ]
-    bound = Evidence(
+    bound = EvidenceLine(
         "failure share above the champion's, 95 % upper bound (Newcombe)",
         f"{found.get('error_bound', 1.0):.2%}",
         f"a promotion needs less than {limits.margin:.2%}",
@@ -179,13 +179,13 @@ def evidence(incident: Incident) -> list[Evidence]:
     return [*_counts(last), bound, *tests, *_rest(found)]
 
 
-def _test(name: str, value: float, at: float) -> Evidence:
-    return Evidence(f"e-value against the candidate: {name}", f"{value:.4g}", f"{at:.4g}", value >= at)
+def _test(name: str, value: float, at: float) -> EvidenceLine:
+    return EvidenceLine(f"e-value against the candidate: {name}", f"{value:.4g}", f"{at:.4g}", value >= at)
 
 
-def _counts(last: Transition) -> list[Evidence]:
+def _counts(last: Transition) -> list[EvidenceLine]:
     arms = (("candidate", last.candidate), ("champion", last.champion))
-    return [Evidence(f"{name}: failed of answered", f"{count.k} of {count.n}", "") for name, count in arms]
+    return [EvidenceLine(f"{name}: failed of answered", f"{count.k} of {count.n}", "") for name, count in arms]
 
 
 _PAIRS = {"disagreements": ("pairs", "paired answers that differ"), "fooled": ("attacks", "attack probes that succeed")}
@@ -196,14 +196,14 @@ _SINGLE = {
 }
 
 
-def _rest(found: dict[str, float]) -> list[Evidence]:
+def _rest(found: dict[str, float]) -> list[EvidenceLine]:
     """What the probes and the router counted."""
     rows = [
-        Evidence(words, f"{found[part]:g} of {found[whole]:g}", "")
+        EvidenceLine(words, f"{found[part]:g} of {found[whole]:g}", "")
         for part, (whole, words) in _PAIRS.items()
         if found.get(whole)
     ]
-    return rows + [Evidence(words, f"{found[name]:g}", "") for name, words in _SINGLE.items() if name in found]
+    return rows + [EvidenceLine(words, f"{found[name]:g}", "") for name, words in _SINGLE.items() if name in found]
 
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
