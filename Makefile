@@ -13,7 +13,7 @@ FAULTS ?=
 # What `make test` runs; `make test-all` leaves nothing out.
 SELECT ?= -m "not nightly"
 # Tests with servers that mostly wait, two at a time.
-WAITING := tests/e2e tests/serving/predictor tests/serving/rollout/cluster
+WAITING := tests/e2e tests/kubernetes tests/serving/predictor tests/serving/rollout/cluster
 # Tests that measure live traffic or load the machine: one at a time.
 LIVE := tests/benchmarks $(addprefix tests/serving/rollout/,traffic local reporting/test_commands.py test_rollout.py)
 UV := .uv/bin/uv

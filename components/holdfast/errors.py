@@ -11,8 +11,10 @@
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
     - FencedError          another driver has taken the rollout over; this one must not touch it any more
-    - KubeError, WireError a cluster's API refuses, or does not answer (serving/rollout/cluster/kube.py, wire.py)
-    - PluginError          a kubeconfig's plug-in gives no credential (serving/rollout/cluster/exec_plugin.py)
+    - ClusterError         a cluster's API or metrics refuse, do not answer, or cannot be true
+      . KubeError          the API refuses (kubernetes/api.py)
+      . HttpError          no whole answer (http_client.py)
+      . PluginError        a kubeconfig's plug-in gives no credential (kubernetes/exec_plugin.py)
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
   + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
@@ -70,6 +72,10 @@ class RolloutError(HoldfastError):
 
 class FencedError(RolloutError):
     """Another driver has taken the rollout over; this one must not touch it any more."""
+
+
+class ClusterError(RolloutError):
+    """A cluster's API or metrics refuse, do not answer, or cannot be true."""
 
 
 class RunError(HoldfastError):

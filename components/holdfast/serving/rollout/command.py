@@ -22,9 +22,9 @@ from holdfast.progress import say
 from holdfast.serving.rollout.traffic.command import replay
 
 if TYPE_CHECKING:
-    from holdfast.serving.rollout.cluster.kube import Kube
+    from holdfast.kubernetes.api import Kube
     from holdfast.serving.rollout.cluster.remote import Remote
-    from holdfast.serving.rollout.cluster.run import Place
+    from holdfast.serving.rollout.cluster.run import TargetCluster
     from holdfast.serving.rollout.cluster.target import Target
     from holdfast.serving.rollout.engine.controller import Ask
     from holdfast.serving.rollout.reporting.view import View
@@ -196,7 +196,9 @@ def watchdog(
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
     """Take out every candidate on a cluster whose driver is gone; run it from a CronJob of its own."""
-    from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
+    from holdfast.kubernetes.access import in_cluster
+    from holdfast.kubernetes.api import Kube
+    from holdfast.kubernetes.kubeconfig import from_kubeconfig
     from holdfast.serving.rollout.cluster.watchdog import watch as look
 
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
@@ -226,7 +228,7 @@ def _print_remote(seen: "Remote", as_json: bool) -> None:
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
 
 
-def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
+def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | None":
     """Where on a cluster; None: on this machine."""
     if driver == LOCAL and not target:
         return None
@@ -238,12 +240,12 @@ def _place(driver: str, target: str, game_day: str | None) -> "Place | None":
         raise typer.BadParameter(f"expected with {' and '.join(DRIVERS)}, and only there", param_hint="--target")
     if game_day:
         raise typer.BadParameter(f"expected only with {LOCAL}, on this machine", param_hint="--game-day")
-    from holdfast.serving.rollout.cluster.run import Place
+    from holdfast.serving.rollout.cluster.run import TargetCluster
 
     read = _target(target)
     if read.driver != driver:
         raise typer.BadParameter(f"expected {read.driver} as the target has, found {driver}", param_hint="--driver")
-    return Place.of(read)
+    return TargetCluster.of(read)
 
 
 def _target(given: str) -> "Target":

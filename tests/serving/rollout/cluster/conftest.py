@@ -30,26 +30,20 @@ import yaml
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
+from holdfast.http_client import Trust
+from holdfast.kubernetes.access import Access
+from holdfast.kubernetes.api import ConflictError, Kube, MissingError, PassingError, Resource
 from holdfast.processes import dying_with_us
 from holdfast.serving.envoy.config import ROUTES, Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.cluster.kserve import PERCENT, services_in
-from holdfast.serving.rollout.cluster.kube import (
-    Access,
-    ConflictError,
-    Kube,
-    MissingError,
-    PassingError,
-    Resource,
-)
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
-from holdfast.serving.rollout.cluster.run import Place
+from holdfast.serving.rollout.cluster.run import TargetCluster
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in, models_in
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.cluster.wire import Trust
 from holdfast.serving.rollout.engine.controller import Pace
 from holdfast.workload.schema import RolloutPlan, read_plan
 
@@ -791,7 +785,7 @@ class Faults(http.server.BaseHTTPRequestHandler):
         response = connection.getresponse()
         body = response.read()
         connection.close()
-        if kind == "lost":  # the change was made; nobody hears of it
+        if kind == "lost":  # the change was made; its answer is lost
             self.close_connection = True
             return
         self.answer(response.status, body)
@@ -954,15 +948,15 @@ class Objects:
 
 
 @pytest.fixture
-def placed(kube, operator, champion, addressed, mesh, request) -> Callable[..., Place]:
+def placed(kube, operator, champion, addressed, mesh, request) -> Callable[..., TargetCluster]:
     """Where a version's rollout happens, its champion there; where requests are not copied, with probes."""
 
-    def place(version: str, digest: str, pace: Pace) -> Place:
+    def place(version: str, digest: str, pace: Pace) -> TargetCluster:
         champion(version)
         if DRIVERS[version].mirrors:
-            return Place(addressed(version, digest), kube, request.getfixturevalue("counters"), pace)
+            return TargetCluster(addressed(version, digest), kube, request.getfixturevalue("counters"), pace)
         more = {"metrics": request.getfixturevalue("knative"), "probes": mesh.probes(100)}
-        return Place(addressed(version, digest, **more), kube, None, pace)
+        return TargetCluster(addressed(version, digest, **more), kube, None, pace)
 
     return place
 

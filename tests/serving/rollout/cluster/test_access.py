@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from holdfast.serving.rollout.cluster.kube import Kube, KubeError, Resource, from_kubeconfig
+from holdfast.kubernetes.api import Kube, KubeError, Resource
+from holdfast.kubernetes.kubeconfig import from_kubeconfig
 
 NAMESPACES = Resource("", "v1", "namespaces", None)
 VERSION = "client.authentication.k8s.io/v1"
@@ -33,7 +34,7 @@ printf '{{"apiVersion": "{VERSION}", "kind": "ExecCredential", "status": {{"toke
 def test_a_plug_in_lets_us_in_and_is_asked_again_when_the_server_refuses_its_token(kubeconfig, api, tmp_path):
     (tmp_path / "token").write_text("revoked")
     kube = Kube(from_kubeconfig(kubeconfig))
-    with pytest.raises(KubeError, match="found 401 Unauthorized"):
+    with pytest.raises(KubeError, match="the API answered 401 Unauthorized"):
         kube.get(NAMESPACES, "default")
     (tmp_path / "token").write_text(api.kube().access.token)
     assert kube.get(NAMESPACES, "default")["metadata"]["name"] == "default"

@@ -1,4 +1,4 @@
-"""What the API server does to a driver: conflicts, refusals, errors, answers that never come, writers beside us."""
+"""What the API server does to a driver: conflicts, refusals, errors, answers that never come, other writers."""
 
 import threading
 import time
@@ -6,14 +6,8 @@ import time
 import pytest
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    ConflictError,
-    KubeError,
-    MissingError,
-    PassingError,
-    annotations,
-    edit,
-)
+from holdfast.kubernetes.api import ConflictError, KubeError, MissingError, PassingError, edit
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in
@@ -37,21 +31,21 @@ def count_one(name):
 
 
 def test_calls_say_what_was_expected_and_what_was_found(kube, namespace):
-    with pytest.raises(MissingError, match='GET .*/seldondeployments/none: expected to be done, found 404 .*"none"'):
+    with pytest.raises(MissingError, match='GET .*/seldondeployments/none: the API answered 404 .*"none"'):
         kube.get(deployments_in(namespace), "none")
     body = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment", "metadata": {"name": "bad"}}
-    with pytest.raises(KubeError, match="POST .*: expected to be done, found 422 .*predictors"):
+    with pytest.raises(KubeError, match="POST .*: the API answered 422 .*predictors"):
         kube.create(deployments_in(namespace), {**body, "spec": {}})
 
 
 def test_an_object_that_is_there_is_a_conflict(kube, namespace, champion):
     champion("seldon-v1")
-    with pytest.raises(ConflictError, match="found 409"):
+    with pytest.raises(ConflictError, match="the API answered 409"):
         champion("seldon-v1")
 
 
 def test_a_list_longer_than_a_page_is_whole(kube, namespace, monkeypatch):
-    monkeypatch.setattr("holdfast.serving.rollout.cluster.kube._PAGE", 3)
+    monkeypatch.setattr("holdfast.kubernetes.api._PAGE", 3)
     spec = {"default": "main", "candidates": [{"name": "main", "weight": 100}]}
     for number in range(8):
         body = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Experiment", "metadata": {"name": f"e{number}"}}
@@ -81,14 +75,14 @@ def test_an_invalid_change_is_refused_at_once_and_not_taken_for_a_conflict(kube,
     champion("seldon-v1")
     wrong = [{"op": "add", "path": "/spec/predictors/0/traffic", "value": "half"}]
     began = time.monotonic()
-    with pytest.raises(KubeError, match="found 422"):
+    with pytest.raises(KubeError, match="the API answered 422"):
         edit(kube, deployments_in(namespace), "fraud", lambda found: wrong)
     assert time.monotonic() - began < 2
 
 
 def test_a_server_that_is_gone_is_an_error_in_one_line(spoiled, namespace):
     spoiled.server.draw = lambda: "lost"
-    with pytest.raises(PassingError, match="expected an answer, found Remote end closed connection"):
+    with pytest.raises(PassingError, match="no answer: Remote end closed connection"):
         spoiled.kube.get(deployments_in(namespace), "fraud")
 
 

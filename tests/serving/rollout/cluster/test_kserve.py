@@ -6,6 +6,7 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RolloutError
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster import watchdog
 from holdfast.serving.rollout.cluster.kserve import (
     PERCENT,
@@ -16,9 +17,8 @@ from holdfast.serving.rollout.cluster.kserve import (
     shares_of,
     with_revisions,
 )
-from holdfast.serving.rollout.cluster.kube import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
-from holdfast.serving.rollout.cluster.run import Place, rollout_on
+from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
 from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
@@ -194,13 +194,13 @@ def test_a_candidate_that_serves_already_is_refused(kube, operator, champion, ma
     until(lambda: operator.loaded.get("main") == NEW)
     until(lambda: component(kube.get(services_in(namespace), "fraud"))["latestRolledoutRevision"] == SECOND)
     cluster = open_cluster(make_target("kserve"), kube, "decision-1", counters)
-    with pytest.raises(RolloutError, match="expected another model than the target's, found it serving"):
+    with pytest.raises(RolloutError, match="the target's candidate serves already"):
         prepare(cluster, 5)
 
 
 def test_a_plan_with_a_shadow_needs_probes(plan, own_tracking, tmp_path, kube, make_target, counters, mesh):
     for probes in (None, {**mesh.probes(2), "counted": False}):
-        place = Place(make_target("kserve", **({"probes": probes} if probes else {})), kube, counters, PACE)
+        place = TargetCluster(make_target("kserve", **({"probes": probes} if probes else {})), kube, counters, PACE)
         with pytest.raises(RolloutError, match="kserve copies no requests, so probes do the shadow of this plan"):
             rollout_on(place, tmp_path / "out", name="tiny", version=2, tracking=own_tracking, config=plan)
     assert list(tmp_path.glob("*out*")) == []
@@ -212,7 +212,7 @@ def test_a_candidate_that_answers_otherwise_is_turned_back_before_any_user_meets
     mesh.candidate.label = 4
     champion("kserve")
     digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
-    place = Place(addressed("kserve", digest, metrics=knative, probes=mesh.probes(100)), kube, None, PACE)
+    place = TargetCluster(addressed("kserve", digest, metrics=knative, probes=mesh.probes(100)), kube, None, PACE)
     with mesh.clients() as bad:
         record = rollout_on(
             place, tmp_path / "out", name="tiny", version=2, tracking=own_tracking, config=plan
@@ -231,5 +231,5 @@ def test_the_labels_of_both_arms_get_the_names_of_their_revisions(make_target):
     found = with_revisions(metrics, FIRST, SECOND)
     assert found.champion == {"revision_name": FIRST, "app": "x"}
     assert found.candidate == {"revision_name": SECOND, "app": "x"}
-    with pytest.raises(RolloutError, match="expected names of both revisions, found none"):
+    with pytest.raises(RolloutError, match="the revisions have no names before"):
         with_revisions(metrics, FIRST, "")

@@ -4,7 +4,7 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RefusedError
-from holdfast.serving.rollout.cluster.run import Place, rollout_on
+from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.engine.controller import Pace
@@ -38,7 +38,7 @@ def test_a_target_that_serves_other_bytes_is_refused(
     plan, own_tracking, tmp_path, kube, operator, champion, make_target, counters, namespace
 ):
     champion("seldon-v1")
-    place = Place(make_target("seldon-v1"), kube, counters, PACE)
+    place = TargetCluster(make_target("seldon-v1"), kube, counters, PACE)
     with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest of tiny version 2"):
         rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)
     assert len(predictors(kube.get(deployments_in(namespace), "fraud"))) == 1
@@ -62,6 +62,6 @@ def test_a_digest_elsewhere_than_in_every_address_does_not_vouch_for_the_bytes(
         spoiled = {**graph, "children": [child]}
     candidate = target.seldon_v1.candidate.model_copy(update={"graph": spoiled})
     section = target.seldon_v1.model_copy(update={"candidate": candidate})
-    place = Place(target.model_copy(update={"seldon_v1": section}), kube, counters, PACE)
+    place = TargetCluster(target.model_copy(update={"seldon_v1": section}), kube, counters, PACE)
     with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest"):
         rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)

@@ -1,11 +1,11 @@
-"""Probes on a cluster: one row to both arms, beside the users' requests, compared as on one machine."""
+"""Probes on a cluster: one row to both arms, in addition to the users' requests, compared as on one machine."""
 
 import pytest
 
 from holdfast import registry
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster.run import Place, rollout_on
-from holdfast.serving.rollout.cluster.split import Split
+from holdfast.serving.rollout.cluster.live_answers import LiveAnswers
+from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
 from holdfast.serving.rollout.contract.counters import Arm, Reading
 from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
 from holdfast.serving.rollout.engine.controller import Pace
@@ -23,7 +23,7 @@ def start(plan, own_tracking, tmp_path, kube, operator, champion, counters, mesh
         champion(version)
         digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
         target = addressed(version, digest, probes=probes or mesh.probes(per_second))
-        place, out = Place(target, kube, counters, PACE), tmp_path / "rollout"
+        place, out = TargetCluster(target, kube, counters, PACE), tmp_path / "rollout"
         with mesh.clients() as bad:
             artifact = rollout_on(place, out, name="tiny", version=2, tracking=own_tracking, config=plan)
         assert (bad, no_child_left()) == ([], [])
@@ -85,7 +85,7 @@ class Counting:
 
 def test_answers_to_probes_are_no_users_where_the_metrics_count_both():
     provider, probed = Counting(), 0
-    split = Split(provider, probed=lambda: probed)
+    split = LiveAnswers(provider, probed=lambda: probed)
     provider.answered, probed = 50, 20
     assert (split.read().live, split.read().mirrored) == (0, 50)
     split.note(None, 5)

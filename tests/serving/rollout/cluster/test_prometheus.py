@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from holdfast.errors import RolloutError
 from holdfast.processes import dying_with_us
+from holdfast.prometheus import selector
 from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.rollout.cluster.prometheus import Prometheus
-from holdfast.serving.rollout.cluster.target import SETS, Metrics
+from holdfast.serving.rollout.cluster.series import SETS, MetricsSource
 
 NOW = 1_700_000_000.0
 COUNT, BUCKET = (
@@ -91,7 +92,7 @@ def provider(server, **more):
     url = f"http://127.0.0.1:{server.server_address[1]}"
     base = {"prometheus": url, "series": "seldon-v1", "scrape_seconds": 5}
     arms = {"champion": {"predictor_name": "main"}, "candidate": {"predictor_name": "candidate"}}
-    made = Prometheus(Metrics.model_validate({**base, **arms, **more}), wall=lambda: NOW, clock=lambda: 7.0)
+    made = Prometheus(MetricsSource.model_validate({**base, **arms, **more}), wall=lambda: NOW, clock=lambda: 7.0)
     server.providers.append(made)
     return made
 
@@ -164,10 +165,10 @@ def test_buckets_that_cannot_be_are_an_error(server, change, found):
 
 
 def test_a_server_that_hangs_is_left_in_time(server, monkeypatch):
-    monkeypatch.setattr("holdfast.serving.rollout.cluster.prometheus.SECONDS", 0.3)
+    monkeypatch.setattr("holdfast.prometheus.SECONDS", 0.3)
     server.answer = lambda metric, query: time.sleep(2) or []
     began = time.monotonic()
-    with pytest.raises(RolloutError, match="expected an answer, found .*(timed out|no whole answer)"):
+    with pytest.raises(RolloutError, match="no answer: .*(timed out|no whole answer)"):
         provider(server).read()
     assert time.monotonic() - began < 1.5
 
@@ -177,8 +178,8 @@ def test_a_server_that_is_not_there_is_an_error():
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         arms = {"champion": {"arm": "a"}, "candidate": {"arm": "b"}}
-        with pytest.raises(RolloutError, match="expected an answer, found .*refused"):
-            Prometheus(Metrics.model_validate({"prometheus": url, **arms})).read()
+        with pytest.raises(RolloutError, match="no answer: .*refused"):
+            Prometheus(MetricsSource.model_validate({"prometheus": url, **arms})).read()
 
 
 def test_an_answer_without_end_is_not_read_to_the_end(server):
@@ -231,12 +232,10 @@ def test_every_built_in_set_counts_failures_among_the_answers(name):
 
 def test_a_label_cannot_end_the_selector():
     arms = {"champion": {"arm": 'x"} or up{a="'}, "candidate": {"arm": "b"}}
-    from holdfast.serving.rollout.cluster.prometheus import _selector
-
-    made = Metrics.model_validate({"prometheus": "http://p", **arms})
-    assert _selector(made.set.answered[0], made.champion) == f'{COUNT}{{arm=~"x\\"}} or up{{a=\\""}}'
+    made = MetricsSource.model_validate({"prometheus": "http://p", **arms})
+    assert selector(COUNT, made.champion) == f'{COUNT}{{arm=~"x\\"}} or up{{a=\\""}}'
     with pytest.raises(ValidationError, match="pattern"):
-        Metrics.model_validate({"prometheus": "http://p", **arms, "candidate": {'a="",b': "x"}})
+        MetricsSource.model_validate({"prometheus": "http://p", **arms, "candidate": {'a="",b': "x"}})
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -314,7 +313,9 @@ def test_a_real_prometheus_says_of_a_real_envoy_what_was_sent(scraped):
         "champion": {"envoy_cluster_name": "stable|stable_probe"},
         "candidate": {"envoy_cluster_name": "candidate|candidate_then_stable"},
     }
-    made = Prometheus(Metrics.model_validate({"prometheus": url, "series": "envoy", "scrape_seconds": 1, **labels}))
+    made = Prometheus(
+        MetricsSource.model_validate({"prometheus": url, "series": "envoy", "scrape_seconds": 1, **labels})
+    )
     deadline = time.monotonic() + 30
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The service accounts of manifests/base/rollout can do exactly what the table says, and that is enough."""
+"""The service accounts of manifests/base/rollout can do exactly what the table has, and that is enough."""
 
 import time
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from holdfast.kubernetes.api import KubeError, Resource
 from holdfast.serving.rollout.cluster import watchdog
-from holdfast.serving.rollout.cluster.kube import KubeError, Resource
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.table import DRIVERS
 
@@ -126,7 +126,7 @@ def test_an_account_can_do_exactly_its_table_here_and_nothing_elsewhere(account,
 
 
 def test_what_the_table_leaves_out_is_refused(account, namespace):
-    with pytest.raises(KubeError, match="found 403 secrets is forbidden: .*cannot list"):
+    with pytest.raises(KubeError, match="the API answered 403 secrets is forbidden: .*cannot list"):
         account("holdfast-rollout").list(Resource("", "v1", "secrets", namespace))
 
 

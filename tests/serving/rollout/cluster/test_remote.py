@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.objects import rfc3339
 from holdfast.serving.rollout.cluster import remote
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
-from holdfast.serving.rollout.cluster.store import STATE, rfc3339
+from holdfast.serving.rollout.cluster.store import STATE
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.engine.controller import Controller, Pace
 from holdfast.serving.rollout.engine.plan import plan_of
@@ -124,7 +125,7 @@ def test_a_rollout_is_seen_and_ended_without_its_folder(
 
     again = controller(version, Watching("")).run()
     assert (again.state, again.judgement.reason) == ("Inconclusive", "clients complain")
-    with pytest.raises(RolloutError, match="expected a rollout that runs, found Inconclusive"):
+    with pytest.raises(RolloutError, match="cannot abort: the rollout has ended already: Inconclusive"):
         remote.abort(target, kube, "again", 5, told.append)
 
 
@@ -134,7 +135,7 @@ def test_another_candidate_than_the_one_under_way_is_left_alone(canary, kube, na
     target = make_target("seldon-v1")
     candidate = target.seldon_v1.candidate.model_copy(update={"name": "other"})
     other = target.model_copy(update={"seldon_v1": target.seldon_v1.model_copy(update={"candidate": candidate})})
-    with pytest.raises(RolloutError, match="expected the rollout of this target's candidate, found that of"):
+    with pytest.raises(RolloutError, match="cannot abort: the rollout under way is of another candidate"):
         remote.abort(other, kube, "wrong file", 5, print)
     assert mesh.route == (25, False)
     assert len(predictors(kube.get(deployments_in(namespace), "fraud"))) == 2
@@ -153,7 +154,7 @@ def test_an_abort_takes_no_verdict_back(version, kube, operator, champion, count
     after = remote.abort(make_target(version), kube, "quicker, please", 30, print)
     assert (after.state, after.reason) == ("RolledBack", "it fails more often")
     assert mesh.route == (0, False)
-    with pytest.raises(RolloutError, match="expected a rollout that runs, found RolledBack"):
+    with pytest.raises(RolloutError, match="cannot abort: the rollout has ended already: RolledBack"):
         remote.abort(make_target(version), kube, "again", 5, print)
 
 
@@ -173,7 +174,7 @@ def test_an_abort_that_comes_too_late_takes_no_promotion_back(
     cluster.driver.promote()
     cluster.store.write("done", {"state": "Promoted"})
     monkeypatch.setattr(remote, "see", lambda target, kube: before)  # it was promoted right after the look
-    with pytest.raises(RolloutError, match="found Promoted: you came too late"):
+    with pytest.raises(RolloutError, match="cannot abort: the rollout has ended already: Promoted"):
         remote.abort(target, kube, "why", 5, print)
     assert operator.loaded["main"] == NEW
 
@@ -182,7 +183,7 @@ def test_an_object_without_a_rollout_says_so(kube, operator, champion, make_targ
     champion("seldon-v1")
     seen = remote.see(make_target("seldon-v1"), kube)
     assert (seen.state, seen.ended, seen.weights) == ("none", True, (("  main", "100 %"),))
-    with pytest.raises(RolloutError, match="expected a rollout that runs, found none"):
+    with pytest.raises(RolloutError, match="cannot abort: no rollout is under way"):
         remote.abort(make_target("seldon-v1"), kube, "why", 5, print)
 
 

@@ -40,5 +40,5 @@ def test_a_driver_gets_its_own_section_and_no_other():
     target = Target.model_validate({"namespace": "models", "metrics": METRICS, "seldon-v1": V1})
     assert target.driver == "seldon-v1"
     assert SeldonV1.home(target)[1] == "fraud"
-    with pytest.raises(WorkloadError, match="expected a section of SeldonV2, found seldon-v1"):
+    with pytest.raises(WorkloadError, match="expected a section of SeldonV2Target, found seldon-v1"):
         SeldonV2.home(target)

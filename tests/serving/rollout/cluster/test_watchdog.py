@@ -5,8 +5,8 @@ import time
 import pytest
 
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.objects import annotations
 from holdfast.serving.rollout.cluster import watchdog
-from holdfast.serving.rollout.cluster.kube import annotations
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in
 from holdfast.serving.rollout.cluster.seldon_v2 import experiments_in
@@ -82,7 +82,7 @@ def test_a_promotion_that_nobody_finishes_is_taken_back_whole(
     driver.apply(100, False)
     operator.unready.add("main")
     driver.settle = 0.5
-    with pytest.raises(RolloutError, match="expected the change in effect"):
+    with pytest.raises(RolloutError, match="the change is not in effect"):
         driver.promote()
     operator.unready.clear()
     watchdog.expire(kube, namespace, lambda: time.time() + TTL + SKEW + 3)

@@ -1,1 +1,1 @@
-"""What moves traffic and counts it, behind one interface: Envoy on this machine, SeldonDeployment, Seldon Core 2."""
+"""Rollouts on Kubernetes: Seldon Core 1 and 2, and KServe, behind one interface."""

@@ -1,10 +1,12 @@
-"""From a target file to a driver and a store that are ready to be used."""
+"""Opens a rollout on a cluster: from a target file to a driver and a store."""
 
 import hashlib
 import time
 from dataclasses import dataclass
 
-from holdfast.serving.rollout.cluster.kube import Kube, from_kubeconfig, in_cluster
+from holdfast.kubernetes.access import in_cluster
+from holdfast.kubernetes.api import Kube
+from holdfast.kubernetes.kubeconfig import from_kubeconfig
 from holdfast.serving.rollout.cluster.protocol import ClusterDriver
 from holdfast.serving.rollout.cluster.store import AnnotationStore, Subject, Wall, compact
 from holdfast.serving.rollout.cluster.table import DRIVERS
@@ -15,7 +17,7 @@ from holdfast.serving.rollout.engine.machine import State
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a controller needs."""
+    """Driver and store, which a controller needs."""
 
     driver: ClusterDriver
     store: AnnotationStore
@@ -65,5 +67,5 @@ def prepare(cluster: Cluster, seconds: float = 600.0) -> None:
 
 
 def candidate_digest(target: Target) -> str:
-    """SHA-256 of what the target says about its candidate; the model's own digest is part of its URI."""
+    """SHA-256 of the target's section `candidate`; the model's own digest is part of its URI."""
     return hashlib.sha256(compact(target.section.candidate.model_dump(mode="json")).encode()).hexdigest()

@@ -1,22 +1,24 @@
-"""What a driver on a cluster does in addition to `Driver`: all that a rollout, its watchdog and people on call need.
+"""The protocol of a driver on a cluster: all that a rollout, its watchdog and people on call need.
 
-A new driver is one module with one class, one row in `holdfast.serving.rollout.cluster.table`, its section of the
-target file, its rights in manifests/base/rollout and its page.
+A new driver is one module with one class (on `holdfast.serving.rollout.cluster.fenced`, which has what all of them
+share), one row in `holdfast.serving.rollout.cluster.table`, its section of the target file, its rights in
+manifests/base/rollout and its page.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
-from holdfast.serving.rollout.cluster.kube import Json, Kube, Resource
+from holdfast.kubernetes.api import Kube, Resource
+from holdfast.kubernetes.objects import Json
 from holdfast.serving.rollout.cluster.store import Wall
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.contract.driver import Driver, Provider
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """Where live requests go, as the cluster has it now."""
+class TrafficShares:
+    """Shares of live requests, as the cluster has them now."""
 
     weights: tuple[tuple[str, str], ...]
     """Name of what serves -> its share, in words."""
@@ -32,7 +34,7 @@ class ClusterDriver(Driver, Protocol):
     """
 
     kind: ClassVar[str]
-    """Of the objects that carry a lease, as Kubernetes writes it."""
+    """Kind of the objects that carry a lease, as Kubernetes writes it."""
     mirrors: ClassVar[bool]
     """Whether live requests can be copied to the candidate. Where they cannot, `apply(0, shadow=True)` only lets probes
     reach it, and the answers to probes are those of the shadow."""
@@ -52,8 +54,8 @@ class ClusterDriver(Driver, Protocol):
         """
 
     @classmethod
-    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
-        """Who gets live requests now; changes nothing.
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
+        """Shares of live requests now; changes nothing.
 
         Raises:
             RolloutError: the cluster cannot be asked, or its objects are not valid.

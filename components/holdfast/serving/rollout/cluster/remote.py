@@ -1,4 +1,4 @@
-"""A rollout on a cluster, seen and ended from anywhere: its state lies in the object, so its folder is not needed.
+"""A rollout on a cluster, seen and ended from anywhere: its state is in the object, so its folder is not needed.
 
 Whoever is on call has a kubeconfig and the target file, not the pod that drives.
 """
@@ -8,31 +8,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from holdfast.artifacts.cause import Cause
-from holdfast.errors import FencedError, RolloutError
+from holdfast.errors import FencedError, HoldfastError, RolloutError
+from holdfast.kubernetes.api import Kube
+from holdfast.kubernetes.objects import Json, annotations, moment
 from holdfast.rendering.text import Row, columns
-from holdfast.serving.rollout.cluster.kube import Json, Kube, annotations
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
-from holdfast.serving.rollout.cluster.store import (
-    STATE,
-    SUBJECT,
-    Wall,
-    fence_of,
-    moment,
-    read_history,
-    read_state,
-)
+from holdfast.serving.rollout.cluster.store import STATE, SUBJECT, Wall, fence_of, read_history, read_state
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import Conclusion
 from holdfast.serving.rollout.engine.machine import TERMINAL, State
 from holdfast.serving.rollout.reporting.view import words
+from holdfast.waiting import retry
 
 RETRY_SECONDS = 1.0
+NO_ROLLOUT = "none"
 
 
 @dataclass(frozen=True)
 class Remote:
-    """What an object says about its rollout."""
+    """A rollout as its object has it."""
 
     name: str
     """Kind and name of the object."""
@@ -44,10 +39,10 @@ class Remote:
     subject: str
     """Digests of candidate and decision."""
     weights: tuple[Row, ...]
-    """Who gets traffic now, as the cluster has it."""
+    """Shares of traffic now, as the cluster has them."""
     fence: int
     expires_at: str | None
-    """When the watchdog takes back a weight or mirror that is not renewed."""
+    """End of the lease: then the watchdog takes the candidate out."""
     candidate: tuple[int, int]
     """Failed, answered."""
     champion: tuple[int, int]
@@ -58,10 +53,10 @@ class Remote:
     @property
     def ended(self) -> bool:
         """Whether nothing is under way."""
-        return self.state == "none" or self.state in TERMINAL
+        return self.state == NO_ROLLOUT or self.state in TERMINAL
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """Plain values, for `--json`."""
         return asdict(self)
 
 
@@ -79,7 +74,7 @@ def see(target: Target, kube: Kube) -> Remote:
     total, judgement = (_part(state, key, name) for key in ("total", "judgement"))
     return Remote(
         name=f"{resource.plural} {name} in {target.namespace}",
-        state=str(state.get("state", "none")),
+        state=str(state.get("state", NO_ROLLOUT)),
         step=_count(state, "step", name),
         reason=str(judgement.get("reason", "")),
         subject=annotations(found).get(SUBJECT, ""),
@@ -111,20 +106,24 @@ def abort(target: Target, kube: Kube, reason: str, seconds: float, tell: Callabl
     """
     seen = see(target, kube)
     digest, _, decision = seen.subject.partition("@")
-    if seen.ended:
-        raise RolloutError(f"{seen.name}: expected a rollout that runs, found {seen.state}")
+    _require_running(seen.state, seen.name)
     if digest != candidate_digest(target):
-        raise RolloutError(
-            f"{seen.name}: expected the rollout of this target's candidate, found that of {digest[:12]}…"
-        )
+        other = f"another candidate than the target's ({digest[:12]}…)"
+        raise RolloutError(f"{seen.name}: cannot abort: the rollout under way is of {other}")
     cluster = open_cluster(target, kube, decision)
     state = cluster.store.state or {}
-    if state.get("state") in TERMINAL:  # it ended before the fence was ours
-        raise RolloutError(f"{seen.name}: expected a rollout that runs, found {state['state']}: you came too late")
+    _require_running(str(state.get("state", "")), seen.name)  # it may have ended before the fence was ours
     _insist(cluster.driver.remove_candidate, seconds, tell)
     ended = _ended(state, reason, seen.name)
     _insist(lambda: cluster.store.write("aborted", ended, reason=reason), seconds, tell)
     return see(target, kube)
+
+
+def _require_running(state: str, name: str) -> None:
+    if state == NO_ROLLOUT:
+        raise RolloutError(f"{name}: cannot abort: no rollout is under way")
+    if state in TERMINAL:
+        raise RolloutError(f"{name}: cannot abort: the rollout has ended already: {state}")
 
 
 def text(seen: Remote, wall: Wall = time.time) -> str:
@@ -189,15 +188,10 @@ def _count(values: Mapping[str, object], key: str, name: str) -> int:
 
 
 def _insist(act: Callable[[], None], seconds: float, tell: Callable[[str], None]) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            act()
-            return
-        except FencedError:
-            raise
-        except RolloutError as error:
-            if time.monotonic() + RETRY_SECONDS > deadline:
-                raise
-            tell(f"{error}; trying again")
-        time.sleep(RETRY_SECONDS)
+    """Tries for `seconds`, unless another driver has taken over."""
+
+    def pause(error: HoldfastError) -> float | None:
+        passes = isinstance(error, RolloutError) and not isinstance(error, FencedError)
+        return RETRY_SECONDS if passes else None
+
+    retry(act, pause, seconds, lambda error: tell(f"{error}; trying again"))

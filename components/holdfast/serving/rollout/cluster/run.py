@@ -1,4 +1,4 @@
-"""The rollout step on a cluster: the same sequence as in `step`, at the place that a target file names.
+"""The rollout step on a cluster: the same sequence as in `step`, where a target file has it.
 
 The traffic is the users' own and its counters come from the target's metrics; probes go to the target's addresses. The
 state lives in the object that is rolled out, so that any replica can go on. What stays on this machine (`state_folder`)
@@ -16,8 +16,8 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
 from holdfast.errors import RefusedError, RolloutError
+from holdfast.kubernetes.api import Kube
 from holdfast.progress import say
-from holdfast.serving.rollout.cluster.kube import Kube
 from holdfast.serving.rollout.cluster.open import Cluster, open_cluster, prepare, reach
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Probing, Target
@@ -34,7 +34,7 @@ from holdfast.serving.rollout.traffic.sender import WARM, Load, Sender, Unpairin
 from holdfast.workload.schema import RolloutPlan
 
 _ENDING = frozenset(State) - {State.PENDING, State.SHADOW, State.CANARY}
-"""In these the arms are not apart any more, or soon will not be."""
+"""States in which the arms are not apart any more, or soon will not be."""
 PACE = Pace(interval=5.0, checkpoint=30.0, gap=60.0, pending=600.0, promoting=600.0, aftermath=0.0)
 
 
@@ -60,11 +60,11 @@ class Counted:
         """Counts nothing."""
 
 
-class Leaving(OperatorRequests):
-    """A pod that is told to stop only leaves: another replica goes on, or the watchdog takes the weight back."""
+class PodRequests(OperatorRequests):
+    """Requests in a pod: a signal ends the pod only; another replica goes on, or the watchdog takes the weight back."""
 
     def __call__(self) -> OperatorRequest | None:
-        """As `OperatorRequests`, but a signal ends this driver and not the rollout.
+        """The next request; a signal ends this driver and not the rollout.
 
         Raises:
             RolloutError: the signal came.
@@ -75,8 +75,8 @@ class Leaving(OperatorRequests):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rollout happens; tests bring their own counters and pace."""
+class TargetCluster:
+    """A target and its cluster; tests bring their own counters and pace."""
 
     target: Target
     kube: Kube
@@ -84,7 +84,7 @@ class Place:
     pace: Pace = PACE
 
     @classmethod
-    def of(cls, target: Target) -> "Place":
+    def of(cls, target: Target) -> "TargetCluster":
         """The cluster that a target names.
 
         Raises:
@@ -94,7 +94,7 @@ class Place:
 
 
 def rollout_on(
-    place: Place,
+    at: TargetCluster,
     out: Path,
     *,
     name: str,
@@ -122,28 +122,28 @@ def rollout_on(
         config=config,
         seed=seed,
         metrics_port=metrics_port,
-        open_stage=partial(cluster_stage, place),
+        open_stage=partial(cluster_stage, at),
         again=True,
-        require=partial(require_shadow, place.target),
+        require=partial(require_shadow, at.target),
     )
 
 
 @contextmanager
-def cluster_stage(place: Place, matchup: Matchup, state: Path, stop: Stop) -> Iterator[Stage]:
+def cluster_stage(at: TargetCluster, matchup: Matchup, state: Path, stop: Stop) -> Iterator[Stage]:
     """The target's object, under a fence of our own, with the candidate there.
 
     Raises:
         RefusedError: the target serves other bytes than those that the gate judged.
         RolloutError: the object cannot be had.
     """
-    require_these_bytes(place.target, matchup)
+    require_these_bytes(at.target, matchup)
     decision = load(matchup.candidate.served.decision, GateDecision).digest
-    cluster = open_cluster(place.target, place.kube, decision, place.provider)
+    cluster = open_cluster(at.target, at.kube, decision, at.provider)
     prepare(cluster)
-    requests = Leaving(state, stop, matchup.expires_at)
-    traffic = partial(_traffic, place.target.probes, matchup, cluster, requests)
+    requests = PodRequests(state, stop, matchup.expires_at)
+    traffic = partial(_traffic, at.target.probes, matchup, cluster, requests)
     began = round(time.time(), 3)
-    yield Stage(cluster.store, requests, began, traffic, place.pace, not_promoted=partial(_free, cluster))
+    yield Stage(cluster.store, requests, began, traffic, at.pace, not_promoted=partial(_free, cluster))
 
 
 @contextmanager
@@ -197,8 +197,8 @@ def require_shadow(target: Target, config: RolloutPlan) -> None:
     probed = target.probes is not None and target.probes.counted
     if config.shadow_requests and not DRIVERS[target.driver].mirrors and not probed:
         raise RolloutError(
-            f"target: {target.driver} copies no requests, so probes do the shadow of this plan: expected the section "
-            "probes with `counted: true`, found none; or set shadow_requests of the plan to 0"
+            f"target: {target.driver} copies no requests, so probes do the shadow of this plan: add the section probes "
+            "with `counted: true`, or set shadow_requests of the plan to 0"
         )
 
 

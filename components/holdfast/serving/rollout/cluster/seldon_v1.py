@@ -2,49 +2,21 @@
 
 The operator changes routes only while every Deployment of the object is ready, so traffic 0 does not take a candidate
 out whose pods are not. Therefore a rollback removes the candidate's predictor and gives stable 100 in one patch, and
-nothing counts as done before the VirtualService says so.
+nothing counts as done before the VirtualService has it.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
 
-from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    Change,
-    Json,
-    Kube,
-    Operation,
-    Resource,
-    annotate,
-    annotations,
-    edit,
-    holds,
-    pointer,
-    wait_until,
-)
-from holdfast.serving.rollout.cluster.prometheus import Prometheus
-from holdfast.serving.rollout.cluster.protocol import Traffic
-from holdfast.serving.rollout.cluster.split import MIRRORED, Split
-from holdfast.serving.rollout.cluster.store import (
-    ARMS,
-    CHAMPION,
-    EXPIRES,
-    FENCE,
-    Wall,
-    champion_of,
-    compact,
-    lapsed,
-    renewed,
-    require_fence,
-    taken_back,
-)
-from holdfast.serving.rollout.cluster.target import SeldonV1 as Names
-from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.contract.counters import Reading
-from holdfast.serving.rollout.contract.driver import Health, Provider
+from holdfast.errors import RolloutError
+from holdfast.kubernetes.api import Kube, Resource
+from holdfast.kubernetes.objects import Json, Operation, annotations, holds, pointer
+from holdfast.serving.rollout.cluster.fenced import Edit, FencedDriver, Seen
+from holdfast.serving.rollout.cluster.live_answers import MIRRORED
+from holdfast.serving.rollout.cluster.protocol import TrafficShares
+from holdfast.serving.rollout.cluster.store import ARMS, CHAMPION, EXPIRES, champion_of, compact
+from holdfast.serving.rollout.cluster.target import SeldonV1Target, Target
 
 AVAILABLE = "Available"
 _GRAPH_KEYS = ("graph", "componentSpecs", "svcOrchSpec")
@@ -52,127 +24,54 @@ _GRAPH_KEYS = ("graph", "componentSpecs", "svcOrchSpec")
 
 
 @dataclass
-class SeldonV1:
+class SeldonV1(FencedDriver):
     """Implements `holdfast.serving.rollout.cluster.protocol.ClusterDriver` on one SeldonDeployment."""
 
-    kind: ClassVar[str] = "SeldonDeployment"
-    mirrors: ClassVar[bool] = True
+    kind = "SeldonDeployment"
+    section = SeldonV1Target
 
-    kube: Kube
-    namespace: str
-    names: Names
-    provider: Provider
-    fence: int
-    time_to_live: float = 120.0
-    settle: float = 10.0
-    wall: Wall = field(default=time.time, repr=False)
-    _removed: bool = False
-    _effective: tuple[int, bool] | None = None
-    """What the routes have said already; if they stop saying so, `observe` tells."""
+    names: SeldonV1Target
 
-    def __post_init__(self) -> None:
-        self.split = Split(self.provider)
+    @classmethod
+    def lease_holders(cls, namespace: str) -> Resource:
+        """SeldonDeployments."""
+        return deployments_in(namespace)
+
+    @property
+    def name(self) -> str:
+        """The SeldonDeployment."""
+        return self.names.deployment
 
     @classmethod
     def home(cls, target: Target) -> tuple[Resource, str]:
         """The SeldonDeployment."""
-        return deployments_in(target.namespace), target.section_of(Names).deployment
+        return deployments_in(target.namespace), target.section_of(SeldonV1Target).deployment
 
     @classmethod
-    def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
-        """As in the protocol; the store has put the fence on the same object already."""
-        counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
-        return cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
-
-    @classmethod
-    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
-        """By the predictors of the object."""
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
+        """The shares of the object's predictors."""
         here = predictors(home)
-        return Traffic(tuple(_share(one, len(here) == 1) for one in here), annotations(home).get(EXPIRES))
+        return TrafficShares(tuple(_share(one, len(here) == 1) for one in here), annotations(home).get(EXPIRES))
 
     @classmethod
-    def leased(cls, kube: Kube, namespace: str) -> list[Json]:
-        """SeldonDeployments."""
-        return [item for item in kube.list(deployments_in(namespace)) if EXPIRES in annotations(item)]
-
-    @classmethod
-    def take_back(cls, kube: Kube, found: Json, wall: Wall) -> bool:
-        """One patch, as `remove_candidate`."""
-        done: list[bool] = []
-
-        def change(here: Json) -> Sequence[Operation]:
-            if not lapsed(here, wall()):
-                return ()
-            done.append(True)
-            stable, _, candidate = annotations(here).get(ARMS, "").partition("/")
-            notes = taken_back(here, annotations(here)[EXPIRES], wall()) | dict.fromkeys((MIRRORED, ARMS, CHAMPION))
-            return [*removal(here, stable, candidate, champion_of(here)), *annotate(here, notes)]
-
-        meta = found["metadata"]
-        edit(kube, deployments_in(meta["namespace"]), meta["name"], change)
-        return bool(done)
-
-    @property
-    def resource(self) -> Resource:
-        """Of SeldonDeployments in the namespace."""
-        return deployments_in(self.namespace)
+    def way_back(cls, found: Json) -> Edit:
+        """The change of `remove_candidate`, with the arms that the object names."""
+        stable, _, candidate = annotations(found).get(ARMS, "").partition("/")
+        return _way_back(found, stable, candidate)
 
     def prepare(self, seconds: float = 600.0) -> None:
-        """Adds the candidate without traffic, if it is not there, and returns when its pods are ready.
-
-        It begins a rollout: what an earlier one kept for its way back is forgotten.
-
-        Raises:
-            RolloutError: they were not within `seconds`.
-            FencedError: a newer driver has taken over.
-        """
-        self._edit(self._added)
-        wait_until(lambda: self._not_ready(self._found()), seconds, self.names.deployment)
-
-    def apply(self, weight: int, shadow: bool) -> None:
-        """As in the protocol. A predictor is mirrored to or gets live traffic, not both.
-
-        Raises:
-            RolloutError: also: the candidate is not ready (only a weight that does not rise is then taken), or the
-                object would break a rule of Seldon's webhook.
-        """
-        if self._removed and (weight or shadow):
-            raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
-        if weight and shadow:
-            raise RolloutError("seldon-v1: a candidate gets live traffic or a mirror of it, found both asked for")
-        self.split.note(self._found() if weight and self.split.mark is None else None, weight)
-        after = self._edit(lambda found: self._change(found, weight, shadow))
-        if self._effective != (weight, shadow):
-            present = _index(predictors(after), self.names.candidate.name) is not None
-            self._settle(weight if present else 0, shadow)
-            self._effective = (weight, shadow)
-
-    def observe(self) -> Reading:
-        """The provider's counters, with what the object and the routes say; without that when the API is away."""
-        try:
-            found = self._found()
-            self.split.learn(found)
-            weight = self._routes(found)[0] if self.names.routes == "virtualservice" else None
-        except FencedError:
-            raise
-        except RolloutError:
-            return self.split.read()
-        counted, ready = self.split.read(), readiness(found)
-        return replace(
-            counted,
-            weight=weight,
-            candidate_alive=counted.candidate_alive and ready.get(self.names.candidate.name, False),
-            champion_alive=counted.champion_alive and ready.get(self.names.stable, False),
-        )
+        """Adds the candidate without traffic, if it is not there, and returns when its pods are ready."""
+        self._edit(self._begun)
+        self._settle(self._unprepared, seconds)
 
     def remove_candidate(self) -> None:
         """One patch: the candidate's predictor goes, stable gets 100 and, if a promotion had begun, its own model back.
 
-        Then the routes must say so too.
+        Then the routes must have it too.
         """
         self._removed = True
-        self._edit(self._taken_out)
-        self._settle(0, False)
+        self._edit(lambda found: _way_back(found, self.names.stable, self.names.candidate.name))
+        self._settle(lambda found: self._differs(found, 0, False))
 
     def promote(self) -> None:
         """Stable becomes what the candidate is, is waited for, and only then is the candidate's predictor removed.
@@ -181,147 +80,114 @@ class SeldonV1:
         is kept until the next rollout begins, so that `remove_candidate` can still bring it back.
         """
         self._edit(self._stable_as_candidate)
-        wait_until(lambda: self._behind(self._found(), self.names.stable), self.settle, self.names.deployment)
+        self._settle(lambda found: self._behind(found, self.names.stable))
         self._edit(self._without_candidate)
-        self._settle(0, False)
+        self._settle(lambda found: self._differs(found, 0, False))
 
-    def count_probes(self, answered: Callable[[], int]) -> None:
-        """As in the protocol."""
-        self.split.probed = answered
+    def _seen(self) -> Seen:
+        found = self._found()
+        self.live.learn(found)
+        weight, ready = self._routes(found)[0] if self.names.routes == "virtualservice" else None, readiness(found)
+        return Seen(weight, ready.get(self.names.stable, False), ready.get(self.names.candidate.name, False))
 
-    def health(self) -> Health:
-        """Whether the API answers, and whose pods are ready by the object's status."""
-        try:
-            ready = readiness(self.kube.get(self.resource, self.names.deployment))
-        except RolloutError:
-            return Health(False, False, False)
-        return Health(True, ready.get(self.names.stable, False), ready.get(self.names.candidate.name, False))
+    def _ready(self) -> tuple[bool, bool]:
+        ready = readiness(self.kube.get(self.resource, self.name))
+        return ready.get(self.names.stable, False), ready.get(self.names.candidate.name, False)
 
-    def _edit(self, change: Change) -> Json:
-        return edit(self.kube, self.resource, self.names.deployment, change)
+    def _template(self) -> Json:
+        return self.names.candidate.model_dump(mode="json")
 
-    def _settle(self, weight: int, shadow: bool) -> None:
-        wait_until(lambda: self._differs(self._found(), weight, shadow), self.settle, self.names.deployment)
-
-    def _found(self) -> Json:
-        found = self.kube.get(self.resource, self.names.deployment)
-        require_fence(found, self.fence)
-        return found
-
-    def _added(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        here = predictors(found)
-        candidate = _index(here, self.names.candidate.name)
-        template = self.names.candidate.model_dump(mode="json")
-        if candidate is not None and holds(here[candidate]["graph"], template["graph"]):
-            return []
-        return [*self._change(found, 0, False), *annotate(found, {CHAMPION: None})]
-
-    def _change(self, found: Json, weight: int, shadow: bool) -> list[Operation]:
-        """What makes the object carry `weight` and `shadow`, and renews the lease."""
-        require_fence(found, self.fence)
-        here = predictors(found)
-        stable, candidate = _index(here, self.names.stable), _index(here, self.names.candidate.name)
+    def _arms(self, here: Sequence[Json]) -> tuple[int, int | None]:
+        """Positions of stable and the candidate among the predictors."""
+        stable = _index(here, self.names.stable)
         if stable is None:
-            raise RolloutError(f"{self.names.deployment}: expected a predictor {self.names.stable!r}, found none")
-        wanted = deepcopy(here)
-        template = self.names.candidate.model_dump(mode="json")
+            raise RolloutError(f"{self.name}: expected a predictor {self.names.stable!r}, found none")
+        return stable, _index(here, self.names.candidate.name)
+
+    def _begun(self, found: Json) -> Edit:
+        here, template = predictors(found), self._template()
+        candidate = _index(here, self.names.candidate.name)
+        if candidate is not None and holds(here[candidate]["graph"], template["graph"]):
+            return (), {}
+        operations, notes = self._change(found, 0, False)
+        return operations, {**notes, CHAMPION: None}
+
+    def _change(self, found: Json, weight: int, shadow: bool) -> Edit:
+        here, template = predictors(found), self._template()
+        stable, candidate = self._arms(here)
         if candidate is None and weight == 100 and holds(here[stable]["graph"], template["graph"]):
-            return []  # promoted already: stable is the candidate
+            return (), {}  # promoted already: stable is the candidate
+        wanted = deepcopy(here)
         if candidate is None:
             candidate = len(wanted)
             wanted.append(template)
         elif not holds(here[candidate]["graph"], template["graph"]):
-            self._replace(wanted, candidate, template)
+            self._require_unused(here[candidate])
+            wanted[candidate] = template
         wanted[stable]["traffic"] = 100 - weight
         wanted[candidate] |= {"traffic": 100 if shadow else weight, "shadow": shadow}
-        self._gate(found, here, wanted, weight, shadow)
-        operations = [*_tests(here), *_moves(here, wanted)] if wanted != here else []
-        return [*operations, *annotate(found, self._notes(found, weight, shadow))]
-
-    def _replace(self, wanted: list[Json], candidate: int, template: Json) -> None:
-        """Another model stands where the candidate should: left over when unused, an intrusion when not."""
-        old = wanted[candidate]
-        if _used(old):
-            uris = _uris(old["graph"])
-            raise RolloutError(
-                f"{self.names.deployment}: expected the target's model in {old['name']!r}, found {uris or 'another'}"
-            )
-        wanted[candidate] = template
-
-    def _gate(self, found: Json, here: Sequence[Json], wanted: Sequence[Json], weight: int, shadow: bool) -> None:
         broken = broken_rule(wanted)
         if broken is not None:
-            raise RolloutError(f"{self.names.deployment}: {broken}")
+            raise RolloutError(f"{self.name}: {broken}")
+        self._require_ready(self._keeps_from(found, weight, shadow))
+        return _moves(here, wanted), {
+            EXPIRES: self._lease(found) if weight or shadow else None,
+            ARMS: f"{self.names.stable}/{self.names.candidate.name}",
+            MIRRORED: self.live.text(weight),
+        }
+
+    def _require_unused(self, other: Json) -> None:
+        """Refuses another model in the candidate's place: left over when unused, an intrusion when not."""
+        if _used(other):
+            uris = _uris(other["graph"])
+            raise RolloutError(
+                f"{self.name}: expected the target's model in {other['name']!r}, found {uris or 'another'}"
+            )
+
+    def _keeps_from(self, found: Json, weight: int, shadow: bool) -> str | None:
+        """The reason that keeps the candidate from more traffic than it has; nothing where it gets no more."""
+        here = predictors(found)
         current = _index(here, self.names.candidate.name)
         before = here[current] if current is not None else {}
         if weight <= _live(before) and (not shadow or before.get("shadow")):
-            return
-        missing: str | None = "a candidate that is not there yet: prepare it first"
-        if current is not None:
-            missing = self._not_ready(found) if not _used(before) else self._missing(found)
-        if missing is not None:
-            raise RolloutError(f"{self.names.deployment}: expected to be ready for more traffic, found {missing}")
+            return None
+        if current is None:
+            return "the candidate is not there yet: prepare it first"
+        return self._missing(found) if _used(before) else self._unprepared(found)
 
-    def _notes(self, found: Json, weight: int, shadow: bool) -> dict[str, str | None]:
-        used = bool(weight or shadow)
-        notes: dict[str, str | None] = {
-            FENCE: str(self.fence),
-            EXPIRES: renewed(found, self.wall(), self.time_to_live) if used else None,
-            ARMS: f"{self.names.stable}/{self.names.candidate.name}",
-        }
-        notes[MIRRORED] = self.split.text(weight)
-        return notes
-
-    def _not_ready(self, found: Json) -> str | None:
-        """What keeps the candidate from its first request: pods, or pods of another model."""
+    def _unprepared(self, found: Json) -> str | None:
+        """Pods that are missing, or are of another model."""
         return self._missing(found) or self._behind(found, self.names.candidate.name)
 
     def _missing(self, found: Json) -> str | None:
-        """What keeps both arms from being ready."""
+        """The reason that keeps both arms from being ready."""
         ready = readiness(found)
         for name in (self.names.stable, self.names.candidate.name):
             if not ready.get(name, False):
                 return f"predictor {name!r} not ready"
-        state = (found.get("status") or {}).get("state")
-        return None if state == AVAILABLE else f"state {state!r}"
+        return _unavailable(found)
 
-    def _without_candidate(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        notes: dict[str, str | None] = {FENCE: str(self.fence), EXPIRES: None, MIRRORED: None, ARMS: None}
-        return [*removal(found, self.names.stable, self.names.candidate.name, {}), *annotate(found, notes)]
+    def _without_candidate(self, found: Json) -> Edit:
+        operations = removal(found, self.names.stable, self.names.candidate.name, {})
+        return operations, dict.fromkeys((EXPIRES, MIRRORED, ARMS))
 
-    def _taken_out(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        notes = {FENCE: str(self.fence), **dict.fromkeys((EXPIRES, MIRRORED, ARMS, CHAMPION))}
-        return [
-            *removal(found, self.names.stable, self.names.candidate.name, champion_of(found)),
-            *annotate(found, notes),
-        ]
-
-    def _stable_as_candidate(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
+    def _stable_as_candidate(self, found: Json) -> Edit:
         here = predictors(found)
-        stable, candidate = _index(here, self.names.stable), _index(here, self.names.candidate.name)
-        if stable is None:
-            raise RolloutError(f"{self.names.deployment}: expected a predictor {self.names.stable!r}, found none")
-        template = self.names.candidate.model_dump(mode="json")
-        judged = stable if candidate is None else candidate
-        if not holds(here[judged]["graph"], template["graph"]):
-            raise RolloutError(f"{self.names.deployment}: expected the target's candidate to promote, found none")
+        stable, candidate = self._arms(here)
+        judged = here[stable if candidate is None else candidate]
+        if not holds(judged["graph"], self._template()["graph"]):
+            raise RolloutError(f"{self.name}: cannot promote: the target's candidate is not there")
         if candidate is None:
-            return []
+            return (), {}
         wanted = [dict(predictor) for predictor in here]
-        wanted[stable] |= {key: here[candidate][key] for key in _GRAPH_KEYS if key in here[candidate]}
-        expires = renewed(found, self.wall(), self.time_to_live) if _used(here[candidate]) else None
-        notes = {FENCE: str(self.fence), EXPIRES: expires}
+        wanted[stable] |= _model_of(judged)
+        notes: dict[str, str | None] = {EXPIRES: self._lease(found) if _used(judged) else None}
         if CHAMPION not in annotations(found):
-            notes[CHAMPION] = compact({key: here[stable][key] for key in _GRAPH_KEYS if key in here[stable]})
-        moves = [*_tests(here), *_moves(here, wanted)] if wanted != here else []
-        return [*moves, *annotate(found, notes)]
+            notes[CHAMPION] = compact(_model_of(here[stable]))
+        return _moves(here, wanted), notes
 
     def _behind(self, found: Json, arm: str) -> str | None:
-        """What keeps an arm from serving the model that it names now, by its Deployments themselves."""
+        """The reason that keeps an arm from serving the model that it names now, by its Deployments themselves."""
         predictor = next((item for item in predictors(found) if item["name"] == arm), None)
         names = [name for name, owner in deployments_of(found).items() if owner == arm]
         if predictor is None or not names:
@@ -334,12 +200,11 @@ class SeldonV1:
         return late or (f"Deployments that do not name {behind[0]} yet" if behind else None)
 
     def _differs(self, found: Json, weight: int, shadow: bool) -> str | None:
-        """What keeps the weights from being in effect."""
         if self.names.routes == "status":
-            state = (found.get("status") or {}).get("state")
-            return None if state == AVAILABLE else f"state {state!r}"
+            return _unavailable(found)
+        there = _index(predictors(found), self.names.candidate.name) is not None
         live, mirror = self._routes(found)
-        if (live, mirror) == (weight, shadow):
+        if (live, mirror) == (weight if there else 0, shadow):
             return None
         slow = [name for name, ready in readiness(found).items() if not ready]
         why = f"; not ready, which holds routes back: {', '.join(slow)}" if slow else ""
@@ -351,7 +216,7 @@ class SeldonV1:
         owned = [item for item in self.kube.list(kind) if _owned(item, found)]
         routes = [route for item in owned for route in item.get("spec", {}).get("http") or [] if _ours(route)]
         if not routes:
-            raise RolloutError(f"{self.names.deployment}: expected a VirtualService of the operator's, found none")
+            raise RolloutError(f"{self.name}: expected a VirtualService of the operator's, found none")
         name = self.names.candidate.name
         weights = {sum(part.get("weight", 100) for part in _parts(route, name)) for route in routes}
         mirrors = {(route.get("mirror") or {}).get("subset") == name for route in routes}
@@ -365,7 +230,7 @@ def deployments_in(namespace: str) -> Resource:
 
 
 def predictors(found: Json) -> list[Json]:
-    """Those of a SeldonDeployment."""
+    """Predictors of a SeldonDeployment."""
     return list(found["spec"]["predictors"])
 
 
@@ -407,6 +272,12 @@ def removal(found: Json, stable: str, candidate: str, champion: Json) -> list[Op
     return operations
 
 
+def _way_back(found: Json, stable: str, candidate: str) -> Edit:
+    """The removal of the candidate, with which stable is what it was before a promotion began."""
+    operations = removal(found, stable, candidate, champion_of(found))
+    return operations, dict.fromkeys((EXPIRES, MIRRORED, ARMS, CHAMPION))
+
+
 def deployments_of(found: Json) -> dict[str, str]:
     """Deployment -> predictor, by the names in the status: OBJECT-PREDICTOR-INDEX-CONTAINERS."""
     names = sorted((str(p["name"]) for p in predictors(found)), key=len, reverse=True)
@@ -417,7 +288,7 @@ def deployments_of(found: Json) -> dict[str, str]:
 
 
 def readiness(found: Json) -> dict[str, bool]:
-    """Predictor -> whether all its replicas are there, by the status; names too long to tell count by its state."""
+    """Predictor -> whether all its replicas are there, by the status; where names are too long, by its state."""
     listed = (found.get("status") or {}).get("deploymentStatus") or {}
     arms = deployments_of(found)
     state = (found.get("status") or {}).get("state") == AVAILABLE
@@ -428,13 +299,18 @@ def readiness(found: Json) -> dict[str, bool]:
     return ready
 
 
+def _unavailable(found: Json) -> str | None:
+    state = (found.get("status") or {}).get("state")
+    return None if state == AVAILABLE else f"state {state!r}"
+
+
 def _whole(status: Json) -> bool:
     replicas = int(status.get("replicas") or 0)
     return replicas >= 1 and int(status.get("availableReplicas") or 0) >= replicas
 
 
 def _rolling(deployment: Json) -> str | None:
-    """What keeps a Deployment from being wholly what its specification says."""
+    """The reason that keeps a Deployment from being wholly what its specification asks for."""
     status, wanted = (deployment.get("status") or {}), int(deployment["spec"].get("replicas", 1))
     name = deployment["metadata"]["name"]
     if int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0)):
@@ -465,8 +341,12 @@ def _live(predictor: Json) -> int:
     return 0 if predictor.get("shadow") else _traffic(predictor)
 
 
+def _model_of(predictor: Json) -> Json:
+    return {key: predictor[key] for key in _GRAPH_KEYS if key in predictor}
+
+
 def _tests(here: Sequence[Json]) -> list[Operation]:
-    """Holds only while every predictor stands where it was seen."""
+    """Operations that fail unless every predictor is where it was seen."""
     return [
         {"op": "test", "path": pointer("spec", "predictors", number, "name"), "value": predictor["name"]}
         for number, predictor in enumerate(here)
@@ -475,6 +355,8 @@ def _tests(here: Sequence[Json]) -> list[Operation]:
 
 def _moves(here: Sequence[Json], wanted: Sequence[Json]) -> list[Operation]:
     """Operations that set what differs; predictors are added at the end, never removed."""
+    if wanted == here:
+        return []
     operations = [
         _set(number, key, predictor[key])
         for number, (old, predictor) in enumerate(zip(here, wanted, strict=False))
@@ -485,7 +367,7 @@ def _moves(here: Sequence[Json], wanted: Sequence[Json]) -> list[Operation]:
         {"op": "add", "path": pointer("spec", "predictors", "-"), "value": predictor}
         for predictor in wanted[len(here) :]
     ]
-    return [*operations, *more]
+    return [*_tests(here), *operations, *more]
 
 
 def _set(number: int, key: str, value: object) -> Operation:

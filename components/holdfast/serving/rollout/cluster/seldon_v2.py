@@ -1,35 +1,22 @@
 """The driver for Seldon Core 2 (`mlops.seldon.io/v1alpha1`): two Models and one Experiment.
 
 The Experiment is the traffic: it is made for the first mirror, changed step by step, and deleted to go back. It goes
-away, so what must last (state, fence) stands on the stable Model; the Experiment carries the fence too, so that a
+away, so what must last (state, fence) is kept on the stable Model; the Experiment carries the fence too, so that a
 driver that was overtaken cannot change it, and the lease.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import Self
 
-from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.cluster.kube import (
-    ConflictError,
-    Json,
-    Kube,
-    MissingError,
-    Operation,
-    PassingError,
-    Resource,
-    annotate,
-    annotations,
-    edit,
-    holds,
-    pointer,
-    wait_until,
-)
-from holdfast.serving.rollout.cluster.prometheus import Prometheus
-from holdfast.serving.rollout.cluster.protocol import Traffic
-from holdfast.serving.rollout.cluster.split import MIRRORED, Split
+from holdfast.errors import RolloutError
+from holdfast.kubernetes.api import ConflictError, Kube, MissingError, PassingError, Resource, edit, wait_until
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, condition, holds, pointer
+from holdfast.serving.rollout.cluster.fenced import Edit, FencedDriver, Notes, Seen
+from holdfast.serving.rollout.cluster.live_answers import MIRRORED
+from holdfast.serving.rollout.cluster.protocol import TrafficShares
 from holdfast.serving.rollout.cluster.store import (
     CHAMPION,
     EXPIRES,
@@ -38,80 +25,76 @@ from holdfast.serving.rollout.cluster.store import (
     champion_of,
     compact,
     fence_of,
-    renewed,
     require_fence,
     taken_back,
 )
-from holdfast.serving.rollout.cluster.target import SeldonV2 as Names
-from holdfast.serving.rollout.cluster.target import Target
-from holdfast.serving.rollout.contract.counters import Reading
-from holdfast.serving.rollout.contract.driver import Health, Provider
+from holdfast.serving.rollout.cluster.target import SeldonV2Target, Target
+from holdfast.serving.rollout.contract.driver import Provider
 
 STEADY_SECONDS = 5.0
-"""A Model that was changed counts as served when it has said Ready for so long: its status has no generation."""
+"""A Model that was changed counts as served when it has been Ready for so long: its status has no generation."""
 SPREAD_SECONDS = 1.0
 """So long a change of weights is given to reach the routers, for the same reason."""
 SERVED = ("storageUri", "artifactVersion", "modelType", "requirements", "parameters", "schemaUri", "secretName")
 """What decides which model is served, and how; not how often."""
 _API = "mlops.seldon.io/v1alpha1"
+_LEAVING = "an Experiment that is being deleted"
 
 
 @dataclass
-class SeldonV2:
-    """Implements `holdfast.serving.rollout.cluster.protocol.ClusterDriver` on one Experiment."""
+class SeldonV2(FencedDriver):
+    """Implements `holdfast.serving.rollout.cluster.protocol.ClusterDriver` on one Experiment.
 
-    kind: ClassVar[str] = "Experiment"
-    mirrors: ClassVar[bool] = True
+    An Experiment's conditions do not show which change they are about: that traffic has moved shows in the counts only,
+    and `observe` gives no weight. Without weight and mirror there is no Experiment.
+    """
 
-    kube: Kube
-    namespace: str
-    names: Names
-    provider: Provider
-    fence: int
-    time_to_live: float = 120.0
-    settle: float = 10.0
-    wall: Wall = field(default=time.time, repr=False)
+    kind = "Experiment"
+    section = SeldonV2Target
+
+    names: SeldonV2Target
     steady: float = STEADY_SECONDS
     spread: float = SPREAD_SECONDS
     _ready_since: float | None = None
-    _removed: bool = False
-    _effective: tuple[int, bool] | None = None
-    """What the conditions have said already: a Model that fails later is for `observe` to tell."""
 
     def __post_init__(self) -> None:
-        self.split = Split(self.provider)
-        self.models, self.experiments = models_in(self.namespace), experiments_in(self.namespace)
+        super().__post_init__()
+        self.models = models_in(self.namespace)
+
+    @classmethod
+    def lease_holders(cls, namespace: str) -> Resource:
+        """Experiments."""
+        return experiments_in(namespace)
+
+    @property
+    def name(self) -> str:
+        """The Experiment."""
+        return self.names.experiment
 
     @classmethod
     def home(cls, target: Target) -> tuple[Resource, str]:
         """The stable Model: the Experiment comes and goes."""
-        return models_in(target.namespace), target.section_of(Names).stable
+        return models_in(target.namespace), target.section_of(SeldonV2Target).stable
 
     @classmethod
     def of(cls, target: Target, kube: Kube, fence: int, provider: Provider | None, wall: Wall) -> Self:
-        """As in the protocol; the Experiment, if there is one, gets the fence here."""
-        counters, times = provider or Prometheus(target.metrics), (target.time_to_live_seconds, target.settle_seconds)
-        made = cls(kube, target.namespace, target.section_of(Names), counters, fence, *times, wall)
+        """Makes the driver; the Experiment, if there is one, gets the fence here."""
+        made = super().of(target, kube, fence, provider, wall)
         made.take_over()
         return made
 
     @classmethod
-    def traffic(cls, target: Target, kube: Kube, home: Json) -> Traffic:
-        """By the Experiment; without one the stable Model has it all."""
+    def traffic(cls, target: Target, kube: Kube, home: Json) -> TrafficShares:
+        """The shares of the Experiment; without one the stable Model has it all."""
         try:
-            found = kube.get(experiments_in(target.namespace), target.section_of(Names).experiment)
+            found = kube.get(experiments_in(target.namespace), target.section_of(SeldonV2Target).experiment)
         except MissingError:
-            return Traffic(((home["metadata"]["name"], "100 %"),), None)
+            return TrafficShares(((home["metadata"]["name"], "100 %"),), None)
         arms, mirror = found["spec"]["candidates"], found["spec"].get("mirror")
         whole = sum(arm["weight"] for arm in arms) or 1
         weights = [(arm["name"], f"{100 * arm['weight'] / whole:.0f} %") for arm in arms]
         shadow = [(mirror["name"], "shadow")] if mirror else []
-        return Traffic((*weights, *shadow), annotations(found).get(EXPIRES))
-
-    @classmethod
-    def leased(cls, kube: Kube, namespace: str) -> list[Json]:
-        """Experiments."""
-        return [item for item in kube.list(experiments_in(namespace)) if EXPIRES in annotations(item)]
+        return TrafficShares((*weights, *shadow), annotations(found).get(EXPIRES))
 
     @classmethod
     def take_back(cls, kube: Kube, found: Json, wall: Wall) -> bool:
@@ -123,18 +106,23 @@ class SeldonV2:
                 kube.delete(experiments_in(meta["namespace"]), meta["name"], only=found)
         except MissingError:
             pass
-        except ConflictError:  # renewed meanwhile, or changed: the next look shows it
+        except ConflictError:  # renewed meanwhile, or changed: the next time shows it
             return False
 
         def change(here: Json) -> Sequence[Operation]:
             if fence_of(here) >= fence:
                 return ()
-            champion = champion_of(here)
-            back = served_as(here, champion) if champion else []
-            return [*back, *annotate(here, taken_back(here, at, wall()) | dict.fromkeys((MIRRORED, CHAMPION)))]
+            operations, notes = cls.way_back(here)
+            return [*operations, *annotate(here, {**notes, **taken_back(here, at, wall())})]
 
         edit(kube, models_in(meta["namespace"]), str(found["spec"]["default"]), change)
         return there
+
+    @classmethod
+    def way_back(cls, found: Json) -> Edit:
+        """The stable Model gets its own content back, if a promotion had begun."""
+        champion = champion_of(found)
+        return served_as(found, champion) if champion else [], dict.fromkeys((MIRRORED, CHAMPION))
 
     def take_over(self) -> None:
         """Puts our fence on the Experiment, if there is one: from then on no earlier driver can change it.
@@ -143,74 +131,18 @@ class SeldonV2:
             RolloutError, FencedError: as `apply`.
         """
         with suppress(MissingError):
-            self._edit(lambda found: annotate(found, {FENCE: str(self.fence)}))
+            self._edit(lambda found: ((), {}))
 
     def prepare(self, seconds: float = 600.0) -> None:
         """Adds the candidate's Model, if it is not there, and returns when both Models are ready.
 
-        It begins a rollout: what an earlier one kept for its way back is forgotten.
-
         Raises:
-            RolloutError: they were not within `seconds`, or the Model is there with another content: one is never
-                changed in place, take another name.
-            FencedError: a newer driver has taken over.
+            RolloutError: also: the candidate's Model is there with another content. One is never changed in place,
+                take another name.
         """
         self.take_over()
-        edit(self.kube, self.models, self.names.stable, self._begun)
-        body = {"apiVersion": _API, "kind": "Model", "metadata": {"name": self.names.candidate.name}}
-        spec = self.names.candidate.model_dump(mode="json")["spec"]
-
-        def missing() -> str | None:
-            try:
-                self._judged()
-            except MissingError:
-                self.kube.create(self.models, {**body, "spec": spec})
-            except ConflictError:  # ours, whose answer was lost
-                pass
-            return self._not_ready()
-
-        wait_until(missing, seconds, self.names.candidate.name)
-
-    def apply(self, weight: int, shadow: bool) -> None:
-        """As in the protocol, as far as an Experiment can tell: its conditions do not say which change they are
-        about, so that traffic has moved shows in the counts only. Without weight and mirror there is no Experiment.
-
-        Raises:
-            RolloutError: also: a Model is not ready (only a weight that does not rise is then taken).
-        """
-        if self._removed and (weight or shadow):
-            raise RolloutError("the candidate was removed; a new rollout is needed to bring it back")
-        if weight and shadow:
-            raise RolloutError("seldon-v2: a candidate gets live traffic or a mirror of it, found both asked for")
-        if not weight and not shadow:
-            self.split.note(None, 0)
-            self._delete()
-            return
-        if weight == 100 and self._promoted():
-            return
-        self.split.note(self._ensure(), weight)
-        self._edit(lambda found: self._change(found, weight, shadow))
-        if self._effective != (weight, shadow):
-            wait_until(lambda: self._differs(shadow), self.settle, self.names.experiment)
-            time.sleep(self.spread)
-            self._effective = (weight, shadow)
-
-    def observe(self) -> Reading:
-        """The provider's counters, with what the Models say; without that when the API is away.
-
-        The weight stays empty: an Experiment's status does not say which change it is about.
-        """
-        if self.split.mark is None:
-            self._learn()
-        counted = self.split.read()
-        health = self.health()
-        if not health.router:
-            return counted
-        return replace(
-            counted,
-            candidate_alive=counted.candidate_alive and health.candidate,
-            champion_alive=counted.champion_alive and health.champion,
-        )
+        self._edit_stable(lambda found: ((), {CHAMPION: None}))
+        wait_until(self._unprepared, seconds, self.names.candidate.name)
 
     def remove_candidate(self) -> None:
         """Gives the stable Model its own content back, if a promotion had begun, and deletes the Experiment.
@@ -219,7 +151,7 @@ class SeldonV2:
         """
         self._removed = True
         with suppress(MissingError):
-            edit(self.kube, self.models, self.names.stable, self._as_before)
+            self._edit_stable(self.way_back)
         self._delete()
 
     def promote(self) -> None:
@@ -228,45 +160,55 @@ class SeldonV2:
         Every step looks whether it is done already. The candidate's Model stays: deleting Models is not our right.
         """
         source = self._judged()["spec"]
-        edit(self.kube, self.models, self.names.stable, lambda found: self._as_candidate(found, source))
+        self._edit_stable(lambda found: _as_candidate(found, source))
         with suppress(MissingError):
-            self._edit(lambda found: annotate(found, self._notes(found, 0)))
+            self._edit(lambda found: ((), self._notes(found, 0)))
         wait_until(self._not_steady, self.settle, self.names.stable)
         self._delete()
 
-    def count_probes(self, answered: Callable[[], int]) -> None:
-        """As in the protocol."""
-        self.split.probed = answered
+    def _move(self, weight: int, shadow: bool) -> None:
+        if not weight and not shadow:
+            self.live.note(None, 0)
+            self._delete()
+        elif weight != 100 or not self._promoted():
+            self.live.note(self._ensure(), weight)
+            self._put(weight, shadow)
 
-    def health(self) -> Health:
-        """Whether the API answers, and which Models are ready."""
-        found = []
-        for name in (self.names.stable, self.names.candidate.name):
-            try:
-                found.append(_is(self.kube.get(self.models, name), "Ready", "ModelReady"))
-            except MissingError:
-                found.append(False)
-            except RolloutError:
-                return Health(False, False, False)
-        return Health(True, found[0], found[1])
+    def _settle(self, missing: Callable[[Json], str | None], seconds: float | None = None) -> None:
+        super()._settle(missing, seconds)
+        time.sleep(self.spread)
 
-    def _edit(self, change: Callable[[Json], list[Operation]]) -> Json:
-        """Changes the Experiment, under our fence."""
+    def _edit(self, change: Callable[[Json], Edit]) -> Json:
+        """Changes the Experiment, unless it is being deleted."""
 
-        def fenced(found: Json) -> list[Operation]:
-            require_fence(found, self.fence)
+        def living(found: Json) -> Edit:
             if found["metadata"].get("deletionTimestamp"):
-                raise PassingError(f"{self.names.experiment}: expected an Experiment, found one that is being deleted")
+                raise PassingError(f"{self.name}: the Experiment is being deleted")
             return change(found)
 
-        return edit(self.kube, self.experiments, self.names.experiment, fenced)
+        return super()._edit(living)
+
+    def _edit_stable(self, change: Callable[[Json], Edit]) -> Json:
+        return self._edit_of(self.models, self.names.stable, change)
 
     def _require_model_fence(self) -> None:
         require_fence(self.kube.get(self.models, self.names.stable), self.fence)
 
-    def _begun(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        return annotate(found, {CHAMPION: None})
+    def _seen(self) -> Seen:
+        if self.live.mark is None:
+            with suppress(MissingError):
+                self.live.learn(self.kube.get(self.resource, self.name))
+        champion, candidate = self._ready()
+        return Seen(champion=champion, candidate=candidate)
+
+    def _ready(self) -> tuple[bool, bool]:
+        return self._model_ready(self.names.stable), self._model_ready(self.names.candidate.name)
+
+    def _model_ready(self, name: str) -> bool:
+        try:
+            return condition(self.kube.get(self.models, name), "Ready", "ModelReady")
+        except MissingError:
+            return False
 
     def _ensure(self) -> Json:
         """The Experiment; a new one sends everything to stable, so that a driver that is overtaken between looking
@@ -276,110 +218,91 @@ class SeldonV2:
 
         def missing() -> str | None:
             try:
-                made.append(self.kube.get(self.experiments, self.names.experiment))
-                leaving = made[-1]["metadata"].get("deletionTimestamp")
-                return "an Experiment that is being deleted" if leaving else None
+                made.append(self.kube.get(self.resource, self.name))
+                return _LEAVING if made[-1]["metadata"].get("deletionTimestamp") else None
             except MissingError:
                 self._require_model_fence()
             try:
-                self.kube.create(self.experiments, self._neutral())
+                self.kube.create(self.resource, self._neutral())
             except ConflictError:
-                return "an Experiment that somebody else made just now"
+                return "an Experiment that another client made just now"
             self._require_model_fence()
             return "an Experiment just made"
 
-        wait_until(missing, self.settle, self.names.experiment)
+        wait_until(missing, self.settle, self.name)
         return made[-1]
 
     def _neutral(self) -> Json:
         return {
             "apiVersion": _API,
             "kind": "Experiment",
-            "metadata": {"name": self.names.experiment, "annotations": {FENCE: str(self.fence)}},
+            "metadata": {"name": self.name, "annotations": {FENCE: str(self.fence)}},
             "spec": {"default": self.names.stable, "candidates": [{"name": self.names.stable, "weight": 100}]},
         }
 
-    def _change(self, found: Json, weight: int, shadow: bool) -> list[Operation]:
+    def _change(self, found: Json, weight: int, shadow: bool) -> Edit:
         here, wanted = found["spec"], self._spec(weight, shadow)
         names = {arm["name"] for arm in here.get("candidates") or []} - {self.names.stable, self.names.candidate.name}
         if names or here.get("default") != self.names.stable:
             what = f"default {here.get('default')!r} and others {sorted(names)}"
-            raise RolloutError(
-                f"{self.names.experiment}: expected an Experiment of {self.names.stable!r}, found {what}"
-            )
+            raise RolloutError(f"{self.name}: expected an Experiment of {self.names.stable!r}, found {what}")
         if weight > _weight(here, self.names.candidate.name) or (shadow and not here.get("mirror")):
-            missing = self._not_ready()
-            if missing is not None:
-                raise RolloutError(f"{self.names.experiment}: expected to be ready for more traffic, found {missing}")
+            self._require_ready(self._not_ready())
             self._judged()
-        operations: list[Operation] = [
-            {"op": "add", "path": pointer("spec", key), "value": value}
-            for key, value in wanted.items()
-            if here.get(key) != value
-        ]
-        if "mirror" in here and "mirror" not in wanted:
-            operations.append({"op": "remove", "path": "/spec/mirror"})
-        return [*operations, *annotate(found, self._notes(found, weight))]
+        return _replaced(here, wanted, ("default", "candidates", "mirror")), self._notes(found, weight)
 
     def _spec(self, weight: int, shadow: bool) -> Json:
-        """No name may stand twice, the mirror's included, and the default must be one of the candidates."""
+        """No name may be there twice, the mirror's included, and the default must be one of the candidates."""
         arms = [{"name": self.names.stable, "weight": 100 - weight}]
         if weight:
             arms.append({"name": self.names.candidate.name, "weight": weight})
         mirror = {"mirror": {"name": self.names.candidate.name, "percent": 100}} if shadow else {}
         return {"default": self.names.stable, "candidates": arms, **mirror}
 
-    def _notes(self, found: Json, weight: int) -> dict[str, str | None]:
-        kept = {MIRRORED: self.split.text(weight)} if weight else {}
-        return {FENCE: str(self.fence), EXPIRES: renewed(found, self.wall(), self.time_to_live), **kept}
+    def _notes(self, found: Json, weight: int) -> Notes:
+        return {EXPIRES: self._lease(found), **({MIRRORED: self.live.text(weight)} if weight else {})}
+
+    def _unprepared(self) -> str | None:
+        """The reason that keeps the candidate from its first request; its Model is made where it is missing."""
+        body = {"apiVersion": _API, "kind": "Model", "metadata": {"name": self.names.candidate.name}}
+        try:
+            self._judged()
+        except MissingError:
+            with suppress(ConflictError):  # ours, whose answer was lost
+                self.kube.create(self.models, {**body, "spec": self.names.candidate.model_dump(mode="json")["spec"]})
+        return self._not_ready()
 
     def _not_ready(self) -> str | None:
         for name in (self.names.stable, self.names.candidate.name):
-            if not _is(self.kube.get(self.models, name), "Ready", "ModelReady"):
+            if not condition(self.kube.get(self.models, name), "Ready", "ModelReady"):
                 return f"Model {name!r} not ready"
         return None
 
     def _judged(self) -> Json:
-        """The candidate's Model, which must be what the target says."""
+        """The candidate's Model, which must be the target's."""
         found = self.kube.get(self.models, self.names.candidate.name)
         if not holds(found["spec"], self.names.candidate.spec):
             uri = found["spec"].get("storageUri")
             raise RolloutError(f"{self.names.candidate.name}: expected the target's Model, found one of {uri!r}")
         return found
 
-    def _differs(self, shadow: bool) -> str | None:
-        """What keeps the Experiment from being in effect, as far as its conditions tell."""
-        found = self.kube.get(self.experiments, self.names.experiment)
-        require_fence(found, self.fence)
+    def _differs(self, found: Json, weight: int, shadow: bool) -> str | None:
+        """The reason, as far as the conditions show it."""
         seen = (found.get("status") or {}).get("observedGeneration") or 0
         if seen and seen < found["metadata"].get("generation", 0):
             return f"generation {seen}"
         conditions = ("ExperimentReady", "CandidatesReady", *(("MirrorReady",) if shadow else ()))
-        late = [name for name in conditions if not _is(found, name)]
+        late = [name for name in conditions if not condition(found, name)]
         return f"{', '.join(late)} not true" if late else None
-
-    def _as_candidate(self, found: Json, source: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        notes = {FENCE: str(self.fence)}
-        if CHAMPION not in annotations(found):
-            notes[CHAMPION] = compact({key: found["spec"][key] for key in SERVED if key in found["spec"]})
-        return [*served_as(found, source), *annotate(found, notes)]
-
-    def _as_before(self, found: Json) -> list[Operation]:
-        require_fence(found, self.fence)
-        champion = champion_of(found)
-        back = served_as(found, champion) if champion else []
-        return [*back, *annotate(found, {FENCE: str(self.fence), CHAMPION: None})]
 
     def _promoted(self) -> bool:
         """Whether the stable Model is the candidate's already, and the Experiment gone."""
-        here, there = (
-            self.kube.get(self.models, name)["spec"] for name in (self.names.stable, self.names.candidate.name)
-        )
-        if any(here.get(key) != there.get(key) for key in SERVED):
+        names = (self.names.stable, self.names.candidate.name)
+        here, there = (_content(self.kube.get(self.models, name)) for name in names)
+        if here != there:
             return False
         try:
-            self.kube.get(self.experiments, self.names.experiment)
+            self.kube.get(self.resource, self.name)
         except MissingError:
             return True
         return False
@@ -387,7 +310,7 @@ class SeldonV2:
     def _not_steady(self) -> str | None:
         found = self.kube.get(self.models, self.names.stable)
         require_fence(found, self.fence)
-        if not _is(found, "Ready", "ModelReady"):
+        if not condition(found, "Ready", "ModelReady"):
             self._ready_since = None
             return f"Model {self.names.stable!r} not ready"
         self._ready_since = self._ready_since or time.monotonic()
@@ -399,27 +322,18 @@ class SeldonV2:
 
         def missing() -> str | None:
             try:
-                found = self.kube.get(self.experiments, self.names.experiment)
-                require_fence(found, self.fence)
+                found = self._found()
                 if not found["metadata"].get("deletionTimestamp"):
-                    self.kube.delete(self.experiments, self.names.experiment, only=found)
+                    self.kube.delete(self.resource, self.name, only=found)
             except MissingError:
                 with suppress(MissingError):
                     self._require_model_fence()
                 return None
             except ConflictError:
-                return "an Experiment that somebody changes"
-            return "an Experiment that is being deleted"
+                return "an Experiment that another client changes"
+            return _LEAVING
 
-        wait_until(missing, self.settle, self.names.experiment)
-
-    def _learn(self) -> None:
-        try:
-            self.split.learn(self.kube.get(self.experiments, self.names.experiment))
-        except FencedError:
-            raise
-        except RolloutError:
-            return
+        wait_until(missing, self.settle, self.name)
 
 
 def models_in(namespace: str) -> Resource:
@@ -433,21 +347,30 @@ def experiments_in(namespace: str) -> Resource:
 
 
 def served_as(found: Json, source: Json) -> list[Operation]:
-    """Operations that make a Model serve what `source` says."""
-    here = found["spec"]
+    """Operations that make a Model serve what `source` has."""
+    return _replaced(found["spec"], source, SERVED)
+
+
+def _replaced(here: Json, wanted: Json, keys: Sequence[str]) -> list[Operation]:
+    """Operations that make these keys of a specification those of `wanted`, where they differ."""
     operations: list[Operation] = [
-        {"op": "add", "path": pointer("spec", key), "value": source[key]}
-        for key in SERVED
-        if key in source and here.get(key) != source[key]
+        {"op": "add", "path": pointer("spec", key), "value": wanted[key]}
+        for key in keys
+        if key in wanted and here.get(key) != wanted[key]
     ]
-    gone = [key for key in SERVED if key in here and key not in source]
+    gone = [key for key in keys if key in here and key not in wanted]
     return [*operations, *({"op": "remove", "path": pointer("spec", key)} for key in gone)]
 
 
-def _is(found: Json, *conditions: str) -> bool:
-    """Whether the first of these conditions that the status has is true."""
-    told = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or []}
-    return next((told[name] == "True" for name in conditions if name in told), False)
+def _as_candidate(found: Json, source: Json) -> Edit:
+    """The change that makes the stable Model the candidate's; what it was is kept."""
+    kept = {} if CHAMPION in annotations(found) else {CHAMPION: compact(_content(found))}
+    return served_as(found, source), kept
+
+
+def _content(model: Json) -> Json:
+    """The keys that decide what a Model serves."""
+    return {key: value for key in SERVED if (value := model["spec"].get(key)) is not None}
 
 
 def _weight(spec: Json, name: str) -> int:

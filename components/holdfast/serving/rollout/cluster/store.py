@@ -1,8 +1,8 @@
 """The state of a rollout in the annotations of the object that it moves, so that any replica can go on with it.
 
 Everything is written by compare-and-set under a fence: a number that only grows. A driver takes the next one when it
-starts; from then on the one before it is refused, whatever it was doing. GitOps tools must be told to leave
-`holdfast.dev/*` and the weights alone (docs/rollout-on-seldon.md).
+starts; from then on every call of the one before it is refused. GitOps tools must not sync `holdfast.dev/*` and the
+weights (docs/rollout-on-seldon.md).
 """
 
 import json
@@ -10,13 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Self
 
 from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, RolloutError
+from holdfast.kubernetes.api import Kube, Resource, edit
+from holdfast.kubernetes.objects import Json, Operation, annotate, annotations, moment, rfc3339
 from holdfast.registry.notes import locks
-from holdfast.serving.rollout.cluster.kube import Json, Kube, Operation, Resource, annotate, annotations, edit
 from holdfast.serving.rollout.contract.driver import StoredState
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import TERMINAL
@@ -35,7 +35,7 @@ SUBJECT = f"{PREFIX}rollout"
 ARMS = f"{PREFIX}arms"
 """`STABLE/CANDIDATE`: what a watchdog needs to know, which has no target file."""
 CHAMPION = f"{PREFIX}champion"
-"""What the stable arm was before it was given the candidate's model: the way back from a promotion."""
+"""The stable arm as it was before it was given the candidate's model: the way back from a promotion."""
 
 MAX_STATE_BYTES = 128 * 2**10
 """Kubernetes allows 256 KiB for all annotations of an object."""
@@ -50,7 +50,7 @@ Wall = Callable[[], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is rolled out: a model, let in by a decision of the gate. With a new decision it is a new rollout."""
+    """The model that is rolled out, let in by a decision of the gate. With a new decision it is a new rollout."""
 
     digest: str
     decision: str
@@ -69,7 +69,7 @@ class AnnotationStore:
     what: Subject
     fence: int
     state: StoredState | None
-    """What the driver before this one wrote last."""
+    """The state that the driver before this one wrote last."""
     wall: Wall = field(default=time.time, repr=False)
 
     @classmethod
@@ -79,7 +79,7 @@ class AnnotationStore:
         The state of an earlier rollout that has ended is forgotten when this is another one, or the same once more.
 
         Raises:
-            RolloutError: the object is not there or cannot be written, its annotations have no meaning, another
+            RolloutError: the object is not there or cannot be written, its annotations are not valid, another
                 rollout is under way, or this very model was rolled back under this very decision.
         """
         holder = secrets.token_hex(8)
@@ -109,16 +109,15 @@ class AnnotationStore:
             raise RolloutError(f"{self.name}: expected a state of at most {MAX_STATE_BYTES} bytes, found {len(text)}")
         line = entry(kind, self.fence, self.wall(), facts)
 
-        def keep(found: Json) -> Sequence[Operation]:
-            require_fence(found, self.fence)
-            values: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
+        def values(found: Json) -> dict[str, str | None]:
+            kept: dict[str, str | None] = {STATE: text, FENCE: str(self.fence)}
             if kind != "checkpoint":
-                values[HISTORY] = longer(found, line)
+                kept[HISTORY] = longer(found, line)
             if state.get("state") == machine.State.ROLLED_BACK and locks("rolled-back", _cause(state), planted=False):
-                values[ROLLED_BACK] = _condemned(found, self.what)
-            return annotate(found, values)
+                kept[ROLLED_BACK] = _with_rolled_back(found, self.what)
+            return kept
 
-        edit(self.kube, self.resource, self.name, keep)
+        self._annotate(values)
 
     def recorded(self) -> None:
         """Notes that the record of an end without a promotion is written: the same rollout may start again.
@@ -127,23 +126,25 @@ class AnnotationStore:
             RolloutError: it could not be written.
             FencedError: a newer driver has written meanwhile; nothing was changed.
         """
-
-        def keep(found: Json) -> Sequence[Operation]:
-            require_fence(found, self.fence)
-            return annotate(found, {RECORDED: str(self.what)})
-
-        edit(self.kube, self.resource, self.name, keep)
+        self._annotate(lambda found: {RECORDED: str(self.what)})
 
     def history(self) -> list[Json]:
-        """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and what was told with it."""
+        """The last transitions, oldest first: `t` (RFC 3339), `fence`, `kind` and the facts that came with it."""
         return read_history(self.kube.get(self.resource, self.name))
+
+    def _annotate(self, values: Callable[[Json], Mapping[str, str | None]]) -> None:
+        def change(found: Json) -> Sequence[Operation]:
+            require_fence(found, self.fence)
+            return annotate(found, values(found))
+
+        edit(self.kube, self.resource, self.name, change)
 
 
 def read_history(found: Json) -> list[Json]:
     """The history on an object.
 
     Raises:
-        RolloutError: it has no meaning.
+        RolloutError: it is not valid.
     """
     return _read(found, HISTORY, list) or []
 
@@ -152,13 +153,13 @@ def read_state(found: Json) -> StoredState | None:
     """The state on an object; None when no rollout has written one.
 
     Raises:
-        RolloutError: it has no meaning.
+        RolloutError: it is not valid.
     """
     return _read(found, STATE, dict)  # type: ignore[no-any-return]
 
 
 def champion_of(found: Json) -> Json:
-    """What the stable arm was before a promotion began, if one did.
+    """The stable arm as it was before a promotion began, if one did.
 
     Raises:
         RolloutError: it is not valid.
@@ -172,31 +173,29 @@ def _require_free(found: Json, what: Subject) -> None:
     earlier = _read(found, STATE, dict)
     if earlier is not None and earlier.get("state") not in TERMINAL:
         other = annotations(found).get(SUBJECT)
-        raise RolloutError(
-            f"{name}: expected no other rollout, found {other} in {earlier.get('state')}: abort it first"
-        )
+        raise RolloutError(f"{name}: another rollout is under way ({other}, {earlier.get('state')}): abort it first")
     if (_read(found, ROLLED_BACK, dict) or {}).get(what.digest) == what.decision:
         raise RolloutError(
-            f"{name}: expected a new decision of the gate, found {what.digest}, rolled back under {what.decision!r}"
+            f"{name}: {what.digest} was rolled back under {what.decision!r}: it needs a new decision of the gate"
         )
 
 
 def _cause(state: StoredState) -> Cause | None:
-    """Where the fault was; None when the state does not know, or not in these words."""
+    """Cause of the end; None where the state has none that is known."""
     judgement = state.get("judgement")
-    said = judgement.get("cause") if isinstance(judgement, Mapping) else None
-    return Cause(said) if said in list(Cause) else None
+    cause = judgement.get("cause") if isinstance(judgement, Mapping) else None
+    return Cause(cause) if cause in list(Cause) else None
 
 
-def _condemned(found: Json, what: Subject) -> str:
-    """Those rolled back, with one more, newest last."""
+def _with_rolled_back(found: Json, what: Subject) -> str:
+    """The models rolled back, with one more, newest last."""
     known = {key: value for key, value in (_read(found, ROLLED_BACK, dict) or {}).items() if key != what.digest}
     last = list(known.items())[-(MAX_ROLLED_BACK - 1) :]
     return compact(dict([*last, (what.digest, what.decision)]), keep_order=True)
 
 
 def fence_of(found: Json) -> int:
-    """The fence of an object; 0 when nobody took one."""
+    """The fence of an object; 0 when no driver took one."""
     value = annotations(found).get(FENCE, "0")
     if not value.isdecimal():
         raise RolloutError(f"{found['metadata']['name']}: expected a number in {FENCE}, found {value[:40]!r}")
@@ -212,7 +211,7 @@ def require_fence(found: Json, fence: int) -> None:
     here = fence_of(found)
     if here > fence:
         name = found["metadata"]["name"]
-        raise FencedError(f"{name}: expected fence {fence}, found {here}: another driver has taken over")
+        raise FencedError(f"{name}: another driver has taken over (fence {here}, ours is {fence})")
 
 
 def entry(kind: str, fence: int, now: float, facts: Mapping[str, object]) -> Json:
@@ -234,22 +233,8 @@ def longer(found: Json, line: Json) -> str:
     return compact(lines)
 
 
-def rfc3339(seconds: float) -> str:
-    """A moment as Kubernetes writes it, in whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def moment(text: str) -> float | None:
-    """The other way; None when it has no meaning."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.timestamp() if found.tzinfo is not None else None
-
-
 def renewed(found: Json, now: float, time_to_live: float) -> str:
-    """When the lease should end: the time that is there while more than half of it is left."""
+    """New end of the lease: the time that is there while more than half of it is left."""
     here = annotations(found).get(EXPIRES, "")
     at = moment(here)
     far = at is not None and now + time_to_live / 2 < at <= now + time_to_live + 1

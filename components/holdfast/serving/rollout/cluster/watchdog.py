@@ -5,11 +5,13 @@ It takes the fence too: a driver that was only asleep is refused when it wakes.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.cluster.kube import Json, Kube, MissingError, annotations
+from holdfast.kubernetes.api import Kube, MissingError
+from holdfast.kubernetes.objects import Json, annotations
 from holdfast.serving.rollout.cluster.protocol import ClusterDriver
 from holdfast.serving.rollout.cluster.store import EXPIRES, Wall, lapsed
 from holdfast.serving.rollout.cluster.table import DRIVERS
@@ -24,7 +26,7 @@ class Expired:
     kind: str
     name: str
     at: str
-    """When its driver should have renewed it."""
+    """The end of its lease."""
 
 
 def expire(kube: Kube, namespace: str, wall: Wall = time.time) -> list[Expired]:
@@ -38,18 +40,10 @@ def expire(kube: Kube, namespace: str, wall: Wall = time.time) -> list[Expired]:
     done: list[Expired] = []
     failed: list[RolloutError] = []
     for driver in DRIVERS.values():
-        try:
-            found = driver.leased(kube, namespace)
-        except MissingError:  # that kind is not installed
-            continue
-        except RolloutError as error:
-            failed.append(error)
-            continue
-        for item in found:
-            try:
-                done += _take_back(driver, kube, item, wall)
-            except RolloutError as error:
-                failed.append(error)
+        with _collecting(failed), suppress(MissingError):  # where that kind is not installed
+            for item in driver.leased(kube, namespace):
+                with _collecting(failed):
+                    done += _take_back(driver, kube, item, wall)
     if failed:
         raise failed[0]
     return done
@@ -74,6 +68,15 @@ def watch(kube: Kube, namespace: str, seconds: float, tell: Callable[[str], None
         if time.monotonic() + every > deadline:
             return count
         time.sleep(every)
+
+
+@contextmanager
+def _collecting(failed: list[RolloutError]) -> Iterator[None]:
+    """Keeps an error of the block, so that what follows the block is still done."""
+    try:
+        yield
+    except RolloutError as error:
+        failed.append(error)
 
 
 def _take_back(driver: type[ClusterDriver], kube: Kube, found: Json, wall: Wall) -> list[Expired]:

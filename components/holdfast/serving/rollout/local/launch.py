@@ -15,6 +15,7 @@ from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.steps import SERVERS
+from holdfast.waiting import poll
 from holdfast.warm import children
 
 SPEC, ABOUT, LOG = "deployment-spec.json", "deployment.json", "deployment.log"
@@ -104,9 +105,7 @@ def end(running: Running, driver: LocalDriver) -> None:
     with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now
         driver.ask("end")
     driver.close()
-    deadline = time.monotonic() + STOP_SECONDS
-    while not running.gone() and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
+    poll(running.gone, bool, STOP_SECONDS, _POLL_SECONDS)
 
 
 def _running(state: Path, spec: Spec) -> Running | None:

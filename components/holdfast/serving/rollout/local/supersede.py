@@ -19,6 +19,7 @@ from holdfast.serving.rollout.local import launch
 from holdfast.serving.rollout.local.driver import LocalDriver
 from holdfast.serving.rollout.reporting import log, status
 from holdfast.serving.rollout.reporting.status import Status
+from holdfast.waiting import poll
 
 SECONDS = 120.0
 
@@ -48,14 +49,12 @@ def supersede(out: Path, reason: str) -> Path | None:
 
 
 def _wait(state: Path, found: Status) -> None:
-    deadline = time.monotonic() + SECONDS
-    while state.exists() and found.driver.runs:
-        if time.monotonic() > deadline:
-            raise RolloutError(
-                f"{state}: cannot supersede: process {found.driver.pid} still drives the rollout, "
-                f"{SECONDS:g} s after it was asked to abort"
-            )
-        time.sleep(0.1)
+    drives = poll(lambda: state.exists() and found.driver.runs, lambda drives: not drives, SECONDS, 0.1)
+    if drives:
+        raise RolloutError(
+            f"{state}: cannot supersede: process {found.driver.pid} still drives the rollout, "
+            f"{SECONDS:g} s after it was asked to abort"
+        )
 
 
 def _take_over(out: Path, found: Status | None, kept: Path, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""One HTTP connection that is kept: every exchange bounded in time and in bytes, whatever the other side does."""
+"""One HTTP connection that is kept. Every exchange is bounded in time and in bytes, also when the server misbehaves."""
 
 import http.client
 import socket
@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from holdfast.errors import HoldfastError, RolloutError, WorkloadError
+from holdfast.errors import ClusterError, HoldfastError, WorkloadError
 
 SECONDS = 5.0
 """An exchange takes no longer, connecting apart (which is bounded by the same)."""
@@ -19,12 +20,12 @@ MAX_BYTES = 8 * 2**20
 _CHUNK = 2**16
 
 
-class WireError(RolloutError):
+class HttpError(ClusterError):
     """No whole answer: refused, reset, late, too long, or not HTTP. Whether the request had an effect is unknown."""
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpResponse:
     """A whole answer."""
 
     status: int
@@ -35,12 +36,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom an https server is measured by, and who we are."""
+    """Certificates: of an https server, and our own."""
 
     ca_file: Path | None = None
     """Left out: the system's."""
     ca_data: str | None = None
     """PEM; instead of the file."""
+    server_name: str | None = None
+    """The name in the server's certificate; left out: the host of its address. Behind a tunnel they differ."""
     certificate: tuple[Path, Path] | None = None
     """The client's certificate and key."""
     certificate_data: tuple[bytes, bytes] | None = field(default=None, repr=False)
@@ -66,8 +69,23 @@ def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         context.load_cert_chain(files[0], files[1])
 
 
+class _TlsConnection(http.client.HTTPConnection):
+    """HTTPS; unlike `http.client.HTTPSConnection` with the server's name where that is not the host of the address."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def __init__(self, trust: Trust, host: str, port: int | None, timeout: float) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._trust = trust
+
+    def connect(self) -> None:
+        context = self._trust.context()
+        super().connect()
+        self.sock = context.wrap_socket(self.sock, server_hostname=self._trust.server_name or self.host)
+
+
 @dataclass
-class Wire:
+class HttpClient:
     """A connection to `url` (http or https, with or without a path before every request's own); thread-safe."""
 
     url: str
@@ -82,14 +100,14 @@ class Wire:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
             raise WorkloadError(f"{self.url}: expected http://HOST[:PORT][/PATH] or https")
 
-    def exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+    def exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> HttpResponse:
         """Sends one request and reads the whole answer.
 
-        A kept connection that the server has closed meanwhile is opened anew for a GET, never for a request that may
+        A kept connection that the server has closed meanwhile is opened again for a GET, never for a request that may
         have had an effect.
 
         Raises:
-            WireError: there is no whole answer.
+            HttpError: there is no whole answer.
         """
         with self._lock:
             kept = self._kept is not None
@@ -117,7 +135,7 @@ class Wire:
         with self._lock:
             self._drop()
 
-    def _once(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+    def _once(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
         try:
             connection = self._kept = self._kept or self._connect()
             with _cut_after(self.seconds, connection.sock) as late:
@@ -134,17 +152,13 @@ class Wire:
             raise
         if response.will_close:
             self._drop()
-        return Reply(response.status, data, _seconds(response.headers.get("Retry-After")))
+        return HttpResponse(response.status, data, _seconds(response.headers.get("Retry-After")))
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
-        if parts.scheme == "https":
-            context = self.trust.context()
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port, timeout=self.seconds, context=context
-            )
-        else:
-            made = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.seconds)
+        host, tls = parts.hostname or "", parts.scheme == "https"
+        kind = partial(_TlsConnection, self.trust) if tls else http.client.HTTPConnection
+        made: http.client.HTTPConnection = kind(host, parts.port, timeout=self.seconds)
         made.connect()
         return made
 
@@ -153,7 +167,7 @@ class Wire:
         while chunk := response.read(_CHUNK):
             found += chunk
             if len(found) > self.max_bytes:
-                raise WireError(f"{self.url}: expected at most {self.max_bytes} bytes, found more")
+                raise HttpError(f"{self.url}: expected at most {self.max_bytes} bytes, found more")
         if response.length:
             raise http.client.IncompleteRead(bytes(found), response.length)
         return bytes(found)
@@ -163,9 +177,24 @@ class Wire:
             self._kept.close()
             self._kept = None
 
-    def _error(self, method: str, path: str, error: Exception) -> WireError:
+    def _error(self, method: str, path: str, error: Exception) -> HttpError:
         what = str(error) or type(error).__name__
-        return WireError(f"{self.url}: {method} {path.partition('?')[0]}: expected an answer, found {what}"[:300])
+        return HttpError(f"{self.url}: {method} {path.partition('?')[0]}: no answer: {what}"[:300])
+
+
+def bearer(token_file: Path | None) -> dict[str, str]:
+    """The header that carries the token of a file, read again for every call: projected tokens are rotated.
+
+    Raises:
+        ClusterError: the file cannot be read.
+    """
+    if token_file is None:
+        return {}
+    try:
+        token = token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{token_file}: expected a token, found none ({error})") from None
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @contextmanager

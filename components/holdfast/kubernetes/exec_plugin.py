@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from holdfast.errors import RolloutError, WorkloadError
+from holdfast.errors import ClusterError, WorkloadError
 from holdfast.processes import dying_with_us, signal_group
 
 AUTHORITY = "certificate-authority-data"
@@ -36,13 +36,13 @@ ClientCertificate = tuple[bytes, bytes]
 """A client's certificate and its key, as PEM."""
 
 
-class PluginError(RolloutError):
+class PluginError(ClusterError):
     """The plug-in gave no credential; it may another time."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a plug-in gave; at least one of the first two."""
+    """A token or a client certificate that a plug-in gave, or both."""
 
     token: str | None = field(default=None, repr=False)
     certificate: ClientCertificate | None = field(default=None, repr=False)
@@ -52,7 +52,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class Command:
-    """How a plug-in is run."""
+    """Command line and environment of a plug-in."""
 
     argv: tuple[str, ...]
     api_version: str
@@ -61,7 +61,7 @@ class Command:
     cluster: Mapping[str, Any] | None = field(default=None, repr=False)
     """Facts about the cluster, for a plug-in that wants them."""
     hint: str = ""
-    """How to install it."""
+    """Its way to be installed, for people."""
     named_in: str = "kubeconfig"
     """The file that names it; errors begin with it."""
 
@@ -114,7 +114,7 @@ class _Variable(BaseModel):
 
 
 class _Section(BaseModel):
-    """`exec` of a kubeconfig's user; what it may hold besides does not matter here."""
+    """`exec` of a kubeconfig's user; other keys do not matter here."""
 
     command: str = Field(min_length=1)
     api_version: Literal["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"] = Field(
@@ -145,14 +145,14 @@ def command_of(kubeconfig: Path, section: object, cluster: Mapping[str, Any]) ->
         argv=(program, *(found.args or ())),
         api_version=found.api_version,
         environment={variable.name: variable.value for variable in found.env or ()},
-        cluster=_told(kubeconfig, cluster) if found.provide_cluster_info else None,
+        cluster=_cluster_info(kubeconfig, cluster) if found.provide_cluster_info else None,
         hint=found.install_hint or "",
         named_in=str(kubeconfig),
     )
 
 
-def _told(kubeconfig: Path, cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """The cluster as its plug-in gets to know it."""
+def _cluster_info(kubeconfig: Path, cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts about the cluster that its plug-in gets."""
     kept = {key: cluster[key] for key in ("server", "tls-server-name", AUTHORITY) if cluster.get(key)}
     file = cluster.get("certificate-authority")
     if file and AUTHORITY not in kept:
@@ -261,5 +261,4 @@ def _seconds(moment: str) -> float:
 
 
 def _failed(command: Command, reason: str) -> PluginError:
-    wanted = f"a credential from the plug-in {command.argv[0]}"
-    return PluginError(f"{command.named_in}: expected {wanted}, found {reason}")
+    return PluginError(f"{command.named_in}: the plug-in {command.argv[0]} gave no credential: {reason}")

@@ -2,23 +2,18 @@
 
 import base64
 import datetime
-import http.server
-import ipaddress
 import json
-import ssl
-import threading
 import time
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast.errors import WorkloadError
+from holdfast.kubernetes import exec_plugin
+from holdfast.kubernetes.api import Kube, PassingError, Resource
+from holdfast.kubernetes.exec_plugin import Command, Plugin, PluginError, command_of
+from holdfast.kubernetes.kubeconfig import from_kubeconfig
 from holdfast.processes import runs
-from holdfast.serving.rollout.cluster import exec_plugin
-from holdfast.serving.rollout.cluster.exec_plugin import Command, Plugin, PluginError, command_of
-from holdfast.serving.rollout.cluster.kube import Kube, PassingError, Resource, from_kubeconfig
 
 VERSION = "client.authentication.k8s.io/v1"
 THINGS = Resource("example.org", "v1", "things", "here")
@@ -26,7 +21,7 @@ THINGS = Resource("example.org", "v1", "things", "here")
 
 @pytest.fixture
 def plugin(tmp_path):
-    """Makes an executable shell script of these lines beside the kubeconfig; returns its name."""
+    """Makes an executable shell script of these lines, in the kubeconfig's folder; returns its name."""
 
     def make(*lines, name="plug-in"):
         script = tmp_path / name
@@ -49,19 +44,11 @@ def command(tmp_path, plugin):
 
 
 @pytest.fixture
-def kubeconfig(tmp_path):
+def kubeconfig(write_kubeconfig):
     """Writes a kubeconfig whose user has this `exec` section; returns its path."""
 
     def write(section, cluster=None, **user):
-        config = {
-            "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": "https://api:6443", **(cluster or {})}}],
-            "users": [{"name": "u", "user": {"exec": {"apiVersion": VERSION, **section}, **user}}],
-        }
-        path = tmp_path / "config"
-        path.write_text(json.dumps(config))
-        return path
+        return write_kubeconfig({"exec": {"apiVersion": VERSION, **section}, **user}, cluster)
 
     return write
 
@@ -77,59 +64,6 @@ def printing(**status):
 def moment(seconds):
     found = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return found.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers 200 to the tokens it knows, 401 to all others; keeps what it saw."""
-
-    daemon_threads = True
-
-    def __init__(self, known=None):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.known, self.tokens, self.certificates = known, [], []
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        self.server.tokens.append(token)
-        if isinstance(self.connection, ssl.SSLSocket):
-            self.server.certificates.append(self.connection.getpeercert()["serialNumber"])
-        refused = self.server.known is not None and token not in self.server.known
-        data = json.dumps({"message": "Unauthorized"} if refused else {"metadata": {}}).encode()
-        self.send_response(401 if refused else 200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_PATCH = do_GET  # noqa: N815
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def serve():
-    """Starts a server, with TLS where a context is given; returns it."""
-    started = []
-
-    def start(known=None, context=None):
-        server = Server(known)
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        started.append((server, thread))
-        return server
-
-    yield start
-    for server, thread in started:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def reach(path, server, scheme="http", **cluster):
@@ -184,7 +118,7 @@ def test_a_token_that_the_server_refuses_is_asked_for_again_and_the_call_made_on
 def test_a_plug_in_that_gives_the_refused_token_again_is_an_error_and_no_loop(plugin, kubeconfig, serve):
     server = serve(known={"other"})
     kube = reach(kubeconfig({"command": plugin(printing(token="wrong"))}), server)
-    with pytest.raises(Exception, match="expected to be done, found 401 Unauthorized"):
+    with pytest.raises(Exception, match="the API answered 401 Unauthorized"):
         kube.get(THINGS, "a")
     assert server.tokens == ["wrong", "wrong"]
 
@@ -198,7 +132,7 @@ def test_a_plug_in_that_fails_while_its_token_is_good_is_no_error_yet(command, t
     clock[0] = now + 899
     assert found.credential().token == "t"
     clock[0] = now + 910
-    with pytest.raises(PluginError, match="found exit code 1"):
+    with pytest.raises(PluginError, match="no credential: exit code 1"):
         found.credential()
 
 
@@ -207,7 +141,7 @@ def test_during_a_rollout_a_plug_in_that_fails_is_an_error_that_may_pass(plugin,
     server = serve(known=())
     kube = reach(path, server)
     (tmp_path / "broken").touch()
-    with pytest.raises(PassingError, match="config: expected a credential from the plug-in .*, found exit code 7"):
+    with pytest.raises(PassingError, match="config: the plug-in .* gave no credential: exit code 7"):
         kube.get(THINGS, "a")
 
 
@@ -244,7 +178,7 @@ def test_a_plug_in_that_wants_it_is_told_about_the_cluster(tmp_path):
     }
 
 
-def test_a_command_with_a_slash_lies_beside_the_kubeconfig_and_one_without_on_the_path(tmp_path):
+def test_a_command_with_a_slash_lies_in_the_folder_of_the_kubeconfig_and_one_without_on_the_path(tmp_path):
     config = tmp_path / "config"
     for given, expected in (("bin/plug", str(tmp_path / "bin/plug")), ("/opt/plug", "/opt/plug"), ("aws", "aws")):
         assert command_of(config, {"apiVersion": VERSION, "command": given}, {}).argv == (expected,)
@@ -263,14 +197,14 @@ def test_a_plug_in_that_fails_is_one_line_with_its_name_and_last_words(plugin, k
     with pytest.raises(PluginError) as caught:
         from_kubeconfig(path)
     name = path.parent / "plug-in"
-    reason = "found exit code 255: Unable to locate credentials."
-    assert str(caught.value) == f"{path}: expected a credential from the plug-in {name}, {reason}"
+    reason = "exit code 255: Unable to locate credentials."
+    assert str(caught.value) == f"{path}: the plug-in {name} gave no credential: {reason}"
 
 
 def test_a_plug_in_that_hangs_is_ended_with_its_children_in_time(command, tmp_path):
     asked = command(f"sleep 60 & echo $! > {tmp_path}/child; wait")
     began = time.monotonic()
-    with pytest.raises(PluginError, match=r"from the plug-in .*/plug-in, found no answer within 0\.5 s"):
+    with pytest.raises(PluginError, match=r"the plug-in .*/plug-in gave no credential: no answer within 0\.5 s"):
         exec_plugin.run(asked, 0.5)
     assert time.monotonic() - began < 3
     child = int((tmp_path / "child").read_text())
@@ -281,7 +215,9 @@ def test_a_plug_in_that_hangs_is_ended_with_its_children_in_time(command, tmp_pa
 
 def test_a_plug_in_that_is_not_there_is_an_error_with_the_way_to_install_it(kubeconfig):
     path = kubeconfig({"command": "no-such-plug-in", "installHint": "Install it\nfrom https://example.org"})
-    expected = "from the plug-in no-such-plug-in, found No such file or directory; Install it from https://example.org"
+    expected = (
+        "the plug-in no-such-plug-in gave no credential: No such file or directory; Install it from https://example.org"
+    )
     with pytest.raises(PluginError, match=expected):
         from_kubeconfig(path)
 
@@ -306,7 +242,7 @@ def test_a_plug_in_that_is_not_there_is_an_error_with_the_way_to_install_it(kube
     ],
 )
 def test_output_that_is_no_credential_is_refused_without_being_shown(command, output, found):
-    with pytest.raises(PluginError, match=f"plug-in, found {found}.* in its output$") as caught:
+    with pytest.raises(PluginError, match=f"plug-in gave no credential: {found}.* in its output$") as caught:
         exec_plugin.run(command(f"echo '{output}'"), 5)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -337,58 +273,9 @@ def test_a_credential_is_not_shown_where_an_access_is_printed(plugin, kubeconfig
 # --- client certificates ----------------------------------------------------------------------------------------------
 
 
-class Authority:
-    """A certificate authority of our own, for server and clients."""
-
-    def __init__(self, folder):
-        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign("ca", self.key.public_key(), ca=True)
-        self.file = folder / "ca.crt"
-        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name):
-        """A certificate and its key as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = self._sign(name, key.public_key())
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
-
-    def context(self):
-        """A server's, which asks clients for a certificate of this authority."""
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        for name, text in zip(("server.crt", "server.key"), self.issue("server"), strict=True):
-            (self.folder / name).write_text(text)
-        made.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
-        made.load_verify_locations(self.file)
-        made.verify_mode = ssl.CERT_REQUIRED
-        return made
-
-    def _sign(self, name, public, *, ca=False):
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        issuer = subject if ca else self.certificate.subject
-        now = datetime.datetime.now(datetime.UTC)
-        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(address, critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
-
-
 def test_the_client_certificate_of_a_plug_in_is_shown_and_a_new_one_after_it_expired(
-    plugin, kubeconfig, serve, tmp_path
+    plugin, kubeconfig, serve, authority, tmp_path
 ):
-    authority = Authority(tmp_path)
-
     def give(name, expires):
         certificate, key = authority.issue(name)
         (tmp_path / "answer").write_text(
@@ -410,8 +297,7 @@ def test_the_client_certificate_of_a_plug_in_is_shown_and_a_new_one_after_it_exp
     assert server.tokens == ["", "", ""]
 
 
-def test_without_the_plug_ins_certificate_that_server_lets_no_call_in(plugin, kubeconfig, serve, tmp_path):
-    authority = Authority(tmp_path)
+def test_without_the_plug_ins_certificate_that_server_lets_no_call_in(plugin, kubeconfig, serve, authority):
     server = serve(context=authority.context())
     path = kubeconfig({"command": plugin(printing(token="t"))}, {"certificate-authority": "ca.crt"})
     with pytest.raises(PassingError):
