@@ -83,14 +83,14 @@ class Bound:
 
 
 BOUNDS = {
-    "step-files": Bound(limit=(9,), target=(3,)),
+    "step-files": Bound(limit=(3,), target=(3,)),
     "conditions": Bound(limit=(2,), target=(6,)),
     "circles": Bound(limit=(0,), target=(0,)),
-    "names": Bound(limit=(52,), target=(10,)),
-    "words": Bound(limit=(15,), target=(2,)),
-    "functions": Bound(limit=(5, 15, 52), target=(6, 16, 40)),
-    "repeated": Bound(limit=(55,), target=(30,)),
-    "rollout": Bound(limit=(12_475,), target=(9_300,)),
+    "names": Bound(limit=(2,), target=(10,)),
+    "words": Bound(limit=(0,), target=(2,)),
+    "functions": Bound(limit=(5, 14, 40), target=(6, 16, 40)),
+    "repeated": Bound(limit=(24,), target=(30,)),
+    "rollout": Bound(limit=(9_990,), target=(9_300,)),
 }
 
 

@@ -53,25 +53,27 @@ def retrain(*, gpu: bool = False) -> GraphComponent:
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
         # The path of a delivery may stay while its bytes change: snapshot and baseline always look again.
-        data = never_cached(sized(snapshot(config=snapshot_config), cpu="1", memory="4G"))
-        champion = baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)
-        with_mlflow_login(never_cached(sized(champion, cpu="1", memory="4G")))
+        data = never_cached(_reading(snapshot(config=snapshot_config)))
+        champion = never_cached(_reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
+        with_mlflow_login(champion)
         delivery = inputs(snapshot=data, baseline=champion)
-        contract = sized(schema(**delivery, config=schema_config), cpu="1", memory="4G")
-        shift = sized(drift(**delivery, config=drift_config, seed=seed), cpu="1", memory="4G")
+        contract = _reading(schema(**delivery, config=schema_config))
+        shift = _reading(drift(**delivery, config=drift_config, seed=seed))
         with dsl.If(contract.outputs["verdict"] != "fail"), dsl.If(shift.outputs["verdict"] != "fail"):
             rows = computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
             fit = train(**inputs(snapshot=data, scan=rows), config=train_config, checkpoint=checkpoint, **compute)
-            net = retried(computing(fit, "8G"))
-            judged = inputs(model=net, snapshot=data)
+            judged = inputs(model=retried(computing(fit, "8G")), snapshot=data)
             trigger = computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
-            armed = inputs(model=net, snapshot=data, baseline=champion)
-            pressure = computing(attack(**armed, config=attack_config, **compute), "8G")
+            pressure = computing(attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G")
             proof = computing(certify(**judged, config=certify_config, **compute), "8G")
-            evidence = inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged | evidence, policy=policy, tracking=tracking)
+            judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
+            _conclude(judged, policy=policy, tracking=tracking)
 
     return pipeline
+
+
+def _reading(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    return sized(task, cpu="1", memory="4G")
 
 
 def _computing(task: dsl.PipelineTask, memory: str, *, gpu: bool) -> dsl.PipelineTask:

@@ -39,7 +39,7 @@ from holdfast.serving.rollout.matchup import (
 from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write, write_serving
 from holdfast.serving.rollout.reporting import log, metrics, status
 from holdfast.serving.rollout.reporting.announce import NotifyingStore, WatcherGroup
-from holdfast.serving.rollout.reporting.timeline import Timeline
+from holdfast.serving.rollout.reporting.timeline import Sent, Timeline
 from holdfast.serving.rollout.stage import OpenStage, Stage
 from holdfast.workload.schema import RolloutPlan
 
@@ -79,12 +79,7 @@ def rollout(
     say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
     policy = policy_plan(Ref(fetched.candidate / "decision"))
-    config = config.over(policy)
-    try:
-        require(config)
-    except RolloutError:
-        forget(state)
-        raise
+    config = _required(config.over(policy), require, state)
     matchup = matchup_of(fetched, name, version, game_day, config)
     matchup = replace(matchup, metrics_port=metrics_port, policy=policy)
     require_fresh(matchup, state, config)
@@ -103,6 +98,16 @@ def rollout(
     )
     hand_in(out)
     return artifact
+
+
+def _required(config: RolloutPlan, require: Callable[[RolloutPlan], None], state: Path) -> RolloutPlan:
+    """The plan, after `require` had nothing against it; a refused one leaves no folder."""
+    try:
+        require(config)
+    except RolloutError:
+        forget(state)
+        raise
+    return config
 
 
 def run_rollout(
@@ -166,11 +171,7 @@ def _carry_out(
             probation=matchup.champion is None,
             probed=sender is not None,
         )
-        listeners = (
-            status.StatusFile(state / status.FILE, counts, about),
-            log.Log(state / log.FILE, about.rollout, about.driver.fence),
-            metrics.MetricsFile(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
-        )
+        listeners = _listeners(state, counts, about)
         with metrics.served(listeners[-1], matchup.metrics_port):
             ended = Controller(
                 plan,
@@ -188,3 +189,13 @@ def _carry_out(
     if traffic.fault_at is not None and timeline.weight_zero_at is not None:
         seconds = round(timeline.weight_zero_at - traffic.fault_at, 3)
     return Carried(ended, config, timeline, counts.sent, counts.failed, seconds, traffic.tail)
+
+
+def _listeners(
+    state: Path, counts: Sent, about: status.Status
+) -> tuple[status.StatusFile, log.Log, metrics.MetricsFile]:
+    return (
+        status.StatusFile(state / status.FILE, counts, about),
+        log.Log(state / log.FILE, about.rollout, about.driver.fence),
+        metrics.MetricsFile(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
+    )
