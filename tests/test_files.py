@@ -60,8 +60,8 @@ ALLOWED = {
         "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
     "what others read while a rollout runs": [
-        "serving/rollout/reporting/log.py", "serving/rollout/reporting/metrics.py",
-        "serving/rollout/reporting/status.py", "serving/rollout/reporting/timeline.py",
+        "serving/rollout/reporting/log.py", "serving/rollout/reporting/status.py",
+        "serving/rollout/reporting/timeline.py",
     ],
     "rows that are sent, and what came back": [
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py", "serving/rollout/traffic/tally.py",
@@ -70,7 +70,9 @@ ALLOWED = {
     "the folder of a run on this machine: steps, logs, reuse": [
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
     ],
-    "the report's page and its templates; the evidence that it shows": ["report/evidence.py", "report/page.py"],
+    "pages, their templates, and the evidence that they show": [
+        "rendering/page.py", "report/evidence.py", "report/page.py",
+    ],
     "the demo makes its deliveries": ["demo/acts.py", "demo/pages.py", "demo/runs.py"],
 }  # fmt: skip
 """Reason -> the other modules that touch files, by their path in their package."""
