@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from holdfast.serving.rollout.engine import drift, latency
+from holdfast.serving.rollout.engine import latency
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
-from holdfast.statistics import newcombe_upper
+from holdfast.statistics import drift, newcombe_upper
 from holdfast.statistics.eprocess import MULTIPLIERS, RESERVE, RESERVE_LASTS, SHARES, WEIGHTS
 
 Floats = NDArray[np.float64]

@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.scenes import Bench
 from benchmarks.table import ROOT, Row, shown
 from holdfast.errors import RolloutError
+from holdfast.processes import children, reserved_ports, start
 from holdfast.serving.protocol import body
 from holdfast.serving.rollout.contract.address import Address
-from holdfast.serving.rollout.local.processes import children, reserved_ports, start
 from holdfast.serving.rollout.traffic.wire import Caller, HttpResponse
 
 REQUESTS, ROUNDS, CONNECTIONS, SECONDS = 4000, 15, 8, 10.0
