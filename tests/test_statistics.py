@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, fisher_exact
 
-from holdfast.statistics import clopper_pearson, lower_bound, newcombe_upper, paired_difference, upper_bound, wilson
+from holdfast.statistics import (
+    Interval,
+    chance_of_balanced_accuracy,
+    clopper_pearson,
+    lower_bound,
+    mean_of_rates,
+    newcombe_upper,
+    paired_difference,
+    upper_bound,
+    wilson,
+)
 
 
 @given(trials=st.integers(1, 500), share=st.floats(0.001, 1), alpha=st.floats(0.001, 0.2))
@@ -154,3 +164,69 @@ def test_the_module_brings_in_neither_scipy_nor_anything_of_ours():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["holdfast.statistics"]
+
+
+def margins(y, answers, classes):
+    """Hits, rows and answers by class."""
+    return [np.bincount(labels, minlength=classes).tolist() for labels in (y[y == answers], y, answers)]
+
+
+def test_of_two_classes_the_chance_is_fishers_exact_test():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        y = (rng.random(80) < 0.2).astype(int)
+        answers = np.where(rng.random(80) < 0.3, y, rng.random(80) < 0.3).astype(int)
+        table = [[int(((y == row) & (answers == column)).sum()) for column in (0, 1)] for row in (0, 1)]
+        expected = fisher_exact(table, alternative="greater").pvalue
+        assert chance_of_balanced_accuracy(*margins(y, answers, 2)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_constant_answer_is_no_better_than_chance():
+    assert chance_of_balanced_accuracy([346, 0], [346, 14], [360, 0]) == 1
+    assert chance_of_balanced_accuracy([90, 0, 0], [90, 8, 2], [100, 0, 0]) == 1
+
+
+def test_of_three_classes_the_chance_is_what_counting_every_assignment_gives():
+    # 2 + 1 + 1 rows: 12 distinct assignments of the labels, counted by hand below.
+    from itertools import permutations
+
+    y, answers = [0, 0, 1, 2], [0, 0, 1, 1]
+    weights = (1 / 2, 1, 1)
+
+    def total(labels):
+        return sum(weights[label] for label, given in zip(labels, answers, strict=True) if label == given)
+
+    drawn = [total(labels) >= total(y) for labels in permutations(y)]
+    found = chance_of_balanced_accuracy(*margins(np.array(y), np.array(answers), 3))
+    assert found == pytest.approx(sum(drawn) / len(drawn), abs=0.03)
+
+
+def test_answers_that_know_nothing_pass_no_more_often_than_the_level():
+    rng = np.random.default_rng(1)
+    seen = [
+        chance_of_balanced_accuracy(*margins(rng.choice(2, 360, p=(0.96, 0.04)), rng.choice(2, 360, p=(0.9, 0.1)), 2))
+        for _ in range(2000)
+    ]
+    # At most 5 %, and three standard errors of 2,000 draws.
+    assert np.mean(np.array(seen) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_impossible_counts_are_refused():
+    with pytest.raises(ValueError, match="no more hits than rows"):
+        chance_of_balanced_accuracy([11, 0], [10, 10], [10, 10])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rates"), [((346, 14), (0.97, 0.6)), ((40, 40), (0.5, 0.9)), ((500, 8), (0.99, 0.9))]
+)
+def test_the_bounds_of_a_mean_of_rates_cover_it(sizes, rates):
+    rng, truth, covered = np.random.default_rng(0), sum(rates) / 2, [0, 0]
+    for _ in range(1000):
+        bounds = mean_of_rates([(int(rng.binomial(n, p)), n) for n, p in zip(sizes, rates, strict=True)], 0.05)
+        covered[0] += bounds.lower <= truth
+        covered[1] += bounds.upper >= truth
+    assert min(covered) >= 930
+
+
+def test_a_mean_of_no_rates_is_unknown():
+    assert mean_of_rates([], 0.05) == Interval(0.0, 1.0)

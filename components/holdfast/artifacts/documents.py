@@ -606,8 +606,63 @@ class Paired(Frozen):
     """Examples that neither has right."""
 
 
+class ClassResult(Frozen):
+    """How the examples of one class were answered."""
+
+    name: str
+    """The class."""
+    recall: Count
+    """Answered with it, of its own examples."""
+    answers: int = Field(ge=0)
+    """Examples of any class that were answered with it."""
+    precision: Count
+    """Its own, of the examples of the sample answered with it."""
+
+
+class Performance(Frozen):
+    """How well the classes are separated, which accuracy alone hides where one class is rare.
+
+    Recall and answers are counted on the sample and on more examples of classes that are rare in it; what depends on
+    how frequent a class is (precision, `pr_auc`, `best_constant`) on the sample alone.
+    """
+
+    classes: tuple[ClassResult, ...] = Field(min_length=2)
+    """In the order of the model's classes."""
+    positive: str | None = None
+    """Two classes: the rarer one among the examples, which the two areas are about."""
+    roc_auc: float | None = Field(None, ge=0, le=1)
+    """Two classes: chance that an example of the positive class is scored above one of the other; None otherwise."""
+    pr_auc: float | None = Field(None, ge=0, le=1)
+    """Two classes: average precision of the positive class; its share of the sample is what chance reaches."""
+    best_constant: Count
+    """What answering always the most frequent class gets right."""
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have examples; any constant answer reaches 1 / classes."""
+        seen = [one.recall.share for one in self.classes if one.recall.n]
+        return sum(seen) / len(seen) if seen else 0.0
+
+    @property
+    def never_answered(self) -> tuple[str, ...]:
+        """Classes with examples that no example was answered with."""
+        return tuple(one.name for one in self.classes if one.recall.n and not one.answers)
+
+
+class ClassPaired(Frozen):
+    """Candidate and champion on the same examples of one class."""
+
+    name: str
+    """The class."""
+    clean: Paired
+    """Without any attack."""
+    worst_case: Paired
+    """Under every attack."""
+
+
 class RobustnessReport(Document):
-    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, one array per attack).
+    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
+    `worst_answer`, one array per attack).
 
     And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.
     """
@@ -634,6 +689,12 @@ class RobustnessReport(Document):
     """Candidate and champion, without any attack."""
     champion_worst_case: Paired | None = None
     """None when there is no champion, or it takes another input."""
+    clean_performance: Performance | None = None
+    """By class, without any attack, on the examples of `clean` and more of classes that are rare among them."""
+    worst_case_performance: Performance | None = None
+    """By class, each example as the attack left it that came closest to another answer, or went furthest beyond."""
+    champion_classes: tuple[ClassPaired, ...] = ()
+    """Candidate and champion by class; empty where they are not compared."""
 
 
 class CertifiedAt(Frozen):
@@ -643,6 +704,8 @@ class CertifiedAt(Frozen):
     """In the certificate's unit."""
     certified: Count
     """Correct, and certified at this radius, of the examples evaluated."""
+    classes: dict[str, Count] = {}
+    """The same by class, on the examples above and more of classes that are rare among them."""
 
 
 class Certificate(Document):

@@ -16,19 +16,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+ENOUGH = 50
+"""So many examples of a class are looked for, where the sample has fewer."""
+
+
 @dataclass(frozen=True)
 class Examples:
-    """A network and the held-out rows that were drawn for it."""
+    """A network and the held-out rows drawn for it: a sample, and after it more rows of classes that are rare in it."""
 
     net: "nn.Module"
     rows: Arrays
     index: NDArray[np.int64]
-    """int64[N]: positions of the rows among all held-out rows."""
+    """int64[N]: positions of the rows among all held-out rows; the sample first."""
+    sampled: int
+    """The size of the sample. Rates over all classes are counted on it alone, those of single classes on all rows."""
     device: str
 
 
 def draw(judged: Artifact[Model], data: Artifact[Snapshot], count: int, settings: Compute) -> Examples:
     """The first `count` of a permutation of the held-out rows, and the network, which answers them as it should.
+
+    After these come the next rows of every class that has fewer than `ENOUGH`, or than its equal share of `count`.
 
     Raises:
         ModelError: the model does not fit the data, or does not return finite logits.
@@ -36,10 +44,18 @@ def draw(judged: Artifact[Model], data: Artifact[Snapshot], count: int, settings
     device = settings.prepare()
     net = open_network(judged, data, device)
     rows = read_split(data, "test", judged.document.input)
-    index = np.random.default_rng(settings.seed).permutation(len(rows))[:count]
+    order = np.random.default_rng(settings.seed).permutation(len(rows))
+    index = np.concatenate([order[:count], rare_rows(rows.y, order, count, len(judged.document.classes))])
     chosen = rows.take(index)
     check_answers(net, judged, chosen, device)
-    return Examples(net, chosen, index, device)
+    return Examples(net, chosen, index, min(count, len(rows)), device)
+
+
+def rare_rows(y: NDArray[np.int64], order: NDArray[np.int64], count: int, classes: int) -> NDArray[np.int64]:
+    """The rows after the first `count` of `order` that fill up each class of y, as far as there are any."""
+    sample, rest = order[:count], order[count:]
+    missing = min(ENOUGH, count // classes) - np.bincount(y[sample], minlength=classes)
+    return np.concatenate([rest[y[rest] == label][: max(number, 0)] for label, number in enumerate(missing)])
 
 
 def open_network(judged: Artifact[Model], data: Artifact[Snapshot], device: str) -> "nn.Module":

@@ -8,13 +8,18 @@ Tango, Statistics in Medicine 17 (1998), https://doi.org/10.1002/(SICI)1097-0258
 Newcombe, Statistics in Medicine 17 (1998), https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import hypot, sqrt
 from statistics import NormalDist
 
 _HALVINGS = 60
 """Bisection steps: the width of [-1, 1] falls below 2e-18, less than one unit of the last place of a float."""
+
+_ROUNDING = 1e-12
+"""Sums of the same recalls in another order differ by less."""
+PERMUTATIONS = 1999
+"""Draws of a permutation test: its p-values are multiples of 1 / 2000."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,59 @@ def paired_difference(b: int, c: int, n: int, alpha: float) -> Interval:
     lower = _crossing(lambda delta: _score(b, c, n, delta) <= z)
     upper = -_crossing(lambda delta: _score(c, b, n, delta) <= z)
     return Interval(lower, upper)
+
+
+def mean_of_rates(rates: Sequence[tuple[int, int]], alpha: float) -> Interval:
+    """Bounds of the mean of independent rates, each k of n > 0: balanced accuracy, when the rates are recalls.
+
+    The square-and-add rule (method of variance estimates recovery) on Clopper-Pearson bounds: Zou and Donner,
+    Statistics in Medicine 27 (2008), https://doi.org/10.1002/sim.3095. [0, 1] without rates.
+    """
+    if not rates:
+        return Interval(0.0, 1.0)
+    shares = [k / n for k, n in rates]
+    bounds = [clopper_pearson(k, n, alpha) for k, n in rates]
+    down = sqrt(sum((p - b.lower) ** 2 for p, b in zip(shares, bounds, strict=True)))
+    up = sqrt(sum((b.upper - p) ** 2 for p, b in zip(shares, bounds, strict=True)))
+    mean = sum(shares) / len(shares)
+    return Interval(max(mean - down / len(rates), 0.0), min(mean + up / len(rates), 1.0))
+
+
+def chance_of_balanced_accuracy(hits: Sequence[int], rows: Sequence[int], answers: Sequence[int]) -> float:
+    """How often answers that know nothing of the classes reach this balanced accuracy or more: an exact p-value.
+
+    The permutation test of independence: rows and answers of each class stay as they are, which answer goes to which
+    row is drawn. With two classes that is Fisher's exact test; with more, `PERMUTATIONS` draws with a fixed seed and
+    the observed one counted among them, which keeps the level exactly (Phipson and Smyth 2010,
+    https://doi.org/10.2202/1544-6115.1585). Answers that are all the same get 1.
+
+    Args:
+        hits: rows of each class that were answered with it.
+        rows: rows of each class; classes without rows are left out of the mean.
+        answers: rows that were answered with each class; as many as `rows` in all.
+    """
+    total = sum(rows)
+    if total != sum(answers) or any(k > min(n, m) for k, n, m in zip(hits, rows, answers, strict=True)):
+        raise ValueError(f"expected {total} answers and no more hits than rows, found {answers} and {hits}")
+    if len(rows) == 2:
+        from scipy.stats import hypergeom
+
+        # With both margins fixed the second class's hits follow from the first's, and more of one is more of both.
+        return float(hypergeom.sf(hits[0] - 1, total, rows[0], answers[0])) if min(rows) else 1.0
+    return _drawn(hits, rows, answers)
+
+
+def _drawn(hits: Sequence[int], rows: Sequence[int], answers: Sequence[int]) -> float:
+    import numpy as np
+
+    weights = np.array([1 / n if n else 0.0 for n in rows])
+    labels, given = (np.repeat(np.arange(len(rows)), counts) for counts in (rows, answers))
+    generator, reached = np.random.default_rng(0), float(np.dot(hits, weights))
+    as_good = 0
+    for _ in range(PERMUTATIONS):
+        kept = given[generator.permutation(labels) == given]
+        as_good += bool(np.bincount(kept, minlength=len(rows)) @ weights >= reached - _ROUNDING)
+    return (1 + as_good) / (1 + PERMUTATIONS)
 
 
 def newcombe_upper(k_c: int, n_c: int, k_s: int, n_s: int, confidence: float = 0.95) -> float:

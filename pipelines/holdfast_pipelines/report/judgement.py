@@ -89,7 +89,7 @@ def chain(run: LoadedRun, place: PageLocation) -> PageSection:
 
 def _check_row(check: Check) -> tuple[BlockCell, ...]:
     rate = check.count is not None
-    paired = not rate and check.lower is not None
+    paired = not rate and check.lower is not None and check.champion is not None
     champion = None if check.champion is None else percent(check.champion)
     return (
         code(check.name),
@@ -107,7 +107,9 @@ def _measured(check: Check, paired: bool) -> BlockCell:
         return None
     if check.count is not None:
         return f"{percent(check.measured)} ({check.count.k} of {check.count.n})"
-    return f"{100 * check.measured:+.1f} points" if paired else number(check.measured)
+    if paired:
+        return f"{100 * check.measured:+.1f} points"
+    return number(check.measured) if check.lower is None else percent(check.measured)
 
 
 def _bounds(check: Check, paired: bool) -> BlockCell:

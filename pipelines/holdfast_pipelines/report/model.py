@@ -30,6 +30,7 @@ from holdfast.rendering.blocks import (
     TableBlock,
     TwoColumns,
     code,
+    cut,
     pairs,
 )
 from holdfast.rendering.charts import Axis, Chart, DataSeries, Mark, Tone, line_chart, share_axis
@@ -39,6 +40,10 @@ from holdfast_pipelines.report.pictures import side_by_side
 
 BAND_NOTE = "Shaded: 95 % Clopper-Pearson interval."
 MOST_TRIGGERS = 24
+MOST_CLASSES = 50
+_RECALL = "Recall: answered with the class, of its examples."
+_PRECISION = "Precision: of the class, of the examples answered with it."
+_MORE = "Where a class is rare in the sample, recall is counted on more of its held-out examples."
 
 
 def training(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -76,7 +81,7 @@ def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
         figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
         points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
         blocks.append(TwoColumns(Figures((figure,)), TableBlock(("epsilon", "still correct"), points, numeric=(0, 1))))
-    blocks += [table, *_corruptions(report), _masking(report), *_champion(report)]
+    blocks += [table, *_by_class(report), *_corruptions(report), _masking(report), *_champion(report)]
     return PageSection("attacks", "Accuracy under attack", tuple(blocks))
 
 
@@ -87,7 +92,9 @@ def certificate(run: LoadedRun, place: PageLocation) -> PageSection | None:
         return None
     facts = Facts(pairs(method=report.method.replace("-", " "), norm=report.norm, **_effort(report)))
     rows = tuple((number(at.radius), at.certified) for at in report.certified)
-    table = TableBlock((f"radius ({report.norm}, {report.unit})", "certified and correct"), rows, numeric=(0, 1))
+    classes = tuple(report.certified[0].classes) if report.certified else ()
+    head = (f"radius ({report.norm}, {report.unit})", "certified and correct")
+    table = TableBlock(head, rows, numeric=(0, 1))
     blocks: tuple[Block, ...] = (facts, table)
     if report.certified:
         figure = Figure(
@@ -95,8 +102,19 @@ def certificate(run: LoadedRun, place: PageLocation) -> PageSection | None:
             _radius_chart(report),
             f"{BAND_NOTE} Abstentions count as not certified.",
         )
-        blocks = (facts, TwoColumns(Figures((figure,)), table))
+        blocks = (facts, TwoColumns(Figures((figure,)), table), *_certified_by_class(report, classes))
     return PageSection("certificate", "Certified accuracy", blocks)
+
+
+def _certified_by_class(report: Certificate, classes: Sequence[str]) -> list[Block]:
+    """One row for each class, one column for each radius."""
+    if not classes:
+        return []
+    head = ("class: certified and correct", *(f"radius {number(at.radius)}" for at in report.certified))
+    rows = tuple(
+        (name, *(f"{at.classes[name].k} of {at.classes[name].n}" for at in report.certified)) for name in classes
+    )
+    return [cut(rows, MOST_CLASSES, head, numeric=tuple(range(1, len(head))))]
 
 
 def _effort(report: Certificate) -> dict[str, Any]:
@@ -146,6 +164,29 @@ def exact(epsilon: Fraction, unit: str) -> str:
 def _attack_row(attack: AttackResult) -> tuple[Any, ...]:
     name = f"{attack.name} (on the remaining examples)" if attack.cumulative else attack.name
     return (name, attack.library, threat(attack.threat), attack.steps, attack.restarts, attack.survived)
+
+
+def _by_class(report: RobustnessReport) -> list[Block]:
+    """Recall and precision of every class, without and under attack, and what a constant answer reaches."""
+    clean, attacked = report.clean_performance, report.worst_case_performance
+    if clean is None or attacked is None:
+        return []
+    facts = {
+        "balanced_accuracy": f"{percent(clean.balanced_accuracy)} clean, "
+        f"{percent(attacked.balanced_accuracy)} under attack",
+        "best_constant_answer": f"{clean.best_constant.k} of {clean.best_constant.n} right, "
+        f"balanced accuracy {percent(1 / len(clean.classes))}",
+    }
+    for name, of in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc")):
+        if (value := getattr(clean, of)) is not None and (under := getattr(attacked, of)) is not None:
+            facts[f"{name} of {clean.positive!r}"] = f"{value:.3f} clean, {under:.3f} under attack"
+    head = ("class", "recall", "recall under attack", "precision", "precision under attack")
+    rows = tuple(
+        (one.name, one.recall, under.recall, one.precision, under.precision)
+        for one, under in zip(clean.classes, attacked.classes, strict=True)
+    )
+    table = cut(rows, MOST_CLASSES, head, numeric=(1, 2, 3, 4))
+    return [Facts(pairs(**facts)), table, Prose(f"{_RECALL} {_PRECISION} {_MORE}")]
 
 
 def _corruptions(report: RobustnessReport) -> list[Block]:

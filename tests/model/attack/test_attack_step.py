@@ -60,9 +60,48 @@ def test_the_worst_case_is_counted_per_example(
     made = report(robust, digits, tmp_path / "r")
     with np.load(made.open("flags.npz"), allow_pickle=False) as flags:
         every = np.stack([flags[a.name] for a in made.document.attacks])
-        assert made.document.worst_case.k == (flags["clean"] & every.all(axis=0)).sum() == flags["worst"].sum()
-        assert len(set(flags["index"])) == 60
+        assert (flags["clean"] & every.all(axis=0)).tolist() == flags["worst"].tolist()
+        # The sample comes first; after it are more examples of classes that have less than their share of it.
+        assert made.document.worst_case.k == flags["worst"][:60].sum()
+        assert len(set(flags["index"])) == len(flags["index"]) == 60 + 11
         assert flags["index"].max() < 360
+
+
+def test_the_classes_counts_are_those_of_the_examples(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    made = report(robust, digits, tmp_path / "r")
+    rows = read_split(digits, "test", robust.document.input)
+    with np.load(made.open("flags.npz"), allow_pickle=False) as flags:
+        y = rows.y[flags["index"]]
+        for found, right, answers in (
+            (made.document.clean_performance, flags["clean"], flags["answer"]),
+            (made.document.worst_case_performance, flags["worst"], flags["worst_answer"]),
+        ):
+            assert found is not None
+            recalls = [(one.recall.k, one.recall.n) for one in found.classes]
+            assert recalls == [(int(right[y == label].sum()), int((y == label).sum())) for label in range(10)]
+            assert min(n for _, n in recalls) == 6
+            assert [one.answers for one in found.classes] == np.bincount(answers, minlength=10).tolist()
+            assert [one.precision.n for one in found.classes] == np.bincount(answers[:60], minlength=10).tolist()
+            assert (answers == y).tolist() == right.tolist()
+            assert found.roc_auc is None
+
+
+def test_the_champion_is_compared_in_every_class(
+    robust: Artifact[Model], plain: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    made = report(robust, digits, tmp_path / "r", baseline=champion(plain, tmp_path / "baseline")).document
+    ours = made.worst_case_performance
+    theirs = report(plain, digits, tmp_path / "alone").document.worst_case_performance
+    assert ours is not None
+    assert theirs is not None
+    for found, mine, other in zip(made.champion_classes, ours.classes, theirs.classes, strict=True):
+        pairs = found.worst_case
+        assert found.name == mine.name
+        assert pairs.both + pairs.only_candidate == mine.recall.k
+        assert pairs.both + pairs.only_champion == other.recall.k
+        assert pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither == mine.recall.n
 
 
 def test_accuracy_falls_along_the_curve(robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path) -> None:

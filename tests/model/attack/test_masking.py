@@ -85,6 +85,24 @@ def test_a_defence_that_hides_the_gradient_is_caught(defence: type[Defended], si
     assert sign in failed(defence(scene[0]), scene)
 
 
+class Constant(Defended):
+    """One answer, far from all others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return z - z + torch.eye(10)[3] * 9
+
+
+def test_a_constant_answer_is_not_blamed_on_the_gradients(scene: Scene) -> None:
+    _, x, y, ball = scene
+    net = Constant(scene[0])
+    measured = measure(net, x, y, ball, plans("pr", "linf", 10, embedding=False), seed=0)
+    stronger = stronger_plan("pr", "linf", embedding=False)
+    (only,) = check(net, x, y, ball, measured=measured, stronger=stronger, seed=0)
+    assert (only.name, only.verdict) == ("constant-answer", Verdict.INCONCLUSIVE)
+    assert "the network separates no classes" in only.detail
+
+
 @pytest.mark.parametrize("recipe", ["standard", "pgd", "trades", "fgsm-rs", "awp"])
 def test_honestly_trained_models_raise_no_alarm(
     recipe: str, train_digits: Callable[[str], nn.Module], scene: Scene

@@ -17,10 +17,12 @@ from holdfast.artifacts.documents import (
     Certificate,
     CertifiedAt,
     Check,
+    ClassResult,
     Column,
     Count,
     GateDecision,
     Model,
+    Performance,
     RobustnessReport,
     ScanReport,
     SchemaReport,
@@ -204,8 +206,25 @@ def _attack(out: Path, about: dict[str, str], *, kept: bool) -> Artifact[Robustn
             attacks=(pgd, second),
             worst_case=Count(k=15, n=20),
             masking=(),
+            clean_performance=_performance((16, 17), (2, 3), roc=0.9),
+            worst_case_performance=_performance((15, 17), (0, 3), roc=0.6),
         ),
         {"curve.html": b"<p>accuracy</p>", **({"attacks.npz": b"adversarial rows"} if kept else {})},
+    )
+
+
+def _performance(ok: tuple[int, int], odd: tuple[int, int], *, roc: float) -> Performance:
+    """Of two classes; the second has a name that MLflow would not take as a metric's."""
+    answers = ok[0] + odd[1] - odd[0], odd[0] + ok[1] - ok[0]
+    return Performance(
+        classes=tuple(
+            ClassResult(name=name, recall=Count(k=k, n=n), answers=m, precision=Count(k=k, n=m))
+            for name, (k, n), m in zip(("ok", "odd/no=é"), (ok, odd), answers, strict=True)
+        ),
+        best_constant=Count(k=17, n=20),
+        positive="odd/no=é",
+        roc_auc=roc,
+        pr_auc=roc / 2,
     )
 
 

@@ -74,6 +74,12 @@ def test_the_run_holds_metrics_params_curve_and_reports(chain, tracking, tmp_pat
     assert run.data.metrics["robust_accuracy/pgd"] == 0.8
     assert run.data.metrics["certified_accuracy/0.25"] == 0.6
     assert run.data.metrics["abstained"] == 0.05
+    # By class 16 of 17 and 2 of 3 without an attack, 15 of 17 and 0 of 3 under it.
+    assert run.data.metrics["recall/odd_no__"] == pytest.approx(2 / 3)
+    assert run.data.metrics["robust_recall/odd_no__"] == 0
+    assert run.data.metrics["balanced_accuracy"] == pytest.approx((16 / 17 + 2 / 3) / 2)
+    assert run.data.metrics["robust_balanced_accuracy"] == pytest.approx(15 / 34)
+    assert (run.data.metrics["roc_auc"], run.data.metrics["robust_pr_auc"]) == (0.9, 0.3)
     assert run.data.params["recipe.epochs"] == "2"
     history = client(tracking).get_metric_history(run_id, "curve/loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.7), (1, 0.5)]

@@ -21,6 +21,7 @@ from holdfast.artifacts.documents import (
     Certificate,
     CertifiedAt,
     Check,
+    ClassResult,
     ColumnDrift,
     ConfidenceDrift,
     Count,
@@ -33,6 +34,7 @@ from holdfast.artifacts.documents import (
     MaskingCheck,
     Model,
     Paired,
+    Performance,
     Registration,
     RobustnessReport,
     RolloutRecord,
@@ -301,6 +303,18 @@ def _trigger(name: str, *, flagged: bool) -> TriggerResult:
     )
 
 
+def _performance(*hits: int) -> Performance:
+    """Of ten classes with 36 examples each; all misses are answered with class 0."""
+    answers = [360 - sum(hits[1:]), *hits[1:]]
+    return Performance(
+        classes=tuple(
+            ClassResult(name=str(label), recall=Count(k=k, n=36), answers=n, precision=Count(k=k, n=n))
+            for label, (k, n) in enumerate(zip(hits, answers, strict=True))
+        ),
+        best_constant=Count(k=36, n=360),
+    )
+
+
 def _robustness(inputs: dict[str, str]) -> RobustnessReport:
     survived = {"FGSM": 301, "PGD": 283, "Square": 290, "ART PGD": 284}
     attacks = tuple(
@@ -319,6 +333,8 @@ def _robustness(inputs: dict[str, str]) -> RobustnessReport:
         masking=(MaskingCheck(name="black box beats white box", verdict=Verdict.PASS, detail="Square 290, PGD 283"),),
         champion_clean=Paired(both=340, only_candidate=9, only_champion=5, neither=6),
         champion_worst_case=Paired(both=255, only_candidate=26, only_champion=17, neither=62),
+        clean_performance=_performance(36, 36, 36, 36, 36, 36, 36, 36, 36, 25),
+        worst_case_performance=_performance(36, 31, 31, 31, 31, 31, 31, 31, 21, 7),
     )
 
 
@@ -334,7 +350,14 @@ def _certificate(inputs: dict[str, str]) -> Certificate:
         samples=1000,
         selection_samples=100,
         seed=0,
-        certified=tuple(CertifiedAt(radius=r, certified=Count(k=k, n=200)) for r, k in certified.items()),
+        certified=tuple(
+            CertifiedAt(
+                radius=r,
+                certified=Count(k=k, n=200),
+                classes={str(label): Count(k=k // 10, n=20) for label in range(10)},
+            )
+            for r, k in certified.items()
+        ),
         abstained=Count(k=9, n=200),
     )
 

@@ -102,6 +102,15 @@ def test_a_rate_stands_with_its_exact_interval(maker: Any) -> None:
     assert "78.1 % [73.4, 82.2] 281 of 360" in page_of(maker("clean").complete()).text
 
 
+def test_every_class_is_shown_without_and_under_attack_and_certified(maker: Any) -> None:
+    # Of 36 examples of class 9, 25 are right and 7 are under attack: means of recalls 349 / 360 and 281 / 360.
+    text = page_of(maker("clean").complete()).text
+    assert "96.9 % clean, 78.1 % under attack" in text
+    assert "36 of 360 right, balanced accuracy 10.0 %" in text
+    assert re.search(r"\b9 69\.4 % \S+ \S+ 25 of 36 19\.4 % \S+ \S+ 7 of 36 100 % \S+ \S+ 25 of 25 100 %", text)
+    assert "class: certified and correct" in text
+
+
 def test_every_digest_of_the_chain_is_told(maker: Any) -> None:
     made = maker("clean")
     page = page_of(made.complete())

@@ -83,10 +83,15 @@ def filled(x: Tensor) -> Tensor:
     return torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])]) if missing else x
 
 
+def answered(net: nn.Module, x: Tensor) -> Tensor:
+    """Logits float32[N, classes] at x `[N, ...]`, without their gradients."""
+    with torch.no_grad():
+        return logits_at(net, x)
+
+
 def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """bool[N]: whether the network answers y."""
-    with torch.no_grad():
-        return logits_at(net, x).argmax(1) == y
+    return answered(net, x).argmax(1) == y
 
 
 def climb_direction(net: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:

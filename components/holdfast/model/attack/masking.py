@@ -27,7 +27,9 @@ ABOVE_CHANCE = 0.10
 def check(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: AttackPlan, seed: int
 ) -> tuple[MaskingCheck, ...]:
-    """All signs that can be looked for on these examples `[N, ...]`."""
+    """All signs that can be looked for on these examples `[N, ...]`; none on a network with one answer for all."""
+    if answers_constantly(measured):
+        return (constant_answer(len(y)),)
     generator = torch.Generator(x.device).manual_seed(seed)
     classes = _logits(net, x[:1]).shape[1]
     found = [
@@ -40,6 +42,17 @@ def check(
         *huge_check(net, x, y, ball, classes=classes, generator=generator),
     ]
     return tuple(found)
+
+
+def answers_constantly(measured: Measured) -> bool:
+    """Whether all of two examples or more are answered with one class."""
+    return len(measured.logits) > 1 and len(measured.logits.argmax(1).unique()) == 1
+
+
+def constant_answer(examples: int) -> MaskingCheck:
+    """What is known of a network that answers one class always: no attack can be too weak for it, or strong enough."""
+    detail = f"all {examples} examples get the same answer: the network separates no classes"
+    return MaskingCheck(name="constant-answer", verdict=Verdict.INCONCLUSIVE, detail=detail)
 
 
 def one_step_check(measured: Measured) -> tuple[MaskingCheck, ...]:

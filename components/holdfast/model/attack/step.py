@@ -11,12 +11,14 @@ from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import (
     AttackResult,
     Baseline,
+    ClassPaired,
     CorruptionResult,
     EpsilonPoint,
     MaskingCheck,
     Modality,
     Model,
     Paired,
+    Performance,
     RobustnessReport,
     Snapshot,
     ThreatModel,
@@ -28,6 +30,7 @@ from holdfast.modality.text import decode_text
 from holdfast.model.attack.results import attack_results, count
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
+from holdfast.model.performance import performance
 from holdfast.progress import say, track
 from holdfast.steps import by_role
 from holdfast.workload.schema import AttackConfig
@@ -58,10 +61,11 @@ def attack(
     """
     judged, data = load(model, Model), load(snapshot, Snapshot)
     scene = _scene(judged, data, config, settings)
-    measured = _measure(scene, scene.net, "candidate")
+    candidate = _measure(scene, scene.net, "candidate")
+    measured = candidate.sample
     opinion = _second_opinion(scene, measured, config)
     checks = _checks(scene, measured, config) + tuple(check for _, check in opinion)
-    champion = _champion(scene, judged, baseline, measured)
+    champion = _champion(scene, judged, baseline, candidate)
     report = RobustnessReport(
         tier=config.tier,
         seed=settings.seed,
@@ -71,11 +75,14 @@ def attack(
         curve=_curve(scene, config),
         corruptions=_corruptions(scene),
         masking=checks,
-        champion_clean=None if champion is None else _paired(measured.clean, champion.clean),
-        champion_worst_case=None if champion is None else _paired(measured.worst, champion.worst),
+        champion_clean=None if champion is None else _paired(measured.clean, champion.sample.clean),
+        champion_worst_case=None if champion is None else _paired(measured.worst, champion.sample.worst),
+        clean_performance=_performance(scene, judged.document, candidate.whole.logits),
+        worst_case_performance=_performance(scene, judged.document, candidate.whole.worst_logits),
+        champion_classes=_champion_classes(scene, judged.document, candidate, champion),
         inputs=by_role(judged, data, None if baseline is None else load(baseline, Baseline)),
     )
-    return save(out, report, {"flags.npz": _flags(scene, measured), **_attacks(scene, judged, measured)})
+    return save(out, report, {"flags.npz": _flags(scene, candidate.whole), **_attacks(scene, judged, measured)})
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,10 @@ class _Scene:
     net: "nn.Module"
     x: "Tensor"
     y: "Tensor"
+    rare: "tuple[Tensor, Tensor]"
+    """More examples (x, y) of classes that are rare in the sample, for what is counted by class."""
     index: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    """Positions of the examples among the held-out rows."""
+    """Positions of the examples among the held-out rows; those of the sample first."""
     ball: "Ball"
     threat: ThreatModel
     modality: Modality
@@ -94,6 +103,13 @@ class _Scene:
     plans: "tuple[AttackPlan, ...]"
     device: str
     seed: int
+
+    @property
+    def all_y(self) -> "Tensor":
+        """The classes of the sample and of the examples after it."""
+        import torch
+
+        return torch.cat([self.y, self.rare[1]])
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConfig, settings: Compute) -> _Scene:
@@ -106,13 +122,14 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: AttackConf
 
     document, drawn = judged.document, draw(judged, data, config.examples, settings)
     net, device = drawn.net, drawn.device
-    x, y = drawn.rows.tensors(device)
+    (x, rare_x), (y, rare_y) = (part.tensor_split([drawn.sampled]) for part in drawn.rows.tensors(device))
     ball, classes = Ball.of(document.threat, document.input, device), len(document.classes)
     visible = has_gradients(net, x[:SEEN], y[:SEEN], ball)
     return _Scene(
         net=net,
         x=x,
         y=y,
+        rare=(rare_x, rare_y),
         index=drawn.index,
         ball=ball,
         threat=document.threat,
@@ -138,11 +155,23 @@ def _typos(data: Artifact[Snapshot], document: Model, config: AttackConfig) -> "
     return (typo_plan(config.tier, word_list(messages)),)
 
 
-def _measure(scene: _Scene, net: "nn.Module", whose: str) -> "Measured":
+@dataclass(frozen=True)
+class _OnBoth:
+    """A network under the suite, on the sample and on the sample with more examples of rare classes."""
+
+    sample: "Measured"
+    whole: "Measured"
+
+
+def _measure(scene: _Scene, net: "nn.Module", whose: str) -> _OnBoth:
     from holdfast.model.attack.suite import measure
 
-    attacks = track(scene.plans, f"attack {whose}")
-    return measure(net, scene.x, scene.y, scene.ball, attacks, seed=scene.seed)
+    sample = measure(net, scene.x, scene.y, scene.ball, track(scene.plans, f"attack {whose}"), seed=scene.seed)
+    x, y = scene.rare
+    if not len(y):
+        return _OnBoth(sample, sample)
+    plans = track(scene.plans, f"attack {whose}, rare classes")
+    return _OnBoth(sample, sample.joined(measure(net, x, y, scene.ball, plans, seed=scene.seed)))
 
 
 def _second_opinion(
@@ -227,7 +256,7 @@ def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
     )
 
 
-def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None, measured: "Measured") -> "Measured | None":
+def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None, candidate: _OnBoth) -> _OnBoth | None:
     """The champion under the same attacks on the same examples; None without one, or when it takes another input.
 
     When the judged model is the champion, what was `measured` of the one is that of the other.
@@ -242,7 +271,7 @@ def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None, meas
         say(f"attack: version {found.document.model_version} takes another input; it is not compared")
         return None
     if champion.digest == judged.digest:
-        return measured
+        return candidate
     return _measure(scene, load_network(champion, scene.device), "champion")
 
 
@@ -262,12 +291,34 @@ def _paired(candidate: "Tensor", champion: "Tensor") -> Paired:
     )
 
 
+def _champion_classes(
+    scene: _Scene, document: Model, candidate: _OnBoth, champion: _OnBoth | None
+) -> tuple[ClassPaired, ...]:
+    if champion is None:
+        return ()
+    one, other, y = candidate.whole, champion.whole, scene.all_y
+    return tuple(
+        ClassPaired(
+            name=name,
+            clean=_paired(one.clean[y == label], other.clean[y == label]),
+            worst_case=_paired(one.worst[y == label], other.worst[y == label]),
+        )
+        for label, name in enumerate(document.classes)
+    )
+
+
+def _performance(scene: _Scene, document: Model, logits: "Tensor") -> Performance:
+    return performance(document.classes, scene.all_y.cpu().numpy(), logits.cpu().numpy(), len(scene.y))
+
+
 def _flags(scene: _Scene, measured: "Measured") -> bytes:
-    """`index`, `clean`, `worst` and one array per attack."""
+    """`index`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "index": scene.index,
         "clean": measured.clean.cpu().numpy(),
         "worst": measured.worst.cpu().numpy(),
+        "answer": measured.logits.argmax(1).cpu().numpy(),
+        "worst_answer": measured.worst_logits.argmax(1).cpu().numpy(),
     }
     return npz(**arrays | {outcome.plan.name: outcome.survived.cpu().numpy() for outcome in measured.outcomes})
 

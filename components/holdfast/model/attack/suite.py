@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import ModelError
 from holdfast.modality.ball import Ball
-from holdfast.model.attack.losses import correct
+from holdfast.model.attack.losses import answered, correct, margin
 from holdfast.model.attack.plan import AttackPlan, Family
 
 BATCH = {"cpu": 256, "cuda": 4096}
@@ -42,6 +42,27 @@ class Measured:
 
     An example that is answered wrongly without any attack is not perturbed.
     """
+    logits: Tensor
+    """float32[N, classes] without any attack."""
+    worst_logits: Tensor
+    """float32[N, classes] of each example as the attack left it whose margin is largest (`losses.margin`).
+
+    Of one that is answered wrongly without any attack: those without it.
+    """
+
+    def joined(self, other: "Measured") -> "Measured":
+        """Both, one after the other: the same suite on more examples; `adversarial` stays that of the first."""
+        outcomes = (
+            AttackOutcome(one.plan, torch.cat([one.survived, more.survived]), one.cumulative)
+            for one, more in zip(self.outcomes, other.outcomes, strict=True)
+        )
+        return Measured(
+            torch.cat([self.clean, other.clean]),
+            tuple(outcomes),
+            self.adversarial,
+            torch.cat([self.logits, other.logits]),
+            torch.cat([self.worst_logits, other.worst_logits]),
+        )
 
     @property
     def worst(self) -> Tensor:
@@ -59,20 +80,27 @@ class Measured:
 
 def measure(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, attacks: Iterable[AttackPlan], *, seed: int) -> Measured:
     """Runs every attack on the examples `[N, ...]` that it takes on, each with its own stream of the seed."""
-    clean = correct_in_batches(net, x, y)
-    remaining, outcomes, kept = clean, [], x[:KEPT].clone()
+    logits = logits_in_batches(net, x, y)
+    clean = logits.argmax(1) == y
+    remaining, outcomes, kept, worst_logits = clean, [], x[:KEPT].clone(), logits.clone()
     for plan in attacks:
         taken = clean if plan.takes_all else remaining
         survived = taken.clone()
         if bool(taken.any()):
             attempt = attempted(net, x[taken], y[taken], ball, plan, seed=seed)
             survived[taken] = attempt.survived
+            worst_logits[taken] = worse(worst_logits[taken], attempt.logits, y[taken])
             first = taken[:KEPT]
             still = remaining[:KEPT][first]
             kept[first & remaining[:KEPT]] = attempt.moved[: len(still)][still]
         outcomes.append(AttackOutcome(plan, survived, cumulative=not plan.takes_all))
         remaining = remaining & survived
-    return Measured(clean, tuple(outcomes), kept)
+    return Measured(clean, tuple(outcomes), kept, logits, worst_logits)
+
+
+def worse(one: Tensor, other: Tensor, y: Tensor) -> Tensor:
+    """Of two logits[N, classes] for the classes y, those of each row that are closer to a mistake, or further in it."""
+    return torch.where((margin(other, y) > margin(one, y))[:, None], other, one)
 
 
 def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan, *, seed: int) -> Tensor:
@@ -88,6 +116,8 @@ def survivors(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan
 class Attempt:
     """What one attack did to N examples."""
 
+    logits: Tensor
+    """float32[N, classes] after it."""
     survived: Tensor
     """bool[N]: which of them are answered correctly after it."""
     moved: Tensor
@@ -105,17 +135,22 @@ def attempted(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, plan: AttackPlan
     generator = torch.Generator(x.device).manual_seed(int(stream.generate_state(1)[0]))
     done = 0
 
-    def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
+    def logits_after(rows: Tensor, labels: Tensor) -> Tensor:
         nonlocal done
         moved = plan.run(net, rows, labels, ball, generator)
         if not bool(ball.contains(moved, rows).all()):
             raise RuntimeError(f"{plan.name} left the ball of {ball.norm} {ball.epsilon}")
-        remaining = correct(net, moved, labels)
         first[done : done + len(moved)] = moved[: max(len(first) - done, 0)]
         done += len(moved)
-        return remaining
+        return answered(net, moved)
 
-    return Attempt(in_batches(still_correct, x, y), first)
+    logits = in_batches(logits_after, x, y)
+    return Attempt(logits, logits.argmax(1) == y if len(y) else logits, first)
+
+
+def logits_in_batches(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """float32[N, classes]: what the network answers."""
+    return in_batches(lambda rows, _: answered(net, rows), x, y)
 
 
 def correct_in_batches(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

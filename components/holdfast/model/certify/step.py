@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Certificate, CertifiedAt, Count, Model, Norm, Snapshot
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     _Sampled = Callable[[nn.Module, Model, CertifyConfig, torch.Generator], Callable[[Tensor], Sequence[Certified]]]
 
 Method = Certification | Literal["ibp", "crown"]
+Radii = NDArray[np.float64]
 GROUP = 64
 """Examples that are certified side by side."""
 
@@ -42,8 +44,9 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
     """
     judged, data = load(model, Model), load(snapshot, Snapshot)
     scene = _scene(judged, data, config, settings)
-    found = [one for group in track(scene.x.split(GROUP), "certify") for one in scene.group(group)]
+    found = [one for group in track(scene.groups, "certify") for one in scene.group(group)]
     radii = np.array([c.radius if c.label == y else -1.0 for c, y in zip(found, scene.y, strict=True)])
+    sample = found[: scene.sampled]
     sampled = config.method == "smoothing"
     certificate = Certificate(
         method=_method(judged.document, found),
@@ -56,8 +59,8 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
         mode=config.mode if sampled else "fixed",
         forwards=sum(c.forwards for c in found),
         seed=settings.seed,
-        certified=tuple(_certified_at(radii, radius) for radius in config.radii),
-        abstained=Count(k=sum(c.abstained for c in found), n=len(found)),
+        certified=tuple(_certified_at(scene, radii, radius, judged.document.classes) for radius in config.radii),
+        abstained=Count(k=sum(c.abstained for c in sample), n=len(sample)),
         inputs=by_role(judged, data),
     )
     return save(out, certificate, {"radii.npz": _radii(scene, radii, found)})
@@ -70,8 +73,16 @@ class _Scene:
     x: "Tensor"
     y: "Sequence[int]"
     index: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    sampled: int
+    """The first so many rows are the sample; the others fill up classes that are rare in it."""
     norm: Norm
     group: "Callable[[Tensor], Sequence[Certified]]"
+
+    @property
+    def groups(self) -> "tuple[Tensor, ...]":
+        """The rows in groups that are certified side by side; what follows the sample does not change its noise."""
+        sample, more = self.x.tensor_split([self.sampled])
+        return (*sample.split(GROUP), *more.split(GROUP)) if len(more) else sample.split(GROUP)
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyConfig, settings: Compute) -> _Scene:
@@ -81,7 +92,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyCon
     generator = torch.Generator(drawn.device).manual_seed(settings.seed)
     norm, group = _certifier(drawn.net, judged.document, config, generator)
     x, _ = drawn.rows.tensors(drawn.device)
-    return _Scene(x=x, y=drawn.rows.y.tolist(), index=drawn.index, norm=norm, group=group)
+    return _Scene(x=x, y=drawn.rows.y.tolist(), index=drawn.index, sampled=drawn.sampled, norm=norm, group=group)
 
 
 def _certifier(
@@ -168,11 +179,16 @@ def _sampling(config: CertifyConfig, device: str) -> "Sampling":
     return Sampling(n0=config.selection_samples, n=config.samples, alpha=config.alpha, batch=BATCH[device])
 
 
-def _certified_at(radii: "np.ndarray[tuple[int], np.dtype[np.float64]]", radius: float) -> CertifiedAt:
+def _certified_at(scene: _Scene, radii: Radii, radius: float, classes: Sequence[str]) -> CertifiedAt:
     """Examples that are correct and proven to stay so within `radius`; abstentions and wrong classes are not."""
-    return CertifiedAt(radius=radius, certified=Count(k=int((radii >= radius).sum()), n=len(radii)))
+    held, y = radii >= radius, np.array(scene.y)
+    sample = held[: scene.sampled]
+    by_class = {
+        name: Count(k=int(held[y == index].sum()), n=int((y == index).sum())) for index, name in enumerate(classes)
+    }
+    return CertifiedAt(radius=radius, certified=Count(k=int(sample.sum()), n=len(sample)), classes=by_class)
 
 
-def _radii(scene: _Scene, radii: "np.ndarray[tuple[int], np.dtype[np.float64]]", found: "list[Certified]") -> bytes:
+def _radii(scene: _Scene, radii: Radii, found: "list[Certified]") -> bytes:
     """`index`, `radius` (-1: not certified, or certified to be wrong), `label`."""
     return npz(index=scene.index, radius=radii, label=np.array([c.label for c in found], dtype=np.int64))

@@ -1,5 +1,6 @@
 """What the MLflow pages of a registered model say; pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from holdfast.artifacts.documents import (
@@ -10,6 +11,7 @@ from holdfast.artifacts.documents import (
     DriftReport,
     GateDecision,
     Model,
+    Performance,
     RobustnessReport,
     ScanReport,
     Snapshot,
@@ -17,6 +19,8 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact
 from holdfast.registry import Point
 
+MOST_CLASSES = 50
+"""Classes with metrics of their own."""
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
 
@@ -104,7 +108,14 @@ def _points(document: Document) -> list[Point]:
     if isinstance(document, RobustnessReport):
         attacks = [Point(f"robust_accuracy/{_attack(attack)}", attack.survived.share) for attack in document.attacks]
         worst = Point("robust_accuracy", document.worst_case.share)
-        return [Point("clean_accuracy", document.clean.share), worst, *attacks]
+        clean = _performance("", document.clean_performance)
+        return [
+            Point("clean_accuracy", document.clean.share),
+            worst,
+            *attacks,
+            *clean,
+            *_performance("robust_", document.worst_case_performance),
+        ]
     if isinstance(document, Certificate):
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
         return [*at, Point("abstained", document.abstained.share)]
@@ -115,6 +126,28 @@ def _points(document: Document) -> list[Point]:
     if isinstance(document, BackdoorReport):
         return [Point("backdoor/flagged", len(document.flagged))]
     return []
+
+
+def _performance(prefix: str, found: Performance | None) -> list[Point]:
+    """Recall and precision of each class, up to `MOST_CLASSES`, their mean, and the areas of two classes."""
+    if found is None:
+        return []
+    areas = {"roc_auc": found.roc_auc, "pr_auc": found.pr_auc}
+    return [
+        Point(f"{prefix}balanced_accuracy", found.balanced_accuracy),
+        *(Point(f"{prefix}{name}", value) for name, value in areas.items() if value is not None),
+        *(
+            Point(f"{prefix}{what}/{_key(one.name)}", count.share)
+            for one in found.classes[:MOST_CLASSES]
+            for what, count in (("recall", one.recall), ("precision", one.precision))
+            if count.n
+        ),
+    ]
+
+
+def _key(name: str) -> str:
+    """A class's name as a part of a metric's; MLflow takes few characters."""
+    return re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip() or "_"
 
 
 def _numbers(row: Mapping[str, object]) -> dict[str, float]:
