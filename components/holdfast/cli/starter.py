@@ -35,6 +35,7 @@ threat:
 train:
   recipe: pgd                   # adversarial training; `standard` for none
   epochs: {epochs}
+  class_weights: balanced       # every class counts alike, however rare; `none`: every row alike
 
 certify:
 {certify}

@@ -179,8 +179,10 @@ class RecipeConfig(Section):
     """Share of each batch that is attacked; the rest stays clean."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of Gaussian noise added in training (text: share of characters hidden), for certification."""
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    """How much each row counts in the loss: `balanced` weighs every class alike, however rare; or a weight by class."""
     selection_rows: int = Field(500, gt=0)
-    """Training rows set apart to choose the best epoch by PGD accuracy."""
+    """Training rows set apart to choose the best epoch, by the balanced accuracy clean and under PGD."""
     average: float = Field(0.0, ge=0, lt=1)
     """The kept weights are a running mean: its share of the past in each batch (0.995, for example); 0: no mean."""
     beta: float = Field(6.0, gt=0)
@@ -213,6 +215,8 @@ class RecipeConfig(Section):
             )
         if self.engine == "art" and (self.noise or self.average or self.adversarial_share < 1):
             raise ValueError("engine art has no noise, average or adversarial_share; leave them out")
+        if self.engine == "art" and self.class_weights != "none":
+            raise ValueError("engine art has no class_weights; leave them out")
         return self
 
 

@@ -7,11 +7,13 @@ https://arxiv.org/abs/1803.09820). The weights that are judged and kept may be a
 All randomness is a function of seed, epoch and batch, so a state of tensors and counters is all that resuming needs.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, cos, pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from holdfast.errors import ModelError
@@ -22,7 +24,7 @@ from holdfast.model.attack.losses import correct
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.interval import interval_holds, interval_schedule, interval_start
 from holdfast.model.train.ranks import Ranks
-from holdfast.model.train.recipes import Moment, batch_loss
+from holdfast.model.train.recipes import Moment, batch_loss, class_weights
 from holdfast.workload.schema import RecipeConfig
 
 SELECTION_SHARE = 5
@@ -45,13 +47,17 @@ READ_EVERY = {"cpu": 1, "cuda": 32}
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the learning curve; counts are of the rows set apart."""
+    """One row of the learning curve; counts and rates are of the rows set apart."""
 
     epoch: int
     loss: float
     clean: int
     robust: int
     rows: int
+    clean_balanced: float
+    """Balanced accuracy (the mean of the classes' recall) without an attack."""
+    robust_balanced: float
+    """The same under the selection attack."""
 
 
 @dataclass
@@ -86,10 +92,19 @@ class _Unread:
 
 
 def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arrays, Arrays]:
-    """Rows to fit and rows set apart to choose the best epoch, by a permutation that the seed fixes."""
-    order = np.random.default_rng([seed, 0]).permutation(len(rows))
+    """Rows to fit and rows set apart to choose the best epoch, the same share of every class, chosen by the seed."""
+    order = evenly(rows.y, np.random.default_rng([seed, 0]).permutation(len(rows)))
     apart = max(1, min(config.selection_rows, len(rows) // SELECTION_SHARE))
     return rows.take(np.sort(order[apart:])), rows.take(np.sort(order[:apart]))
+
+
+def evenly(y: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The permutation `order` int64[N] of rows of the classes y, with every class in proportion in each beginning."""
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        own = order[y[order] == label]
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return order[np.argsort(place[order], kind="stable")]
 
 
 class Training:
@@ -105,6 +120,7 @@ class Training:
         seed: int,
         second: Ball | None = None,
         ranks: Ranks | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         device = ball.scale.device
         fitted, apart = split_selection(rows, config, seed)
@@ -117,6 +133,7 @@ class Training:
         self.ranks = ranks or Ranks()
         self.x, self.y = fitted.tensors(device)
         self.apart = apart.tensors(device)
+        self.class_weights = class_weights(self.y, classes, config.class_weights)
         self.optimizer = torch.optim.AdamW(
             net.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True if device.type == "cuda" else None
         )
@@ -140,7 +157,11 @@ class Training:
 
     @property
     def best_epoch(self) -> Epoch:
-        """The epoch whose weights are kept: most robust (recipe standard: most accurate) on the rows set apart."""
+        """The epoch whose weights are kept, by balanced accuracy on the rows set apart.
+
+        The harmonic mean of that without and under attack: an epoch at chance in either is not chosen. The recipe
+        `standard`, which attacks nothing, goes by the one without. Ties: the count under attack, then that without.
+        """
         return max(self.state.curve, key=self._rank)
 
     def advance(self) -> Epoch | None:
@@ -213,8 +234,11 @@ class Training:
         for name in ("best", "average", "sound"):
             setattr(self.state, name, _on(device, _under(tensors, f"{name}.")))
 
-    def _rank(self, row: Epoch) -> tuple[int, int]:
-        return (row.clean, row.robust) if self.config.recipe == "standard" else (row.robust, row.clean)
+    def _rank(self, row: Epoch) -> tuple[float, int, int]:
+        if self.config.recipe == "standard":
+            return row.clean_balanced, row.clean, row.robust
+        total = row.clean_balanced + row.robust_balanced
+        return (2 * row.clean_balanced * row.robust_balanced / total if total else 0.0), row.robust, row.clean
 
     def _batch_rows(self) -> Tensor:
         epoch = self.state.epoch
@@ -277,7 +301,8 @@ class Training:
         config, progress = self.config, self._progress()
         if config.recipe == "ibp":
             share, kappa = interval_schedule(progress)
-            return Moment(self.ball.resized(self.ball.epsilon * share), None, 0, generator, kappa)
+            ball = self.ball.resized(self.ball.epsilon * share)
+            return Moment(ball, None, 0, generator, kappa, self.class_weights)
         share = min(1.0, progress / _WARM_UP)
         steps = config.attack_steps
         if config.recipe == "fgsm-rs":
@@ -285,7 +310,8 @@ class Training:
         if config.recipe == "curriculum":
             steps = 1 + int(min(1.0, progress / (2 * _WARM_UP)) * (config.attack_steps - 1))
         second = None if self.second is None else self.second.resized(self.second.epsilon * share)
-        return Moment(self.ball.resized(self.ball.epsilon * share), second, steps, generator)
+        ball = self.ball.resized(self.ball.epsilon * share)
+        return Moment(ball, second, steps, generator, class_weights=self.class_weights)
 
     def _progress(self) -> float:
         done = self.state.epoch * self.batches + self.state.batch
@@ -308,12 +334,19 @@ class Training:
         self.net.eval()
         x, y = self.apart
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        clean = robust = 0
-        for part, labels in zip(x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True):
-            clean += int(correct(self.net, part, labels).sum())
-            robust += int(self._standing(part, labels, generator).sum())
+        parts = list(zip(x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True))
+        clean = torch.cat([correct(self.net, part, labels) for part, labels in parts])
+        robust = torch.cat([self._standing(part, labels, generator) for part, labels in parts])
         self.net.load_state_dict(fitted)
-        return Epoch(epoch=self.state.epoch + 1, loss=self.state.loss, clean=clean, robust=robust, rows=len(y))
+        return Epoch(
+            epoch=self.state.epoch + 1,
+            loss=self.state.loss,
+            clean=int(clean.sum()),
+            robust=int(robust.sum()),
+            rows=len(y),
+            clean_balanced=balanced_accuracy(clean, y),
+            robust_balanced=balanced_accuracy(robust, y),
+        )
 
     def _standing(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """bool[N]: which rows stand under the attack of every ball of the threat; ibp: which are certified."""
@@ -343,6 +376,13 @@ class Training:
             return
         state.most_sound = max(state.most_sound, many)
         state.sound = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+
+
+def balanced_accuracy(right: Tensor, y: Tensor) -> float:
+    """The mean over the classes of y int64[N] of the share of their rows that are right, bool[N]."""
+    y = y.cpu()  # where this sum has a fixed order
+    rows, hits = torch.bincount(y), torch.bincount(y, weights=right.cpu().double())
+    return float((hits[rows > 0] / rows[rows > 0]).mean())
 
 
 def collapsed(one: int, many: int, best: int, rows: int) -> bool:

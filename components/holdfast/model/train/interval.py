@@ -22,15 +22,19 @@ WARM_UP, RAMP_END = 0.02, 0.5
 LAST_KAPPA = 0.0
 
 
-def interval_loss(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, kappa: float) -> Tensor:
+def interval_loss(
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, kappa: float, class_weights: Tensor | None = None
+) -> Tensor:
     """kappa times the clean cross-entropy plus 1 - kappa times that of the worst logits in the ball; one number.
 
     Raises:
         ModelError: a layer that bounds do not know, or a ball that is not linf.
     """
-    worst = cross_entropy_of(worst_margins(net, x, y, ball)) if kappa < 1 else torch.zeros((), device=x.device)
-    clean = cross_entropy(net(x).float(), y) if kappa > 0 else torch.zeros((), device=x.device)
-    return kappa * clean + (1 - kappa) * worst
+    none = torch.zeros(len(y), device=x.device)
+    worst = cross_entropy_of(worst_margins(net, x, y, ball)) if kappa < 1 else none
+    clean = cross_entropy(net(x).float(), y, reduction="none") if kappa > 0 else none
+    losses = kappa * clean + (1 - kappa) * worst
+    return losses.mean() if class_weights is None else (losses * class_weights[y]).mean()
 
 
 def worst_margins(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -40,9 +44,9 @@ def worst_margins(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
 
 
 def cross_entropy_of(margins: Tensor) -> Tensor:
-    """The mean cross-entropy of logits whose margins z_y - z_j are float[N, classes - 1]."""
+    """The cross-entropy float[N] of logits whose margins z_y - z_j are float[N, classes - 1]."""
     zero = torch.zeros_like(margins[:, :1])
-    return torch.cat([zero, -margins], dim=1).logsumexp(dim=1).mean()
+    return torch.cat([zero, -margins], dim=1).logsumexp(dim=1)
 
 
 def interval_holds(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

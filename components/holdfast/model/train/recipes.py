@@ -14,7 +14,7 @@ multi-norm  pgd in two balls; each row is fitted where it is worse (Tramer and B
 ibp         the worst logits that interval bounds allow in the ball (interval.py): what is trained can be certified
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
+from holdfast.errors import WorkloadError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import inner_attack
 from holdfast.model.attack.losses import climb_direction
@@ -48,6 +49,8 @@ class Moment:
     generator: torch.Generator
     kappa: float = 0.0
     """ibp: the share of the clean loss."""
+    class_weights: Tensor | None = None
+    """float32[classes]: how much a row of each class counts; None: all alike."""
 
 
 @contextmanager
@@ -58,7 +61,7 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
         return
     if config.recipe == "ibp":
         net.train()
-        yield interval_loss(net, x, y, moment.ball, kappa=moment.kappa)
+        yield interval_loss(net, x, y, moment.ball, kappa=moment.kappa, class_weights=moment.class_weights)
         return
     net.eval()
     with frozen_weights(net) if config.compile else nullcontext():
@@ -66,7 +69,31 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
     x = with_noise(moved, config.noise, moment.ball, moment.generator)
     net.train()
     with moved_weights(net, x, y, config.weight_step) if config.recipe == "awp" else nullcontext():
-        yield cross_entropy(net(x).float(), y)
+        yield weighted_mean(cross_entropy(net(x).float(), y, reduction="none"), y, moment.class_weights)
+
+
+def weighted_mean(losses: Tensor, y: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The mean over N of losses float32[N], each times the weight of its class y."""
+    return losses.mean() if class_weights is None else (losses * class_weights[y]).mean()
+
+
+def class_weights(y: Tensor, classes: Sequence[str], asked: str | Mapping[str, float]) -> Tensor | None:
+    """float32[classes]: the weights of `train.class_weights` for training rows of the classes y, with mean 1 over them.
+
+    Raises:
+        WorkloadError: a weight for a class that the data does not have.
+    """
+    if isinstance(asked, str) and asked != "balanced":
+        return None
+    counts = torch.bincount(y, minlength=len(classes)).float()
+    if isinstance(asked, str):
+        weights = counts.clamp_min(1).reciprocal()
+    else:
+        unknown = sorted(set(asked) - set(classes))
+        if unknown:
+            raise WorkloadError(f"train.class_weights: expected classes of {list(classes)}, found {unknown[0]!r}")
+        weights = torch.tensor([float(asked.get(name, 1.0)) for name in classes], device=y.device)
+    return weights * (len(y) / (weights * counts).sum())
 
 
 @contextmanager
@@ -165,5 +192,5 @@ def _trades(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Recipe
     x = with_noise(x, config.noise, moment.ball, moment.generator)
     net.train()
     z, z_moved = net(x).float(), net(moved).float()
-    apart = kl_div(log_softmax(z_moved, 1), log_softmax(z, 1), reduction="batchmean", log_target=True)
-    return cross_entropy(z, y) + config.beta * apart
+    apart = kl_div(log_softmax(z_moved, 1), log_softmax(z, 1), reduction="none", log_target=True).sum(1)
+    return weighted_mean(cross_entropy(z, y, reduction="none") + config.beta * apart, y, moment.class_weights)

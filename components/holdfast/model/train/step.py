@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from holdfast.artifacts.documents import Architecture, Count, InputSpec, Model, ScanReport, Snapshot, ThreatModel
+from holdfast.artifacts.documents import (
+    Architecture,
+    Count,
+    InputSpec,
+    Model,
+    Scalar,
+    ScanReport,
+    Snapshot,
+    ThreatModel,
+)
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
@@ -165,7 +174,7 @@ def _start(
         from holdfast.model.train.art_trainers import ArtTraining
 
         engine = ArtTraining
-    return engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks)
+    return engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks, classes=classes)
 
 
 def _untrained(config: TrainConfig, spec: InputSpec, classes: int, rows: Arrays, seed: int) -> "nn.Module":
@@ -264,7 +273,7 @@ def _document(
         input=spec,
         classes=data.document.classes,
         threat=ThreatModel(**config.threat.model_dump()),
-        recipe=config.train.model_dump(mode="json", exclude_none=True),
+        recipe=_scalars(config.train.model_dump(mode="json", exclude_none=True)),
         seed=settings.seed,
         threads=settings.threads,
         device=training.ball.scale.device.type,
@@ -273,6 +282,14 @@ def _document(
         robust=Count(k=best.robust, n=best.rows),
         inputs=inputs,
     )
+
+
+def _scalars(recipe: dict[str, Any]) -> dict[str, Scalar]:
+    """The recipe's settings, those by class as `class_weights.NAME`."""
+    flat: dict[str, Scalar] = {}
+    for name, value in recipe.items():
+        flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _clean(training: "Training", held_out: Arrays, classes: int, config: TrainConfig) -> Count:
