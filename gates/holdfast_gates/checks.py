@@ -11,6 +11,7 @@ from holdfast.artifacts.documents import (
     CheckResult,
     Count,
     DriftReport,
+    MaskingCheck,
     Paired,
     RobustnessReport,
     ScanReport,
@@ -45,7 +46,7 @@ def schema_anomalies(report: SchemaReport, asked: VerdictCheck) -> CheckResult:
         measured=float(len(found)),
         required=_accepts(asked),
         verdict=pass_if_accepted(report.verdict, asked),
-        reason=_some(found) or f"{report.columns} columns keep to the {report.source} schema",
+        reason=some(found) or f"{report.columns} columns keep to the {report.source} schema",
     )
 
 
@@ -88,7 +89,7 @@ def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
         measured=float(len(report.flagged)),
         required=f"no flagged class; {_accepts(asked)}",
         verdict=verdict,
-        reason=_some(found or list(report.flagged)) or f"{len(report.triggers)} classes inverted by {report.method}",
+        reason=some(found or list(report.flagged)) or f"{len(report.triggers)} classes inverted by {report.method}",
     )
 
 
@@ -116,9 +117,13 @@ def gradient_masking(report: RobustnessReport, asked: VerdictCheck) -> CheckResu
         measured=float(len(signs)),
         required=f"no sign that robustness is overestimated; {_accepts(asked)}",
         verdict=pass_if_accepted(found, asked),
-        reason=_some([f"overestimated: {sign.name}: {sign.detail}" for sign in signs])
-        or f"{len(report.masking)} signs looked for, none found",
+        reason=some([_sign(sign) for sign in signs]) or f"{len(report.masking)} signs looked for, none found",
     )
+
+
+def _sign(sign: MaskingCheck) -> str:
+    told = f"{sign.name}: {sign.detail}"
+    return f"overestimated: {told}" if sign.verdict is Verdict.FAIL else told
 
 
 def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) -> CheckResult:
@@ -241,6 +246,7 @@ def _discordant(pairs: Paired) -> str:
     return f"{pairs.only_candidate} examples only the candidate gets right, {pairs.only_champion} only the champion"
 
 
-def _some(texts: list[str], most: int = 5) -> str:
+def some(texts: list[str], most: int = 5) -> str:
+    """The first texts, and how many more there are."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more

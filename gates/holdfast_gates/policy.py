@@ -83,16 +83,26 @@ class Checks(Section):
     """Accuracy without any attack."""
     robust_accuracy: AtLeast | None = None
     """Accuracy under every attack of the tier."""
+    better_than_constant: CheckConfig | None = None
+    """Balanced accuracy above that of a constant answer, without and under attack."""
+    class_recall: AtLeast | None = None
+    """Share of every class that is answered with it, without any attack."""
+    robust_class_recall: AtLeast | None = None
+    """Share of every class that is answered with it under every attack of the tier."""
     gradient_masking: VerdictCheck | None = None
     """No sign that the accuracy under attack is too good."""
     certified_accuracy: AtRadius | None = None
     """Share of examples certified, and correct, at a radius."""
+    certified_class_recall: AtRadius | None = None
+    """Share of every class that is certified, and correct, at a radius."""
     abstention: AtMost | None = None
     """Share of examples without a certified answer."""
     champion_clean: Margin | None = None
     """Not worse than the champion without any attack."""
     champion_robust: Margin | None = None
     """Not worse than the champion under attack."""
+    champion_class_recall: Margin | None = None
+    """In no class proven worse than the champion, without or under attack."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -63,12 +63,14 @@ def to_junit(decision: GateDecision) -> bytes:
 
 
 def measured(check: Check) -> str:
-    """What was measured, with its counts: `0.931 (335 of 360)`."""
+    """What was measured, with its counts: `0.931 (335 of 360)`; a difference from the champion has its sign."""
     if check.measured is None:
         return "not measured"
     if check.count is not None:
         return f"{check.measured:.3f} ({check.count.k} of {check.count.n})"
-    return f"{check.measured:+.3f}" if check.lower is not None else f"{check.measured:g}"
+    if check.lower is None:
+        return f"{check.measured:g}"
+    return f"{check.measured:.3f}" if check.champion is None else f"{check.measured:+.3f}"
 
 
 def interval(check: Check) -> str:

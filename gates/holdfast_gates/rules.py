@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import get_type_hints
 
 from holdfast.artifacts.documents import CheckResult, Document
-from holdfast_gates import checks
+from holdfast_gates import checks, classes
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,29 @@ _RULES = (
     Rule(checks.clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
     Rule(checks.robust_accuracy, "Train with more PGD steps or epochs, or at the threat model's epsilon."),
     Rule(
+        classes.better_than_constant,
+        "Weigh the classes in training (`train.class_weights`), or bring more rows of the class that is missed.",
+    ),
+    Rule(classes.class_recall, "More rows of the named class, or weigh it more in training (`train.class_weights`)."),
+    Rule(
+        classes.robust_class_recall,
+        "More rows of the named class, or weigh it more in training (`train.class_weights`); see `flags.npz`.",
+    ),
+    Rule(
         checks.gradient_masking,
         "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
     ),
     Rule(checks.certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),
+    Rule(
+        classes.certified_class_recall,
+        "More rows of the named class, or train with noise near `certify.noise` (`train.noise`).",
+    ),
     Rule(checks.abstention, "More certification samples, or training with noise near `certify.noise`."),
     Rule(checks.champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
     Rule(checks.champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+    Rule(
+        classes.champion_class_recall, "Keep the champion, or find which examples of the class were lost (`flags.npz`)."
+    ),
 )
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
 """Every check by its name, in the order of the gate's table."""

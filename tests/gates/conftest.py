@@ -11,12 +11,15 @@ from holdfast.artifacts.documents import (
     BackdoorReport,
     Certificate,
     CertifiedAt,
+    ClassPaired,
+    ClassResult,
     Count,
     DriftReport,
     InputSpec,
     MaskingCheck,
     Model,
     Paired,
+    Performance,
     RobustnessReport,
     ScanReport,
     SchemaReport,
@@ -51,6 +54,19 @@ def model(**changes: object) -> Model:
     return document.model_copy(update=changes)
 
 
+def performance(*hits: int, rows: tuple[int, ...] = (500, 500)) -> Performance:
+    """Of two classes: `hits` of their `rows` are right, all others are answered with the other class."""
+    misses = [n - k for k, n in zip(hits, rows, strict=True)]
+    answered = [hits[0] + misses[1], hits[1] + misses[0]]
+    return Performance(
+        classes=tuple(
+            ClassResult(name=name, recall=Count(k=k, n=n), answers=m, precision=Count(k=k, n=m))
+            for name, k, n, m in zip(("0", "1"), hits, rows, answered, strict=True)
+        ),
+        best_constant=Count(k=max(rows), n=sum(rows)),
+    )
+
+
 def robustness(**changes: object) -> RobustnessReport:
     document = RobustnessReport(
         inputs={**ABOUT, "baseline": BASELINE},
@@ -64,6 +80,16 @@ def robustness(**changes: object) -> RobustnessReport:
         masking=(MaskingCheck(name="more steps", verdict=Verdict.PASS, detail="accuracy does not rise"),),
         champion_clean=Paired(both=960, only_candidate=10, only_champion=10, neither=20),
         champion_worst_case=Paired(both=770, only_candidate=20, only_champion=20, neither=190),
+        clean_performance=performance(485, 485),
+        worst_case_performance=performance(395, 395),
+        champion_classes=tuple(
+            ClassPaired(
+                name=name,
+                clean=Paired(both=480, only_candidate=5, only_champion=5, neither=10),
+                worst_case=Paired(both=385, only_candidate=10, only_champion=10, neither=95),
+            )
+            for name in ("0", "1")
+        ),
     )
     return document.model_copy(update=changes)
 
@@ -95,7 +121,11 @@ def certificate(**changes: object) -> Certificate:
         seed=0,
         certified=(
             CertifiedAt(radius=0.0, certified=Count(k=180, n=200)),
-            CertifiedAt(radius=0.25, certified=Count(k=120, n=200)),
+            CertifiedAt(
+                radius=0.25,
+                certified=Count(k=120, n=200),
+                classes={"0": Count(k=60, n=100), "1": Count(k=60, n=100)},
+            ),
         ),
         abstained=Count(k=4, n=200),
     )

@@ -112,7 +112,6 @@ def test_a_model_that_was_not_trained_on_this_snapshot_and_scan_fails(policy, ju
             {"champion_worst_case": Paired(both=600, only_candidate=10, only_champion=200, neither=190)},
             "champion_robust",
         ),
-        ("certify", {"certified": ()}, "certified_accuracy"),
         ("certify", {"abstained": Count(k=150, n=200)}, "abstention"),
         ("backdoor", {"flagged": ("0",), "verdict": Verdict.FAIL}, "backdoor"),
         ("backdoor", {"flagged": ("0",), "verdict": Verdict.PASS}, "backdoor"),
@@ -132,6 +131,12 @@ def test_each_weakness_alone_stops_the_model(policy, judged, evidence, make, rol
     blamed = [line.name for line in decision.checks if line.verdict is not Verdict.PASS]
     assert blamed == [check]
     assert decision.verdict is not Verdict.PASS
+
+
+def test_without_any_radius_nothing_is_known_of_the_certificate(policy, judged, evidence, make):
+    decision = decide(policy, judged, spoil(evidence, make, "certify", certified=()))
+    blamed = [line.name for line in decision.checks if line.verdict is Verdict.INCONCLUSIVE]
+    assert blamed == ["certified_accuracy", "certified_class_recall"]
 
 
 def test_masked_gradients_are_called_an_overestimate(policy, judged, evidence, make):

@@ -52,15 +52,24 @@ def test_a_column_name_cannot_break_the_table_or_inject_markup(policy, judged, e
 
 
 def test_junit_has_one_case_per_check_and_counts_them(policy, judged, evidence, make):
-    alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), champion_clean=None, champion_worst_case=None)
+    lost = {"champion_clean": None, "champion_worst_case": None, "champion_classes": ()}
+    alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), **lost)
     del alone["certify"]
     decision = decide(policy, judged, alone)
     root = ElementTree.fromstring(to_junit(decision))
     cases = root.findall("testsuite/testcase")
     assert len(cases) == len(decision.checks) == int(root.attrib["tests"])
     assert [case.attrib["name"] for case in cases if case.find("failure") is not None] == ["clean_accuracy"]
-    assert [c.attrib["name"] for c in cases if c.find("error") is not None] == ["certified_accuracy", "abstention"]
-    assert [c.attrib["name"] for c in cases if c.find("skipped") is not None] == ["champion_clean", "champion_robust"]
+    assert [c.attrib["name"] for c in cases if c.find("error") is not None] == [
+        "certified_accuracy",
+        "certified_class_recall",
+        "abstention",
+    ]
+    assert [c.attrib["name"] for c in cases if c.find("skipped") is not None] == [
+        "champion_clean",
+        "champion_robust",
+        "champion_class_recall",
+    ]
 
 
 def test_junit_survives_what_xml_cannot_hold(policy, judged, evidence, make):
