@@ -40,8 +40,8 @@ from holdfast.processes import ServerProcess, children, reserved_ports, start
 from holdfast.serving.envoy.config import Ingress, Layout, binary, bootstrap, clusters
 from holdfast.serving.envoy.routes import LiveTraffic, probe_routes, routes
 from holdfast.serving.predictor.settings import Served, write_settings
+from holdfast.serving.protocol import body
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
-from holdfast.serving.rollout.traffic.rows import body
 
 REQUESTS, ROUNDS, CONNECTIONS = 800, 30, 8
 PAIRS, PAIRED_ROUNDS = 3000, 7

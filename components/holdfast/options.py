@@ -28,6 +28,7 @@ Config = Annotated[str, typer.Option(help="The step's section as JSON, or a work
 Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in this step.", min=0)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the document on standard output.")]
+ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DigestFile = Annotated[Path | None, typer.Option(help="Write the artifact's digest into this file.", hidden=True)]
 VerdictFile = Annotated[Path | None, typer.Option(help="Write the verdict into this file.", hidden=True)]
 

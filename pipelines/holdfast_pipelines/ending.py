@@ -5,7 +5,7 @@ from pathlib import Path
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Verdict
 from holdfast.serving.rollout.reporting import ending
 from holdfast_pipelines.folder import place_of, read_artifact
-from holdfast_pipelines.run import RunResult
+from holdfast_pipelines.record import RunResult
 
 
 def last_line(result: RunResult, out: Path, report: Path, again: str, *, planted: bool) -> str:

@@ -31,6 +31,7 @@ from holdfast.progress import say
 from holdfast.steps import STEPS, find, of
 from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
+from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.warm import Servers
 
@@ -42,18 +43,6 @@ VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
 """Environment -> the virtual environment below the source tree that is made of its lock."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One step of a run, as in run.json; `folder` is relative to the run folder."""
-
-    step: str
-    folder: str
-    digest: str
-    verdict: str
-    seconds: float
-    reused: bool
 
 
 class StepError(RunError):

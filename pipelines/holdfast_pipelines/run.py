@@ -10,10 +10,10 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import DOCUMENT, replace_file
@@ -23,38 +23,14 @@ from holdfast.steps import STEPS, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
-from holdfast_pipelines.local import Machine, StepError, StepRecord, pythons
+from holdfast_pipelines.local import Machine, StepError, pythons
+from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.warm import Servers
 
-RunOutcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
-RECORD = "run.json"
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
 _OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended; run.json holds the same."""
-
-    workload: str
-    seed: int
-    outcome: RunOutcome = "failed"
-    stopped_at: str | None = None
-    """The data check that stopped the run, or the step that failed."""
-    model_version: int | None = None
-    retried: tuple[str, ...] = ()
-    """Why each rollout was inconclusive that was tried again."""
-    steps: tuple[StepRecord, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json` and run.json."""
-        return asdict(self)
-
-    def verdict(self, step: str) -> str | None:
-        """The verdict of `step`, None when it did not run."""
-        return next((record.verdict for record in self.steps if record.step == step), None)
 
 
 def run(
@@ -105,7 +81,7 @@ def run(
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
-        record = _Record(machine, RunResult(plan.name, seed))
+        record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
             _retrain(machine, given.retrain_parameters(plan, folder, settings))
             outcome = record.judge()

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -203,22 +203,22 @@ def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
     return Artifact(ref.folder, document, digest)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes `path` so that a reader sees the old bytes or the new ones: temporary file, fsync, rename."""
+def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Writes `path` so that a reader sees the old bytes or the new ones: temporary file, fsync, rename.
+
+    Without `sync` it is quick, and what was written last may be lost when the machine fails.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            _write_and_sync(stream, data)
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            if sync:
+                os.fsync(stream.fileno())
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _write_and_sync(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
-    stream.flush()
-    os.fchmod(stream.fileno(), 0o644)
-    os.fsync(stream.fileno())
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:

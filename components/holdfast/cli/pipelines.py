@@ -22,7 +22,7 @@ from holdfast.options import (
 from holdfast.progress import say
 
 if TYPE_CHECKING:
-    from holdfast_pipelines.run import RunResult
+    from holdfast_pipelines.record import RunResult
 
 DEMO = Path(STATE) / "demo"
 Isolated = Annotated[

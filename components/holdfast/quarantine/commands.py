@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from holdfast.options import ResultAsJson
+
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Decision
     from holdfast.quarantine.step import HeldRow, Quarantine
@@ -16,15 +18,16 @@ app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help
 Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
 SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` next to it.")]
 Reviews = Annotated[Path | None, typer.Option(help="Folder of the reviews; .holdfast/reviews/NAME when left out.")]
-Rows = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
+RowIds = Annotated[str | None, typer.Option(help="Row ids, for example 1,5-9.")]
 Every = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 By = Annotated[str, typer.Option(help="Who decides.")]
-Why = Annotated[str, typer.Option(help="The reason, for a later reader.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Reason = Annotated[str, typer.Option(help="The reason, for a later reader.")]
 
 
 @app.command("list")
-def list_rows(scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: AsJson = False) -> None:
+def list_rows(
+    scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: ResultAsJson = False
+) -> None:
     """List the rows in quarantine, most suspicious first, with what was decided about them."""
     held = _held(scan, snapshot)
     decided = _decided(held, reviews)
@@ -43,7 +46,7 @@ def show(
     row: Annotated[int, typer.Option(help="Row id.", min=0)],
     snapshot: SnapshotFolder = None,
     reviews: Reviews = None,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Show one row: its values or a small picture, and each detector's score."""
     from holdfast.quarantine.draw import cells, picture
@@ -68,12 +71,12 @@ def _deciding(decision: Literal["release", "drop"]) -> Callable[..., None]:
     def command(
         scan: Scan,
         by: By,
-        why: Why,
-        rows: Rows = None,
+        why: Reason,
+        rows: RowIds = None,
         every: Every = False,
         snapshot: SnapshotFolder = None,
         reviews: Reviews = None,
-        as_json: AsJson = False,
+        as_json: ResultAsJson = False,
     ) -> None:
         _decide(decision, _held(scan, snapshot), _chosen(rows, every), (by, why), reviews, as_json)
 

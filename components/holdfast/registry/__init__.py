@@ -8,6 +8,7 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `version`  versions and aliases: find, download, promote
 * `entry`    registering one model with its evidence
 * `notes`    how the rollouts of a version ended, kept as its tags
+* `history`  which version served when, from those notes
 """
 
 from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, Bundle, read_bundle, seal_bundle

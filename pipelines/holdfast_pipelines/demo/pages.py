@@ -9,7 +9,7 @@ from holdfast.artifacts.folder import Ref
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import DemoRuns, Summary, attack_success, clean_accuracy
 from holdfast_pipelines.folder import place_of, read_artifact
-from holdfast_pipelines.report import Chapter, Comparison, Decision, Pictures, write_story
+from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_story
 
 
 def write_page(played: DemoRuns, acts: list[Summary], out: Path) -> Path:
@@ -54,7 +54,11 @@ def _poisoned(played: DemoRuns, act: Summary) -> Chapter:
         ),
         run=played.run("poisoned"),
         facts=_facts(act),
-        figures=(_side_by_side(played), _trigger(played), Decision("The gate on the unscanned model", Ref(decision))),
+        figures=(
+            _side_by_side(played),
+            _trigger(played),
+            DecisionTable("The gate on the unscanned model", Ref(decision)),
+        ),
     )
 
 

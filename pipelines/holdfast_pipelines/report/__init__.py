@@ -4,6 +4,6 @@
 from the artifacts, read with their digests checked: an altered one raises instead of being shown.
 """
 
-from holdfast_pipelines.report.page import Chapter, Comparison, Decision, Pictures, write_report, write_story
+from holdfast_pipelines.report.page import Chapter, Comparison, DecisionTable, Pictures, write_report, write_story
 
-__all__ = ["Chapter", "Comparison", "Decision", "Pictures", "write_report", "write_story"]
+__all__ = ["Chapter", "Comparison", "DecisionTable", "Pictures", "write_report", "write_story"]

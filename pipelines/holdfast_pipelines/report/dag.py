@@ -6,21 +6,21 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from holdfast.rendering.numbers import seconds
+from holdfast.rendering.svg import path, picture, rect, tag, text
 from holdfast.steps import columns, names
-from holdfast_pipelines.report.numbers import seconds
-from holdfast_pipelines.report.svg import path, picture, rect, tag, text
 
 COLUMNS = tuple(names(column) for column in columns())
 """The steps, those that run at the same time together; each needs all of the column before it."""
 
-State = Literal["pass", "inconclusive", "fail", "idle"]
+NodeState = Literal["pass", "inconclusive", "fail", "idle"]
 
 
 @dataclass(frozen=True)
 class Node:
     """What one step shows; idle means that it was not carried out."""
 
-    state: State
+    state: NodeState
     seconds: float = 0.0
     reused: bool = False
     judges: bool = True
@@ -91,7 +91,7 @@ def _box(name: str, node: Node, place: tuple[float, float], box: tuple[float, fl
     )
 
 
-def _sign(state: State, x: float, y: float) -> Markup:
+def _sign(state: NodeState, x: float, y: float) -> Markup:
     """A shape per state, so that the colour is not needed: disc, triangle, square, ring."""
     if state == "pass":
         return tag("circle", cx=x, cy=y, r=5, class_="sign-pass")

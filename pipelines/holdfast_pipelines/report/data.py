@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import ColumnDrift, DriftReport, Reviewed, ScanReport, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import ArtifactError
-from holdfast.steps import writer
-from holdfast_pipelines.report.blocks import (
+from holdfast.rendering.blocks import (
     Block,
-    Cell,
+    BlockCell,
     Facts,
     Figure,
     Figures,
     Gallery,
+    PageLocation,
+    PageSection,
     Picture,
-    Place,
     Prose,
-    Section,
-    Split,
-    Table,
+    TableBlock,
+    TwoColumns,
     code,
     cut,
-    example_uri,
     pairs,
 )
-from holdfast_pipelines.report.evidence import Distribution, Run, read_arrays, read_distributions, read_rows
-from holdfast_pipelines.report.numbers import clip, number, short
-from holdfast_pipelines.report.plots import Bar, Pair, Series, Tone, bar_chart, column_chart, histogram_pair
+from holdfast.rendering.charts import Bar, DataSeries, HistogramPair, Tone, bar_chart, column_chart, histogram_pair
+from holdfast.rendering.numbers import clip, number, short
+from holdfast.steps import writer
+from holdfast_pipelines.report.evidence import Distribution, LoadedRun, read_arrays, read_distributions, read_rows
+from holdfast_pipelines.report.pictures import example_uri
 
 MOST_PICTURES = 24
 MOST_HISTOGRAMS = 6
@@ -39,12 +39,12 @@ MOST_BARS = 12
 MOST_ROWS = 12
 MOST_FOLDED = 200
 SMALL_EFFECT = 0.2
-"""By convention (Cohen) small: shorter bars must not look long."""
+"""A small effect by convention (Cohen): shorter bars must not look long."""
 MOST_COLUMNS = 8
 _CELL_CHARACTERS = 160
 
 
-def delivery(run: Run, place: Place) -> Section | None:
+def delivery(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """What was delivered."""
     snapshot = run.document(Snapshot)
     if snapshot is None:
@@ -67,14 +67,14 @@ def delivery(run: Run, place: Place) -> Section | None:
         ("file", "bytes", "sha256"),
         numeric=(1,),
     )
-    return Section("delivery", "Delivery", (Facts(facts), Split(Figures((figure,)), sources)))
+    return PageSection("delivery", "Delivery", (Facts(facts), TwoColumns(Figures((figure,)), sources)))
 
 
 def _dropped(review: Reviewed) -> str:
     return f"{review.dropped} training, {review.dropped_held_out} held-out"
 
 
-def contract(run: Run, place: Place) -> Section | None:
+def contract(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """Whether the delivery keeps to its schema."""
     report = run.document(SchemaReport)
     if report is None:
@@ -82,7 +82,7 @@ def contract(run: Run, place: Place) -> Section | None:
     facts = Facts(
         pairs(
             schema=report.source,
-            reviewed_by=report.reviewed_by or "nobody yet",
+            reviewed_by=report.reviewed_by or "not reviewed yet",
             columns=report.columns,
             rows=report.rows,
             anomalies=len(report.anomalies),
@@ -92,10 +92,10 @@ def contract(run: Run, place: Place) -> Section | None:
     found: Block = cut(rows, 50, ("column", "anomaly", "what was found"))
     if not rows:
         found = Prose(f"All {report.columns} columns keep to the schema.")
-    return Section(writer(SchemaReport).name, "Schema", (facts, found), report.verdict.value)
+    return PageSection(writer(SchemaReport).name, "Schema", (facts, found), report.verdict.value)
 
 
-def drift(run: Run, place: Place) -> Section | None:
+def drift(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """Whether the delivery comes from another distribution."""
     artifact = run.artifact(DriftReport)
     if artifact is None:
@@ -105,13 +105,13 @@ def drift(run: Run, place: Place) -> Section | None:
     blocks: list[Block] = [_drift_facts(artifact, place), Prose(report.reason)]
     if ordered:
         blocks += [_drift_figures(artifact, ordered), _stage_one(ordered)]
-    return Section(writer(DriftReport).name, "Drift", tuple(blocks), report.verdict.value)
+    return PageSection(writer(DriftReport).name, "Drift", tuple(blocks), report.verdict.value)
 
 
 _EFFECT_NOTE = "Shift in standard deviations, by ranks (numbers) or total variation distance (categories)."
 
 
-def quarantine(run: Run, place: Place) -> Section | None:
+def quarantine(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """What the scan set aside."""
     artifact = run.artifact(ScanReport)
     if artifact is None:
@@ -127,7 +127,7 @@ def quarantine(run: Run, place: Place) -> Section | None:
             taken_out_of_training="yes" if report.applied else "no, report only",
         )
     )
-    alarms = Table(
+    alarms = TableBlock(
         ("detector", "statistic", "threshold", "alarm", "detail"),
         tuple((d.name, d.statistic, d.threshold, d.alarm, d.detail) for d in report.detectors),
         numeric=(1, 2),
@@ -135,7 +135,7 @@ def quarantine(run: Run, place: Place) -> Section | None:
     blocks: list[Block] = [facts, alarms]
     if snapshot:
         blocks += _per_class(report, snapshot) + _examples(artifact, snapshot)
-    return Section("quarantine", "Quarantine", tuple(blocks), report.verdict.value)
+    return PageSection("quarantine", "Quarantine", tuple(blocks), report.verdict.value)
 
 
 def _balance(snapshot: Snapshot) -> Any:
@@ -144,7 +144,7 @@ def _balance(snapshot: Snapshot) -> Any:
         (f"held out ({snapshot.test_rows} rows)", snapshot.test_per_class, "b"),
     )
     groups = tuple(
-        Series(name, _share_points(counts), tone, tips=_count_tips(snapshot.classes, counts))
+        DataSeries(name, _share_points(counts), tone, tips=_count_tips(snapshot.classes, counts))
         for name, counts, tone in parts
     )
     told = ", ".join(
@@ -162,10 +162,10 @@ def _count_tips(classes: Sequence[str], counts: Sequence[int]) -> tuple[str, ...
     return tuple(f"{name}: {count} rows" for name, count in zip(classes, counts, strict=False))
 
 
-def _drift_facts(artifact: Artifact[DriftReport], place: Place) -> Facts:
+def _drift_facts(artifact: Artifact[DriftReport], place: PageLocation) -> Facts:
     report = artifact.document
     against = "the champion's training rows" if report.reference == "champion" else "the delivery's own held-out rows"
-    facts: list[tuple[str, Cell]] = [
+    facts: list[tuple[str, BlockCell]] = [
         ("compared with", against),
         ("columns drifted", f"{report.drifted.k} of {report.drifted.n}"),
     ]
@@ -205,7 +205,7 @@ def _drift_figures(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrif
     histograms = _histograms(artifact, columns)
     if not histograms:
         return effects
-    return Split(effects, Figures(histograms, "small", "Filled: reference. Outline: this delivery."))
+    return TwoColumns(effects, Figures(histograms, "small", "Filled: reference. Outline: this delivery."))
 
 
 def _histograms(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift]) -> tuple[Figure, ...]:
@@ -214,12 +214,12 @@ def _histograms(artifact: Artifact[DriftReport], columns: Sequence[ColumnDrift])
     return tuple(Figure("", histogram_pair(_pair(column, told[column.column]))) for column in shown)
 
 
-def _pair(column: ColumnDrift, told: Distribution) -> Pair:
+def _pair(column: ColumnDrift, told: Distribution) -> HistogramPair:
     categories = tuple(str(name) for name in told.categories)
-    return Pair(column.column, told.reference, told.current, told.edges, categories, loud=column.drifted)
+    return HistogramPair(column.column, told.reference, told.current, told.edges, categories, loud=column.drifted)
 
 
-def _stage_one(columns: Sequence[ColumnDrift]) -> Table:
+def _stage_one(columns: Sequence[ColumnDrift]) -> TableBlock:
     rows = [
         (code(c.column), c.test, c.statistic, c.threshold, c.effect, "drifted" if c.drifted else "no") for c in columns
     ]
@@ -281,7 +281,7 @@ def _scores(artifact: Artifact[ScanReport]) -> dict[int, float]:
     return {int(row): float(value) for row, value in zip(rows, score, strict=False)}
 
 
-def _plain(value: object) -> Cell:
+def _plain(value: object) -> BlockCell:
     if isinstance(value, float):
         return number(value) if np.isfinite(value) else str(value)
     return clip(str(value), _CELL_CHARACTERS)

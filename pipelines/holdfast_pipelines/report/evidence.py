@@ -4,22 +4,21 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from holdfast.artifacts.documents import Document, DriftReport, Model, RolloutRecord, Sha256
+from holdfast.artifacts.documents import Document, DriftReport, Model, RolloutRecord
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.artifacts.inspect import verdict_of
+from holdfast.artifacts.timeline import Sample
 from holdfast.errors import ArtifactError, IntegrityError
 from holdfast.steps import STEPS
+from holdfast_pipelines.record import RECORD, RunResult, StepRecord
 
-RUN = "run.json"
 MAX_RUN_BYTES = 2**20
-
-Outcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 
 KINDS: Mapping[str, type[Document]] = {step.name: step.document for step in STEPS}
 """What each step of the pipeline writes, in the order of the pipeline."""
@@ -32,30 +31,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class StepRecord(_Record):
-    """One step of a run as `run.json` tells it; `folder` is relative to the run."""
-
-    step: str
-    folder: str | None = None
-    digest: Sha256 | None = None
-    verdict: str | None = None
-    seconds: float = Field(0.0, ge=0)
-    reused: bool = False
-
-
-class RunRecord(_Record):
-    """What `run.json` says."""
-
-    workload: str
-    seed: int
-    outcome: Outcome
-    stopped_at: str | None = None
-    model_version: int | None = None
-    retried: tuple[str, ...] = ()
-    steps: tuple[StepRecord, ...]
-
-
-class Epoch(_Record):
+class CurvePoint(_Record):
     """One row of `curve.json`; `clean` and `robust` count correct ones of `rows`."""
 
     epoch: int
@@ -82,37 +58,17 @@ class Distribution(_Record):
 
 
 class Distributions(_Record):
-    """What `distributions.json` says."""
+    """What `distributions.json` holds."""
 
     columns: dict[str, Distribution] = {}
 
 
-class Sample(_Record):
-    """One row of `timeline.json`: seconds, the state, and counts since the start of the rollout."""
-
-    t: float
-    state: str
-    weight: int
-    candidate_requests: int
-    candidate_errors: int
-    champion_requests: int
-    champion_errors: int
-    slow_candidate: int
-    slow_champion: int
-    e_errors: float
-    e_slow: float
-    e_disagreement: float
-    e_drift: float = 1.0
-    """1, no evidence, for rollouts of the time before this was tested."""
-    e_attack: float = 1.0
-
-
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """One run with the documents of the steps that were carried out."""
 
     folder: Path
-    record: RunRecord
+    record: RunResult
     artifacts: Mapping[str, Artifact[Document]]
 
     def artifact(self, kind: type[D]) -> Artifact[D] | None:
@@ -128,7 +84,7 @@ class Run:
         return found.document if found else None
 
     def step(self, name: str) -> StepRecord | None:
-        """What `run.json` says about one step."""
+        """The record of one step."""
         return next((step for step in self.record.steps if step.step == name), None)
 
     def verdict(self, name: str) -> str | None:
@@ -137,25 +93,25 @@ class Run:
         return verdict_of(found.document) if found else None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> LoadedRun:
     """Reads a run folder.
 
     Raises:
         ArtifactError: `run.json` is missing or malformed, or a step's artifact is.
         IntegrityError: an artifact is not the one that the run made.
     """
-    record = _read_record(folder / RUN)
+    record = _read_record(folder / RECORD)
     artifacts = {step.step: _read_step(folder, step) for step in record.steps if step.folder and step.step in KINDS}
-    return Run(folder, record, artifacts)
+    return LoadedRun(folder, record, artifacts)
 
 
-def read_epochs(artifact: Artifact[Model]) -> tuple[Epoch, ...]:
-    """The learning curve beside a model; empty when there is none."""
-    return _read_json(artifact, "curve.json", TypeAdapter(tuple[Epoch, ...]), ())
+def read_epochs(artifact: Artifact[Model]) -> tuple[CurvePoint, ...]:
+    """The learning curve of a model; empty when there is none."""
+    return _read_json(artifact, "curve.json", TypeAdapter(tuple[CurvePoint, ...]), ())
 
 
 def read_distributions(artifact: Artifact[DriftReport]) -> Mapping[str, Distribution]:
-    """Column -> its distributions, beside a drift report; empty when there are none."""
+    """Column -> its distributions in a drift report; empty when there are none."""
     return _read_json(artifact, "distributions.json", TypeAdapter(Distributions), Distributions()).columns
 
 
@@ -201,7 +157,7 @@ def _first(error: ValidationError) -> str:
     return f"expected what its step writes, found {first['msg']} at {where or 'the top'}"
 
 
-def _read_record(path: Path) -> RunRecord:
+def _read_record(path: Path) -> RunResult:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_RUN_BYTES + 1)
@@ -210,7 +166,7 @@ def _read_record(path: Path) -> RunRecord:
     if len(data) > MAX_RUN_BYTES:
         raise ArtifactError(f"{path}: expected at most {MAX_RUN_BYTES} bytes, found more")
     try:
-        return RunRecord.model_validate_json(data)
+        return TypeAdapter(RunResult).validate_json(data)
     except ValidationError as error:
         raise ArtifactError(f"{path}: {_first(error)}") from None
 
@@ -218,13 +174,13 @@ def _read_record(path: Path) -> RunRecord:
 def _read_step(run: Path, step: StepRecord) -> Artifact[Document]:
     place = PurePosixPath(step.folder or "")
     if place.is_absolute() or ".." in place.parts:
-        raise ArtifactError(f"{run / RUN}: expected a folder inside the run, found {step.folder!r}")
+        raise ArtifactError(f"{run / RECORD}: expected a folder inside the run, found {step.folder!r}")
     if step.digest is None:
-        raise ArtifactError(f"{run / RUN}: expected the digest of step {step.step}, found none")
+        raise ArtifactError(f"{run / RECORD}: expected the digest of step {step.step}, found none")
     artifact = load(Ref(run / place, step.digest), KINDS[step.step])
     found = verdict_of(artifact.document)
     if step.verdict is not None and step.verdict != found:
         raise IntegrityError(
-            f"{run / RUN}: says that {step.step} ended with {step.verdict}, but its document says {found}"
+            f"{run / RECORD}: expected verdict {found} of step {step.step}, as in its document, found {step.verdict}"
         )
     return artifact

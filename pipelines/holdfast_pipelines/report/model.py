@@ -17,31 +17,31 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact
-from holdfast_pipelines.report.blocks import (
+from holdfast.rendering.blocks import (
     Block,
     Facts,
     Figure,
     Figures,
     Gallery,
+    PageLocation,
+    PageSection,
     Picture,
-    Place,
     Prose,
-    Section,
-    Split,
-    Table,
+    TableBlock,
+    TwoColumns,
     code,
     pairs,
-    side_by_side,
 )
-from holdfast_pipelines.report.evidence import Epoch, Run, read_arrays, read_epochs
-from holdfast_pipelines.report.numbers import interval, number, percent, span
-from holdfast_pipelines.report.plots import Axis, Chart, Mark, Series, Tone, line_chart, share_axis
+from holdfast.rendering.charts import Axis, Chart, DataSeries, Mark, Tone, line_chart, share_axis
+from holdfast.rendering.numbers import interval, number, percent, span
+from holdfast_pipelines.report.evidence import CurvePoint, LoadedRun, read_arrays, read_epochs
+from holdfast_pipelines.report.pictures import side_by_side
 
 BAND_NOTE = "Shaded: 95 % Clopper-Pearson interval."
 MOST_TRIGGERS = 24
 
 
-def training(run: Run, place: Place) -> Section | None:
+def training(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """How the model was trained."""
     artifact = run.artifact(Model)
     if artifact is None:
@@ -58,36 +58,36 @@ def training(run: Run, place: Place) -> Section | None:
             weights=code(artifact.digest[:12], artifact.digest),
         )
     )
-    return Section("training", "Training", (facts, *_curves(artifact), Prose(f"Recipe: {recipe}.")))
+    return PageSection("training", "Training", (facts, *_curves(artifact), Prose(f"Recipe: {recipe}.")))
 
 
-def attacks(run: Run, place: Place) -> Section | None:
+def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """What attacks do to the model."""
     report = run.document(RobustnessReport)
     if report is None:
         return None
     rows = [("no attack", "", "", "", "", report.clean), *(_attack_row(attack) for attack in report.attacks)]
     rows.append(("worst case per example", "", "", "", "", report.worst_case))
-    table = Table(
+    table = TableBlock(
         ("attack", "library", "threat model", "steps", "restarts", "still correct"), tuple(rows), numeric=(3, 4, 5)
     )
     blocks: list[Block] = [Facts(pairs(tier=report.tier, examples=report.clean.n, seed=report.seed))]
     if report.curve:
         figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
         points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
-        blocks.append(Split(Figures((figure,)), Table(("epsilon", "still correct"), points, numeric=(0, 1))))
+        blocks.append(TwoColumns(Figures((figure,)), TableBlock(("epsilon", "still correct"), points, numeric=(0, 1))))
     blocks += [table, *_corruptions(report), _masking(report), *_champion(report)]
-    return Section("attacks", "Accuracy under attack", tuple(blocks))
+    return PageSection("attacks", "Accuracy under attack", tuple(blocks))
 
 
-def certificate(run: Run, place: Place) -> Section | None:
+def certificate(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """What is certified."""
     report = run.document(Certificate)
     if report is None:
         return None
     facts = Facts(pairs(method=report.method.replace("-", " "), norm=report.norm, **_effort(report)))
     rows = tuple((number(at.radius), at.certified) for at in report.certified)
-    table = Table((f"radius ({report.norm}, {report.unit})", "certified and correct"), rows, numeric=(0, 1))
+    table = TableBlock((f"radius ({report.norm}, {report.unit})", "certified and correct"), rows, numeric=(0, 1))
     blocks: tuple[Block, ...] = (facts, table)
     if report.certified:
         figure = Figure(
@@ -95,8 +95,8 @@ def certificate(run: Run, place: Place) -> Section | None:
             _radius_chart(report),
             f"{BAND_NOTE} Abstentions count as not certified.",
         )
-        blocks = (facts, Split(Figures((figure,)), table))
-    return Section("certificate", "Certified accuracy", blocks)
+        blocks = (facts, TwoColumns(Figures((figure,)), table))
+    return PageSection("certificate", "Certified accuracy", blocks)
 
 
 def _effort(report: Certificate) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _effort(report: Certificate) -> dict[str, Any]:
     return taken | {"abstained": report.abstained}
 
 
-def triggers(run: Run, place: Place) -> Section | None:
+def triggers(run: LoadedRun, place: PageLocation) -> PageSection | None:
     """Whether a trigger was found."""
     artifact = run.artifact(BackdoorReport)
     if artifact is None:
@@ -121,8 +121,8 @@ def triggers(run: Run, place: Place) -> Section | None:
     head = ("target class", "trigger size", "anomaly index", "sends others to it", "flagged")
     words = f"Flagged: {', '.join(report.flagged)}." if report.flagged else "No class is flagged."
     blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}."), *_trigger_pictures(artifact))
-    return Section(
-        "triggers", "Backdoor triggers", (*blocks, Table(head, rows, numeric=(1, 2, 3))), report.verdict.value
+    return PageSection(
+        "triggers", "Backdoor triggers", (*blocks, TableBlock(head, rows, numeric=(1, 2, 3))), report.verdict.value
     )
 
 
@@ -157,7 +157,7 @@ def _corruptions(report: RobustnessReport) -> list[Block]:
     counts = {(found.name, found.severity): found.survived for found in report.corruptions}
     rows = tuple((name, *(counts.get((name, severity), "") for severity in severities)) for name in names)
     head = ("corruption (no attack)", *(f"severity {severity}" for severity in severities))
-    return [Table(head, rows, numeric=tuple(range(1, len(head))))]
+    return [TableBlock(head, rows, numeric=tuple(range(1, len(head))))]
 
 
 def _curves(artifact: Artifact[Model]) -> list[Block]:
@@ -174,30 +174,30 @@ def _curves(artifact: Artifact[Model]) -> list[Block]:
     return [Figures((Figure(shares.title, line_chart(shares), note), _loss(rows, epochs, best)))]
 
 
-def _loss(rows: Sequence[Epoch], epochs: Axis, best: tuple[Mark, ...]) -> Figure:
+def _loss(rows: Sequence[CurvePoint], epochs: Axis, best: tuple[Mark, ...]) -> Figure:
     points = tuple((float(row.epoch), row.loss) for row in rows)
     tips = tuple(f"epoch {row.epoch}: {number(row.loss)}" for row in rows)
-    line = Series("training loss", points, "c", tips=tips)
+    line = DataSeries("training loss", points, "c", tips=tips)
     high = max(row.loss for row in rows) * 1.05 or 1.0
     chart = Chart("Training loss", _told((line,)), epochs, Axis("loss", 0.0, high), (line,), best)
     return Figure(chart.title, line_chart(chart))
 
 
-def _epoch_ticks(rows: Sequence[Epoch]) -> tuple[float, ...]:
+def _epoch_ticks(rows: Sequence[CurvePoint]) -> tuple[float, ...]:
     epochs = [float(row.epoch) for row in rows]
     every = max(1, -(-len(epochs) // 8))
     return tuple(epochs[::every])
 
 
-def _told(series: Sequence[Series]) -> str:
+def _told(series: Sequence[DataSeries]) -> str:
     return "; ".join(f"{one.name}: from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
 
 
-def _counted(points: Sequence[tuple[float, str, Count]], name: str, tone: Tone) -> Series:
+def _counted(points: Sequence[tuple[float, str, Count]], name: str, tone: Tone) -> DataSeries:
     """A line of rates with their intervals; each point is (x, how x reads, count)."""
     tips = tuple(f"{at}: {c.k} of {c.n} = {percent(c.share)} {span(*interval(c))}" for _, at, c in points)
     band = tuple(interval(count) for _, _, count in points)
-    return Series(name, tuple((x, count.share) for x, _, count in points), tone, band, tips)
+    return DataSeries(name, tuple((x, count.share) for x, _, count in points), tone, band, tips)
 
 
 def _epsilon_chart(report: RobustnessReport) -> Markup:
@@ -234,9 +234,9 @@ def _radius_chart(report: Certificate) -> Markup:
     return line_chart(chart)
 
 
-def _masking(report: RobustnessReport) -> Table:
+def _masking(report: RobustnessReport) -> TableBlock:
     rows = tuple((check.name, check.verdict, check.detail) for check in report.masking)
-    return Table(("is robustness overestimated?", "verdict", "detail"), rows)
+    return TableBlock(("is robustness overestimated?", "verdict", "detail"), rows)
 
 
 def _champion(report: RobustnessReport) -> list[Block]:
@@ -245,7 +245,7 @@ def _champion(report: RobustnessReport) -> list[Block]:
     if not rows:
         return [Prose("No champion was compared: there is none yet, or it takes another input.")]
     head = ("on the same examples", "candidate", "champion", "both right", "only candidate", "only champion", "neither")
-    return [Table(head, rows, numeric=(1, 2, 3, 4, 5, 6))]
+    return [TableBlock(head, rows, numeric=(1, 2, 3, 4, 5, 6))]
 
 
 def _paired(pair: Paired) -> tuple[Any, ...]:

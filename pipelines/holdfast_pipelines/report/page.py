@@ -1,41 +1,37 @@
 """Puts a page together: what each run has to say, in the order of the pipeline, as one file that needs nothing else."""
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import DictLoader, Environment, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count, GateDecision, Registration, RolloutRecord, Verdict
 from holdfast.artifacts.folder import Ref, load, replace_file
-from holdfast.steps import STEPS
-from holdfast_pipelines.report import data, judgement, model
-from holdfast_pipelines.report.blocks import (
+from holdfast.rendering.blocks import (
     Block,
-    Cell,
+    BlockCell,
     Facts,
     Gallery,
+    PageLocation,
+    PageSection,
     Picture,
-    Place,
-    Section,
-    Table,
+    TableBlock,
     badge,
     code,
-    example_uri,
-    show,
 )
-from holdfast_pipelines.report.dag import Node, State, draw
-from holdfast_pipelines.report.evidence import KINDS, Run, StepRecord, read_run
-from holdfast_pipelines.report.numbers import seconds
+from holdfast.rendering.numbers import seconds
+from holdfast.rendering.page import Article, render
+from holdfast.steps import STEPS
+from holdfast_pipelines.record import StepRecord
+from holdfast_pipelines.report import data, judgement, model
+from holdfast_pipelines.report.dag import Node, NodeState, draw
+from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
+from holdfast_pipelines.report.pictures import example_uri
 
-SECTIONS: tuple[Callable[[Run, Place], Section | None], ...] = (
+SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = (
     data.delivery,
     data.contract,
     data.drift,
@@ -49,18 +45,23 @@ SECTIONS: tuple[Callable[[Run, Place], Section | None], ...] = (
     judgement.chain,
 )
 """The parts of a run's page, in the order of the pipeline."""
+MOTTO = "Only models that hold fast ship. What a run found was read from its artifacts, each with its digest checked."
+FOOTER = (
+    "Rates stand with their two-sided 95 % Clopper-Pearson interval and the counts behind them; the gate compares "
+    "one-sided bounds at its policy's alpha."
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of things side by side: the first of each row says what is compared, `columns` name the others.
+    """A table of things side by side: the first of each row names what is compared, `columns` name the others.
 
     A `Count` is shown as a rate with its interval, a `Verdict` as a badge.
     """
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[BlockCell, ...], ...]
     note: str = ""
 
 
@@ -77,41 +78,25 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DecisionTable:
     """The table of a gate decision that belongs to no run of the story: the model that was not scanned."""
 
     title: str
     decision: Ref
 
 
-Extra = Comparison | Pictures | Decision
+ChapterFigure = Comparison | Pictures | DecisionTable
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One act: words, then what its run found. Facts stand beside the title, figures before the run's own parts."""
+    """One act: words, then what its run found. Facts are under the title, figures before the run's own parts."""
 
     title: str
     text: tuple[str, ...] = ()
     run: Path | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
-    figures: tuple[Extra, ...] = ()
-
-
-@dataclass(frozen=True)
-class Act:
-    """One chapter as the template shows it."""
-
-    key: str
-    title: str
-    text: tuple[str, ...]
-    outcome: str | None
-    facts: Facts
-    dag: tuple[Markup, Markup] | None
-    sections: tuple[Section, ...]
-    missing: str
-    row: tuple[Cell, ...]
-    """Its line in the story's overview."""
+    figures: tuple[ChapterFigure, ...] = ()
 
 
 def write_report(run: Path, out: Path) -> Path:
@@ -136,57 +121,34 @@ def write_story(title: str, chapters: Sequence[Chapter], out: Path) -> Path:
 
 
 def _write(title: str, chapters: Sequence[Chapter], out: Path) -> Path:
-    place = Place(out)
-    acts = tuple(_act(f"act-{index}", chapter, place) for index, chapter in enumerate(chapters, start=1))
+    place = PageLocation(out)
+    articles = [_article(f"act-{index}", chapter, place) for index, chapter in enumerate(chapters, start=1)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, _render(title, acts).encode())
+    replace_file(out, render(title, articles, motto=MOTTO, footer=FOOTER).encode())
     return out
 
 
-def _render(title: str, acts: Sequence[Act]) -> str:
-    here = files("holdfast_pipelines.report")
-    style = here.joinpath("style.css").read_text("utf-8")
-    loader = DictLoader({"page": here.joinpath("template.html.j2").read_text("utf-8")})
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"show": show, "badge": badge}
-    # The policy names the one style sheet by its digest: nothing else can style, run, or be fetched.
-    pin = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("page").render(title=title, acts=acts, style=Markup(style), pin=pin)  # noqa: S704
-
-
-def _act(key: str, chapter: Chapter, place: Place) -> Act:
-    extras = tuple(_extra(f"beside-{index}", figure) for index, figure in enumerate(chapter.figures, start=1))
-    told = tuple((name, value) for name, value in chapter.facts.items())
+def _article(key: str, chapter: Chapter, place: PageLocation) -> Article:
+    extras = tuple(_extra(f"extra-{index}", figure) for index, figure in enumerate(chapter.figures, start=1))
+    facts = tuple((name, value) for name, value in chapter.facts.items())
+    empty = (chapter.title, None, None, None, None)
+    article = Article(key, chapter.title, extras, text=chapter.text, facts=Facts(facts), row=empty)
     if chapter.run is None:
-        return Act(
-            key,
-            chapter.title,
-            chapter.text,
-            None,
-            Facts(told),
-            None,
-            extras,
-            "",
-            (chapter.title, None, None, None, None),
-        )
+        return article
     run = read_run(chapter.run)
     found = tuple(section for part in SECTIONS if (section := part(run, place)))
-    return Act(
-        key,
-        chapter.title,
-        chapter.text,
-        run.record.outcome,
-        Facts((*_head(run), *told)),
-        (draw(_nodes(run)), draw(_nodes(run), upright=True)),
-        (*extras, *found),
-        _missing(run),
-        _row(chapter.title, run),
+    return replace(
+        article,
+        outcome=run.record.outcome,
+        facts=Facts((*_head(run), *facts)),
+        drawing=(draw(_nodes(run)), draw(_nodes(run), upright=True)),
+        sections=(*extras, *found),
+        missing=_missing(run),
+        row=_row(chapter.title, run),
     )
 
 
-def _head(run: Run) -> Iterator[tuple[str, Cell]]:
+def _head(run: LoadedRun) -> Iterator[tuple[str, BlockCell]]:
     record = run.record
     yield "workload", record.workload
     yield "model version", _version(run)
@@ -198,18 +160,18 @@ def _head(run: Run) -> Iterator[tuple[str, Cell]]:
         yield "rollout tried again after", "; ".join(record.retried)
 
 
-def _version(run: Run) -> Cell:
+def _version(run: LoadedRun) -> BlockCell:
     registered = run.document(Registration)
     return registered.model_version if registered else run.record.model_version
 
 
-def _row(title: str, run: Run) -> tuple[Cell, ...]:
+def _row(title: str, run: LoadedRun) -> tuple[BlockCell, ...]:
     rollout = run.document(RolloutRecord)
     traffic = f"{rollout.requests_failed} of {rollout.requests_sent}" if rollout else None
     return title, badge(run.record.outcome), _version(run), _why(run), traffic
 
 
-def _why(run: Run) -> str:
+def _why(run: LoadedRun) -> str:
     rollout, decision = run.document(RolloutRecord), run.document(GateDecision)
     if rollout:
         return rollout.reason
@@ -222,21 +184,21 @@ def _why(run: Run) -> str:
     return "passed the gate" if decision else ""
 
 
-def _nodes(run: Run) -> dict[str, Node]:
+def _nodes(run: LoadedRun) -> dict[str, Node]:
     return {name: _node(name, run, step) for name in KINDS if (step := run.step(name))}
 
 
-def _node(name: str, run: Run, step: StepRecord) -> Node:
+def _node(name: str, run: LoadedRun, step: StepRecord) -> Node:
     artifact = run.artifacts.get(name)
     if artifact is None:
         failed = run.record.outcome == "failed" and run.record.stopped_at in (None, name)
         return Node("fail", step.seconds) if failed else Node("idle")
-    states: dict[str | None, State] = {"pass": "pass", "inconclusive": "inconclusive"}
+    states: dict[str | None, NodeState] = {"pass": "pass", "inconclusive": "inconclusive"}
     state = states.get(run.verdict(name), "fail")
     return Node(state, step.seconds, step.reused, judges=hasattr(artifact.document, "verdict"))
 
 
-def _missing(run: Run) -> str:
+def _missing(run: LoadedRun) -> str:
     """What to say about the steps that were not carried out, and why."""
     steps = list(KINDS)
     end = max((steps.index(name) for name in run.artifacts), default=-1) + 1
@@ -249,7 +211,7 @@ def _missing(run: Run) -> str:
     return " ".join(words)
 
 
-def _because(run: Run) -> str:
+def _because(run: LoadedRun) -> str:
     stopped = run.record.stopped_at
     reasons = {
         "stopped": f"{_stopper(run)} stopped this delivery before training",
@@ -259,28 +221,28 @@ def _because(run: Run) -> str:
     return reasons.get(run.record.outcome, "They are not part of this run")
 
 
-def _stopper(run: Run) -> str:
+def _stopper(run: LoadedRun) -> str:
     failed = [step.name for step in STEPS if step.stops_delivery and run.verdict(step.name) == Verdict.FAIL]
     if len(failed) == 1:
         return f"The {failed[0]} check"
     return f"The {' and '.join(failed)} checks" if failed else f"Step {run.record.stopped_at}"
 
 
-def _extra(key: str, figure: Extra) -> Section:
-    if isinstance(figure, Decision):
+def _extra(key: str, figure: ChapterFigure) -> PageSection:
+    if isinstance(figure, DecisionTable):
         decision = load(figure.decision, GateDecision)
-        return Section(key, figure.title, judgement.decision_blocks(decision), decision.document.verdict.value)
+        return PageSection(key, figure.title, judgement.decision_blocks(decision), decision.document.verdict.value)
     block: Block = _comparison(figure) if isinstance(figure, Comparison) else _gallery(figure)
-    return Section(key, figure.title, (block,))
+    return PageSection(key, figure.title, (block,))
 
 
-def _comparison(figure: Comparison) -> Table:
+def _comparison(figure: Comparison) -> TableBlock:
     numeric = tuple(
         index
         for index in range(1, len(figure.columns) + 1)
         if any(isinstance(row[index], Count) for row in figure.rows)
     )
-    return Table(("", *figure.columns), figure.rows, numeric, figure.note)
+    return TableBlock(("", *figure.columns), figure.rows, numeric, figure.note)
 
 
 def _gallery(figure: Pictures) -> Gallery:
@@ -289,4 +251,4 @@ def _gallery(figure: Pictures) -> Gallery:
     return Gallery("", items, figure.note)
 
 
-__all__ = ["Chapter", "Comparison", "Decision", "Pictures", "write_report", "write_story"]
+__all__ = ["Chapter", "Comparison", "DecisionTable", "Pictures", "write_report", "write_story"]

@@ -133,7 +133,7 @@ def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
     """A request, and the answer of a server that was not disturbed."""
     import numpy as np
 
-    from holdfast.serving.rollout.traffic.rows import body
+    from holdfast.serving.protocol import body
 
     with np.load(bundles.candidate / "replay.npz", allow_pickle=False) as arrays:
         request = body(arrays["x"][0])

@@ -14,7 +14,7 @@ import pytest
 from holdfast.artifacts.documents import Count, Verdict
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import ArtifactError, IntegrityError
-from holdfast_pipelines.report import Chapter, Comparison, Decision, Pictures, write_report, write_story
+from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_report, write_story
 
 SECTIONS = (
     "Delivery", "Schema", "Drift", "Quarantine", "Training", "Backdoor triggers", "Accuracy under attack",
@@ -244,7 +244,7 @@ def test_a_story_shows_what_stands_beside_a_run(maker: Any, tmp_path: Path) -> N
     figures = (
         Comparison("Side by side", ("unscanned", "scanned"), rows),
         Pictures("Planted", np.full((2, 1, 8, 8), 16.0), ("row 7", "row 9"), upper=16.0),
-        Decision("Unscanned before the gate", Ref(unscanned / "steps" / "gate", made.digests["gate"])),
+        DecisionTable("Unscanned before the gate", Ref(unscanned / "steps" / "gate", made.digests["gate"])),
     )
     chapter = Chapter("Poisoned", ("Why.",), maker("poisoned").complete(), {"planted": "64"}, figures)
     page = Page(write_story("Story", [chapter], tmp_path / "r.html").read_text())
@@ -281,7 +281,7 @@ def test_a_record_that_prettifies_a_verdict_is_refused(maker: Any) -> None:
     made.snapshot()
     made.gate(refused=True)
     made.steps[-1]["verdict"] = "pass"
-    with pytest.raises(IntegrityError, match="says that gate ended with pass, but its document says fail"):
+    with pytest.raises(IntegrityError, match="expected verdict fail of step gate, as in its document, found pass"):
         write_report(made.finish("registered"), made.folder / "report.html")
 
 

@@ -13,7 +13,7 @@ from holdfast.errors import InputError, ModelError, RefusedError, WorkloadError
 from holdfast.serving.predictor.core import Answer, admit, check_rows, from_doubles, load_admitted, load_predictor
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
-from holdfast.serving.predictor.settings import Extra, Served, model_settings, server_settings, write_settings
+from holdfast.serving.predictor.settings import ModelParameters, Served, model_settings, server_settings, write_settings
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_an_option_without_meaning_is_refused(given, message):
 def test_options_come_back_from_the_settings_that_were_written(spec, bundle):
     options = Options(temperature=1.5, decimals=3, max_rows=8, label_only=True)
     settings = model_settings(Served("tiny", 1, *refs(bundle), "wrong=1", options), spec, 10)
-    found = Extra.parse(settings["parameters"]["extra"])
+    found = ModelParameters.parse(settings["parameters"]["extra"])
     assert (found.options, found.game_day) == (options, GameDay(wrong=1))
     assert [output["name"] for output in settings["outputs"]] == ["label"]
 
@@ -188,7 +188,7 @@ def test_options_come_back_from_the_settings_that_were_written(spec, bundle):
 @pytest.mark.parametrize("extra", [{"model": "m"}, {"model": "m", "decision": ""}, {"model": 3, "decision": "d"}])
 def test_settings_without_model_or_decision_are_refused(extra):
     with pytest.raises(WorkloadError, match="(model|decision): expected a text, found"):
-        Extra.parse(extra)
+        ModelParameters.parse(extra)
 
 
 def test_whole_numbers_that_travelled_as_doubles_arrive_as_character_ids(spec):

@@ -17,10 +17,9 @@ from holdfast.errors import RolloutError
 from holdfast.processes import children, reserved_ports, wait_ready
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.intake import Budget
+from holdfast.serving.protocol import body, read_label
 from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.serving.rollout.local.servers import server_ready, start_server
-from holdfast.serving.rollout.traffic.answers import read_label
-from holdfast.serving.rollout.traffic.rows import body
 from tests.faults.live.malformed import Target, for_servers
 
 

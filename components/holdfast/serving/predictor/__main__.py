@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.errors import HoldfastError, WorkloadError
 from holdfast.serving.predictor.admission import admit
-from holdfast.serving.predictor.settings import Extra, largest_body
+from holdfast.serving.predictor.settings import ModelParameters, largest_body
 
 _MAX_BYTES = 2**20
 
@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
     return _serve(folder, largest_body(extra.options, artifact.document.input))
 
 
-def _read_extra(path: Path) -> Extra:
+def _read_extra(path: Path) -> ModelParameters:
     try:
         with path.open("rb") as stream:
             extra = json.loads(stream.read(_MAX_BYTES))["parameters"]["extra"]
@@ -34,7 +34,7 @@ def _read_extra(path: Path) -> Extra:
         raise WorkloadError(f"{path}: expected JSON with parameters.extra, found {error!r}") from None
     if not isinstance(extra, dict):
         raise WorkloadError(f"{path}: expected parameters.extra to be an object, found {extra!r}")
-    return Extra.parse(extra)
+    return ModelParameters.parse(extra)
 
 
 def _serve(folder: Path, max_body_bytes: int) -> int:

@@ -54,7 +54,7 @@ class Predictor:
         """The rows of one request, found right by `check_rows`.
 
         Raises:
-            InputError: says what was expected and what came.
+            InputError: names what was expected and what came.
         """
         return check_rows(x, self.spec, self.options.max_rows)
 
@@ -71,7 +71,7 @@ class Predictor:
             logits = self.network(torch.from_numpy(x)).float()
             cooled = logits if options.temperature == 1 else logits / options.temperature
             probabilities = torch.softmax(cooled, dim=1).numpy()
-        # What a softmax gives lies in [0, 1] or is NaN, and NaN is the maximum of whatever holds it.
+        # What a softmax gives is in [0, 1] or NaN, and the maximum of an array with a NaN is NaN.
         if probabilities.shape != expected or not math.isfinite(probabilities.max()):
             raise ModelError(f"{self.model.folder}: expected finite logits {expected}, found {probabilities.shape}")
         label = logits.numpy().argmax(axis=1)
@@ -85,17 +85,17 @@ def load_predictor(model: Ref, decision: Ref, options: Options | None = None) ->
 
     Raises:
         RefusedError: as `admit`.
-        ModelError: the network does not behave as its document says.
+        ModelError: the network does not behave as its document promises.
     """
     return load_admitted(admit(model, decision), options or Options())
 
 
 def load_admitted(artifact: Artifact[Model], options: Options) -> Predictor:
-    """As `load_predictor`, for a model that `admit` let through; its bytes are hashed once more as they are read.
+    """Loads as `load_predictor` a model that `admit` let through; its bytes are hashed once more as they are read.
 
     Raises:
         RefusedError: a file was altered since.
-        ModelError: the network does not behave as its document says.
+        ModelError: the network does not behave as its document promises.
     """
     import torch
 
@@ -119,7 +119,7 @@ def check_rows(x: NDArray[np.generic], spec: InputSpec, max_rows: int = MAX_ROWS
     the limits in the document are those of the training rows, and live rows may lie beyond.
 
     Raises:
-        InputError: says what was expected and what came.
+        InputError: names what was expected and what came.
     """
     # Every operation counts here: between two requests a server evicts this code from the processor's caches.
     shape = x.shape
@@ -127,7 +127,7 @@ def check_rows(x: NDArray[np.generic], spec: InputSpec, max_rows: int = MAX_ROWS
         raise InputError(f"input: expected shape [1..{max_rows}, {_join(spec.shape)}], found [{_join(shape)}]")
     rows = x if x.dtype == spec.dtype and x.flags.c_contiguous else _converted(x, spec.dtype)
     low, high = float(rows.min()), float(rows.max())
-    # NaN is the minimum of whatever holds it, and lies within no bounds.
+    # The minimum of an array with a NaN is NaN, which is within no bounds.
     if not (-math.inf < low and high < math.inf):
         raise InputError("input: expected finite numbers, found NaN or infinity")
     bounds = modality_of(spec.modality).value_range(spec)

@@ -1,6 +1,6 @@
 """Game days: a served model turns bad on purpose, so that a rollback is seen to work before it is needed.
 
-Off unless a specification is given by hand; then it stands in the model's settings, in every answer's parameters and in
+Off unless a specification is given by hand; then it is in the model's settings, in every answer's parameters and in
 the rollout's record. The fault lives in this one server process; the model's bytes are untouched.
 """
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from holdfast.serving.predictor.core import Answer
 
 BEGINS = "game day: the fault begins at monotonic second"
-"""What the server's log says, followed by the time, when the fault sets in."""
+"""Words in the server's log when the fault sets in, followed by the time."""
 _SHARES = ("wrong", "error", "nan", "shape", "crash")
 _KEYS = ("delay_ms", *_SHARES, "after")
 
 
 @dataclass(frozen=True)
 class GameDay:
-    """After `after` live answers every answer is late, and a share of them is bad in a way, or in several."""
+    """The fault: after `after` live answers every answer is late, and a share is bad in one way or several."""
 
     delay_ms: float = 0.0
     wrong: float = 0.0

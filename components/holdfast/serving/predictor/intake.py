@@ -28,7 +28,7 @@ CLIENTS_FAULT = (b"x-envoy-upstream-canary", b"true")
 LONGEST_ERROR = 300
 """Characters of a message; what a client sent may stand in it."""
 _BODIES = 2
-"""So many of the largest bodies are held at once; further ones wait in the sockets."""
+"""Bodies of the largest size that are held at once; further ones wait in the sockets."""
 _BINARY = b"inference-header-content-length"
 
 
@@ -134,7 +134,7 @@ def _loads(path: str) -> bool:
 
 
 def _require_model(server: MLServer) -> None:
-    """MLServer without a model says that all its models are ready, and 400 of one that is not."""
+    """Makes a server without a loaded model not ready; MLServer calls it ready, and answers 400 for the model."""
     plane, models = server._data_plane, server._model_registry.get_models
     model_ready = plane.model_ready
 
@@ -192,7 +192,7 @@ def _shown(value: bytes) -> str:
 
 
 async def _reply(send: Send, status: int, why: str) -> None:
-    """The connection ends with it: nobody has read the body."""
+    """Answers and ends the connection, because the body was not read."""
     body = json.dumps({"error": why}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), CLIENTS_FAULT]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})

@@ -27,11 +27,12 @@ from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import plain
-from holdfast.serving.predictor.settings import Extra
+from holdfast.serving.predictor.settings import ModelParameters
+from holdfast.serving.protocol import DATATYPES
 
 INPUT = "input"
 OUTPUTS = ("label", "probabilities")
-_DTYPES = {"FP32": "float32", "INT64": "int64"}
+_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _LONGEST_ID, _MOST_DIMENSIONS = 256, 8
 
 
@@ -44,7 +45,7 @@ class HoldfastModel(MLModel):
         self._chance = np.random.default_rng(0)
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
-            self._extra = Extra.parse(_extra(settings))
+            self._extra = ModelParameters.parse(_extra(settings))
             self._batched = _is_batched(settings, self._extra)
             self._admitted = admit(self._extra.model, self._extra.decision)
         except HoldfastError as error:
@@ -116,7 +117,7 @@ class HoldfastModel(MLModel):
         )
 
     def _fault_is_on(self, payload: InferenceRequest, day: GameDay) -> bool:
-        """Counts live answers (neither mirrored nor probes) and says whether the game day's fault is on."""
+        """Counts live answers (neither mirrored nor probes); whether the game day's fault is on."""
         _checked(self._predictor, payload)
         if _is_live(payload):
             self._live += 1
@@ -179,7 +180,7 @@ def _only(wanted: set[str] | None, response: InferenceResponse) -> InferenceResp
 
 
 def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
-    """The tensor `input` in the shape that the request says."""
+    """The tensor `input` in the shape that the request names."""
     tensor = _the_input(payload)
     if tensor.datatype not in _DTYPES:
         raise InputError(f"input: expected datatype {' or '.join(_DTYPES)}, found {tensor.datatype}")
@@ -216,12 +217,12 @@ def _the_input(payload: InferenceRequest) -> RequestInput:
 
 def _tensor(rows: NDArray[np.generic]) -> RequestInput:
     """Checked rows as a flat tensor."""
-    datatype = next(name for name, dtype in _DTYPES.items() if dtype == rows.dtype)
+    datatype = DATATYPES[str(rows.dtype)]
     return RequestInput(name=INPUT, shape=list(rows.shape), datatype=datatype, data=rows.ravel().tolist())
 
 
 def _is_live(payload: InferenceRequest) -> bool:
-    """By what the router says: it removes the header from a client's request, and writes the host itself."""
+    """Whether a client sent it: the router removes the header from a client's request, and writes the host itself."""
     headers = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
     host = str(headers.get("host", headers.get("Host", "")))
     return "-shadow" not in host and "x-rollout" not in {name.lower() for name in headers}
@@ -231,23 +232,23 @@ def _extra(settings: ModelSettings) -> Mapping[str, object]:
     return (settings.parameters.extra if settings.parameters else None) or {}
 
 
-def _is_batched(settings: ModelSettings, extra: Extra) -> bool:
+def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
     """Whether MLServer joins concurrent requests.
 
     Raises:
-        WorkloadError: it would join them where nobody can look at each one first.
+        WorkloadError: it would join them before each one was checked.
     """
     if settings.max_batch_size <= 1 or settings.max_batch_time <= 0:
         return False
     if multiprocessing.parent_process() or multiprocessing.active_children():
-        raise WorkloadError("max_batch_size: expected parallel_workers 0 beside it, found a pool of workers")
+        raise WorkloadError("max_batch_size: expected parallel_workers 0, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
     return True
 
 
 def _give_up(error: HoldfastError) -> NoReturn:
-    """Says why, and ends a server that is starting; one that runs goes on without the model that it was asked to load.
+    """Writes the error, and ends a server that is starting; one that runs goes on without the model that was asked for.
 
     Raises:
         HoldfastError: the server runs.

@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.processes import die_with_parent, require_free
 from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
-from holdfast.serving.predictor.settings import LOOPBACK, Extra
+from holdfast.serving.predictor.settings import LOOPBACK, ModelParameters
 
 THREADS = 4
 _GRACE_SECONDS = 3
@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 
 class RefusedRequestError(SeldonMicroserviceException):
-    """An answer that was not given; unlike its parent it also says why over gRPC."""
+    """A refused request; unlike its parent it also gives the reason over gRPC."""
 
     def __str__(self) -> str:
         return str(self.message)
@@ -66,6 +66,7 @@ def _told(why: str, status: int) -> ResponseReturnValue:
     return jsonify(RefusedRequestError(why, status_code=status).to_dict()), status
 
 
+# Both servers' settings name their class; users find the same name in either module.
 class HoldfastModel:
     """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
 
@@ -78,7 +79,7 @@ class HoldfastModel:
     def __init__(self, **parameters: object) -> None:
         # Before Seldon forks its servers: all of them share the one network whose bytes were checked.
         try:
-            extra = Extra.parse(parameters)
+            extra = ModelParameters.parse(parameters)
             if extra.game_day:
                 raise WorkloadError("game_day: expected none, game days are for the MLServer face")
             self._predictor = load_predictor(extra.model, extra.decision, extra.options)
@@ -93,7 +94,7 @@ class HoldfastModel:
         return SeldonResponse(data, tags={"labels": answer.label.tolist()})
 
     def tags(self) -> dict[str, str]:
-        """What every answer says about its origin."""
+        """The origin of the model, as part of every answer."""
         return {"model": self._predictor.model.digest}
 
     def class_names(self) -> list[str]:
@@ -125,12 +126,12 @@ class HoldfastModel:
             raise RefusedRequestError(str(error), status_code=400) from error
         try:
             return self._predictor.answer(rows)
-        except (ModelError, *_UNREADABLE) as error:  # the rows were found right: whatever it is, it is ours
+        except (ModelError, *_UNREADABLE) as error:  # the rows were found right, so the fault is ours
             raise RefusedRequestError(str(error), status_code=500, reason="MICROSERVICE_INTERNAL_ERROR") from error
 
 
 class NoMetrics:
-    """In place of Seldon's metrics, which take a process of their own; here nothing is measured."""
+    """Replaces Seldon's metrics, which take a process of their own; here nothing is measured."""
 
     def update(self, metrics: Sequence[object], method: str) -> None:
         """Takes no notice."""
@@ -174,12 +175,12 @@ def serve(model: HoldfastModel, *, rest: int, grpc: int) -> None:
     except SystemExit as ended:
         if ended.code != Arbiter.WORKER_BOOT_ERROR:
             raise
-        # gunicorn says 3, which is what a refused model says here.
+        # gunicorn exits with 3, which is the exit code of a refused model here.
         raise ModelError("gunicorn: expected a worker that starts, found that it did not; see above") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """As `seldon-core-microservice`, on loopback; returns the exit code."""
+    """Serves as `seldon-core-microservice` does, on loopback; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m holdfast.serving.predictor.seldon_face", description=__doc__)
     parser.add_argument("--http-port", type=int, default=9000, help="port of REST on 127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=5000, help="port of gRPC on 127.0.0.1")

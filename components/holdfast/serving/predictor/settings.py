@@ -12,10 +12,10 @@ from holdfast.artifacts.folder import Ref, replace_file
 from holdfast.errors import WorkloadError
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
+from holdfast.serving.protocol import DATATYPES
 
 LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 _NUMBER_BYTES = 24
 """One number in JSON: 17 digits, sign, point, exponent and comma."""
 _SMALLEST_BODY, _LARGEST_BODY = 2**20, 2**23
@@ -33,7 +33,7 @@ class Served:
     options: Options = Options()
 
     def as_json(self) -> dict[str, object]:
-        """As JSON values, paths absolute."""
+        """JSON values, with absolute paths."""
         return {
             "name": self.name,
             "version": self.version,
@@ -45,14 +45,14 @@ class Served:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Served":
-        """From `as_json`."""
+        """Reads what `as_json` gave."""
         refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
         options = Options.parse(values["options"])
         return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options)
 
 
 @dataclass(frozen=True)
-class Extra:
+class ModelParameters:
     """What a server is told about its model: `parameters.extra` in `model-settings.json`, Seldon's parameters."""
 
     model: Ref
@@ -111,7 +111,7 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
     return {
         "name": served.name,
         "implementation": IMPLEMENTATION,
-        "inputs": [{"name": "input", "datatype": _DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}],
+        "inputs": [{"name": "input", "datatype": DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}],
         "outputs": [
             {"name": "label", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
@@ -134,6 +134,6 @@ def _named(given: dict[str, object], name: str) -> str:
 
 
 def ref_text(ref: Ref) -> str:
-    """As `Ref.parse` reads it, with an absolute path."""
+    """The text that `Ref.parse` reads, with an absolute path."""
     folder = ref.folder.absolute()
     return f"{folder}@{ref.digest}" if ref.digest else str(folder)

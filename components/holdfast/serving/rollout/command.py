@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.errors import RolloutError
-from holdfast.options import TRACKING, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
+from holdfast.options import (
+    TRACKING,
+    AsJson,
+    DigestFile,
+    ResultAsJson,
+    Seed,
+    Tracking,
+    VerdictFile,
+    finish,
+    same_command,
+)
 from holdfast.progress import say
 from holdfast.serving.rollout.traffic.command import replay
 
@@ -28,47 +38,50 @@ LOCAL = "envoy"
 ACT_SECONDS = 120.0
 """How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
 
-Name = Annotated[str, typer.Option(help="Registered model.")]
-Out = Annotated[Path, typer.Option(help="Folder that the record becomes; it names the rollout for all commands.")]
-Why = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
-Either = Annotated[
-    Path | None, typer.Option("--out", help="Folder that the record becomes; it names the rollout for all commands.")
-]
+ModelName = Annotated[str, typer.Option(help="Registered model.")]
+CandidateVersion = Annotated[int, typer.Option(help="Version to roll out.", min=1)]
+_FOLDER = "Folder that the record becomes; it names the rollout for all commands."
+RecordFolder = Annotated[Path, typer.Option(help=_FOLDER)]
+RecordFolderOrTarget = Annotated[Path | None, typer.Option("--out", help=_FOLDER)]
 TargetFile = Annotated[
     Path | None,
     typer.Option("--target", help="On a cluster, instead of --out: the target file; from any machine with access."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OperatorReason = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+PlanOption = Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")]
+DriverName = Annotated[
+    str, typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1.")
+]
+TargetText = Annotated[
+    str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
+]
+GameDayText = Annotated[
+    str | None, typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150.")
+]
+Supersede = Annotated[
+    bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
+]
 
 
 @app.command()
 def start(
-    name: Name,
-    version: Annotated[int, typer.Option(help="Version to roll out.", min=1)],
-    out: Out,
-    config: Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")] = "{}",
-    driver: Annotated[
-        str,
-        typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1."),
-    ] = LOCAL,
-    target: Annotated[
-        str, typer.Option(help="Where on a cluster: a YAML file, or its text; see docs/rollout-on-*.md.")
-    ] = "",
+    name: ModelName,
+    version: CandidateVersion,
+    out: RecordFolder,
+    config: PlanOption = "{}",
+    driver: DriverName = LOCAL,
+    target: TargetText = "",
     tracking: Tracking = TRACKING,
     seed: Seed = 0,
-    game_day: Annotated[
-        str | None,
-        typer.Option(help="Break the candidate on purpose, for example delay_ms=400,wrong=1.0,after=150."),
-    ] = None,
-    supersede: Annotated[
-        bool, typer.Option(help="End the rollout that runs for this --out first, with the candidate out of traffic.")
-    ] = False,
-    metrics_port: Annotated[
-        int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
-    ] = None,
+    game_day: GameDayText = None,
+    supersede: Supersede = False,
+    metrics_port: MetricsPort = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
@@ -95,22 +108,21 @@ def start(
 
 
 @app.command()
-def status(out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
-    """Where it stands: weight, counts, e-values, what it waits for, and who drives."""
+def status(out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False) -> None:
+    """Show its state: weight, counts, e-values, what it waits for, and its driver."""
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
 
-        _tell_remote(remote.see(*_reached(out, target)), as_json)
+        _print_remote(remote.see(*_reached(out, target)), as_json)
         return
     from holdfast.serving.rollout.reporting import view
 
-    out = _required(out)
-    seen = view.see(out, _state(out))
+    seen = view.see(_required(out), _state(_required(out)))
     typer.echo(view.as_json(seen) if as_json else view.text(seen))
 
 
 @app.command()
-def watch(out: Out) -> None:
+def watch(out: RecordFolder) -> None:
     """The same as a live table; without a terminal, one line per change."""
     from holdfast.serving.rollout.reporting import view
     from holdfast.serving.rollout.reporting.table import watch as look
@@ -119,53 +131,54 @@ def watch(out: Out) -> None:
 
 
 @app.command()
-def abort(reason: Why, out: Either = None, target: TargetFile = None, as_json: AsJson = False) -> None:
+def abort(
+    reason: OperatorReason, out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False
+) -> None:
     """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
     if target is not None:
         from holdfast.serving.rollout.cluster import remote
 
-        told = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
-        _tell_remote(told, as_json)
+        seen = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
+        _print_remote(seen, as_json)
         return
     from holdfast.serving.rollout.engine.controller import Ask
 
-    out = _required(out)
-    seen = _ask(out, Ask.ABORT, reason)
-    if seen.record is not None and seen.record.document.outcome == "promoted":
-        raise RolloutError(f"{out}: expected to take the candidate out, found it promoted already: you came too late")
-    _tell(seen, as_json)
+    local = _ask(_required(out), Ask.ABORT, reason)
+    if local.record is not None and local.record.document.outcome == "promoted":
+        raise RolloutError(f"{out}: cannot abort: the candidate is already promoted")
+    _print(local, as_json)
 
 
 @app.command()
-def promote(out: Out, reason: Why, as_json: AsJson = False) -> None:
+def promote(out: RecordFolder, reason: OperatorReason, as_json: ResultAsJson = False) -> None:
     """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
     from holdfast.serving.rollout.engine.controller import Ask
 
     seen = _ask(out, Ask.APPROVE, reason)
     if seen.record is not None and seen.record.document.outcome != "promoted":
-        raise RolloutError(f"{out}: expected to be asked before the end, found a rollout that {_line(seen)}")
-    _tell(seen, as_json)
+        raise RolloutError(f"{out}: cannot promote: {_line(seen)}")
+    _print(seen, as_json)
 
 
 @app.command()
 def history(
-    name: Name,
+    name: ModelName,
     tracking: Tracking = TRACKING,
     out: Annotated[
         Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Which version served when, and how every rollout ended."""
+    from holdfast.registry import history as periods
     from holdfast.serving.rollout import registry_worker
-    from holdfast.serving.rollout.reporting import history as told
 
     registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
     found = registry_worker.history(tracking, name)
     if as_json:
-        typer.echo(json.dumps(told.as_dict(found.notes, found.champion)))
+        typer.echo(json.dumps(periods.as_dict(found.notes, found.champion)))
     else:
-        typer.echo(told.text(name, found.notes, found.champion))
+        typer.echo(periods.text(name, found.notes, found.champion))
 
 
 def _end_first(out: Path, reason: str) -> None:
@@ -182,7 +195,7 @@ def watchdog(
     kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
     seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
 ) -> None:
-    """Take out every candidate on a cluster whose driver is gone: run it from a CronJob, beside no rollout at all."""
+    """Take out every candidate on a cluster whose driver is gone; run it from a CronJob of its own."""
     from holdfast.kubernetes.access import in_cluster
     from holdfast.kubernetes.api import Kube
     from holdfast.kubernetes.kubeconfig import from_kubeconfig
@@ -209,7 +222,7 @@ def _reached(out: Path | None, target: Path) -> "tuple[Target, Kube]":
     return read, reach(read)
 
 
-def _tell_remote(seen: "Remote", as_json: bool) -> None:
+def _print_remote(seen: "Remote", as_json: bool) -> None:
     from holdfast.serving.rollout.cluster import remote
 
     typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
@@ -236,7 +249,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | N
 
 
 def _target(given: str) -> "Target":
-    """From a file, or from the text of one: a pod has no such file."""
+    """The target of a file, or of the text of one: a pod has no such file."""
     from holdfast.serving.rollout.cluster.target import Target, read_target
     from holdfast.workload.yaml import parse_yaml
 
@@ -253,14 +266,14 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
 
     state = _state(out)
     seen = view.see(out, state)
-    if seen.status is None or seen.standing is view.Standing.ENDED:
-        raise RolloutError(f"{out}: expected a rollout that runs, found one that {_line(seen)}")
+    if seen.status is None or seen.driver_status is view.DriverStatus.ENDED:
+        raise RolloutError(f"{out}: no rollout runs: {_line(seen)}")
     if ask is Ask.APPROVE and not seen.status.asks_approval:
         raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
     leave(state, OperatorRequest(ask, reason))
-    if seen.standing is view.Standing.GONE:
+    if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(
-            f"{out}: its driver is dead, so nobody acts on this now; the dead-man's switch takes the weight back, and "
+            f"{out}: its driver is dead, so this is not acted on now; its lease ends and the weight is taken back, and "
             "the next start with this --out does first what you asked for"
         )
     if ask is Ask.ABORT:
@@ -268,10 +281,10 @@ def _ask(out: Path, ask: "Ask", reason: str) -> "View":
     return view.wait(out, state, lambda seen: seen.status is not None and seen.status.approved, ACT_SECONDS)
 
 
-def _tell(seen: "View", as_json: bool) -> None:
+def _print(seen: "View", as_json: bool) -> None:
     from holdfast.serving.rollout.reporting import view
 
-    if seen.standing is view.Standing.GONE:
+    if seen.driver_status is view.DriverStatus.GONE:
         raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
     if as_json:
         typer.echo(view.as_json(seen))

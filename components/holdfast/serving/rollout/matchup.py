@@ -152,7 +152,7 @@ def status_of(matchup: Matchup, config: RolloutPlan, fence: int, began: float) -
         name=served.name,
         version=served.version,
         champion=matchup.champion.served.version if matchup.champion else None,
-        driver=status.Driver.here(fence),
+        driver=status.DriverProcess.here(fence),
         began=began,
         at=now,
         since=now,
@@ -168,7 +168,7 @@ def say_starting(state: Path, name: str, version: int) -> None:
         now = time.time()
         status.write(
             state / status.FILE,
-            status.Status(f"{name}-{version}", name, version, None, status.Driver.here(), now, now, now),
+            status.Status(f"{name}-{version}", name, version, None, status.DriverProcess.here(), now, now, now),
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -50,7 +50,7 @@ def write(matchup: Matchup, carried: Carried, out: Path, state: Path) -> Artifac
         for name in (JOURNAL, log.FILE):
             if (state / name).exists():
                 shutil.copyfile(state / name, work / name)
-        (work / "timeline.json").write_text(json.dumps(carried.timeline.samples))
+        (work / "timeline.json").write_text(json.dumps([asdict(sample) for sample in carried.timeline.samples]))
         (work / "plan.json").write_text(json.dumps(_plan(matchup.policy, carried.config)))
         if record.outcome != "promoted":
             facts = _incident(matchup, carried, record)

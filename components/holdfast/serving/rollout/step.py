@@ -38,7 +38,7 @@ from holdfast.serving.rollout.matchup import (
 )
 from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_of, write, write_serving
 from holdfast.serving.rollout.reporting import log, metrics, status
-from holdfast.serving.rollout.reporting.announce import Announced, Several
+from holdfast.serving.rollout.reporting.announce import NotifyingStore, WatcherGroup
 from holdfast.serving.rollout.reporting.timeline import Timeline
 from holdfast.serving.rollout.stage import OpenStage, Stage
 from holdfast.workload.schema import RolloutPlan
@@ -169,15 +169,15 @@ def _carry_out(
         listeners = (
             status.StatusFile(state / status.FILE, counts, about),
             log.Log(state / log.FILE, about.rollout, about.driver.fence),
-            metrics.Metrics(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
+            metrics.MetricsFile(state / metrics.FILE, counts, {"name": about.name, "version": str(about.version)}),
         )
         with metrics.served(listeners[-1], matchup.metrics_port):
             ended = Controller(
                 plan,
                 traffic.driver,
-                Announced(stage.store, listeners),
+                NotifyingStore(stage.store, listeners),
                 stage.requests.stop,
-                Several((*traffic.watchers, timeline, *listeners)),
+                WatcherGroup((*traffic.watchers, timeline, *listeners)),
                 requests=stage.requests,
                 probes=sender.probes if sender else Probes,
                 traffic_lag=traffic.lag,

@@ -13,8 +13,8 @@ from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.machine import Rollout
 from holdfast.serving.rollout.engine.plan import plan_of
 from holdfast.serving.rollout.reporting import log, metrics, status
-from holdfast.serving.rollout.reporting.announce import Several
-from holdfast.serving.rollout.reporting.status import Driver, Status
+from holdfast.serving.rollout.reporting.announce import WatcherGroup
+from holdfast.serving.rollout.reporting.status import DriverProcess, Status
 from holdfast.workload.schema import RolloutPlan
 
 BEGAN = 1_700_000_000.0
@@ -37,13 +37,13 @@ class Told:
         config = RolloutPlan(shadow_requests=50, steps=(20, 100), step_requests=50, max_errors=0.02)
         self.rollout: Rollout = machine.begin(plan_of(config, classes=3, attacks=None, probation=False))
         self.now = Reading(edges_ms=EDGES_MS)
-        about = Status("tiny-2-1", "tiny", 2, 1, Driver.here(3), BEGAN, BEGAN, BEGAN, ttl_seconds=3.0)
+        about = Status("tiny-2-1", "tiny", 2, 1, DriverProcess.here(3), BEGAN, BEGAN, BEGAN, ttl_seconds=3.0)
         self.sent = Sent()
         self.status = status.StatusFile(state / status.FILE, self.sent, about)
         self.log = log.Log(state / log.FILE, "tiny-2-1", 3)
-        self.metrics = metrics.Metrics(state / metrics.FILE, Sent(), {"name": "tiny", "version": "2"})
+        self.metrics = metrics.MetricsFile(state / metrics.FILE, Sent(), {"name": "tiny", "version": "2"})
         self.listeners = (self.status, self.log, self.metrics)
-        self.everybody = Several(self.listeners)
+        self.everybody = WatcherGroup(self.listeners)
 
     def move(self, after: Rollout) -> None:
         for listener in self.listeners:

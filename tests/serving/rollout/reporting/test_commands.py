@@ -148,7 +148,7 @@ from dataclasses import replace
 from pathlib import Path
 from holdfast.serving.rollout.reporting import status
 out, record, state = map(Path, sys.argv[1:])
-status.write(state / status.FILE, replace(status.read(state / status.FILE), driver=status.Driver.here()))
+status.write(state / status.FILE, replace(status.read(state / status.FILE), driver=status.DriverProcess.here()))
 while not list(state.glob("requests/*.json")):
     time.sleep(0.02)
 print(next(state.glob("requests/*.json")).read_text())

@@ -9,11 +9,13 @@ import pytest
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, Transition
+from holdfast.rendering.rollout_chart import traffic
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits, evidence
 from holdfast.serving.rollout.engine.machine import State
 from holdfast.serving.rollout.reporting.incident import RUNBOOK, Incident, markdown, page
-from holdfast.serving.rollout.reporting.plot import plot
 from holdfast.serving.rollout.reporting.timeline import Timeline
+
+POINT = re.compile(r"[ML](-?[0-9.]+) (-?[0-9.]+)")
 
 
 @pytest.fixture
@@ -100,31 +102,36 @@ def test_without_a_champion_it_says_that_nothing_was_compared(incident):
 
 def test_the_page_is_whole_escapes_the_log_and_follows_the_readers_theme(incident):
     text = page(incident)
-    assert not re.search(r"(src|href)=", text)
+    assert not re.search(r'(src|href)="(?!#)', text)  # links lead to the page's own sections alone
+    assert "default-src 'none'" in text
     assert "&lt;b&gt;Killed&lt;/b&gt;" in text
-    assert "prefers-color-scheme:dark" in text
+    assert "prefers-color-scheme: dark" in text
     assert "'''" in markdown(incident)
 
 
-def test_the_plot_has_labelled_axes_and_draws_all_it_promises(incident):
-    drawing = ElementTree.fromstring(plot(incident.timeline))
+def test_what_ended_the_rollout_is_marked_on_the_page(incident):
+    marked = re.findall(r'<span class="over">(.*?)</span>', page(incident))
+    assert marked[0::3] == ["e-value against the candidate: errors", "e-value against the candidate: service"]
+
+
+def test_the_chart_has_labelled_axes_and_draws_all_it_promises(incident):
+    (chart,) = traffic(incident.timeline, incident.reason)
+    drawing = ElementTree.fromstring(chart.items[0].svg)
     words = {element.text for element in drawing.iter("text")}
-    assert {"seconds since the rollout began", "Live traffic on the candidate, %", "Share of answers, %"} <= words
-    assert {"failed", "slow", "differing from champion", "100 %"} <= words
-    curves = {element.get("class") for element in drawing.iter("polyline")}
-    assert curves == {"curve weight", "curve failed", "curve slow", "curve disagreement"}
-    places = [
-        float(number)
-        for element in drawing.iter("polyline")
-        for pair in element.get("points").split()
-        for number in pair.split(",")
-    ]
-    assert min(places) >= 0
-    assert max(places) <= 760
+    assert {"seconds since the rollout began", "live traffic on the candidate", "failed answers"} <= words
+    assert {"slow answers", "paired answers that differ", "e-values against its answers", "100 %"} <= words
+    assert {"candidate", "champion", "rolled back"} <= words
+    curves = [element.get("class") for element in drawing.iter("path") if element.get("class").startswith("curve")]
+    # The weight, what differs, and three panels with two lines and a sample of each in the legend.
+    assert (set(curves), len(curves)) == ({"curve-a", "curve-b"}, 1 + 1 + 3 * 4)
+    places = [tuple(map(float, pair)) for path in drawing.iter("path") for pair in POINT.findall(path.get("d"))]
+    width, height = map(float, drawing.get("viewBox").split()[2:])
+    assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
 
 
-def test_one_sample_is_no_plot(incident):
-    assert plot(incident.timeline[:1]) == ""
+def test_one_sample_is_no_chart(incident):
+    assert traffic(incident.timeline[:1], "") == ()
+    assert "not enough samples" in page(replace(incident, timeline=incident.timeline[:1]))
 
 
 def test_a_rollout_that_ended_without_a_decision_has_no_evidence_table_to_fill(incident):

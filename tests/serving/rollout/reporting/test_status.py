@@ -13,9 +13,9 @@ from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.engine.journal import state_folder
 from holdfast.serving.rollout.reporting import status, view
-from holdfast.serving.rollout.reporting.status import Driver
+from holdfast.serving.rollout.reporting.status import DriverProcess
 from holdfast.serving.rollout.reporting.table import page
-from holdfast.serving.rollout.reporting.view import Standing
+from holdfast.serving.rollout.reporting.view import DriverStatus
 
 
 def seen(told, out):
@@ -35,7 +35,7 @@ def test_a_rollout_that_runs_shows_weight_counts_tests_and_what_it_waits_for(in_
     flushed(in_canary)
     found = seen(in_canary, out)
     screen = view.text(found)
-    assert found.standing is Standing.RUNS
+    assert found.driver_status is DriverStatus.RUNS
     assert found.status.driver.pid == os.getpid()
     for said in (
         "tiny version 2 against champion version 1",
@@ -60,22 +60,24 @@ def test_each_test_says_what_it_needs(in_canary, out):
 
 
 def test_a_dead_driver_is_said_to_be_dead(in_canary, out):
-    dead = replace(Driver.here(3), ticks=Driver.here().ticks - 1)  # a process that had our number before us
+    dead = replace(
+        DriverProcess.here(3), ticks=DriverProcess.here().ticks - 1
+    )  # a process that had our number before us
     in_canary.status.status = replace(in_canary.status.status, driver=dead)
     flushed(in_canary)
     found = seen(in_canary, out)
-    assert found.standing is Standing.GONE
+    assert found.driver_status is DriverStatus.GONE
     assert "DEAD" in view.text(found)
-    assert "dead-man's switch takes the weight back after 3 s" in view.text(found)
+    assert "its lease ends after 3 s and the weight is taken back" in view.text(found)
 
 
 def test_a_verdict_whose_driver_is_gone_has_ended(in_canary, out):
-    gone = Driver(2**22 + 1, 1, 3)  # above Linux's largest process number
+    gone = DriverProcess(2**22 + 1, 1, 3)  # above Linux's largest process number
     in_canary.status.status = replace(in_canary.status.status, driver=gone)
     turned = machine.abort(in_canary.rollout, "release freeze")
     in_canary.move(turned)
     in_canary.move(machine.confirm(turned))
-    assert seen(in_canary, out).standing is Standing.ENDED
+    assert seen(in_canary, out).driver_status is DriverStatus.ENDED
     assert view.line(seen(in_canary, out)) == "Inconclusive, weight 0 %; driver ended"
 
 
@@ -83,7 +85,7 @@ def test_after_the_end_the_record_speaks(out, record):
     save(out, record)
     found = view.see(out, state_folder(out))
     screen = view.text(found)
-    assert (found.standing, found.status) == (Standing.ENDED, None)
+    assert (found.driver_status, found.status) == (DriverStatus.ENDED, None)
     assert re.search(r"outcome +rolled-back\n", screen)
     assert re.search(r"serves now +version 1\n", screen)
     assert "Shadow -> RollingBack" in screen
@@ -96,7 +98,7 @@ def test_without_state_and_record_there_is_nothing_to_see(out):
 
 
 def test_while_models_are_fetched_it_says_so(told, out):
-    starting = replace(told.status.status, driver=Driver.here(), champion=None)
+    starting = replace(told.status.status, driver=DriverProcess.here(), champion=None)
     status.write(told.state / status.FILE, starting)
     screen = view.text(seen(told, out))
     assert "models are fetched" in screen

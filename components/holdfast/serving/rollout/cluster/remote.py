@@ -11,13 +11,14 @@ from holdfast.artifacts.cause import Cause
 from holdfast.errors import FencedError, HoldfastError, RolloutError
 from holdfast.kubernetes.api import Kube
 from holdfast.kubernetes.objects import Json, annotations, moment
+from holdfast.rendering.text import Row, columns
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
 from holdfast.serving.rollout.cluster.store import STATE, SUBJECT, Wall, fence_of, read_history, read_state
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import Conclusion
 from holdfast.serving.rollout.engine.machine import TERMINAL, State
-from holdfast.serving.rollout.reporting.view import Row, columns, words
+from holdfast.serving.rollout.reporting.view import words
 from holdfast.waiting import retry
 
 RETRY_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""Tells several listeners what a controller does: looks, transitions, pages, and every line that its store takes."""
+"""Several watchers of one controller, and a store that notifies them of what it is about to write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class Listener(Watcher, Protocol):
     """A watcher that also hears what is written. It must not raise."""
 
     def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Before the store writes a line: an intent, a retry, an approval; checkpoints are not told."""
+        """Hears of a line before the store writes it: an intent, a retry, an approval; not of checkpoints."""
 
 
 @dataclass(frozen=True)
-class Several:
+class WatcherGroup:
     """Implements `holdfast.serving.rollout.engine.controller.Watcher` for several watchers, in order."""
 
     watchers: Sequence[Watcher]
@@ -40,8 +40,8 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Announced:
-    """Implements `holdfast.serving.rollout.contract.driver.Store` and tells what it is about to write."""
+class NotifyingStore:
+    """Implements `holdfast.serving.rollout.contract.driver.Store`; notifies the listeners before it writes."""
 
     store: Store
     listeners: Sequence[Listener]
@@ -57,7 +57,7 @@ class Announced:
         return self.store.state
 
     def write(self, kind: str, state: StoredState, /, **facts: object) -> None:
-        """As the store; the listeners hear of it first, so that a store that hangs can be seen."""
+        """Writes as the store does; the listeners hear of it first, so that a store that hangs can be seen."""
         if kind != "checkpoint":
             for listener in self.listeners:
                 listener.keeps(kind, facts)

@@ -51,7 +51,7 @@ class Log:
         self._line("page", reason)
 
     def keeps(self, kind: str, facts: Mapping[str, object]) -> None:
-        """What has to be done again, was approved, or went on after a crash; what was done is told by `moved`."""
+        """What has to be done again, was approved, or went on after a crash; what was done comes with `moved`."""
         if kind not in ("intent", "done"):
             rest = {key: value for key, value in facts.items() if key not in ("reason", "state")}
             self._line(kind, str(facts.get("reason", "")), **rest)

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from holdfast.artifacts.cause import Cause
+from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.serving.predictor.settings import LOOPBACK
 from holdfast.serving.rollout.contract.counters import NoData, Observation
@@ -32,15 +33,14 @@ EVERY_SECONDS = 1.0
 DECISION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds; 2 is the target for a rollback."""
 PREFIX = "holdfast_rollout_"
-Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Families:
     """Makes the metrics of one rollout."""
 
-    labels: Labels
-    """Of every sample: which rollout it is about."""
+    labels: Mapping[str, str]
+    """Labels of every sample: which rollout it is about."""
 
     def counter(self, name: str, about: str, value: float) -> Metric:
         """One number that only grows; its name ends in `_total`."""
@@ -73,13 +73,13 @@ class Families:
 
 
 @dataclass
-class Metrics:
+class MetricsFile:
     """Keeps `metrics.prom`; implements `holdfast.serving.rollout.reporting.announce.Listener`."""
 
     file: Path
     traffic: Sent
-    labels: Labels
-    """Of every sample: which rollout it is about."""
+    labels: Mapping[str, str]
+    """Labels of every sample: which rollout it is about."""
     text: str = ""
     """What the page shows."""
     _rollout: Rollout | None = field(default=None, init=False)
@@ -127,10 +127,8 @@ class Metrics:
         self._written = moment
         made = Families(self.labels)
         self.text = exposition([*of_rollout(self._rollout, made), *self._of_controller(made)])
-        beside = self.file.with_name(f".{self.file.name}.new")
         with contextlib.suppress(OSError):  # a full disk must not end a rollout
-            beside.write_text(self.text)
-            beside.replace(self.file)
+            replace_file(self.file, self.text.encode(), sync=False)
 
     def _of_controller(self, made: Families) -> list[Metric]:
         return [
@@ -182,7 +180,7 @@ def exposition(families: Iterable[Metric]) -> str:
 
 
 @contextlib.contextmanager
-def served(metrics: Metrics, port: int | None) -> Iterator[None]:
+def served(metrics: MetricsFile, port: int | None) -> Iterator[None]:
     """The page at http://127.0.0.1:PORT/metrics until the end of the block; without a port there is none.
 
     Raises:
@@ -200,16 +198,16 @@ def served(metrics: Metrics, port: int | None) -> Iterator[None]:
 
         def do_GET(self) -> None:
             """The last text."""
-            data = metrics.text.encode()
-            self.send_response(200 if self.path == "/metrics" else 404)
+            known = self.path == "/metrics"
+            data = metrics.text.encode() if known else b""
+            self.send_response(200 if known else 404)
             self.send_header("Content-Type", CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(data) if self.path == "/metrics" else 0))
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            if self.path == "/metrics":
-                self.wfile.write(data)
+            self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), Page)

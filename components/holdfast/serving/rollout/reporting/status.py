@@ -1,4 +1,4 @@
-"""Where a rollout stands, as one small file that its controller keeps and anybody may read.
+"""The state of a rollout, as one small file that its controller keeps and others read.
 
 The file is replaced by rename and not synced: it is for people, decisions rest on the journal.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from holdfast.artifacts.cause import Cause
+from holdfast.artifacts.folder import replace_file
 from holdfast.errors import RolloutError
 from holdfast.processes import started
 from holdfast.serving.rollout.contract.counters import Arm, Observation
@@ -26,7 +27,7 @@ MAX_BYTES = 2**18
 EVERY_SECONDS = 0.25
 """Between two writes; a transition or a page is written at once."""
 MOST = 1e12
-"""E-values beyond say no more, and JSON has no infinity."""
+"""E-values beyond it mean no more, and JSON has no infinity."""
 MOVES = 8
 """Transitions that are kept."""
 
@@ -53,7 +54,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ArmStatus:
     """One arm, since the rollout began."""
 
     answered: int = 0
@@ -62,8 +63,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Driver:
-    """The process that drives; its start tells it from a later process of the same number."""
+class DriverProcess:
+    """The process that drives, with its start, which no later process of the same number has."""
 
     pid: int
     ticks: int
@@ -71,7 +72,7 @@ class Driver:
     fence: int = 0
 
     @classmethod
-    def here(cls, fence: int = 0) -> "Driver":
+    def here(cls, fence: int = 0) -> "DriverProcess":
         """This process."""
         return cls(os.getpid(), started(os.getpid()) or 0, fence)
 
@@ -83,14 +84,14 @@ class Driver:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a rollout stands."""
+    """The state of a rollout."""
 
     rollout: str
     """Its name for logs and metrics."""
     name: str
     version: int
     champion: int | None
-    driver: Driver
+    driver: DriverProcess
     began: float
     """Unix seconds."""
     at: float
@@ -110,15 +111,15 @@ class Status:
     blind_seconds: float = 0.0
     retries: int = 0
     ttl_seconds: float = 0.0
-    """A weight that no driver renews for so long is taken back without it."""
+    """How long the lease of a weight lasts that no driver renews; then the weight is taken back."""
     asks_approval: bool = False
     approved: bool = False
     here: int = 0
     """The candidate's own answers in this state,"""
     wanted: int = 0
     """and how many it must give."""
-    candidate_answers: Answers = Answers()
-    champion_answers: Answers = Answers()
+    candidate_answers: ArmStatus = ArmStatus()
+    champion_answers: ArmStatus = ArmStatus()
     pairs: int = 0
     disagreements: int = 0
     attacks: int = 0
@@ -241,13 +242,8 @@ def armed(name: str, limits: Limits) -> bool:
 
 def write(file: Path, status: Status) -> None:
     """Replaces the status; a reader never sees half of one. Raises nothing: a full disk ends no rollout."""
-    beside = file.with_name(f".{file.name}.new")
-    try:
-        beside.write_text(json.dumps(asdict(status)))
-        beside.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        replace_file(file, json.dumps(asdict(status)).encode(), sync=False)
 
 
 def read(file: Path) -> Status | None:
@@ -270,5 +266,5 @@ def read(file: Path) -> Status | None:
         raise RolloutError(f"{file}: expected a status: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _answers(arm: Arm, edges: tuple[float, ...], limits: Limits) -> Answers:
-    return Answers(arm.answered, arm.failed, slow_answers(arm, edges, limits.slow_ms))
+def _answers(arm: Arm, edges: tuple[float, ...], limits: Limits) -> ArmStatus:
+    return ArmStatus(arm.answered, arm.failed, slow_answers(arm, edges, limits.slow_ms))

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.progress import say
+from holdfast.rendering.text import Row
 from holdfast.serving.rollout.reporting import view as looks
-from holdfast.serving.rollout.reporting.view import Standing, View
+from holdfast.serving.rollout.reporting.view import DriverStatus, View
 
 EVERY_SECONDS = 0.5
 
@@ -34,13 +35,13 @@ def _follow(out: Path, state: Path, show: Callable[[View], None]) -> View:
     while True:
         view = looks.see(out, state)
         show(view)
-        if view.standing is not Standing.RUNS:
+        if view.driver_status is not DriverStatus.RUNS:
             return view
         time.sleep(EVERY_SECONDS)
 
 
 class _Lines:
-    """Says a line when it is another than the last one."""
+    """Writes a line when it is another than the last one."""
 
     last = ""
 
@@ -63,7 +64,7 @@ def page(view: View) -> RenderableType:
     if status.tests:
         parts += [_tests(view), Text(looks.bound(status), style="dim")]
     parts += [Text(""), _grid(looks.moves(status))]
-    style = "red" if status.page or view.standing is Standing.GONE else "cyan"
+    style = "red" if status.page or view.driver_status is DriverStatus.GONE else "cyan"
     return Panel(Group(*parts), title=looks.title(status), title_align="left", border_style=style)
 
 
@@ -85,7 +86,7 @@ def _tests(view: View) -> Table:
     return found
 
 
-def _table(head: looks.Row, rows: "list[looks.Row] | tuple[()]") -> Table:
+def _table(head: Row, rows: "list[Row] | tuple[()]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right")
@@ -94,7 +95,7 @@ def _table(head: looks.Row, rows: "list[looks.Row] | tuple[()]") -> Table:
     return table
 
 
-def _grid(rows: tuple[looks.Row, ...]) -> Table:
+def _grid(rows: tuple[Row, ...]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(row)))

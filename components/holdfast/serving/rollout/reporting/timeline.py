@@ -3,39 +3,16 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 from holdfast.artifacts.documents import Count, Transition
+from holdfast.artifacts.timeline import Sample
 from holdfast.progress import say
 from holdfast.serving.rollout.contract.counters import Arm, Observation
 from holdfast.serving.rollout.engine.analysis import evidence, slow_answers
 from holdfast.serving.rollout.engine.machine import Rollout, State, desired
-
-
-class Sample(TypedDict):
-    """One row of `timeline.json`; counts are since the start, `disagreement` is a share."""
-
-    t: float
-    state: str
-    weight: int
-    sent: int
-    failed: int
-    candidate_requests: int
-    candidate_errors: int
-    champion_requests: int
-    champion_errors: int
-    slow_candidate: int
-    slow_champion: int
-    disagreement: float
-    e_errors: float
-    e_service: float
-    e_broken: float
-    e_slow: float
-    e_disagreement: float
-    e_drift: float
-    e_attack: float
 
 
 class Sent(Protocol):
@@ -47,7 +24,7 @@ class Sent(Protocol):
 
     @property
     def failed(self) -> int:
-        """Of them, those without a whole answer."""
+        """Requests of them without a whole answer."""
 
 
 @dataclass
@@ -100,8 +77,8 @@ class Timeline:
                 self.transitions.append(Transition.model_validate(found["moved"]))
                 self.began, self.weight_zero_at = float(found["began"]), found["zero"]
             else:
-                self.samples.append(found["sample"])
-        except (ValueError, KeyError):
+                self.samples.append(Sample(**found["sample"]))
+        except (ValueError, KeyError, TypeError):
             return  # torn by a crash
 
     def _write(self, value: object) -> None:
@@ -156,7 +133,7 @@ class Timeline:
             e_attack=round(values["attack"], 4),
         )
         self.samples.append(sample)
-        self._write({"sample": sample})
+        self._write({"sample": asdict(sample)})
 
 
 def _count(arm: Arm) -> Count:

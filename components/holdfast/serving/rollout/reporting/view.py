@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,17 +11,16 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load
 from holdfast.errors import RolloutError
-from holdfast.serving.rollout.reporting import status as told
+from holdfast.rendering.text import Row, clock, duration, paragraphs
+from holdfast.serving.rollout.reporting import status as state_file
 from holdfast.serving.rollout.reporting.status import Measure, Status
 
-Row = tuple[str, ...]
 
-
-class Standing(StrEnum):
-    """Whether somebody drives."""
+class DriverStatus(StrEnum):
+    """Whether a process drives the rollout."""
 
     RUNS = "runs"
-    """Also after the verdict, until the record is written."""
+    """The driver lives; so it does after the verdict, until the record is written."""
     GONE = "gone"
     """The rollout has not ended, and its driver is dead."""
     ENDED = "ended"
@@ -32,7 +31,7 @@ class View:
     """The rollout of one output folder."""
 
     out: Path
-    standing: Standing
+    driver_status: DriverStatus
     status: Status | None
     """What its driver wrote last; None when there is only the record."""
     record: Artifact[RolloutRecord] | None
@@ -41,7 +40,7 @@ class View:
         """For `--json`."""
         status = None if self.status is None else asdict(self.status)
         record = None if self.record is None else self.record.document.model_dump(mode="json")
-        return {"driver": str(self.standing), "status": status, "record": record}
+        return {"driver": str(self.driver_status), "status": status, "record": record}
 
 
 def see(out: Path, state: Path) -> View:
@@ -50,13 +49,13 @@ def see(out: Path, state: Path) -> View:
     Raises:
         RolloutError: there is neither.
     """
-    status = told.read(state / told.FILE)
+    status = state_file.read(state / state_file.FILE)
     if status is not None:
-        over = Standing.ENDED if status.ended else Standing.GONE
-        return View(out, Standing.RUNS if status.driver.runs else over, status, None)
+        over = DriverStatus.ENDED if status.ended else DriverStatus.GONE
+        return View(out, DriverStatus.RUNS if status.driver.runs else over, status, None)
     if not (out / DOCUMENT).exists():
         raise RolloutError(f"{out}: expected a rollout that runs, or its record, found neither")
-    return View(out, Standing.ENDED, None, load(out, RolloutRecord))
+    return View(out, DriverStatus.ENDED, None, load(out, RolloutRecord))
 
 
 def text(view: View) -> str:
@@ -65,17 +64,19 @@ def text(view: View) -> str:
         return _ended(view.record)
     assert view.status is not None
     status = view.status
-    parts = [[f"{title(status)}   [{status.rollout}]"], columns(facts(view, time.time())), columns(counts(status))]
-    if status.tests:
-        parts.append(columns((("test", "e-value", "ends at"), *tests(status.tests))))
-        parts.append([bound(status)])
-    if status.moves:
-        parts.append(columns(moves(status)))
-    return "\n\n".join("\n".join(part) for part in parts)
+    tested = (("test", "e-value", "ends at"), *tests(status.tests)) if status.tests else ()
+    return paragraphs(
+        ((f"{title(status)}   [{status.rollout}]",),),
+        facts(view, time.time()),
+        counts(status),
+        tested,
+        ((bound(status),),) if tested else (),
+        moves(status),
+    )
 
 
 def title(status: Status) -> str:
-    """Who meets whom."""
+    """Candidate and champion."""
     if not status.driver.fence:  # the champion is not known yet
         return f"{status.name} version {status.version}"
     champion = f"champion version {status.champion}" if status.champion else "no champion (on probation)"
@@ -88,7 +89,7 @@ def facts(view: View, now: float) -> tuple[Row, ...]:
     status = view.status
     missing = f"; {status.here} of {status.wanted} answers" if status.wanted and not status.ended else ""
     rows: list[Row] = [
-        ("state", f"{status.state}, for {span(now - status.since)} since {clock(status.since)}{missing}"),
+        ("state", f"{status.state}, for {duration(now - status.since)} since {clock(status.since)}{missing}"),
         ("weight", f"{status.weight} % of live traffic on the candidate"),
         ("because", status.reason),
         *words(status.cause),
@@ -115,17 +116,17 @@ def words(cause: str) -> tuple[Row, ...]:
 
 
 def driver(view: View, now: float) -> str:
-    """Who drives, and since when nobody does."""
+    """The process that drives, and when it was heard."""
     assert view.status is not None
-    process, heard = view.status.driver, span(now - view.status.at)
+    process, heard = view.status.driver, duration(now - view.status.at)
     who = f"process {process.pid}, fence {process.fence}"
-    if view.standing is Standing.RUNS:
+    if view.driver_status is DriverStatus.RUNS:
         return f"runs ({who}), heard {heard} ago"
-    if view.standing is Standing.ENDED:
+    if view.driver_status is DriverStatus.ENDED:
         return f"ended ({who}), {heard} ago"
     ttl = view.status.ttl_seconds
-    switch = f"its dead-man's switch takes the weight back after {ttl:g} s; " if ttl else ""
-    return f"DEAD ({who}), heard {heard} ago; {switch}start with the same --out goes on from here"
+    lease = f"its lease ends after {ttl:g} s and the weight is taken back; " if ttl else ""
+    return f"DEAD ({who}), heard {heard} ago; {lease}start with the same --out goes on from here"
 
 
 def counts(status: Status) -> tuple[Row, ...]:
@@ -161,7 +162,7 @@ def line(view: View) -> str:
         assert view.record is not None
         return f"ended: {view.record.document.outcome}: {view.record.document.reason}"
     status = view.status
-    dead = "" if view.standing is Standing.RUNS else f"; driver {view.standing}"
+    dead = "" if view.driver_status is DriverStatus.RUNS else f"; driver {view.driver_status}"
     page = f"; PAGE: {status.page}" if status.page else ""
     blind = "; blind" if status.blind_seconds else ""
     return f"{status.state}, weight {status.weight} %{blind}{dead}{page}"
@@ -176,24 +177,11 @@ def wait(out: Path, state: Path, until: Callable[[View], bool], seconds: float) 
     deadline = time.monotonic() + seconds
     while True:
         view = see(out, state)
-        if view.standing is not Standing.RUNS or until(view):
+        if view.driver_status is not DriverStatus.RUNS or until(view):
             return view
         if time.monotonic() > deadline:
-            raise RolloutError(f"{out}: expected the driver to act within {seconds:g} s, found: {line(view)}")
+            raise RolloutError(f"{out}: the driver did not act within {seconds:g} s: {line(view)}")
         time.sleep(0.1)
-
-
-def clock(at: float) -> str:
-    """UTC, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
-
-
-def span(seconds: float) -> str:
-    """Seconds for people."""
-    seconds = max(seconds, 0.0)
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _ended(record: Artifact[RolloutRecord]) -> str:
@@ -214,17 +202,7 @@ def _ended(record: Artifact[RolloutRecord]) -> str:
         (f"{t.evidence.get('t', 0):.2f} s", f"{t.state_before} -> {t.state_after}", t.reason)
         for t in document.transitions
     )
-    head = f"{document.name} version {document.candidate_version}"
-    return "\n\n".join([head, "\n".join(columns((*rows, *more))), "\n".join(columns(steps))])
-
-
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Rows as aligned text; the last cell of a row is as long as it likes."""
-    widths: dict[int, int] = {}
-    for row in rows:
-        for i, cell in enumerate(row[:-1]):
-            widths[i] = max(widths.get(i, 0), len(cell))
-    return ["  ".join([*(cell.ljust(widths[i]) for i, cell in enumerate(row[:-1])), row[-1]]).rstrip() for row in rows]
+    return paragraphs(((f"{document.name} version {document.candidate_version}",),), (*rows, *more), steps)
 
 
 def as_json(view: View) -> str:

@@ -1,68 +1,25 @@
 """What comes back: answers, read number by number, and the counts of all of them."""
 
-import json
 import math
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from holdfast.serving.protocol import Reply, read_reply
 from holdfast.serving.rollout.contract.arms import ARM_HEADER
 from holdfast.serving.rollout.contract.counters import Probes
 from holdfast.serving.rollout.traffic.rows import Attacks
 from holdfast.serving.rollout.traffic.tally import Latency, Tally
-from holdfast.serving.rollout.traffic.wire import Answer, Failed, header
+from holdfast.serving.rollout.traffic.wire import Failed, HttpResponse, header
 
 MOST_ARMS = 16
 LAGS = 10
 """Timers whose lateness is kept."""
 SILENT = ("503", "504")
-"""How an answer begins that says that there was none in time: a busy machine causes it too."""
-_ROUNDING = 1e-6
-"""How far above 1 a probability may lie that was summed and printed as float32."""
+"""Statuses of no answer in time: a busy machine causes them too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer: its label, and what it says about who gave it."""
-
-    label: int
-    version: str | None
-
-
-def read_label(data: bytes, classes: int) -> int:
-    """The label in the answer to one row.
-
-    Raises:
-        ValueError: the answer does not have the shape that was promised.
-    """
-    return read_reply(data, classes).label
-
-
-def read_reply(data: bytes, classes: int) -> Reply:
-    """The answer to one row, after every number in it was looked at.
-
-    Raises:
-        ValueError: the answer does not have the shape that was promised.
-    """
-    try:
-        found = json.loads(data)
-        outputs = {output["name"]: output["data"] for output in found["outputs"]}
-        label, probabilities = outputs["label"], outputs["probabilities"]
-        if len(label) != 1 or len(probabilities) != classes:
-            what = f"{len(label)} and {len(probabilities)}"
-            raise ValueError(f"expected 1 label and {classes} probabilities, found {what}")
-        # A sum with NaN is NaN, wherever it stands; min and max may miss it.
-        if not (min(probabilities) >= 0 and max(probabilities) <= 1 + _ROUNDING and not math.isnan(sum(probabilities))):
-            raise ValueError("expected probabilities between 0 and 1, found others")
-        if type(label[0]) is not int or not 0 <= label[0] < classes:
-            raise ValueError(f"expected a label below {classes}, found {label[0]!r}")
-        version = found.get("model_version")
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"expected label and probabilities, found another answer: {error!r}") from None
-    return Reply(label[0], version if isinstance(version, str) else None)
-
-
-def read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
+def read(outcome: HttpResponse | Failed, classes: int) -> Reply | Failed:
     """What came, as a reply or as why there is none; an arm that the router names goes before the model's version."""
     if isinstance(outcome, Failed):
         return outcome
@@ -77,7 +34,7 @@ def read(outcome: Answer | Failed, classes: int) -> Reply | Failed:
 
 
 def silent(failed: Failed) -> bool:
-    """Whether no answer came in time; the router's own counters say so too, as slow answers or as failures."""
+    """Whether no answer came in time; the router's own counters have it too, as slow answers or as failures."""
     return failed.kind == "timeout" or (failed.kind == "status" and failed.reason.startswith(SILENT))
 
 
@@ -112,7 +69,7 @@ class Times:
 
 
 @dataclass
-class Counts:
+class TrafficCounts:
     """Everything that was counted so far."""
 
     classes: int
@@ -154,7 +111,7 @@ class Counts:
             self.answers[arm] = self.answers.get(arm, 0) + 1
 
     def pair(self, stable: Reply | Failed, candidate: Reply | Failed) -> None:
-        """Both arms were asked the same. Where the champion failed, nothing can be compared."""
+        """Counts two answers to the same row. Where the champion failed, nothing can be compared."""
         if isinstance(stable, Failed):
             return
         if isinstance(candidate, Failed):
@@ -172,7 +129,7 @@ class Counts:
             self.fooled += reply.label != label
 
     def tally(self, *, ended: bool) -> Tally:
-        """As of now."""
+        """The counts as of now."""
         return Tally(
             sent=self.sent,
             failed=sum(self.failures.values()),

@@ -1,6 +1,6 @@
 """Traffic, as a process of its own: held-out rows, sent by several clients at a rate, every answer checked and counted.
 
-Beside the clients, or alone, run probes (`probes.py`). They are not client requests and are counted apart. The
+Probes (`probes.py`) run with the clients, or alone. They are not client requests and are counted apart. The
 controller reads the counts from a file (`tally.py`) and imports nothing of this module.
 """
 
@@ -18,8 +18,8 @@ from holdfast.errors import RolloutError
 from holdfast.progress import say
 from holdfast.serving.rollout.contract.address import Address
 from holdfast.serving.rollout.contract.arms import Arms
-from holdfast.serving.rollout.traffic.answers import Counts, read
-from holdfast.serving.rollout.traffic.probes import Pair, Prober, order
+from holdfast.serving.rollout.traffic.answers import TrafficCounts, read
+from holdfast.serving.rollout.traffic.probes import PairedReplies, Prober, order
 from holdfast.serving.rollout.traffic.rows import NO_ATTACKS, Attacks, Rows
 from holdfast.serving.rollout.traffic.tally import Tally, write_tally
 from holdfast.serving.rollout.traffic.wire import Caller, Failed
@@ -29,13 +29,13 @@ PROBE_SHARE = 0.1
 REQUEST_SECONDS = 10.0
 GIVE_UP = 3
 """A candidate that fails so often in a row is not warmed up any further: it would only be waited for."""
-TELL_SECONDS = 0.1
+REPORT_SECONDS = 0.1
 SAY_SECONDS = 10.0
 _STEP_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadProfile:
     """Where to, how fast, how long."""
 
     where: str | Arms
@@ -46,11 +46,11 @@ class Load:
     seed: int = 0
     seconds: float | None = None
     requests: int | None = None
-    """End after so many seconds or client requests; with neither, when told to."""
+    """End after so many seconds or client requests; with neither, when a signal ends it."""
     probe_share: float = PROBE_SHARE
     """Probe pairs per client request; 0 means no probes and no attacks."""
     warm: int = 0
-    """So many rows are sent to both arms, one after the other, before anything is counted; where only probes are sent,
+    """Rows sent to both arms, one after the other, before anything is counted; where only probes are sent,
     they must show that there are two arms."""
     timeout: float = REQUEST_SECONDS
     """Seconds until an answer counts as lost."""
@@ -68,7 +68,7 @@ class Load:
             raise RolloutError(f"expected finite numbers above 0, found {', '.join(wrong)}")
 
 
-def replay(load: Load, rows: Rows, attacks: Attacks = NO_ATTACKS, tally: Path | None = None) -> Tally:
+def replay(load: LoadProfile, rows: Rows, attacks: Attacks = NO_ATTACKS, tally: Path | None = None) -> Tally:
     """Sends until the load is done or a signal ends it; requests under way are waited for and counted.
 
     SIGTERM and SIGINT end the traffic, SIGUSR1 ends the probes alone. The counts so far are in the file `tally`.
@@ -99,11 +99,11 @@ def _keep(path: Path | None, tally: Tally) -> None:
 
 
 class _Sender:
-    """The clients, the probes and whoever tells about them, in one event loop."""
+    """The clients, the probes and the task that reports on them, in one event loop."""
 
-    def __init__(self, load: Load, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
+    def __init__(self, load: LoadProfile, rows: Rows, attacks: Attacks, tally: Path | None) -> None:
         self._load, self._rows, self._tally = load, rows, tally
-        self.counts = Counts(rows.classes, attacks)
+        self.counts = TrafficCounts(rows.classes, attacks)
         if isinstance(load.where, Arms):
             self._address: Address | None = None
             self._prober = Prober.at(load.where, rows, attacks, self.counts, load.timeout)
@@ -114,16 +114,16 @@ class _Sender:
         self._begun, self._ended = 0, False
 
     async def run(self) -> None:
-        """From the first request to the last answer."""
+        """Sends until the load is done, and waits for the last answer."""
         with _signals({signal.SIGTERM: self._end, signal.SIGINT: self._end, signal.SIGUSR1: self._end_probes}):
             await self._warm()
             timer = asyncio.get_running_loop().call_later(self._load.seconds or 0, self._end)
             if self._load.seconds is None:
                 timer.cancel()
-            async with asyncio.TaskGroup() as tellers:
-                telling = tellers.create_task(self._tell())
+            async with asyncio.TaskGroup() as reporters:
+                reporting = reporters.create_task(self._report())
                 await self._send()
-                telling.cancel()
+                reporting.cancel()
             timer.cancel()
 
     async def _send(self) -> None:
@@ -158,7 +158,7 @@ class _Sender:
             outcome = await caller.ask(self._requests[next(chosen)])
             now = time.monotonic()
             self.counts.client(read(outcome, rows.classes), now - began)
-            # A late client does not catch up: a burst would be traffic that nobody sent.
+            # A late client does not catch up: a burst would be traffic that no client meant.
             due = max(due + interval, now)
         caller.close()
 
@@ -184,7 +184,7 @@ class _Sender:
         prober.close()
 
     async def _warm(self) -> None:
-        answers: list[Pair] = []
+        answers: list[PairedReplies] = []
         for number in range(self._load.warm):
             last = [candidate for _, candidate in answers[-GIVE_UP:]]
             if self._ended or (len(last) == GIVE_UP and all(isinstance(reply, Failed) for reply in last)):
@@ -193,29 +193,29 @@ class _Sender:
         if answers and self._address is None:
             self._prober.require_two_arms(answers)
 
-    async def _tell(self) -> None:
-        """Keeps the tally fresh for processes and says now and then to people how it goes."""
-        began, told, written = time.monotonic(), 0, True
+    async def _report(self) -> None:
+        """Keeps the tally fresh for processes, and writes a line for people now and then."""
+        began, shown, written = time.monotonic(), 0, True
         while True:
             if self._tally is not None:
                 written = self._write(self._tally, complain=written)
             tenths = self._tenths(time.monotonic() - began)
-            if tenths > told:
+            if tenths > shown:
                 say(line(self.counts.tally(ended=False)))
-            told = max(tenths, told)
-            due = time.monotonic() + TELL_SECONDS
-            await asyncio.sleep(TELL_SECONDS)
+            shown = max(tenths, shown)
+            due = time.monotonic() + REPORT_SECONDS
+            await asyncio.sleep(REPORT_SECONDS)
             self.counts.lags.append(max(time.monotonic() - due, 0.0))
 
     def _tenths(self, seconds: float) -> int:
-        """How many lines people should have read by now: one per tenth, or per 10 s when nobody knows the end."""
+        """How many lines people should have read by now: one per tenth, or per 10 s when the end is not known."""
         load = self._load
         if load.requests is not None:
             return 10 * self.counts.sent // load.requests
         return int(seconds * 10 / load.seconds if load.seconds is not None else seconds / SAY_SECONDS)
 
     def _write(self, path: Path, *, complain: bool) -> bool:
-        """Writes the tally; a full disk must not end the traffic, and whoever reads sees that the tally is old."""
+        """Writes the tally; a full disk must not end the traffic, and readers see that the tally is old."""
         try:
             write_tally(path, self.counts.tally(ended=False))
         except OSError as error:

@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 
 from holdfast.errors import RolloutError
+from holdfast.serving.protocol import Reply
 from holdfast.serving.rollout.contract.address import Address
 from holdfast.serving.rollout.contract.arms import ARM_HEADER, CANDIDATE, STABLE, Arms, Destination
-from holdfast.serving.rollout.traffic.answers import Counts, Reply, read
+from holdfast.serving.rollout.traffic.answers import TrafficCounts, read
 from holdfast.serving.rollout.traffic.rows import Attacks, Rows
 from holdfast.serving.rollout.traffic.wire import Caller, Failed
 
 MOST_PROBES = 64
-"""So many probes run at once; more would be a load test of a candidate that hangs."""
-Pair = tuple[Reply | Failed, Reply | Failed]
+"""Probes that run at once; more would be a load test of a candidate that hangs."""
+PairedReplies = tuple[Reply | Failed, Reply | Failed]
 """What champion and candidate answered to one row."""
 
 
 @dataclass
-class Arm:
+class ArmClient:
     """One arm, and connections to it that no probe uses."""
 
     where: Destination
@@ -67,28 +68,28 @@ class Prober:
 
     rows: Rows
     attacks: Attacks
-    counts: Counts
-    champion: Arm
-    candidate: Arm
+    counts: TrafficCounts
+    champion: ArmClient
+    candidate: ArmClient
     one_address: bool = False
     """Whether both arms are behind one address, on one machine."""
     ended: bool = False
-    """Told to end: what comes now says nothing about the arms."""
+    """Told to end: what comes now is no evidence on the arms."""
     under_way: int = 0
 
     @classmethod
     def behind(
-        cls, url: str, socket: Path | None, rows: Rows, attacks: Attacks, counts: Counts, timeout: float
+        cls, url: str, socket: Path | None, rows: Rows, attacks: Attacks, counts: TrafficCounts, timeout: float
     ) -> "Prober":
-        """Both arms are behind one address, or the unix socket, which reads the header `x-rollout`."""
+        """A prober of two arms behind one address, or the unix socket, which reads the header `x-rollout`."""
         champion, candidate = (Destination(url=url, headers={ARM_HEADER: arm}) for arm in (STABLE, CANDIDATE))
-        arms = Arm(champion, timeout, socket), Arm(candidate, timeout, socket)
+        arms = ArmClient(champion, timeout, socket), ArmClient(candidate, timeout, socket)
         return cls(rows, attacks, counts, arms[0], arms[1], one_address=True)
 
     @classmethod
-    def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: Counts, timeout: float) -> "Prober":
-        """Each arm has its own address."""
-        return cls(rows, attacks, counts, Arm(arms.champion, timeout), Arm(arms.candidate, timeout))
+    def at(cls, arms: Arms, rows: Rows, attacks: Attacks, counts: TrafficCounts, timeout: float) -> "Prober":
+        """A prober of two arms with an address each."""
+        return cls(rows, attacks, counts, ArmClient(arms.champion, timeout), ArmClient(arms.candidate, timeout))
 
     @property
     def full(self) -> bool:
@@ -110,11 +111,11 @@ class Prober:
                 self.under_way += 1
                 yield self._attack(*next(attacks))
 
-    async def warm(self, number: int) -> Pair:
-        """Both arms' answers to a row that is not counted."""
+    async def warm(self, number: int) -> PairedReplies:
+        """The answers of both arms to a row that is not counted."""
         return await self._both(self.rows.bodies[number % len(self.rows.bodies)])
 
-    def require_two_arms(self, answers: list[Pair]) -> None:
+    def require_two_arms(self, answers: list[PairedReplies]) -> None:
         """Learns from uncounted answers who the arms are.
 
         Raises:
@@ -138,7 +139,7 @@ class Prober:
         self.champion.close()
         self.candidate.close()
 
-    async def _both(self, row: bytes) -> Pair:
+    async def _both(self, row: bytes) -> PairedReplies:
         classes = self.rows.classes
         return await asyncio.gather(self.champion.ask(row, classes), self.candidate.ask(row, classes))
 

@@ -1,6 +1,5 @@
 """What is replayed: held-out and adversarial rows of NPZ files, as bodies of V2 requests with one row each."""
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import RolloutError
+from holdfast.serving.protocol import DATATYPES, body
 
 MAX_ROWS_BYTES = 2**30
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Rows:
 
     @classmethod
     def of(cls, x: NDArray[np.generic], classes: int) -> "Rows":
-        """From network inputs `float32[N, ...]` or `int64[N, L]`."""
+        """Bodies of network inputs `float32[N, ...]` or `int64[N, L]`."""
         return cls(tuple(body(row) for row in x), classes)
 
 
@@ -66,15 +65,6 @@ def read_attacks(path: Path, rows: Path, classes: int) -> Attacks:
     return Attacks(tuple(body(row) for row in x), tuple(y.tolist()), int(fooled.sum()))
 
 
-def body(row: NDArray[np.generic]) -> bytes:
-    """A V2 request for one row."""
-    datatype = _DATATYPES[str(row.dtype)]
-    # Nine digits give back the very same float32 with half the bytes of a double.
-    values = [float(f"{value:.9g}") for value in row.ravel().tolist()] if datatype == "FP32" else row.ravel().tolist()
-    tensor = {"name": "input", "datatype": datatype, "shape": [1, *row.shape], "data": values}
-    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
-
-
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,7 +82,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
 
 
 def _inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
-    if str(x.dtype) not in _DATATYPES or x.ndim < 2 or not x.size:
+    if str(x.dtype) not in DATATYPES or x.ndim < 2 or not x.size:
         raise RolloutError(f"{path}: expected network inputs x, float32[N, ...] or int64[N, L], found {_kind(x)}")
     if not np.isfinite(x).all():
         raise RolloutError(f"{path}: expected finite network inputs x, found NaN or infinite ones")

@@ -63,11 +63,11 @@ class Sender:
 
     @property
     def failed(self) -> int:
-        """Of them, those without a whole answer."""
+        """Requests of them without a whole answer."""
         return self.before[1] + self._known().failed
 
     def probes(self) -> Probes:
-        """What its probes found until now; they begin anew with every driver.
+        """What its probes found until now; they begin from zero with every driver.
 
         Raises:
             RolloutError: it counts nothing (any more), or another than the arm asked answers.
@@ -121,7 +121,7 @@ class Sender:
             clock.check("replay")
             if self.process.poll() is not None or clock.now() > deadline:
                 said = (self.state / LOG).read_text(errors="replace").strip()[-500:]
-                raise RolloutError(f"replay: expected to begin within {START_SECONDS:g} s, found: {said}")
+                raise RolloutError(f"replay: did not begin within {START_SECONDS:g} s: {said}")
             clock.sleep(0.02)
         self.refresh()
 

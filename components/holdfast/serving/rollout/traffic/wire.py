@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection that carries one request at a time: what traffic needs, and nothing that costs more.
 
-Requests are bytes that were built beforehand. A server that closes between two requests is connected to anew; a request
-is never sent twice, because clients would not do so either (POST).
+Requests are bytes that were built beforehand. After a server closed between two requests a new connection is made; a
+request is never sent twice, because clients would not do so either (POST).
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from holdfast.serving.rollout.contract.address import Address
 MAX_HEAD_BYTES = 2**16
 MAX_ANSWER_BYTES = 2**22
 
-Kind = Literal["status", "shape", "connection", "timeout"]
+FailureKind = Literal["status", "shape", "connection", "timeout"]
 _NO_BODY = (204, 304)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """A whole answer."""
 
     status: int
@@ -33,7 +33,7 @@ class Answer:
 class Failed:
     """No whole answer, and why."""
 
-    kind: Kind
+    kind: FailureKind
     reason: str
     sent: bool = True
     """Whether the request could leave at all."""
@@ -47,7 +47,7 @@ class Caller:
         self._address, self._seconds = address, seconds
         self._connection: _Connection | None = None
 
-    async def ask(self, request: bytes) -> Answer | Failed:
+    async def ask(self, request: bytes) -> HttpResponse | Failed:
         """The answer to `request`, or what came instead of one. Never raises."""
         connection = self._connection
         if connection is None or not connection.open:
@@ -84,7 +84,7 @@ class Caller:
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._asked: asyncio.Future[Answer | Failed] | None = None
+        self._asked: asyncio.Future[HttpResponse | Failed] | None = None
         self._received = b""
 
     @property
@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
         """Whether it can carry a request."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def ask(self, request: bytes) -> "asyncio.Future[Answer | Failed]":
+    def ask(self, request: bytes) -> "asyncio.Future[HttpResponse | Failed]":
         assert self._transport is not None
         self._asked = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._asked is None:  # nobody asked: whatever it is, no later answer can be trusted
+        if self._asked is None:  # nothing was asked: no later answer can be trusted
             self.close()
             return
         self._received = self._received + data if self._received else data
@@ -139,14 +139,14 @@ class _Connection(asyncio.Protocol):
             if not answer.reusable:
                 self.close()
 
-    def _end(self, outcome: Answer | Failed) -> None:
+    def _end(self, outcome: HttpResponse | Failed) -> None:
         self._received = b""
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(outcome)
         self._asked = None
 
 
-def read_answer(data: bytes, *, ended: bool) -> Answer | None:
+def read_answer(data: bytes, *, ended: bool) -> HttpResponse | None:
     """The answer that `data` is, or None while bytes are missing; `ended`: no more bytes will come.
 
     Raises:
@@ -168,7 +168,7 @@ def read_answer(data: bytes, *, ended: bool) -> Answer | None:
         return None
     whole, used = body
     keeps = head.startswith(b"http/1.1") and header(head, b"connection") != b"close"
-    return Answer(status, head, whole, keeps and used == len(rest) and not ended)
+    return HttpResponse(status, head, whole, keeps and used == len(rest) and not ended)
 
 
 def header(head: bytes, name: bytes) -> bytes | None:
@@ -221,7 +221,7 @@ def _unchunk(rest: bytes) -> tuple[bytes, int] | None:
 
 
 def _after_trailers(body: bytes, rest: bytes, at: int) -> tuple[bytes, int] | None:
-    """What follows the last chunk: trailers, which nobody needs, and an empty line."""
+    """What follows the last chunk: trailers, which are ignored, and an empty line."""
     if rest.startswith(b"\r\n", at):
         return body, at + 2
     stop = rest.find(b"\r\n\r\n", at)

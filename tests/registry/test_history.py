@@ -1,7 +1,7 @@
 """Which version served when, from notes."""
 
+from holdfast.registry.history import ChampionPeriod, as_dict, served, text
 from holdfast.registry.notes import Note
-from holdfast.serving.rollout.reporting.history import Served, as_dict, served, text
 
 
 def note(version, outcome, began, before, **more) -> Note:
@@ -17,21 +17,21 @@ NOTES = (
 
 
 def test_each_champion_serves_until_the_next_promotion():
-    expected = (Served(1, 1060.0, 2060.0), Served(2, 2060.0, 4060.0), Served(1, 4060.0, None))
+    expected = (ChampionPeriod(1, 1060.0, 2060.0), ChampionPeriod(2, 2060.0, 4060.0), ChampionPeriod(1, 4060.0, None))
     assert served(NOTES, 1) == expected
 
 
 def test_the_champion_before_the_first_note_has_served_since_nobody_knows_when():
-    assert served(NOTES[1:2], 2) == (Served(1, None, 2060.0), Served(2, 2060.0, None))
+    assert served(NOTES[1:2], 2) == (ChampionPeriod(1, None, 2060.0), ChampionPeriod(2, 2060.0, None))
 
 
 def test_without_notes_the_champion_serves_and_nothing_else_is_known():
-    assert served((), 7) == (Served(7, None, None),)
+    assert served((), 7) == (ChampionPeriod(7, None, None),)
     assert served((), None) == ()
 
 
 def test_an_alias_that_was_moved_by_hand_is_not_hidden():
-    assert served(NOTES[:1], 9)[-1] == Served(9, None, None)
+    assert served(NOTES[:1], 9)[-1] == ChampionPeriod(9, None, None)
 
 
 def test_people_read_when_who_and_why():

@@ -1,4 +1,4 @@
-"""How numbers read on the page, and the intervals that stand beside them."""
+"""How numbers are written on a page, and the intervals of rates."""
 
 import math
 
@@ -6,7 +6,7 @@ from holdfast.artifacts.documents import Count
 from holdfast.statistics import clopper_pearson
 
 CONFIDENCE = 0.95
-"""Of the two-sided intervals on the page; the gate's own bounds are one-sided, at the policy's alpha."""
+"""The level of the two-sided intervals on the page; the gate's own bounds are one-sided, at the policy's alpha."""
 
 
 def interval(count: Count, confidence: float = CONFIDENCE) -> tuple[float, float]:

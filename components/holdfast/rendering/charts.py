@@ -11,8 +11,8 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from holdfast_pipelines.report.numbers import clip, number, percent, ticks
-from holdfast_pipelines.report.svg import line, path, picture, rect, tag, text
+from holdfast.rendering.numbers import clip, number, percent, ticks
+from holdfast.rendering.svg import line, path, picture, rect, tag, text
 
 Tone = Literal["a", "b", "c"]
 Shower = Callable[[float], str]
@@ -24,7 +24,7 @@ _BOLD = 7.4
 
 
 @dataclass(frozen=True)
-class Series:
+class DataSeries:
     """One line: points (x, y), with the interval of each y where there is one, and what to say about each point."""
 
     name: str
@@ -120,7 +120,7 @@ class Chart:
     desc: str
     x: Axis
     y: Axis
-    series: tuple[Series, ...]
+    series: tuple[DataSeries, ...]
     marks: tuple[Mark, ...] = ()
     levels: tuple[tuple[float, str], ...] = ()
     """Horizontal lines with a word: a threshold."""
@@ -173,7 +173,7 @@ def _bar(bar: Bar, y: float, left: float, length: float) -> Markup:
     )
 
 
-def column_chart(title: str, desc: str, labels: Sequence[str], groups: Sequence[Series]) -> Markup:
+def column_chart(title: str, desc: str, labels: Sequence[str], groups: Sequence[DataSeries]) -> Markup:
     """Columns side by side for each label; each group's points are (index of the label, share)."""
     size = (440.0, 192.0)
     high = max([y for group in groups for _, y in group.points] + [1e-9]) * 1.12
@@ -192,7 +192,7 @@ def column_chart(title: str, desc: str, labels: Sequence[str], groups: Sequence[
     )
 
 
-def _column(frame: Frame, slot: float, place: tuple[int, int], group: Series) -> Markup:
+def _column(frame: Frame, slot: float, place: tuple[int, int], group: DataSeries) -> Markup:
     index, of = place
     wide = min(slot * 0.76 / of, 34.0)
     start = (slot - wide * of) / 2 + index * wide
@@ -210,7 +210,7 @@ def _column(frame: Frame, slot: float, place: tuple[int, int], group: Series) ->
 
 
 @dataclass(frozen=True)
-class Pair:
+class HistogramPair:
     """The distribution of one column, twice."""
 
     title: str
@@ -223,7 +223,7 @@ class Pair:
     loud: bool = False
 
 
-def histogram_pair(pair: Pair) -> Markup:
+def histogram_pair(pair: HistogramPair) -> Markup:
     """Reference filled, current as an outline, both as shares of their rows."""
     size = (230.0, 122.0)
     reference, current = _shares(pair.reference), _shares(pair.current)
@@ -243,7 +243,7 @@ def histogram_pair(pair: Pair) -> Markup:
     )
 
 
-def _ends(pair: Pair, frame: Frame) -> list[Markup]:
+def _ends(pair: HistogramPair, frame: Frame) -> list[Markup]:
     if pair.edges:
         low, high = number(pair.edges[0]), number(pair.edges[-1])
     elif pair.categories:
@@ -271,7 +271,7 @@ class Panel:
     """One row of a stacked chart: what it measures on which axis, and its lines."""
 
     y: Axis
-    series: tuple[Series, ...]
+    series: tuple[DataSeries, ...]
     levels: tuple[tuple[float, str], ...] = ()
     height: float = 110
     area: bool = False
@@ -316,7 +316,7 @@ def _panel(panel: Panel, frame: Frame) -> list[Markup]:
     return [*_axes(frame, label=False), *areas, *_inside(frame, chart), title, *legend]
 
 
-def _under(frame: Frame, series: Series) -> list[tuple[float, float]]:
+def _under(frame: Frame, series: DataSeries) -> list[tuple[float, float]]:
     points = _places(frame, series)
     if not points:
         return []
@@ -344,7 +344,7 @@ def _inside(frame: Frame, chart: Chart) -> list[Markup]:
     return parts
 
 
-def _curve(frame: Frame, series: Series) -> list[Markup]:
+def _curve(frame: Frame, series: DataSeries) -> list[Markup]:
     places = _places(frame, series)
     parts = []
     if series.band:
@@ -359,7 +359,7 @@ def _curve(frame: Frame, series: Series) -> list[Markup]:
     return parts
 
 
-def _places(frame: Frame, series: Series) -> list[tuple[float, float]]:
+def _places(frame: Frame, series: DataSeries) -> list[tuple[float, float]]:
     places = [frame.at(x, y) for x, y in series.points]
     if not series.step:
         return places
@@ -418,7 +418,7 @@ def _x_labels(frame: Frame) -> list[Markup]:
     return [*parts, text(frame.x.label, middle, frame.bottom + 36, "label", "middle")]
 
 
-def _legend(series: Sequence[Series], left: float, y: float, *, boxes: bool = False) -> list[Markup]:
+def _legend(series: Sequence[DataSeries], left: float, y: float, *, boxes: bool = False) -> list[Markup]:
     parts: list[Markup] = []
     for one in series:
         parts += [rect((left, y - 9), (12, 10), _box(one.tone))] if boxes else _sample(one, left, y - 4)
@@ -428,7 +428,7 @@ def _legend(series: Sequence[Series], left: float, y: float, *, boxes: bool = Fa
     return parts
 
 
-def _sample(series: Series, left: float, y: float) -> list[Markup]:
+def _sample(series: DataSeries, left: float, y: float) -> list[Markup]:
     parts = [path([(left, y), (left + 22, y)], f"curve-{series.tone}")]
     return [*parts, _dot((left + 11, y), series.tone, "")] if series.marks else parts
 

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count, Verdict
-from holdfast_pipelines.report.numbers import interval, number, percent, span
-from holdfast_pipelines.report.svg import png_uri, tag
+from holdfast.rendering.numbers import interval, number, percent, span
+from holdfast.rendering.svg import tag
 
-Cell = Count | Verdict | Markup | str | int | float | None
+BlockCell = Count | Verdict | Markup | str | int | float | None
 """A count becomes a rate with its interval, a verdict a badge, Markup stays, everything else is escaped text."""
 
 GOOD = frozenset({"pass", "promoted", "registered"})
@@ -23,15 +21,15 @@ UNSURE = frozenset({"inconclusive"})
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """Rows under a head; `numeric` columns are set flush right, `wide` ones may wrap."""
 
     head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[BlockCell, ...], ...]
     numeric: tuple[int, ...] = ()
     note: str = ""
     fold: str = ""
-    """With words here the table is folded away behind them."""
+    """Words behind which the table is folded away; without any it is open."""
     block: Literal["table"] = "table"
 
 
@@ -56,7 +54,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Picture:
-    """One example as a picture (a data URI) with what stands under it."""
+    """One example as a picture (a data URI) with its title and caption."""
 
     uri: str
     title: str
@@ -85,24 +83,40 @@ class Prose:
 class Facts:
     """Names and values in a row."""
 
-    pairs: tuple[tuple[str, Cell], ...]
+    pairs: tuple[tuple[str, BlockCell], ...]
     block: Literal["facts"] = "facts"
 
 
 @dataclass(frozen=True)
-class Split:
-    """Two blocks beside each other where the page is wide enough."""
+class TwoColumns:
+    """Two blocks side by side where the page is wide enough."""
 
     left: "Block"
     right: "Block"
     block: Literal["split"] = "split"
 
 
-Block = Table | Figures | Gallery | Prose | Facts | Split
+@dataclass(frozen=True)
+class Steps:
+    """Sentences in the order in which they are to be done."""
+
+    items: tuple[Markup | str, ...]
+    block: Literal["steps"] = "steps"
 
 
 @dataclass(frozen=True)
-class Section:
+class Output:
+    """Lines of a program, as they are."""
+
+    text: str
+    block: Literal["output"] = "output"
+
+
+Block = TableBlock | Figures | Gallery | Prose | Facts | TwoColumns | Steps | Output
+
+
+@dataclass(frozen=True)
+class PageSection:
     """One part of a run's page."""
 
     key: str
@@ -113,7 +127,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Place:
+class PageLocation:
     """Where the page will lie, from which relative links are made."""
 
     page: Path
@@ -127,8 +141,8 @@ class Place:
         return Path(os.path.relpath(target.resolve(), self.page.parent.resolve())).as_posix()
 
 
-def show(cell: Cell) -> Markup | str:
-    """A cell as it stands on the page."""
+def show(cell: BlockCell) -> Markup | str:
+    """A cell as the page shows it."""
     if cell is None:
         return tag("span", "–", class_="none")
     if isinstance(cell, Verdict):
@@ -166,41 +180,15 @@ def code(words: str, title: str = "") -> Markup:
     return tag("code", words, title=title) if title else tag("code", words)
 
 
-def example_uri(x: NDArray[np.float64], lower: float = 0.0, upper: float = 1.0) -> str:
-    """A data URI of one example number[C, H, W] (or [H, W]) in units in which `lower` is black and `upper` white."""
-    scaled = (np.asarray(x, dtype=np.float64) - lower) / ((upper - lower) or 1.0)
-    return png_uri(_pixels(scaled))
-
-
-def side_by_side(left: NDArray[np.float64], right: NDArray[np.float64]) -> str:
-    """A data URI of two examples number[C, H, W] in [0, 1] with a gap of one cell."""
-    one, two = (
-        _colour(_pixels(np.asarray(left, dtype=np.float64))),
-        _colour(_pixels(np.asarray(right, dtype=np.float64))),
-    )
-    gap = np.full((one.shape[0], 1, 3), 0.5)
-    return png_uri(np.concatenate([one, gap, two], axis=1))
-
-
-def pairs(**named: Cell) -> tuple[tuple[str, Cell], ...]:
+def pairs(**named: BlockCell) -> tuple[tuple[str, BlockCell], ...]:
     """Facts by keyword: `model_version=1` reads "model version"."""
     return tuple((name.replace("_", " "), value) for name, value in named.items())
 
 
-def cut(rows: Sequence[tuple[Cell, ...]], most: int, head: tuple[str, ...], *, numeric: tuple[int, ...] = ()) -> Table:
-    """A table of the first `most` rows that says how many it leaves out."""
+def cut(
+    rows: Sequence[tuple[BlockCell, ...]], most: int, head: tuple[str, ...], *, numeric: tuple[int, ...] = ()
+) -> TableBlock:
+    """A table of the first `most` rows, with the number of those left out."""
     left = len(rows) - most
     note = f"and {left} more" if left > 0 else ""
-    return Table(head, tuple(rows[:most]), numeric, note)
-
-
-def _pixels(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    if x.ndim == 2:
-        return x
-    if x.shape[0] == 3:
-        return np.moveaxis(x, 0, -1)
-    return np.asarray(x.mean(axis=0))
-
-
-def _colour(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return x if x.ndim == 3 else np.repeat(x[:, :, None], 3, axis=2)
+    return TableBlock(head, tuple(rows[:most]), numeric, note)

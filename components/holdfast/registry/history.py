@@ -1,14 +1,14 @@
-"""Which version served when, from the ledger's notes."""
+"""Which version served when, from the notes of the registry."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from holdfast.registry.notes import Note
-from holdfast.serving.rollout.reporting.view import clock, columns, span
+from holdfast.rendering.text import clock, duration, paragraphs
 
 
 @dataclass(frozen=True)
-class Served:
+class ChampionPeriod:
     """A version was champion from `since` until `until`, Unix seconds; None: not known, and until now."""
 
     version: int
@@ -16,19 +16,19 @@ class Served:
     until: float | None
 
 
-def served(notes: Sequence[Note], champion: int | None) -> tuple[Served, ...]:
+def served(notes: Sequence[Note], champion: int | None) -> tuple[ChampionPeriod, ...]:
     """Who was champion when, oldest first; `champion` is who is it now.
 
-    A champion that no rollout made (an alias moved by hand) has served since a time that nobody noted.
+    A champion that no rollout made (an alias moved by hand) has served since a time that is not noted.
     """
     moves = sorted((note for note in notes if note.outcome == "promoted"), key=lambda note: note.ended)
-    found: list[Served] = []
+    found: list[ChampionPeriod] = []
     if moves and moves[0].champion_before is not None:
-        found.append(Served(moves[0].champion_before, None, moves[0].ended))
+        found.append(ChampionPeriod(moves[0].champion_before, None, moves[0].ended))
     ends = [*(note.ended for note in moves[1:]), None]
-    found += [Served(note.version, note.ended, until) for note, until in zip(moves, ends, strict=bool(moves))]
+    found += [ChampionPeriod(note.version, note.ended, until) for note, until in zip(moves, ends, strict=bool(moves))]
     if champion is not None and (not found or found[-1].version != champion):
-        found.append(Served(champion, None, None))
+        found.append(ChampionPeriod(champion, None, None))
     return tuple(found)
 
 
@@ -51,12 +51,9 @@ def text(name: str, notes: Sequence[Note], champion: int | None) -> str:
     stretches = served(notes, champion)
     if not stretches:
         return f"{name}: no champion, and no rollout was noted"
-    head = ("version", "served from", "until")
     rows = [(str(one.version), _at(one.since, "not noted"), _at(one.until, "now")) for one in stretches]
-    parts = [name, "\n".join(columns((head, *rows)))]
-    if notes:
-        parts.append("\n".join(columns((_HEAD, *map(_row, notes)))))
-    return "\n\n".join(parts)
+    rollouts = (_HEAD, *map(_row, notes)) if notes else ()
+    return paragraphs(((name,),), (("version", "served from", "until"), *rows), rollouts)
 
 
 _HEAD = ("began", "took", "version", "outcome", "cause", "champion", "model", "decision", "why")
@@ -67,7 +64,7 @@ def _row(note: Note) -> tuple[str, ...]:
     day = f" (game day: {note.game_day})" if note.game_day else ""
     return (
         clock(note.began),
-        span(note.ended - note.began),
+        duration(note.ended - note.began),
         str(note.version),
         note.outcome,
         str(note.cause or "not noted") + (" (locks)" if note.counts_against_model else ""),

@@ -1,17 +1,8 @@
-"""A very small writer of SVG and PNG: everything that goes in is escaped, nothing refers to anything outside."""
+"""A very small writer of SVG: everything that goes in is escaped, nothing refers to anything outside."""
 
-import base64
-import struct
-import zlib
 from collections.abc import Iterable
 
-import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
-
-Points = Iterable[tuple[float, float]]
-
-_PNG_GREY, _PNG_RGB = 0, 2
 
 
 def tag(name: str, *children: str, **attributes: str | float) -> Markup:
@@ -38,14 +29,14 @@ def rect(corner: tuple[float, float], size: tuple[float, float], class_: str, ti
     return tag("rect", *children, x=corner[0], y=corner[1], width=width, height=height, class_=class_)
 
 
-def path(points: Points, class_: str, *, closed: bool = False) -> Markup:
+def path(points: Iterable[tuple[float, float]], class_: str, *, closed: bool = False) -> Markup:
     """Straight segments through `points`."""
     steps = [f"{'L' if index else 'M'}{_number(x)} {_number(y)}" for index, (x, y) in enumerate(points)]
     return tag("path", d="".join(steps) + ("Z" if closed else ""), class_=class_)
 
 
 def picture(*children: str, title: str, desc: str, size: tuple[float, float]) -> Markup:
-    """A whole drawing with the name and the description that a screen reader tells."""
+    """A whole drawing with a name and a description for screen readers."""
     return tag(
         "svg",
         tag("title", title),
@@ -56,26 +47,6 @@ def picture(*children: str, title: str, desc: str, size: tuple[float, float]) ->
         width=size[0],
         height=size[1],
     )
-
-
-def png_uri(pixels: NDArray[np.float64]) -> str:
-    """A data URI of float64[H, W] (grey) or float64[H, W, 3] in [0, 1]; values outside are clipped."""
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
-
-
-def png(pixels: NDArray[np.float64]) -> bytes:
-    """The bytes of a PNG file (RFC 2083) of float64[H, W] or float64[H, W, 3] in [0, 1]."""
-    levels = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
-    height, width = levels.shape[:2]
-    colour = _PNG_RGB if levels.ndim == 3 else _PNG_GREY
-    rows = b"".join(b"\0" + row.tobytes() for row in levels)
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _attribute(key: str) -> str:
