@@ -25,6 +25,7 @@ from holdfast.errors import InputError, WorkloadError
 from holdfast.modality.delivered import as_delivered
 from holdfast.modality.frames import class_indices, read_frame
 from holdfast.modality.norms import BOXES
+from holdfast.modality.precision import check_precision
 from holdfast.modality.protocol import (
     Certification,
     InputModality,
@@ -145,7 +146,11 @@ class TableInput(InputModality):
 
 
 def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[Feature, ...]:
-    """The features that `columns` become, with limits, mean and standard deviation over `frame`."""
+    """The features that `columns` become, with limits, mean and standard deviation over `frame`.
+
+    Raises:
+        InputError: float32 would make one value of numbers that differ.
+    """
     features: list[Feature] = []
     for column in columns:
         if column.kind == "category":
@@ -180,6 +185,7 @@ def _one_hot(name: str, value: str, hits: "pd.Series[bool]") -> Feature:
 
 
 def _number(column: Column, values: NDArray[np.float64]) -> Feature:
+    check_precision(values, f"table: column {column.name!r}")
     return Feature(
         name=column.name,
         lower=float(values.min()),
