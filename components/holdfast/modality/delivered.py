@@ -52,7 +52,7 @@ def _column(values: "pd.Series[Any]", column: Column) -> "list[float] | list[str
 def _number(value: object, name: str) -> float:
     try:
         text = str(value).strip().lower() if isinstance(value, str) else value
-        number = _BOOLEANS[text] if text in _BOOLEANS else float(text)  # type: ignore[arg-type, index]
+        number = _BOOLEANS[text] if text in _BOOLEANS else float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"table: expected numbers in column {name!r}, found {value!r}") from None
     if not math.isfinite(number):

@@ -95,7 +95,7 @@ def _answering(mlflow: Any, tracking: str) -> "MlflowClient":
     client.search_registered_models(max_results=1)
     if is_new:
         client.search_experiments(max_results=1)
-    return client  # type: ignore[no-any-return]
+    return client
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def objection(request: Any) -> str | None:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         return f"raw_input_contents: expected {len(request.inputs)}, one for each input, found {len(raw)}"
-    lengths = [len(data) for data in raw] or [None] * len(request.inputs)
+    lengths: list[int | None] = [len(data) for data in raw] or [None] * len(request.inputs)
     found = (_wrong_tensor(tensor, length) for tensor, length in zip(request.inputs, lengths, strict=True))
     return next((why for why in found if why is not None), None)
 
@@ -68,4 +68,4 @@ def check_grpc() -> None:
     from mlserver.grpc import server
 
     # MLServer names the class in this module, and makes its object when the server starts.
-    server.InferenceServicer = CheckedServicer  # type: ignore[misc]
+    server.InferenceServicer = CheckedServicer

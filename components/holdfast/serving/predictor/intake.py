@@ -130,7 +130,7 @@ def guard(server: MLServer, name: str, version: str, max_body_bytes: int) -> Non
     app.router.routes[:] = [route for route in app.routes if not _is_refused(getattr(route, "path", ""))]
     app.add_middleware(Intake, max_body_bytes=max_body_bytes)
     # MLServer names the class in this module, and makes an object of it for every request.
-    rest_app.Request = StrictRequest  # type: ignore[misc]
+    rest_app.Request = StrictRequest
     _require_model(server)
     _return_any_id(server)
 

@@ -69,7 +69,7 @@ def _told(why: str, status: int) -> ResponseReturnValue:
     return jsonify(RefusedRequestError(why, status_code=status).to_dict()), status
 
 
-class CheckedGrpc(wrapper.SeldonModelGRPC):  # type: ignore[misc]
+class CheckedGrpc(wrapper.SeldonModelGRPC):
     """The wrapper's answers over gRPC, with one status for the fault of a client and another for that of the server."""
 
     def Predict(self, request_grpc: Any, context: Any) -> Any:  # noqa: N802
