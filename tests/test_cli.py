@@ -3,12 +3,16 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import DOCUMENT, save
+from holdfast.cli.app import app, in_environment
+from holdfast.errors import WrongEnvironmentError
+from holdfast.steps import STEPS
 from holdfast.workload.schema import read_workload
 
 
@@ -155,6 +159,38 @@ def test_doctor_tells_environments_and_steps(tmp_path: Path) -> None:
 
 def test_the_version_is_printed() -> None:
     assert holdfast("--version").stdout == "0.1.0\n"
+
+
+def test_a_step_in_an_environment_without_its_libraries_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    """The data environment's validation library is in no other one: its versions of numpy and protobuf are older."""
+    rows = "\n".join(f"{i % 7},{i % 5},{'late' if i % 2 else 'early'}" for i in range(80))
+    (tmp_path / "d.csv").write_text(f"a,b,outcome\n{rows}\n")
+    config = {"name": "t", "modality": "tabular", "data": {"source": str(tmp_path / "d.csv"), "label": "outcome"}}
+    assert holdfast("snapshot", "--config", json.dumps(config), "--out", tmp_path / "s").returncode == 0
+    done = holdfast("schema", "--snapshot", tmp_path / "s", "--config", "{}", "--out", tmp_path / "schema")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "holdfast: schema: expected the environment 'data', found no module 'tensorflow_data_" in done.stderr
+    assert "holdfast doctor" in done.stderr
+
+
+def test_every_step_names_its_environment_when_a_library_is_missing() -> None:
+    wrapped = in_environment("", "")(print).__code__
+    commands = {command.name: command.callback for command in app.registered_commands}
+    (rollout,) = (group.typer_instance for group in app.registered_groups if group.name == "rollout")
+    assert rollout is not None
+    callbacks = [command.callback for command in rollout.registered_commands]
+    callbacks += [commands[step.name] for step in STEPS if step.name != "rollout"]
+    assert len(callbacks) > len(STEPS)
+    assert all(callback is not None and callback.__code__ is wrapped for callback in callbacks)
+    for step in STEPS:
+        said = f"^{step.name}: expected the environment '{step.environment}', found no module 'no_such_library' in "
+        with pytest.raises(WrongEnvironmentError, match=said):
+            in_environment(step.name, step.environment)(lambda: import_module("no_such_library"))()
+
+
+def test_a_missing_module_of_holdfast_itself_stays_a_bug_with_its_traceback() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such"):
+        in_environment("schema", "data")(lambda: import_module("holdfast.no_such"))()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

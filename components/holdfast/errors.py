@@ -17,6 +17,7 @@
       . PluginError        a kubeconfig's plug-in gives no credential (kubernetes/exec_plugin.py)
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
+  + WrongEnvironmentError  a command was started by a Python without its libraries (exit code 2)
   + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
 
 A message names the file, what was expected and what was found, and what to do where that is known.
@@ -40,6 +41,12 @@ class LimitError(InputError):
 
 class WorkloadError(HoldfastError):
     """A YAML file is not valid."""
+
+    exit_code = 2
+
+
+class WrongEnvironmentError(HoldfastError):
+    """A command was started by a Python without its libraries."""
 
     exit_code = 2
 

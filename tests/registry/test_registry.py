@@ -1,6 +1,8 @@
 import contextlib
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -19,6 +21,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import save
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError, RegistryError
+from holdfast.registry.client import connected, locked
 
 THREAT = ThreatModel(norm="linf", epsilon="1/10", unit="input units [0, 1]")
 
@@ -405,3 +408,26 @@ def test_a_tag_is_set_once_however_often_and_only_where_there_is_a_version(add, 
 def test_a_registry_that_is_gone_takes_no_tag(tmp_path):
     with pytest.raises(RegistryError, match="found no database"):
         registry.tag(f"sqlite:///{tmp_path / 'gone.db'}", "toy", 1, "a", "b")
+
+
+SET_UP = "import sys; from holdfast import registry; registry.set_up(sys.argv[1])"
+
+
+def test_processes_that_make_one_new_database_at_once_all_succeed(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new % store/mlflow.db"
+    command = [sys.executable, "-c", SET_UP, uri]
+    made = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=240)[1] for process in made]
+    assert [process.returncode for process in made] == [0, 0, 0], said
+    with connected(uri) as client:
+        assert [found.name for found in client.search_experiments()] == ["Default"]
+    assert [path.name for path in (tmp_path / "new % store").iterdir()] == ["mlflow.db"]
+
+
+def test_a_lock_that_another_holds_for_too_long_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("holdfast.registry.client.LOCK_SECONDS", 0.2)
+    said = "the store to itself within 0.2 s, found another"
+    with locked(tmp_path), pytest.raises(RegistryError, match=said), locked(tmp_path):
+        pytest.fail("expected one holder of the lock, found two")
+    with locked(tmp_path):
+        pass

@@ -1,8 +1,9 @@
 """The command line: every step's commands, and those for people."""
 
 import errno
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli import people, pipelines
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, WrongEnvironmentError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
 
@@ -54,17 +55,47 @@ def _main(
     """Options before the subcommand."""
 
 
-def _commands() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Panel of the help -> the commands in it."""
-    yield "People", people.COMMANDS | quarantine.COMMANDS
+def in_environment(name: str, environment: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a missing library of a command one line that names its environment; a module of Holdfast stays a bug."""
+
+    def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(*args: Any, **options: Any) -> Any:
+            try:
+                return command(*args, **options)
+            except ModuleNotFoundError as error:
+                missing = error.name or ""
+                if not missing or missing.startswith("holdfast"):
+                    raise
+                raise WrongEnvironmentError(
+                    f"{name}: expected the environment {environment!r}, found no module {missing!r} in "
+                    f"{sys.executable}; `holdfast doctor` lists which Python has it, and how to make it"
+                ) from None
+
+        return run
+
+    return wrap
+
+
+def _add(name: str, command: Any, panel: str, environment: str | None = None) -> None:
+    if isinstance(command, typer.Typer):
+        for one in command.registered_commands:
+            if environment is not None and one.callback is not None:
+                one.callback = in_environment(f"{name} {one.name or one.callback.__name__}", environment)(one.callback)
+        app.add_typer(command, name=name, rich_help_panel=panel)
+    else:
+        wrapped = command if environment is None else in_environment(name, environment)(command)
+        app.command(name, rich_help_panel=panel)(wrapped)
+
+
+def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
+    """Panel of the help, the commands in it, and the environment that those need, where it is one."""
+    yield "People", people.COMMANDS | quarantine.COMMANDS, None
     for step in STEPS:
-        yield step.panel, import_module(f"{step.package}.command").COMMANDS
-    yield "Pipelines", pipelines.COMMANDS
+        yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
+    yield "Pipelines", pipelines.COMMANDS, "pipelines"
 
 
-for _panel, _found in _commands():
+for _panel, _found, _environment in _commands():
     for _name, _command in _found.items():
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, rich_help_panel=_panel)
-        else:
-            app.command(_name, rich_help_panel=_panel)(_command)
+        _add(_name, _command, _panel, _environment)

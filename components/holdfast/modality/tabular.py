@@ -22,8 +22,10 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
+from holdfast.modality.delivered import as_delivered
 from holdfast.modality.frames import class_indices, read_frame
 from holdfast.modality.norms import BOXES
+from holdfast.modality.precision import check_precision
 from holdfast.modality.protocol import (
     Certification,
     InputModality,
@@ -94,12 +96,12 @@ class TableInput(InputModality):
         return read_frame(snapshot, split)
 
     def served(self, given: Any, spec: InputSpec) -> Any:
-        """The DataFrame itself."""
+        """The DataFrame's columns that the model reads, as the snapshot step reads them."""
         import pandas as pd
 
         if not isinstance(given, pd.DataFrame):
             raise InputError(f"input: expected a DataFrame, found {type(given).__name__}")
-        return given
+        return as_delivered(given, spec.columns)
 
     def example(self, snapshot: Artifact[Snapshot], spec: InputSpec, rows: int) -> Any:
         """Columns that the model sees; whole numbers as integers."""
@@ -108,10 +110,11 @@ class TableInput(InputModality):
         return frame[[column.name for column in spec.columns]].astype(whole)
 
     def mlflow_schema(self, spec: InputSpec, example: Any) -> Any:
-        """One named column per delivered column."""
-        from mlflow.types.schema import ColSpec, Schema
+        """One named column per delivered column; of any type, since the model reads the types that files have."""
+        from mlflow.types.schema import AnyType, ColSpec, Schema
 
-        return Schema([ColSpec(_mlflow_kind(column), column.name) for column in spec.columns])
+        # MLflow would refuse bools and whole numbers where the training rows had decimals, and decimals for a long.
+        return Schema([ColSpec(AnyType(), column.name) for column in spec.columns])
 
     def ball(self, threat: ThreatModel, spec: InputSpec, device: str) -> "Ball":
         """The ball around rows; what the threat model has for single features goes before its epsilon."""
@@ -143,7 +146,11 @@ class TableInput(InputModality):
 
 
 def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[Feature, ...]:
-    """The features that `columns` become, with limits, mean and standard deviation over `frame`."""
+    """The features that `columns` become, with limits, mean and standard deviation over `frame`.
+
+    Raises:
+        InputError: float32 would make one value of numbers that differ.
+    """
     features: list[Feature] = []
     for column in columns:
         if column.kind == "category":
@@ -178,6 +185,7 @@ def _one_hot(name: str, value: str, hits: "pd.Series[bool]") -> Feature:
 
 
 def _number(column: Column, values: NDArray[np.float64]) -> Feature:
+    check_precision(values, f"table: column {column.name!r}")
     return Feature(
         name=column.name,
         lower=float(values.min()),
@@ -187,13 +195,6 @@ def _number(column: Column, values: NDArray[np.float64]) -> Feature:
         mutable=not column.immutable,
         integer=column.integer,
     )
-
-
-def _mlflow_kind(column: Column) -> str:
-    if column.kind != "number":
-        return "string"
-    # MLflow takes whole numbers for a long and refuses them for a double.
-    return "long" if column.integer else "double"
 
 
 def _named_rules(threat: ThreatModel, spec: InputSpec) -> dict[str, FeatureThreat]:

@@ -87,7 +87,11 @@ class TextInput(InputModality):
 
     def served(self, given: Any, spec: InputSpec) -> Any:
         """Messages from a list, a Series, an array, or a table's named or first column."""
-        return [str(message) for message in _messages(given, spec)]
+        found = list(_messages(given, spec))
+        for row, message in enumerate(found):
+            if message is None or message != message:  # NaN is how pandas reads an empty cell
+                raise InputError(f"input: expected a message in every row, found none in row {row}")
+        return [str(message) for message in found]
 
     def example(self, snapshot: Artifact[Snapshot], spec: InputSpec, rows: int) -> Any:
         """A table of one column without a name."""

@@ -1,10 +1,12 @@
 """A client of MLflow that answers, or fails within a bounded time with one line."""
 
+import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ from holdfast.errors import RegistryError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+LOCK_SECONDS = 300.0
+"""How long one process waits for another that makes a SQLite store, or registers in it."""
+_LOCK_PAUSE = 0.05
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -66,6 +71,7 @@ def exists(tracking: str) -> bool:
 def connected(tracking: str) -> "Iterator[MlflowClient]":
     """A client that answered once; what goes wrong inside becomes one line within a bounded time."""
     _check_sqlite(tracking)
+    path = sqlite_file(tracking)
     with quiet():
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -73,13 +79,53 @@ def connected(tracking: str) -> "Iterator[MlflowClient]":
 
         try:
             with _process_wide(mlflow, tracking):
-                with _environment(_FIRST_CALL):
-                    client = mlflow.MlflowClient(tracking, tracking)
-                    client.search_registered_models(max_results=1)
+                # MLflow makes the tables of a new database at the first call: only one process may.
+                with _environment(_FIRST_CALL), nullcontext() if path is None else locked(path.parent):
+                    client = _answering(mlflow, tracking)
                 with _environment(_LATER_CALLS):
                     yield client
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise RegistryError(f"{public(tracking)}: expected MLflow to answer, found: {_line(error)}") from None
+
+
+def _answering(mlflow: Any, tracking: str) -> "MlflowClient":
+    """A client that answered once; both halves of a database that was not there are made."""
+    is_new = not exists(tracking)
+    client = mlflow.MlflowClient(tracking, tracking)
+    client.search_registered_models(max_results=1)
+    if is_new:
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes that lock the same folder out; the kernel ends the lock with the process.
+
+    Raises:
+        RegistryError: another one has had it for longer than making or filling a store takes.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + LOCK_SECONDS
+    try:
+        while not _take(handle):
+            if time.monotonic() > deadline:
+                raise RegistryError(
+                    f"{folder}: expected to have the store to itself within {LOCK_SECONDS:g} s, found another process "
+                    "that makes or fills it; try again when that one has ended"
+                )
+            time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

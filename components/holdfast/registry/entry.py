@@ -3,14 +3,15 @@
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.registry.bundle import DECISION
-from holdfast.registry.client import connected, sqlite_file
+from holdfast.registry.client import connected, locked, sqlite_file
 from holdfast.registry.version import CANDIDATE, CHAMPION, DECIDED, Registered, aliases_of, versions_of
 from holdfast.steps import role_of
 
@@ -53,12 +54,9 @@ def register(tracking: str, entry: Entry, *, package: Path, reports: Path) -> Re
 
     By (name, model digest): a second call, also after a crash in the first, gives the same version, unless that was
     rolled back and the decision is a new one. The version is the last thing made and carries its tags from the start,
-    so that a version is always a complete one.
+    so that a version is always a complete one. Into a SQLite store one process registers after the other.
     """
-    path = sqlite_file(tracking)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with connected(tracking) as client:
+    with _alone(tracking), connected(tracking) as client:
         decision = entry.tags.get(DECISION)
         versions = versions_of(client, entry.name, entry.model_digest, decision)
         if versions and decision is not None and versions[0].tags.get(DECISION) == decision:
@@ -68,6 +66,19 @@ def register(tracking: str, entry: Entry, *, package: Path, reports: Path) -> Re
         if aliases_of(client, entry.name).get(CHAMPION) != version:
             client.set_registered_model_alias(entry.name, CANDIDATE, str(version))
         return Registered(version, str(made.run_id))
+
+
+@contextmanager
+def _alone(tracking: str) -> Iterator[None]:
+    """Keeps other registrations out of a SQLite store, whose folders are made; a server needs no such lock."""
+    path = sqlite_file(tracking)
+    if path is None:
+        yield
+        return
+    files = path.parent / "artifacts"
+    files.mkdir(parents=True, exist_ok=True)
+    with locked(files):
+        yield
 
 
 def shorten(text: str) -> str:
@@ -112,7 +123,20 @@ def _experiment(client: "MlflowClient", name: str, tracking: str) -> str:
     path = sqlite_file(tracking)
     # MLflow would put the files of a SQLite store into ./mlruns of whoever calls.
     files = None if path is None else (path.resolve().parent / "artifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=files))
+    return _made_or_found(client, name, files)
+
+
+def _made_or_found(client: "MlflowClient", name: str, files: str | None) -> str:
+    """The experiment's id; where another process made it at the same moment, that of the other."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(name, artifact_location=files))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def _close_open_runs(client: "MlflowClient", experiment: str, entry: Entry) -> None:

@@ -26,6 +26,13 @@ def test_codes_with_an_underscore_are_no_numbers() -> None:
     assert column("1_000", "2_000")[0].kind == "category"
 
 
+def test_numbers_that_float32_does_not_tell_apart_are_refused_before_anything_is_trained() -> None:
+    """Near 1.7e9 the neighbours of float32 are 128 apart: the seconds of a minute become one value."""
+    with pytest.raises(InputError, match=r"data.csv: column 'c': expected numbers that float32 can distinguish"):
+        column(*(str(1_720_000_000 + second % 60) for second in range(120)))
+    assert column(*(str(second % 60) for second in range(120)))[0].kind == "number"
+
+
 def test_whole_numbers_are_remembered_as_whole() -> None:
     assert column("1", "2.0")[0].integer
     assert not column("1", "2.5")[0].integer

@@ -68,7 +68,6 @@ def for_routers(target: Target, max_body_bytes: int) -> tuple[Malformed, ...]:
 
 def _wrong_ids(to: Target) -> tuple[Malformed, ...]:
     ids = {
-        "id that is not Latin-1": "παραγγελία-17",
         "id with a line end": "a\r\nx-injected: 1",
         "id with a NUL": "a\x00b",
         "id of 100,000 characters": "a" * 100_000,
@@ -87,6 +86,11 @@ def _wrong_tensors(to: Target) -> tuple[Malformed, ...]:
         "one feature less": {"shape": [1, numbers - 1], "data": list(to.row)[1:]},
         "a negative size": {"shape": [-1, *to.shape]},
         "a size that is no whole number": {"shape": [1.5, *to.shape]},
+        "a size with a point": {"shape": [1.0, *to.shape]},
+        "a size as text": {"shape": ["1", *to.shape]},
+        "true as a size": {"shape": [True, *to.shape]},
+        "lists nested otherwise than the shape": {"data": [[value] for value in to.row]},
+        "bytes promised and not sent": {"parameters": {"binary_data_size": 4 * numbers}},
         "a product of sizes beyond 2^64": {"shape": [2**62, 2**62, *to.shape]},
         "10,000 dimensions": {"shape": [1] * 10_000},
         "no rows": {"shape": [0, *to.shape], "data": []},
@@ -111,6 +115,8 @@ def _wrong_values(to: Target) -> tuple[Malformed, ...]:
         "booleans as numbers": [True] * numbers,
         "null as a number": [None] * numbers,
         "objects as numbers": [{}] * numbers,
+        "a boolean in lists": [[True, *to.row[1:]]],
+        "true among numbers": [True, *to.row[1:]],
         "ragged rows": [[1.0], [1.0, 2.0], *list(to.row)[3:]],
     }
     literals = {"NaN": b"NaN", "infinity": b"-Infinity", "1e400": b"1e400", "an integer of 5,000 digits": b"9" * 5000}

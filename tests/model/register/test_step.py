@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from holdfast import registry
 from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Ref, load
-from holdfast.errors import ArtifactError, IntegrityError, RefusedError
+from holdfast.errors import ArtifactError, InputError, IntegrityError, RefusedError
 from holdfast.model.inputs import encode, read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.register.page import description
@@ -94,6 +97,22 @@ def test_registering_twice_makes_one_version_and_the_same_artifact(chain, tracki
     assert len(client(tracking).search_model_versions("name='demo-image'")) == 1
 
 
+def test_two_processes_that_register_one_model_into_a_new_store_at_once_make_one_version(chain, tmp_path):
+    passed, uri = chain("tabular"), f"sqlite:///{tmp_path}/new/mlflow.db"
+    roles = {"model": passed.model, "decision": passed.decision, "snapshot": passed.snapshot, **passed.evidence}
+    options = [word for role, ref in roles.items() for word in (f"--{role}", str(ref.folder))]
+    command = [sys.executable, "-m", "holdfast", "register", *options, "--tracking", uri, "--json", "--out"]
+    made = [
+        subprocess.Popen([*command, str(tmp_path / name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    said = [process.communicate(timeout=240) for process in made]
+    assert [process.returncode for process in made] == [0, 0], said
+    assert [json.loads(out)["model_version"] for out, _ in said] == [1, 1]
+    assert len(client(uri).search_model_versions("name='demo-tabular'")) == 1
+    assert registry.aliases(uri, "demo-tabular") == {"candidate": 1}
+
+
 def test_another_model_of_the_same_name_is_the_next_version(chain, tracking, tmp_path):
     call(chain(seed=0), tmp_path, tracking, "one")
     assert call(chain(seed=1), tmp_path, tracking, "two").document.model_version == 2
@@ -125,6 +144,37 @@ def test_a_table_gets_the_predictions_that_the_gate_judged(chain, tracking, tmp_
     frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet")).astype({"age": "int64"})
     answer = pyfunc(tracking, "models:/demo-tabular/1").predict(frame.drop(columns="label"))
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.astype({"age": "float64"}),
+        lambda frame: frame.astype(str),
+        lambda frame: frame[frame.columns[::-1]],
+        lambda frame: frame.assign(note=None),
+        lambda frame: frame.to_dict("records"),
+    ],
+)
+def test_mlflow_hands_over_the_same_rows_in_other_types(chain, tracking, tmp_path, change):
+    passed = chain("tabular")
+    call(passed, tmp_path, tracking)
+    model = pyfunc(tracking, "models:/demo-tabular/1")
+    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet")).drop(columns="label")
+    pd.testing.assert_frame_equal(model.predict(change(frame)), model.predict(frame))
+
+
+@pytest.mark.parametrize("modality", ["tabular", "text"])
+def test_no_rows_give_no_answers_and_a_missing_value_is_refused(chain, tracking, tmp_path, modality):
+    passed = chain(modality)
+    call(passed, tmp_path, tracking)
+    model = pyfunc(tracking, f"models:/demo-{modality}/1")
+    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet")).drop(columns="label")
+    answer = model.predict(frame.head(0))
+    assert (len(answer), list(answer.columns)) == (0, list(model.predict(frame.head(1)).columns))
+    first = frame.columns[0]
+    with pytest.raises(InputError, match="in every row"):
+        model.predict(frame.astype(object).assign(**{first: [None, *frame[first][1:]]}))
 
 
 @pytest.mark.parametrize("kind", [list, pd.Series, lambda m: pd.DataFrame({"message": m})])

@@ -6,6 +6,7 @@
 
 import contextlib
 import fcntl
+import gzip
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from google.protobuf import json_format
 from seldon_core.proto import prediction_pb2, prediction_pb2_grpc
 
 SECONDS = 60
@@ -40,6 +42,30 @@ UNREADABLE = (
     {"data": {"ndarray": ROW}, "meta": {"tags": 5}},
 )
 """What a client may get wrong about the request itself."""
+FLAT = np.full(64, 0.5).tolist()
+MISREAD = {
+    "a negative size": {"data": {"tensor": {"shape": [-1, 1, 8, 8], "values": FLAT}}},
+    "a size with a point": {"data": {"tensor": {"shape": [1.0, 1, 8, 8], "values": FLAT}}},
+    "true as a size": {"data": {"tensor": {"shape": [True, 1, 8, 8], "values": FLAT}}},
+    "too few values": {"data": {"tensor": {"shape": [1, 1, 8, 8], "values": FLAT[1:]}}},
+    "true among values": {"data": {"tensor": {"shape": [1, 1, 8, 8], "values": [True, *FLAT[1:]]}}},
+    "strings as values": {"data": {"tensor": {"shape": [1, 1, 8, 8], "values": [str(v) for v in FLAT]}}},
+    "null among values": {"data": {"tensor": {"shape": [1, 1, 8, 8], "values": [None, *FLAT[1:]]}}},
+    "true in lists": {"data": {"ndarray": [[[[True, *FLAT[1:8]], *ROW[0][0][1:]]]]}},
+    "a string in lists": {"data": {"ndarray": [[[["0.5", *FLAT[1:8]], *ROW[0][0][1:]]]]}},
+    "no values": {"data": {"tensor": {"shape": [0, 1, 8, 8], "values": []}}},
+    "no rows": {"data": {"ndarray": []}},
+    "two kinds of data": {"data": {"ndarray": ROW, "tensor": {"shape": [1, 1, 8, 8], "values": FLAT}}},
+}
+"""What the wrapper alone would read as other numbers, or as none."""
+MISREAD_MESSAGES = {
+    "a negative size": ((-1, 1, 8, 8), FLAT),
+    "too few values": ((1, 1, 8, 8), FLAT[1:]),
+    "more values than the shape": ((1, 1, 8, 8), [0.25, *FLAT]),
+    "no shape": ((), FLAT),
+    "a product of sizes beyond 2^64": ((2**30, 2**30, 8, 8), FLAT),
+}
+"""Shapes and values of gRPC tensors that do not belong together."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -54,16 +80,34 @@ def rest(port, body):
         return error.code, json.loads(error.read())
 
 
+def rest_gzip(port, body):
+    """Status of a body that is packed."""
+    data, headers = gzip.compress(json.dumps(body).encode()), {"content-type": "application/json"}
+    url = f"http://127.0.0.1:{port}/api/v1.0/predictions"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, headers | {"content-encoding": "gzip"})
+        ) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def over_grpc(port, x):
     """Answers as plain values, or what was wrong."""
-    tensor = prediction_pb2.Tensor(shape=x.shape, values=x.ravel().tolist())
-    request = prediction_pb2.SeldonMessage(data=prediction_pb2.DefaultData(tensor=tensor))
+    return message_over_grpc(port, {"tensor": {"shape": list(x.shape), "values": x.ravel().tolist()}})
+
+
+def message_over_grpc(port, data):
+    """The same for the fields of a message's data."""
+    request = json_format.ParseDict({"data": data, "meta": {"puid": "order-17"}}, prediction_pb2.SeldonMessage())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             found = prediction_pb2_grpc.SeldonStub(channel).Predict(request, timeout=20, wait_for_ready=True)
         except grpc.RpcError as error:
-            return {"error": error.details()}
+            return {"error": error.details(), "code": error.code().name}
     return {
+        "puid": found.meta.puid,
         "names": list(found.data.names),
         "values": list(found.data.tensor.values),
         "shape": list(found.data.tensor.shape),
@@ -78,9 +122,20 @@ def ask(rest_port, grpc_port, x):
         health = response.status
     return {
         "ndarray": rest(rest_port, {"data": {"ndarray": x.tolist()}}),
-        "tensor": rest(rest_port, {"data": {"tensor": {"shape": x.shape, "values": x.ravel().tolist()}}}),
+        "tensor": rest(rest_port, {"data": {"tensor": {"shape": list(x.shape), "values": x.ravel().tolist()}}}),
         "wrong": rest(rest_port, {"data": {"ndarray": [[9.0]]}}),
         "text": rest(rest_port, {"strData": "hello"}),
+        "puid": rest(rest_port, {"data": {"ndarray": x.tolist()}, "meta": {"puid": "order-17"}}),
+        "gzip": rest_gzip(rest_port, {"data": {"ndarray": x.tolist()}}),
+        "misread": {name: rest(rest_port, body) for name, body in MISREAD.items()},
+        "misread_grpc": {
+            **{
+                name: message_over_grpc(grpc_port, {"tensor": {"shape": list(shape), "values": values}})
+                for name, (shape, values) in MISREAD_MESSAGES.items()
+            },
+            "true in lists": message_over_grpc(grpc_port, MISREAD["true in lists"]["data"]),
+            "null in lists": message_over_grpc(grpc_port, {"ndarray": [[[[None] * 8] * 8]]}),
+        },
         "unreadable": [rest(rest_port, body) for body in UNREADABLE],
         "grpc": over_grpc(grpc_port, x),
         "grpc_wrong": over_grpc(grpc_port, x + 9),

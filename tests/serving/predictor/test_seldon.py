@@ -176,6 +176,20 @@ def test_a_request_that_cannot_be_read_is_the_clients_mistake(answers):
     assert all(answer["status"]["info"].isprintable() for _, answer in answers["unreadable"])
 
 
+def test_what_the_wrapper_would_misread_is_refused_over_rest_and_grpc(answers):
+    for name, (status, answer) in answers["misread"].items():
+        assert (status, "expected" in answer["status"]["info"]) == (400, True), (name, answer)
+    for name, answer in answers["misread_grpc"].items():
+        assert (answer.get("code"), "expected" in answer.get("error", "")) == ("INVALID_ARGUMENT", True), (name, answer)
+    assert len(answers["misread"]) + len(answers["misread_grpc"]) == 19
+
+
+def test_an_id_comes_back_and_a_packed_body_is_the_clients_mistake(answers):
+    assert answers["puid"][1]["meta"]["puid"] == answers["grpc"]["puid"] == "order-17"
+    assert answers["gzip"] in (200, 400, 415)
+    assert answers["grpc_wrong"]["code"] == "INVALID_ARGUMENT"
+
+
 def test_the_face_listens_on_loopback_alone(seldon):
     child, rest, grpc = seldon
     addresses = set()

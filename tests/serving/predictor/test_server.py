@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 import urllib.error
 import urllib.request
 
@@ -128,8 +129,8 @@ def test_each_kind_of_wrong_request_is_a_4xx_of_one_line(server):
     assert send(server[0], target.post(target.body()))[0] == 200
 
 
-@pytest.mark.parametrize("given", ["order-17", "é", ""])
-def test_an_id_that_fits_into_a_header_comes_back(server, given):
+@pytest.mark.parametrize("given", ["order-17", "é", "", "παραγγελία-17", "a" * 256, "☃" * 256])
+def test_an_id_comes_back_in_any_script(server, given):
     body = json.loads(request_body([0.5] * 64))
     status, answer = ask(server[0], json.dumps({**body, "id": given}).encode())
     assert (status, json.loads(answer)["id"]) == (200, given)
@@ -145,11 +146,101 @@ def test_odd_requests_that_are_right_are_answered(server):
     assert [ask(server[0], text.encode())[0] for text in texts] == [200] * 3
 
 
+def row_of(shape, nested):
+    flat = [0.5] * 63 + [1]
+    return {"name": "input", "datatype": "FP32", "shape": shape, "data": nested(flat)}
+
+
+def test_lists_may_be_nested_as_the_shape_and_not_otherwise(server):
+    """The specification has tensors flat; where they are nested, only their own shape gives one order of numbers."""
+    shaped = json.dumps({"inputs": [row_of([1, 1, 8, 8], lambda flat: np.reshape(flat, (1, 1, 8, 8)).tolist())]})
+    turned = json.dumps({"inputs": [row_of([1, 1, 8, 8], lambda flat: np.reshape(flat, (1, 64)).tolist())]})
+    assert ask(server[0], shaped.encode())[0] == 200
+    status, answer = ask(server[0], turned.encode())
+    assert (status, b"expected a flat list, or lists nested as the shape" in answer) == (400, True)
+
+
 def test_only_the_outputs_that_were_asked_for_are_given(server):
     body = json.loads(request_body([0.5] * 64))
     status, answer = ask(server[0], json.dumps({**body, "outputs": [{"name": "label"}]}).encode())
     assert status == 200
     assert [output["name"] for output in json.loads(answer)["outputs"]] == ["label"]
+
+
+def infer(port, **changes):
+    """The status, and the details or the response, of a gRPC request for a grey picture, changed."""
+    import grpc
+    from mlserver.grpc.dataplane_pb2 import ModelInferRequest
+    from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 1, 8, 8], **changes.pop("tensor", {})}
+    if "raw_input_contents" not in changes:
+        tensor.setdefault("contents", {"fp32_contents": [0.5] * 64})
+    request = ModelInferRequest(**{"model_name": "tiny", "inputs": [tensor], **changes})
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            return "OK", GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+
+
+FLOATS = struct.pack("<64f", *[0.5] * 64)
+WRONG_OVER_GRPC = {
+    "too few raw bytes": ({"raw_input_contents": [FLOATS[:-4]]}, "expected 256 bytes for FP32"),
+    "raw bytes that are no numbers": ({"raw_input_contents": [b"abc"]}, "expected 256 bytes for FP32"),
+    "two raw tensors for one": ({"raw_input_contents": [FLOATS, FLOATS]}, "raw_input_contents: expected 1"),
+    "raw bytes and contents": (
+        {"raw_input_contents": [FLOATS], "tensor": {"contents": {"fp32_contents": [0.5] * 64}}}, "found both",
+    ),
+    "raw doubles": (
+        {"raw_input_contents": [FLOATS * 2], "tensor": {"datatype": "FP64"}}, "expected datatype FP32 or INT64",
+    ),
+    "raw halves": (
+        {"raw_input_contents": [FLOATS[:128]], "tensor": {"datatype": "FP16"}}, "expected datatype FP32 or INT64",
+    ),
+    "raw NaN": ({"raw_input_contents": [struct.pack("<64f", *[float("nan")] * 64)]}, "expected finite numbers"),
+    "no contents": ({"tensor": {"contents": {}}}, "found 0"),
+    "whole numbers as FP32": ({"tensor": {"contents": {"int64_contents": [1] * 64}}}, "expected fp32_contents"),
+    "doubles as FP32": ({"tensor": {"contents": {"fp64_contents": [0.5] * 64}}}, "expected fp32_contents for FP32"),
+    "booleans as FP32": ({"tensor": {"contents": {"bool_contents": [True] * 64}}}, "expected fp32_contents for FP32"),
+    "contents of two datatypes": (
+        {"tensor": {"contents": {"fp32_contents": [0.5] * 64, "int64_contents": [1]}}}, "expected fp32_contents",
+    ),
+    "a negative size": ({"tensor": {"shape": [-1, 1, 8, 8]}}, "sizes from 0 on"),
+    "a negative size with raw bytes": (
+        {"raw_input_contents": [FLOATS], "tensor": {"shape": [-1, 1, 8, 8]}}, "sizes from 0 on",
+    ),
+    "sizes whose product is beyond 2^64": (
+        {"raw_input_contents": [FLOATS], "tensor": {"shape": [2**62, 2**62, 8, 8]}}, "bytes for FP32",
+    ),
+    "no shape": ({"tensor": {"shape": []}}, "expected a shape of 1 to 8 sizes"),
+    "an unknown output": ({"outputs": [{"name": "no-such"}]}, "outputs: expected label or probabilities"),
+    "no inputs": ({"inputs": []}, "expected one tensor named 'input'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_OVER_GRPC)
+def test_each_kind_of_wrong_request_over_grpc_is_an_invalid_argument_of_one_line(server, name):
+    changes, message = WRONG_OVER_GRPC[name]
+    status, details = infer(server[1], **changes)
+    assert (status, message in details) == ("INVALID_ARGUMENT", True), details
+    assert details.isprintable()
+    assert len(details) < 400
+
+
+def test_right_requests_over_grpc_are_answered_with_their_id_and_outputs(server):
+    for changes in ({}, {"raw_input_contents": [FLOATS]}, {"parameters": {"unknown": {"string_param": "x"}}}):
+        status, found = infer(server[1], id="παραγγελία-17", outputs=[{"name": "label"}], **changes)
+        assert (status, found.id, [output.name for output in found.outputs]) == ("OK", "παραγγελία-17", ["label"])
+
+
+def test_two_inputs_of_one_name_over_grpc_are_refused(server):
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 1, 8, 8], "contents": {"fp32_contents": [0.5] * 64}}
+    assert infer(server[1], inputs=[tensor, tensor])[0] == "INVALID_ARGUMENT"
+
+
+def test_there_is_no_stream_whose_errors_have_no_status(server):
+    assert send(server[0], Target("tiny", (), ()).post(b"{}", path="/v2/models/tiny/infer_stream"))[0] == 404
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(server):

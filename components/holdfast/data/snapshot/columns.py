@@ -17,6 +17,7 @@ from holdfast.artifacts.documents import Column
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
+from holdfast.modality.precision import check_precision
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 MAX_CATEGORIES = 1000
@@ -92,7 +93,7 @@ def describe(parts: Sequence[Part], column: str, *, immutable: bool) -> tuple[Co
     The kind is decided over all parts; `parts[0]` is the training rows, or all rows, and gives the categories.
 
     Raises:
-        InputError: missing or non-finite values, or text among numbers.
+        InputError: missing or non-finite values, text among numbers, or numbers that float32 cannot distinguish.
         LimitError: too many categories.
     """
     cells = [pick(part, column, "data") for part in parts]
@@ -102,6 +103,7 @@ def describe(parts: Sequence[Part], column: str, *, immutable: bool) -> tuple[Co
     if usable == 0 or numbers * 2 >= usable:
         for part, one, raw in zip(parts, parsed, cells, strict=True):
             _check_numbers(one, raw, f"{part.name}: column {column!r}")
+        check_precision(parsed[0].values, f"{parts[0].name}: column {column!r}")
         whole = all(bool((one.values == np.round(one.values)).all()) for one in parsed)
         return Column(name=column, kind="number", integer=whole, immutable=immutable), [one.values for one in parsed]
     values = [_categories(raw, f"{part.name}: column {column!r}") for part, raw in zip(parts, cells, strict=True)]

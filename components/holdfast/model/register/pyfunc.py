@@ -30,13 +30,20 @@ class PyfuncModel:
         self.network, self.document, self.device = network, document, device
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """One line per row: `class`, then `probability_C` and `logit_C` for every class C."""
+        """One line per row: `class`, then `probability_C` and `logit_C` for every class C; none for no rows.
+
+        Raises:
+            InputError: a column, or a value in one, that the model cannot read.
+        """
         from holdfast.modality import modality_of
         from holdfast.model.networks import logits
 
         spec = self.document.input
         modality = modality_of(spec.modality)
-        x = modality.encode(modality.served(model_input, spec), spec)
+        rows = modality.served(model_input, spec)
+        if len(rows) == 0:
+            return answers(np.empty((0, len(self.document.classes)), np.float32), self.document.classes)
+        x = modality.encode(rows, spec)
         return answers(logits(self.network, x, device=self.device), self.document.classes)
 
 

@@ -42,8 +42,10 @@ def _serve(folder: Path, max_body_bytes: int) -> int:
     from mlserver.server import MLServer
     from mlserver.utils import install_uvloop_event_loop
 
+    from holdfast.serving.predictor.grpc_intake import check_grpc
     from holdfast.serving.predictor.intake import guard
 
+    check_grpc()
     loaded: list[bool] = []
 
     async def serve() -> None:

@@ -7,7 +7,7 @@ a 4xx of one line, and what the server lost is a 503. What is checked inside a r
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
 from fastapi.responses import JSONResponse
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
+from mlserver.rest import app as rest_app
 from mlserver.server import MLServer
+from mlserver.types import InferenceRequest, InferenceResponse
 from starlette.exceptions import HTTPException
 
 Message = MutableMapping[str, Any]
@@ -26,7 +28,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 CLIENTS_FAULT = (b"x-envoy-upstream-canary", b"true")
 """Envoy keeps the counters and times of answers with this header a second time, under `canary`."""
 LONGEST_ERROR = 300
-"""Characters of a message; what a client sent may stand in it."""
+"""Characters of a message, which may quote what a client sent."""
+LONGEST_ID, MOST_DIMENSIONS = 256, 8
+"""Characters of a request's id, and sizes in the shape of a tensor."""
 _BODIES = 2
 """Bodies of the largest size that are held at once; further ones wait in the sockets."""
 _BINARY = b"inference-header-content-length"
@@ -123,14 +127,38 @@ def guard(server: MLServer, name: str, version: str, max_body_bytes: int) -> Non
         app.add_exception_handler(kind, lost)
     app.add_exception_handler(RequestValidationError, _no_request)
     app.add_exception_handler(HTTPException, _as_error)
-    app.router.routes[:] = [route for route in app.routes if not _loads(getattr(route, "path", ""))]
+    app.router.routes[:] = [route for route in app.routes if not _is_refused(getattr(route, "path", ""))]
     app.add_middleware(Intake, max_body_bytes=max_body_bytes)
+    # MLServer names the class in this module, and makes an object of it for every request.
+    rest_app.Request = StrictRequest
     _require_model(server)
+    _return_any_id(server)
 
 
-def _loads(path: str) -> bool:
-    """One model is served here; nothing is loaded or unloaded over REST."""
-    return path.startswith("/v2/repository")
+class StrictRequest(rest_app.Request):
+    """A request whose shapes hold whole numbers; pydantic would read `1.0`, `"1"` and `true` as 1."""
+
+    async def json(self) -> Any:
+        """The body, after its shapes were checked."""
+        found = await super().json()
+        for shape in _shapes(found):
+            if not all(type(size) is int and size >= 0 for size in shape):
+                raise HTTPException(400, f"shape: expected whole numbers from 0 on, found {plain(str(shape))}")
+        return found
+
+
+def _shapes(body: object) -> Iterator[list[object]]:
+    """The shapes of inputs, where a request is one as far as that."""
+    inputs = body.get("inputs") if isinstance(body, dict) else None
+    for tensor in inputs if isinstance(inputs, list) else ():
+        shape = tensor.get("shape") if isinstance(tensor, dict) else None
+        if isinstance(shape, list):
+            yield shape
+
+
+def _is_refused(path: str) -> bool:
+    """Whether it loads or unloads models, of which one is served here, or streams, where an error has no status."""
+    return path.startswith("/v2/repository") or path.endswith("_stream")
 
 
 def _require_model(server: MLServer) -> None:
@@ -150,6 +178,26 @@ def _require_model(server: MLServer) -> None:
         return True
 
     plane.ready, plane.model_ready = ready, is_ready
+
+
+def _return_any_id(server: MLServer) -> None:
+    """Lets an id that no header can hold come back in the answer, as the protocol promises.
+
+    MLServer also sends ids in a header, where one that it made itself takes the place of those.
+    """
+    plane = server._data_plane
+    answer = plane.infer
+
+    async def infer(payload: InferenceRequest, name: str, version: str | None = None) -> InferenceResponse:
+        given = payload.id
+        if given is None or given.isascii() or not given.isprintable() or len(given) > LONGEST_ID:
+            return await answer(payload, name, version)
+        payload.id = None
+        response = await answer(payload, name, version)
+        response.id = given
+        return response
+
+    plane.infer = infer
 
 
 async def _no_request(request: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -26,14 +26,13 @@ from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
-from holdfast.serving.predictor.intake import plain
+from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, plain
 from holdfast.serving.predictor.settings import ModelParameters
 from holdfast.serving.protocol import DATATYPES
 
 INPUT = "input"
 OUTPUTS = ("label", "probabilities")
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-_LONGEST_ID, _MOST_DIMENSIONS = 256, 8
 
 
 class HoldfastModel(MLModel):
@@ -165,8 +164,8 @@ def _refusal(why: str) -> MLServerError:
 def _require_id(payload: InferenceRequest) -> None:
     """MLServer sends the id back in a header: it must fit into one, and must not end it."""
     given = payload.id or ""
-    if len(given) > _LONGEST_ID or not given.isprintable() or not _is_latin(given):
-        raise _refusal(f"id: expected at most {_LONGEST_ID} printable Latin-1 characters, found {given[:40]!r}")
+    if len(given) > LONGEST_ID or not given.isprintable() or not _is_latin(given):
+        raise _refusal(f"id: expected at most {LONGEST_ID} printable Latin-1 characters, found {given[:40]!r}")
 
 
 def _is_latin(text: str) -> bool:
@@ -185,34 +184,46 @@ def _rows(payload: InferenceRequest) -> NDArray[np.generic]:
     if tensor.datatype not in _DTYPES:
         raise InputError(f"input: expected datatype {' or '.join(_DTYPES)}, found {tensor.datatype}")
     shape, data = tensor.shape, getattr(tensor.data, "root", tensor.data)
-    if not 1 <= len(shape) <= _MOST_DIMENSIONS or min(shape) < 0:
-        raise InputError(f"input: expected a shape of 1 to {_MOST_DIMENSIONS} sizes from 0 on, found {shape}")
-    flat = _numbers(data, tensor.datatype)
+    if not 1 <= len(shape) <= MOST_DIMENSIONS or min(shape) < 0:
+        raise InputError(f"input: expected a shape of 1 to {MOST_DIMENSIONS} sizes from 0 on, found {shape}")
+    flat = _numbers(_flattened(data, shape), tensor.datatype)
     if flat.size != math.prod(shape):
         raise InputError(f"input: expected {tensor.datatype} numbers for shape {shape}, found {flat.size}")
     return flat.reshape(shape)
 
 
+def _flattened(data: object, shape: Sequence[int]) -> object:
+    """The numbers of lists that are nested as the shape is; a flat list, and what is no list, as it is."""
+    if not isinstance(data, list) or not data or type(data[0]) is not list:
+        return data
+    level = [data]
+    for size in shape:
+        if any(type(part) is not list or len(part) != size for part in level):
+            raise InputError(f"input: expected a flat list, or lists nested as the shape {shape}, found others")
+        level = [value for part in level for value in part]
+    return level
+
+
 def _numbers(data: object, datatype: str) -> NDArray[np.generic]:
-    """An array of the datatype from JSON numbers, flat or nested; what only looks like numbers is refused."""
-    allowed = (int, float) if datatype == "FP32" else (int,)
-    if not isinstance(data, list) or not set(map(type, data)) <= {*allowed, list}:
+    """An array of the datatype from a flat list of JSON numbers; what only looks like numbers is refused."""
+    allowed = {int, float} if datatype == "FP32" else {int}
+    if not isinstance(data, list) or not set(map(type, data)) <= allowed:
         kinds = sorted({type(value).__name__ for value in data}) if isinstance(data, list) else [type(data).__name__]
         raise InputError(f"input: expected {datatype} numbers, found {', '.join(kinds)}")
     try:
-        found = np.array(data, dtype=None if list in set(map(type, data[:1])) else _DTYPES[datatype])
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and infinity is refused
+            return np.array(data, dtype=_DTYPES[datatype])
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"input: expected {datatype} numbers, found {error}") from None
-    if found.dtype.kind not in ("iuf" if datatype == "FP32" else "iu"):
-        raise InputError(f"input: expected {datatype} numbers, found {found.dtype}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and infinity is refused
-        return found.astype(_DTYPES[datatype], copy=False)
 
 
 def _the_input(payload: InferenceRequest) -> RequestInput:
     if len(payload.inputs) != 1 or payload.inputs[0].name != INPUT:
         raise InputError(f"expected one tensor named {INPUT!r}, found {[tensor.name for tensor in payload.inputs]}")
-    return payload.inputs[0]
+    tensor = payload.inputs[0]
+    if getattr(tensor.parameters, "binary_data_size", None) is not None:
+        raise InputError("input: expected data as JSON, found binary_data_size: binary tensor data is not supported")
+    return tensor
 
 
 def _tensor(rows: NDArray[np.generic]) -> RequestInput:

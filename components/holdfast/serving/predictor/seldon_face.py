@@ -16,22 +16,25 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
+from grpc import StatusCode
 from gunicorn.arbiter import Arbiter
 from numpy.typing import NDArray
 from seldon_core import wrapper
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.gunicorn_utils import StandaloneApplication
 from seldon_core.microservice import parse_parameters
-from seldon_core.user_model import SeldonResponse
+from seldon_core.user_model import SeldonNotImplementedError, SeldonResponse
 from werkzeug.exceptions import HTTPException
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.processes import die_with_parent, require_free
 from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
+from holdfast.serving.predictor.seldon_requests import objection
 from holdfast.serving.predictor.settings import LOOPBACK, ModelParameters
 
 THREADS = 4
 _GRACE_SECONDS = 3
+_LONGEST_ERROR = 300
 _UNREADABLE = (
     ArithmeticError, AttributeError, LookupError, NameError, RecursionError, TypeError, ValueError
 )  # fmt: skip
@@ -39,7 +42,7 @@ _UNREADABLE = (
 
 
 class RefusedRequestError(SeldonMicroserviceException):
-    """A refused request; unlike its parent it also gives the reason over gRPC."""
+    """A refused request; unlike its parent it has its reason as text."""
 
     def __str__(self) -> str:
         return str(self.message)
@@ -66,6 +69,20 @@ def _told(why: str, status: int) -> ResponseReturnValue:
     return jsonify(RefusedRequestError(why, status_code=status).to_dict()), status
 
 
+class CheckedGrpc(wrapper.SeldonModelGRPC):
+    """The wrapper's answers over gRPC, with one status for the fault of a client and another for that of the server."""
+
+    def Predict(self, request_grpc: Any, context: Any) -> Any:  # noqa: N802
+        """INVALID_ARGUMENT is what REST calls 400, INTERNAL what it calls 500."""
+        try:
+            return super().Predict(request_grpc, context)
+        except SeldonMicroserviceException as error:
+            code = StatusCode.INTERNAL if error.status_code >= 500 else StatusCode.INVALID_ARGUMENT
+            context.abort(code, str(error.message))
+        except _UNREADABLE as error:
+            context.abort(StatusCode.INVALID_ARGUMENT, f"expected a SeldonMessage, found {str(error)[:200]}")
+
+
 # Both servers' settings name their class; users find the same name in either module.
 class HoldfastModel:
     """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
@@ -86,6 +103,14 @@ class HoldfastModel:
         except HoldfastError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(error.exit_code)
+        wrapper.SeldonModelGRPC = CheckedGrpc  # the wrapper makes its object when its server starts
+
+    def predict_raw(self, request: object) -> SeldonResponse:
+        """Refuses what the wrapper would misread, and leaves every other request to it and to `predict`."""
+        why = objection(request)
+        if why is not None:
+            raise RefusedRequestError(why[:_LONGEST_ERROR], status_code=400)
+        raise SeldonNotImplementedError("the wrapper reads it")
 
     def predict(self, X: object, names: Sequence[str], meta: Mapping[str, object] | None = None) -> SeldonResponse:
         """Probabilities float[N, classes] (labels int64[N] when only those are told) of the rows X."""
