@@ -10,6 +10,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli import people, pipelines
+from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
@@ -59,6 +60,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "People", people.COMMANDS | quarantine.COMMANDS
     for step in STEPS:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS
+    yield "Serving", rollout.COMMANDS
     yield "Pipelines", pipelines.COMMANDS
 
 
