@@ -10,11 +10,11 @@
   + RegistryError          MLflow cannot be reached or refuses
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
-    - FencedError          another driver has taken the rollout over; this one must not touch it any more
     - ClusterError         a cluster's API or metrics refuse, do not answer, or cannot be true
       . KubeError          the API refuses (kubernetes/api.py)
       . HttpError          no whole answer (http_client.py)
       . PluginError        a kubeconfig's plug-in gives no credential (kubernetes/exec_plugin.py)
+  + FencedError            another driver has taken the rollout over; this one must not touch it any more
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
   + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
@@ -70,8 +70,11 @@ class RolloutError(HoldfastError):
     """A rollout cannot start or cannot go on."""
 
 
-class FencedError(RolloutError):
-    """Another driver has taken the rollout over; this one must not touch it any more."""
+class FencedError(HoldfastError):
+    """Another driver has taken the rollout over; this one must not touch it any more.
+
+    No RolloutError: what may pass is tried again, this is not.
+    """
 
 
 class ClusterError(RolloutError):

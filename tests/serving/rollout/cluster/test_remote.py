@@ -77,7 +77,7 @@ def canary(controller, mesh):
         def drive():
             try:
                 ended.append(made.run())
-            except RolloutError as error:
+            except (RolloutError, FencedError) as error:
                 ended.append(error)
 
         thread = threading.Thread(target=drive)

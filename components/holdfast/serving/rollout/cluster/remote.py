@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from holdfast.artifacts.cause import Cause
-from holdfast.errors import FencedError, HoldfastError, RolloutError
+from holdfast.errors import HoldfastError, RolloutError
 from holdfast.kubernetes.api import Kube
 from holdfast.kubernetes.objects import Json, annotations
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
@@ -156,7 +156,6 @@ def _insist(act: Callable[[], None], seconds: float, tell: Callable[[str], None]
     """Tries for `seconds`, unless another driver has taken over."""
 
     def pause(error: HoldfastError) -> float | None:
-        passes = isinstance(error, RolloutError) and not isinstance(error, FencedError)
-        return RETRY_SECONDS if passes else None
+        return RETRY_SECONDS if isinstance(error, RolloutError) else None
 
     retry(act, pause, seconds, lambda error: tell(f"{error}; trying again"))

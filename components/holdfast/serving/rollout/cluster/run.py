@@ -15,7 +15,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, replace_file
-from holdfast.errors import RefusedError, RolloutError
+from holdfast.errors import FencedError, RefusedError, RolloutError
 from holdfast.kubernetes.api import Kube
 from holdfast.progress import say
 from holdfast.serving.rollout.cluster.open import Cluster, open_cluster, prepare, reach
@@ -168,7 +168,7 @@ def _free(cluster: Cluster) -> None:
     """Lets the same rollout start again, now that its end is on record."""
     try:
         cluster.store.recorded()
-    except RolloutError as error:
+    except (RolloutError, FencedError) as error:
         say(f"rollout: {error}; the next start writes the record of this end once more, the one after it starts again")
 
 

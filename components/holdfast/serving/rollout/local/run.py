@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from holdfast.errors import FencedError, RolloutError
+from holdfast.errors import RolloutError
 from holdfast.serving.predictor.game_day import BEGINS
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.engine.journal import JOURNAL, TIMELINE, Journal, checkpoint_of, open_journal
@@ -105,8 +105,6 @@ def _last_words(driver: LocalDriver) -> tuple[str, float | None]:
     """The end of the candidate's log, and when its game day began; neither of servers that are gone."""
     try:
         found = driver.ask("tail", arm="candidate")
-    except FencedError:
-        raise
     except RolloutError as error:
         return f"not to be had: {error}", None
     begins = found["begins"]
