@@ -9,8 +9,8 @@ from holdfast.options import TRACKING, AsJson, DigestFile, Seed, Tracking, Verdi
 from holdfast.progress import say
 
 if TYPE_CHECKING:
-    from holdfast.serving.rollout.cluster.run import TargetCluster
     from holdfast.serving.rollout.cluster.target import Target
+    from holdfast.serving.rollout.stage import Place
     from holdfast.workload.schema import RolloutPlan
 
 app = typer.Typer(
@@ -65,24 +65,16 @@ def start(
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
+    from holdfast.serving.rollout.step import rollout
 
     plan = _plan(config)
     place = _place(driver, target, game_day)
     if supersede:
         _end_first(out, f"superseded by version {version}")
-    if place is None:
-        from holdfast.serving.rollout.step import rollout
-
-        artifact = rollout(
-            name, out, version=version, tracking=tracking, config=plan, seed=seed,
-            game_day=game_day or None, metrics_port=metrics_port,
-        )  # fmt: skip
-    else:
-        from holdfast.serving.rollout.cluster.run import rollout_on
-
-        artifact = rollout_on(
-            place, out, name=name, version=version, tracking=tracking, config=plan, seed=seed, metrics_port=metrics_port
-        )
+    artifact = rollout(
+        name, out, version=version, tracking=tracking, config=plan, seed=seed,
+        game_day=game_day or None, metrics_port=metrics_port, at=place,
+    )  # fmt: skip
     finish(artifact, digest_file, verdict_file, as_json)
     say(f"rollout: {last_line(artifact, same_command(), planted=bool(game_day))}")
 
@@ -95,10 +87,11 @@ def _end_first(out: Path, reason: str) -> None:
         say(f"rollout: the one before was ended: {reason}; see {kept}")
 
 
-def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | None":
-    """Where on a cluster; None: on this machine."""
+def _place(driver: str, target: str, game_day: str | None) -> "Place":
+    from holdfast.serving.rollout.step import THIS_MACHINE
+
     if driver == LOCAL and not target:
-        return None
+        return THIS_MACHINE
     from holdfast.serving.rollout.cluster.table import DRIVERS
 
     if driver not in (LOCAL, *DRIVERS):
@@ -112,7 +105,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | N
     read = _target(target)
     if read.driver != driver:
         raise typer.BadParameter(f"expected {read.driver} as the target has, found {driver}", param_hint="--driver")
-    return TargetCluster.of(read)
+    return TargetCluster.of(read).place()
 
 
 def _target(given: str) -> "Target":

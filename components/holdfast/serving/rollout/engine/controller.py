@@ -46,7 +46,7 @@ class OperatorRequest:
 
 
 class Watcher(Protocol):
-    """What is informed: status, metrics, the timeline. It must not raise; what a subclass leaves out does nothing."""
+    """What is informed: the live table, metrics, the timeline. It must not raise."""
 
     def observed(self, rollout: Rollout, seen: Observation) -> None:
         """After every observation."""

@@ -97,8 +97,7 @@ def _put_aside(state: Path, journal: Journal) -> None:
 
 
 def _load(matchup: Matchup, config: RolloutPlan, seed: int, probes: Path) -> Load:
-    classes = len(matchup.candidate.model.document.classes)
-    return Load(matchup.rows, matchup.attacks, classes, config.rate, config.clients, seed, probes)
+    return Load(matchup.rows, matchup.attacks, matchup.classes, config.rate, config.clients, seed, probes)
 
 
 def _last_words(driver: LocalDriver) -> tuple[str, float | None]:
