@@ -10,11 +10,11 @@
   + RegistryError          MLflow cannot be reached or refuses
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
   + RolloutError           a rollout cannot start or cannot go on
-    - FencedError          another driver has taken the rollout over; this one must not touch it any more
     - ClusterError         a cluster's API or metrics refuse, do not answer, or cannot be true
       . KubeError          the API refuses (kubernetes/api.py)
       . HttpError          no whole answer (http_client.py)
       . PluginError        a kubeconfig's plug-in gives no credential (kubernetes/exec_plugin.py)
+  + FencedError            another driver has taken the rollout over; this one must not touch it any more
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
   + WrongEnvironmentError  a command was started by a Python without its libraries (exit code 2)
@@ -77,8 +77,11 @@ class RolloutError(HoldfastError):
     """A rollout cannot start or cannot go on."""
 
 
-class FencedError(RolloutError):
-    """Another driver has taken the rollout over; this one must not touch it any more."""
+class FencedError(HoldfastError):
+    """Another driver has taken the rollout over; this one must not touch it any more.
+
+    No RolloutError: what may pass is tried again, this is not.
+    """
 
 
 class ClusterError(RolloutError):

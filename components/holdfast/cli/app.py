@@ -11,6 +11,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli import people, pipelines
+from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError, WrongEnvironmentError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
@@ -93,6 +94,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     yield "People", people.COMMANDS | quarantine.COMMANDS, None
     for step in STEPS:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
+    yield "Serving", rollout.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS, "pipelines"
 
 

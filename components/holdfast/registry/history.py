@@ -3,8 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from holdfast.registry.notes import Note
+from holdfast.registry.notes import Note, notes_of
+from holdfast.registry.version import CHAMPION, versions
 from holdfast.rendering.text import clock, duration, paragraphs
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Every rollout of a model that MLflow has a note of, oldest first, and who is champion now."""
+
+    notes: tuple[Note, ...]
+    champion: int | None
 
 
 @dataclass(frozen=True)
@@ -14,6 +23,18 @@ class ChampionPeriod:
     version: int
     since: float | None
     until: float | None
+
+
+def read_ledger(tracking: str, name: str) -> Ledger:
+    """What MLflow has noted about model `name`.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    found = versions(tracking, name)
+    notes = [note for version in found for note in notes_of(version.number, version.tags)]
+    champion = next((version.number for version in found if CHAMPION in version.aliases), None)
+    return Ledger(tuple(sorted(notes, key=lambda note: note.began)), champion)
 
 
 def served(notes: Sequence[Note], champion: int | None) -> tuple[ChampionPeriod, ...]:

@@ -35,15 +35,6 @@ class Reply:
     version: str | None
 
 
-def read_label(data: bytes, classes: int) -> int:
-    """The label in the answer to one row.
-
-    Raises:
-        ValueError: the answer does not have the shape that was promised.
-    """
-    return read_reply(data, classes).label
-
-
 def read_reply(data: bytes, classes: int) -> Reply:
     """The answer to one row, after every number in it was looked at.
 

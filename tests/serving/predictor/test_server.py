@@ -18,7 +18,7 @@ from holdfast.errors import RolloutError
 from holdfast.processes import children, reserved_ports, wait_ready
 from holdfast.serving.predictor.core import load_predictor
 from holdfast.serving.predictor.intake import Budget
-from holdfast.serving.protocol import body, read_label
+from holdfast.serving.protocol import body, read_reply
 from holdfast.serving.rollout.contract.served_arm import served_arm
 from holdfast.serving.rollout.local.servers import server_ready, start_server
 from tests.faults.live.malformed import Target, for_servers
@@ -78,7 +78,7 @@ def test_rest_answers_are_those_of_the_core(server, bundle):
     expected = load_predictor(Ref(bundle / "model"), Ref(bundle / "decision")).answer(x)
     answers = [ask(server[0], body(row)) for row in x]
     assert [status for status, _ in answers] == [200] * 5
-    assert [read_label(data, 10) for _, data in answers] == expected.label.tolist()
+    assert [read_reply(data, 10).label for _, data in answers] == expected.label.tolist()
     outputs = {o["name"]: o for o in json.loads(answers[0][1])["outputs"]}
     np.testing.assert_allclose(outputs["probabilities"]["data"], expected.probabilities[0], rtol=1e-4)
     assert json.loads(answers[0][1])["model_version"] == "7"
@@ -96,7 +96,7 @@ def test_grpc_answers_are_those_of_rest(server, bundle):
         stub = GRPCInferenceServiceStub(channel)
         found = stub.ModelInfer(ModelInferRequestConverter.from_types(request, model_name="tiny"), timeout=10)
     labels = {o.name: o.data.root for o in ModelInferResponseConverter.to_types(found).outputs}["label"]
-    assert labels == [read_label(ask(server[0], body(row))[1], 10)]
+    assert labels == [read_reply(ask(server[0], body(row))[1], 10).label]
 
 
 @pytest.mark.parametrize(

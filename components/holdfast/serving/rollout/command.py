@@ -1,53 +1,28 @@
-"""`holdfast rollout`: start one, look at it, step in, and ask what served when. Importing this loads nothing heavy."""
+"""`holdfast rollout start`; importing this loads nothing heavy. The other commands are in `holdfast.cli.rollout`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.errors import RolloutError
-from holdfast.options import (
-    TRACKING,
-    AsJson,
-    DigestFile,
-    ResultAsJson,
-    Seed,
-    Tracking,
-    VerdictFile,
-    finish,
-    same_command,
-)
+from holdfast.options import TRACKING, AsJson, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
 from holdfast.progress import say
-from holdfast.serving.rollout.traffic.command import replay
 
 if TYPE_CHECKING:
-    from holdfast.kubernetes.api import Kube
-    from holdfast.serving.rollout.cluster.remote import Remote
-    from holdfast.serving.rollout.cluster.run import TargetCluster
     from holdfast.serving.rollout.cluster.target import Target
-    from holdfast.serving.rollout.engine.controller import Ask
-    from holdfast.serving.rollout.reporting.view import View
+    from holdfast.serving.rollout.stage import Place
     from holdfast.workload.schema import RolloutPlan
 
 app = typer.Typer(
     help="Roll out a registered version; look at it, step in, and ask what served when.", no_args_is_help=True
 )
 LOCAL = "envoy"
-"""The driver of this machine; the others are those of `drivers/table.py`."""
-ACT_SECONDS = 120.0
-"""How long a command waits for a driver that runs: taking the candidate out retries for ever, this does not."""
+"""The driver of this machine; the others are those of `cluster/table.py`."""
+RECORD_FOLDER = "Folder that the record becomes; it names the rollout for all commands."
 
 ModelName = Annotated[str, typer.Option(help="Registered model.")]
+RecordFolder = Annotated[Path, typer.Option(help=RECORD_FOLDER)]
 CandidateVersion = Annotated[int, typer.Option(help="Version to roll out.", min=1)]
-_FOLDER = "Folder that the record becomes; it names the rollout for all commands."
-RecordFolder = Annotated[Path, typer.Option(help=_FOLDER)]
-RecordFolderOrTarget = Annotated[Path | None, typer.Option("--out", help=_FOLDER)]
-TargetFile = Annotated[
-    Path | None,
-    typer.Option("--target", help="On a cluster, instead of --out: the target file; from any machine with access."),
-]
-OperatorReason = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
 PlanOption = Annotated[str, typer.Option(help="The plan: JSON, a YAML file of its own, or a workload file.")]
 DriverName = Annotated[
     str, typer.Option(help=f"What moves the traffic: {LOCAL} on this machine; on a cluster the target's, as seldon-v1.")
@@ -64,6 +39,11 @@ Supersede = Annotated[
 MetricsPort = Annotated[
     int | None, typer.Option(help="Serve the controller's metrics at 127.0.0.1:PORT/metrics.", min=1, max=65535)
 ]
+
+
+@app.callback()
+def _is_a_group() -> None:
+    """Keeps `start` a subcommand, also before the operators' commands are added."""
 
 
 @app.command()
@@ -85,100 +65,18 @@ def start(
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
+    from holdfast.serving.rollout.step import rollout
 
     plan = _plan(config)
     place = _place(driver, target, game_day)
     if supersede:
         _end_first(out, f"superseded by version {version}")
-    if place is None:
-        from holdfast.serving.rollout.step import rollout
-
-        artifact = rollout(
-            name, out, version=version, tracking=tracking, config=plan, seed=seed,
-            game_day=game_day or None, metrics_port=metrics_port,
-        )  # fmt: skip
-    else:
-        from holdfast.serving.rollout.cluster.run import rollout_on
-
-        artifact = rollout_on(
-            place, out, name=name, version=version, tracking=tracking, config=plan, seed=seed, metrics_port=metrics_port
-        )
+    artifact = rollout(
+        name, out, version=version, tracking=tracking, config=plan, seed=seed,
+        game_day=game_day or None, metrics_port=metrics_port, at=place,
+    )  # fmt: skip
     finish(artifact, digest_file, verdict_file, as_json)
     say(f"rollout: {last_line(artifact, same_command(), planted=bool(game_day))}")
-
-
-@app.command()
-def status(out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False) -> None:
-    """Show its state: weight, counts, e-values, what it waits for, and its driver."""
-    if target is not None:
-        from holdfast.serving.rollout.cluster import remote
-
-        _print_remote(remote.see(*_reached(out, target)), as_json)
-        return
-    from holdfast.serving.rollout.reporting import view
-
-    seen = view.see(_required(out), _state(_required(out)))
-    typer.echo(view.as_json(seen) if as_json else view.text(seen))
-
-
-@app.command()
-def watch(out: RecordFolder) -> None:
-    """The same as a live table; without a terminal, one line per change."""
-    from holdfast.serving.rollout.reporting import view
-    from holdfast.serving.rollout.reporting.table import watch as look
-
-    typer.echo(view.text(look(out, _state(out))))
-
-
-@app.command()
-def abort(
-    reason: OperatorReason, out: RecordFolderOrTarget = None, target: TargetFile = None, as_json: ResultAsJson = False
-) -> None:
-    """Take the candidate out of traffic and end the rollout, which is no verdict on the candidate."""
-    if target is not None:
-        from holdfast.serving.rollout.cluster import remote
-
-        seen = remote.abort(*_reached(out, target), reason, ACT_SECONDS, lambda line: say(f"rollout: {line}"))
-        _print_remote(seen, as_json)
-        return
-    from holdfast.serving.rollout.engine.controller import Ask
-
-    local = _ask(_required(out), Ask.ABORT, reason)
-    if local.record is not None and local.record.document.outcome == "promoted":
-        raise RolloutError(f"{out}: cannot abort: the candidate is already promoted")
-    _print(local, as_json)
-
-
-@app.command()
-def promote(out: RecordFolder, reason: OperatorReason, as_json: ResultAsJson = False) -> None:
-    """Approve the promotion of a rollout whose plan asks for one; its proof is still needed."""
-    from holdfast.serving.rollout.engine.controller import Ask
-
-    seen = _ask(out, Ask.APPROVE, reason)
-    if seen.record is not None and seen.record.document.outcome != "promoted":
-        raise RolloutError(f"{out}: cannot promote: {_line(seen)}")
-    _print(seen, as_json)
-
-
-@app.command()
-def history(
-    name: ModelName,
-    tracking: Tracking = TRACKING,
-    out: Annotated[
-        Path | None, typer.Option(help="A rollout's --out: what MLflow could not be told about it is told first.")
-    ] = None,
-    as_json: ResultAsJson = False,
-) -> None:
-    """Which version served when, and how every rollout ended."""
-    from holdfast.registry import history as periods
-    from holdfast.serving.rollout import registry_worker
-
-    registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
-    found = registry_worker.history(tracking, name)
-    if as_json:
-        typer.echo(json.dumps(periods.as_dict(found.notes, found.champion)))
-    else:
-        typer.echo(periods.text(name, found.notes, found.champion))
 
 
 def _end_first(out: Path, reason: str) -> None:
@@ -189,49 +87,11 @@ def _end_first(out: Path, reason: str) -> None:
         say(f"rollout: the one before was ended: {reason}; see {kept}")
 
 
-@app.command()
-def watchdog(
-    namespace: Annotated[str | None, typer.Option(help="Where the rolled-out objects are; left out: our own.")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Left out: the pod's own service account.")] = None,
-    seconds: Annotated[float, typer.Option(help="Keep looking for so long; 0 looks once.", min=0)] = 0.0,
-) -> None:
-    """Take out every candidate on a cluster whose driver is gone; run it from a CronJob of its own."""
-    from holdfast.kubernetes.access import in_cluster
-    from holdfast.kubernetes.api import Kube
-    from holdfast.kubernetes.kubeconfig import from_kubeconfig
-    from holdfast.serving.rollout.cluster.watchdog import watch as look
+def _place(driver: str, target: str, game_day: str | None) -> "Place":
+    from holdfast.serving.rollout.step import THIS_MACHINE
 
-    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
-    count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
-    say(f"watchdog: {count} candidates taken out")
-
-
-def _required(out: Path | None) -> Path:
-    if out is None:
-        raise typer.BadParameter("expected --out, or --target for a cluster, found neither", param_hint="--out")
-    return out
-
-
-def _reached(out: Path | None, target: Path) -> "tuple[Target, Kube]":
-    if out is not None:
-        raise typer.BadParameter("expected --out or --target, found both", param_hint="--target")
-    from holdfast.serving.rollout.cluster.open import reach
-    from holdfast.serving.rollout.cluster.target import read_target
-
-    read = read_target(target)
-    return read, reach(read)
-
-
-def _print_remote(seen: "Remote", as_json: bool) -> None:
-    from holdfast.serving.rollout.cluster import remote
-
-    typer.echo(json.dumps(seen.as_dict()) if as_json else remote.text(seen))
-
-
-def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | None":
-    """Where on a cluster; None: on this machine."""
     if driver == LOCAL and not target:
-        return None
+        return THIS_MACHINE
     from holdfast.serving.rollout.cluster.table import DRIVERS
 
     if driver not in (LOCAL, *DRIVERS):
@@ -245,7 +105,7 @@ def _place(driver: str, target: str, game_day: str | None) -> "TargetCluster | N
     read = _target(target)
     if read.driver != driver:
         raise typer.BadParameter(f"expected {read.driver} as the target has, found {driver}", param_hint="--driver")
-    return TargetCluster.of(read)
+    return TargetCluster.of(read).place()
 
 
 def _target(given: str) -> "Target":
@@ -258,46 +118,6 @@ def _target(given: str) -> "Target":
     return read_target(Path(given))
 
 
-def _ask(out: Path, ask: "Ask", reason: str) -> "View":
-    """Leaves the request and returns what came of it."""
-    from holdfast.serving.rollout.engine.controller import Ask, OperatorRequest
-    from holdfast.serving.rollout.engine.requests import ask as leave
-    from holdfast.serving.rollout.reporting import view
-
-    state = _state(out)
-    seen = view.see(out, state)
-    if seen.status is None or seen.driver_status is view.DriverStatus.ENDED:
-        raise RolloutError(f"{out}: no rollout runs: {_line(seen)}")
-    if ask is Ask.APPROVE and not seen.status.asks_approval:
-        raise RolloutError(f"{out}: nothing waits for an approval; this plan has `approval: false`")
-    leave(state, OperatorRequest(ask, reason))
-    if seen.driver_status is view.DriverStatus.GONE:
-        raise RolloutError(
-            f"{out}: its driver is dead, so this is not acted on now; its lease ends and the weight is taken back, and "
-            "the next start with this --out does first what you asked for"
-        )
-    if ask is Ask.ABORT:
-        return view.wait(out, state, lambda seen: False, ACT_SECONDS)
-    return view.wait(out, state, lambda seen: seen.status is not None and seen.status.approved, ACT_SECONDS)
-
-
-def _print(seen: "View", as_json: bool) -> None:
-    from holdfast.serving.rollout.reporting import view
-
-    if seen.driver_status is view.DriverStatus.GONE:
-        raise RolloutError(f"{seen.out}: the driver died before it could act; found: {view.line(seen)}")
-    if as_json:
-        typer.echo(view.as_json(seen))
-    else:
-        say(f"rollout: {view.line(seen)}")
-
-
-def _line(seen: "View") -> str:
-    from holdfast.serving.rollout.reporting import view
-
-    return view.line(seen)
-
-
 def _plan(text: str) -> "RolloutPlan":
     from holdfast.workload.schema import RolloutPlan, read_plan
     from holdfast.workload.yaml import parse_yaml
@@ -307,12 +127,5 @@ def _plan(text: str) -> "RolloutPlan":
     return read_plan(Path(text))
 
 
-def _state(out: Path) -> Path:
-    """Where the rollout of `out` keeps what it needs."""
-    from holdfast.serving.rollout.engine.journal import state_folder
-
-    return state_folder(out)
-
-
-COMMANDS = {"rollout": app, "replay": replay}
+COMMANDS = {"rollout": app}
 """What `holdfast` runs by these names."""

@@ -41,6 +41,11 @@ class Matchup:
     """What the gate's policy asks of every rollout."""
 
     @property
+    def classes(self) -> int:
+        """How many probabilities an answer has."""
+        return len(self.candidate.model.document.classes)
+
+    @property
     def stable(self) -> ServedArm:
         """The stable arm: the champion, or (first rollout) a second server of the candidate."""
         return self.champion or ServedArm(replace(self.candidate.served, game_day=None), self.candidate.model)

@@ -138,16 +138,8 @@ def _transitions(carried: Carried) -> tuple[Transition, ...]:
 
 def _incident(matchup: Matchup, carried: Carried, record: RolloutRecord) -> incident.Incident:
     return incident.Incident(
-        name=record.name,
-        candidate_version=record.candidate_version,
-        champion_version=record.champion_version,
-        outcome=record.outcome,
-        reason=record.reason,
-        cause=record.cause,
-        digests={**digests_of(matchup), "gate decision": load(matchup.candidate.served.decision, GateDecision).digest},
-        sent=record.requests_sent,
-        failed=record.requests_failed,
-        transitions=record.transitions,
+        record,
+        digests={**record.inputs, "gate decision": load(matchup.candidate.served.decision, GateDecision).digest},
         timeline=tuple(carried.timeline.samples),
         limits=carried.rollout.plan.limits,
         game_day=matchup.candidate.served.game_day,

@@ -22,6 +22,7 @@ from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, RefusedError, RegistryError, RolloutError
 from holdfast.processes import Process
 from holdfast.progress import say
+from holdfast.registry.history import Ledger, read_ledger
 from holdfast.registry.notes import Note, as_json, notes_of, parse, rolled_back
 from holdfast.warm import children
 
@@ -50,14 +51,6 @@ class Fetched:
     """Unix seconds: when the candidate was registered with its gate decision."""
     serving: bool = False
     """The candidate is the champion already."""
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Every rollout of a model that MLflow has a note of, oldest first, and who is champion now."""
-
-    notes: tuple[Note, ...]
-    champion: int | None
 
 
 def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
@@ -275,13 +268,7 @@ def _waiting(path: Path) -> Mapping[str, str]:
 
 
 def _history(tracking: str, name: str) -> str:
-    from holdfast import registry
-
-    versions = registry.versions(tracking, name)
-    notes = [note for version in versions for note in notes_of(version.number, version.tags)]
-    champion = next((version.number for version in versions if registry.CHAMPION in version.aliases), None)
-    told = {"notes": [asdict(note) for note in sorted(notes, key=lambda note: note.began)], "champion": champion}
-    return json.dumps(told)
+    return json.dumps(asdict(read_ledger(tracking, name)))
 
 
 def _promote(tracking: str, name: str, version: str) -> None:

@@ -52,3 +52,14 @@ class Stage:
 
 OpenStage = Callable[[Matchup, Path, Stop], AbstractContextManager[Stage]]
 """Opens a place for a matchup, given the rollout's folder and the signal to stop."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rollout can be carried out."""
+
+    open: OpenStage
+    require: Callable[[RolloutPlan], None] = lambda plan: None
+    """Raises RolloutError for a plan that cannot be carried out there."""
+    again: bool = False
+    """Whether what the registry has as champion already is rolled out there all the same."""

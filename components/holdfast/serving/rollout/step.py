@@ -40,8 +40,10 @@ from holdfast.serving.rollout.record import OUTCOMES, Carried, cause_of, reason_
 from holdfast.serving.rollout.reporting import log, metrics, status
 from holdfast.serving.rollout.reporting.announce import NotifyingStore, WatcherGroup
 from holdfast.serving.rollout.reporting.timeline import Sent, Timeline
-from holdfast.serving.rollout.stage import OpenStage, Stage
+from holdfast.serving.rollout.stage import OpenStage, Place, Stage
 from holdfast.workload.schema import RolloutPlan
+
+THIS_MACHINE = Place(local_stage)
 
 
 @registry_worker.shared_worker()
@@ -55,21 +57,21 @@ def rollout(
     seed: int,
     game_day: str | None = None,
     metrics_port: int | None = None,
-    open_stage: OpenStage = local_stage,
-    again: bool = False,
-    require: Callable[[RolloutPlan], None] = lambda plan: None,
+    at: Place = THIS_MACHINE,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record in any case.
 
     Without a champion, the stable arm is a second server of the candidate, and the candidate is on probation: held to
-    absolute limits as well as compared. After a crash, the same call goes on where the rollout was. What is the
-    champion already is not rolled out, unless a fault is to be planted in it, or `again`. Keys that `config` leaves out
-    are those of the policy under which the gate passed the candidate; `require` may refuse the plan that results.
+    absolute limits as well as compared. After a crash, the same call goes on where the rollout was, on a cluster also
+    on another machine. What is the champion already is not rolled out, unless a fault is to be planted in it, or the
+    place wants it `again`. Keys that `config` leaves out are those of the policy under which the gate passed the
+    candidate.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
-            under which it was rolled back.
-        RolloutError: the version does not exist, a server does not start, or the process was told to stop.
+            under which it was rolled back; or the target of a cluster serves other bytes.
+        RolloutError: the version does not exist, a server does not start, the place refuses the plan or cannot be
+            used, or the process was told to stop.
         RegistryError: MLflow cannot be reached.
     """
     if game_day:
@@ -79,11 +81,11 @@ def rollout(
     say_starting(state, name, version)
     fetched = fetch(tracking, name, version, state)
     policy = policy_plan(Ref(fetched.candidate / "decision"))
-    config = _required(config.over(policy), require, state)
+    config = _required(config.over(policy), at, state)
     matchup = matchup_of(fetched, name, version, game_day, config)
     matchup = replace(matchup, metrics_port=metrics_port, policy=policy)
     require_fresh(matchup, state, config)
-    if fetched.serving and not (game_day or again or (state / JOURNAL).exists()):
+    if fetched.serving and not (game_day or at.again or (state / JOURNAL).exists()):
         artifact = write_serving(matchup, out)
         shutil.rmtree(state)
         return artifact
@@ -94,16 +96,16 @@ def rollout(
         seed=seed,
         promote=partial(registry_worker.promote, tracking, name, version),
         note=partial(registry_worker.leave_note, out, tracking, name),
-        open_stage=open_stage,
+        open_stage=at.open,
     )
     hand_in(out)
     return artifact
 
 
-def _required(config: RolloutPlan, require: Callable[[RolloutPlan], None], state: Path) -> RolloutPlan:
-    """The plan, after `require` had nothing against it; a refused one leaves no folder."""
+def _required(config: RolloutPlan, at: Place, state: Path) -> RolloutPlan:
+    """The plan, after the place had nothing against it; a refused one leaves no folder."""
     try:
-        require(config)
+        at.require(config)
     except RolloutError:
         forget(state)
         raise
@@ -166,7 +168,7 @@ def _carry_out(
         timeline = Timeline.at(state / TIMELINE, lambda: counts)
         plan = plan_of(
             config,
-            classes=len(matchup.candidate.model.document.classes),
+            classes=matchup.classes,
             attacks=sender.offline() if sender else None,
             probation=matchup.champion is None,
             probed=sender is not None,

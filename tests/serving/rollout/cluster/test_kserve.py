@@ -18,11 +18,12 @@ from holdfast.serving.rollout.cluster.kserve import (
     with_revisions,
 )
 from holdfast.serving.rollout.cluster.open import open_cluster, prepare
-from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
+from holdfast.serving.rollout.cluster.run import TargetCluster
 from holdfast.serving.rollout.cluster.store import CHAMPION, EXPIRES
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
 from holdfast.serving.rollout.engine.controller import Pace
+from holdfast.serving.rollout.step import rollout
 
 OLD, NEW = "s3://models/sha256/" + "a" * 64, "s3://models/sha256/" + "b" * 64
 FIRST, SECOND = "fraud-predictor-00001", "fraud-predictor-00002"
@@ -202,7 +203,7 @@ def test_a_plan_with_a_shadow_needs_probes(plan, own_tracking, tmp_path, kube, m
     for probes in (None, {**mesh.probes(2), "counted": False}):
         place = TargetCluster(make_target("kserve", **({"probes": probes} if probes else {})), kube, counters, PACE)
         with pytest.raises(RolloutError, match="kserve copies no requests, so probes do the shadow of this plan"):
-            rollout_on(place, tmp_path / "out", name="tiny", version=2, tracking=own_tracking, config=plan)
+            rollout("tiny", tmp_path / "out", version=2, tracking=own_tracking, config=plan, seed=0, at=place.place())
     assert list(tmp_path.glob("*out*")) == []
 
 
@@ -214,8 +215,8 @@ def test_a_candidate_that_answers_otherwise_is_turned_back_before_any_user_meets
     digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
     place = TargetCluster(addressed("kserve", digest, metrics=knative, probes=mesh.probes(100)), kube, None, PACE)
     with mesh.clients() as bad:
-        record = rollout_on(
-            place, tmp_path / "out", name="tiny", version=2, tracking=own_tracking, config=plan
+        record = rollout(
+            "tiny", tmp_path / "out", version=2, tracking=own_tracking, config=plan, seed=0, at=place.place()
         ).document
     assert (record.outcome, bad) == ("rolled-back", [])
     assert "candidate and champion differ in more than" in record.reason

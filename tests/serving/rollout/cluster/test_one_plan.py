@@ -4,7 +4,7 @@ import pytest
 
 from holdfast import registry
 from holdfast.errors import RefusedError
-from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
+from holdfast.serving.rollout.cluster.run import TargetCluster
 from holdfast.serving.rollout.cluster.seldon_v1 import deployments_in, predictors
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.engine.controller import Pace
@@ -23,7 +23,7 @@ def test_one_plan_runs_on_every_driver(driver, plan, own_tracking, tmp_path, req
         digest = registry.fetch(own_tracking, "tiny", 2, tmp_path / "bundle").model.digest
         place = request.getfixturevalue("placed")(driver, digest, PACE)
         with request.getfixturevalue("mesh").clients() as bad:
-            artifact = rollout_on(place, out, name="tiny", version=2, tracking=own_tracking, config=plan)
+            artifact = rollout("tiny", out, version=2, tracking=own_tracking, config=plan, seed=0, at=place.place())
         assert bad == []
     record = artifact.document
     assert (record.outcome, record.verdict, record.requests_failed) == ("promoted", "pass", 0), record.reason
@@ -40,7 +40,7 @@ def test_a_target_that_serves_other_bytes_is_refused(
     champion("seldon-v1")
     place = TargetCluster(make_target("seldon-v1"), kube, counters, PACE)
     with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest of tiny version 2"):
-        rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)
+        rollout("tiny", tmp_path / "rollout", version=2, tracking=own_tracking, config=plan, seed=0, at=place.place())
     assert len(predictors(kube.get(deployments_in(namespace), "fraud"))) == 1
 
 
@@ -64,4 +64,4 @@ def test_a_digest_elsewhere_than_in_every_address_does_not_vouch_for_the_bytes(
     section = target.seldon_v1.model_copy(update={"candidate": candidate})
     place = TargetCluster(target.model_copy(update={"seldon_v1": section}), kube, counters, PACE)
     with pytest.raises(RefusedError, match="expected the candidate's address to hold the digest"):
-        rollout_on(place, tmp_path / "rollout", name="tiny", version=2, tracking=own_tracking, config=plan)
+        rollout("tiny", tmp_path / "rollout", version=2, tracking=own_tracking, config=plan, seed=0, at=place.place())

@@ -5,10 +5,11 @@ import pytest
 from holdfast import registry
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.cluster.live_answers import LiveAnswers
-from holdfast.serving.rollout.cluster.run import TargetCluster, rollout_on
+from holdfast.serving.rollout.cluster.run import TargetCluster
 from holdfast.serving.rollout.contract.counters import Arm, Reading
 from holdfast.serving.rollout.engine.analysis import MIN_PAIRS
 from holdfast.serving.rollout.engine.controller import Pace
+from holdfast.serving.rollout.step import rollout
 
 pytestmark = pytest.mark.usefixtures("one_registry_worker")
 BOTH = pytest.mark.parametrize("version", ["seldon-v1", "seldon-v2"])
@@ -25,7 +26,7 @@ def start(plan, own_tracking, tmp_path, kube, operator, champion, counters, mesh
         target = addressed(version, digest, probes=probes or mesh.probes(per_second))
         place, out = TargetCluster(target, kube, counters, PACE), tmp_path / "rollout"
         with mesh.clients() as bad:
-            artifact = rollout_on(place, out, name="tiny", version=2, tracking=own_tracking, config=plan)
+            artifact = rollout("tiny", out, version=2, tracking=own_tracking, config=plan, seed=0, at=place.place())
         assert (bad, no_child_left()) == ([], [])
         return artifact
 

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from holdfast.cli import app
+from holdfast.cli.rollout.remote import text
 from holdfast.errors import FencedError, RolloutError
 from holdfast.kubernetes.objects import rfc3339
 from holdfast.serving.rollout.cluster import remote
@@ -76,7 +77,7 @@ def canary(controller, mesh):
         def drive():
             try:
                 ended.append(made.run())
-            except RolloutError as error:
+            except (RolloutError, FencedError) as error:
                 ended.append(error)
 
         thread = threading.Thread(target=drive)
@@ -109,15 +110,15 @@ def test_a_rollout_is_seen_and_ended_without_its_folder(
     assert (seen.state, seen.step, seen.ended) == ("Canary", 0, False)
     assert {share for _, share in seen.weights} == {"75 %", "25 %"}
     assert seen.candidate[1] > 10
-    assert "renews" in remote.text(seen)
-    assert "-> Canary 25 %" in remote.text(seen)
+    assert "renews" in text(seen)
+    assert "-> Canary 25 %" in text(seen)
 
     told = []
     after = remote.abort(target, kube, "clients complain", 30, told.append)
     assert (after.state, after.reason, after.ended) == ("Inconclusive", "clients complain", True)
     assert mesh.route == (0, False)
     assert after.history[-1]["kind"] == "aborted"
-    assert "clients complain" in remote.text(after)
+    assert "clients complain" in text(after)
     (error,) = next(steps)
     assert isinstance(error, FencedError), "the driver that ran is refused from then on"
     assert bad == []
@@ -199,9 +200,9 @@ def test_a_driver_that_is_gone_is_told_from_one_that_renews():
     base = {"name": "n", "state": "Canary", "step": 1, "reason": "r", "subject": "", "weights": (), "fence": 3}
     counts = {"candidate": (0, 0), "champion": (0, 0), "history": ()}
     seen = remote.Remote(**base, **counts, expires_at=rfc3339(1000))
-    assert "renews, 40 s before the watchdog would act" in remote.text(seen, lambda: 960)
-    assert "GONE (fence 3): should have renewed 20 s ago" in remote.text(seen, lambda: 1020)
-    assert "state             Canary, step 2" in remote.text(seen, lambda: 960)
+    assert "renews, 40 s before the watchdog would act" in text(seen, lambda: 960)
+    assert "GONE (fence 3): should have renewed 20 s ago" in text(seen, lambda: 1020)
+    assert "state             Canary, step 2" in text(seen, lambda: 960)
 
 
 def test_the_commands_take_a_target_instead_of_a_folder(

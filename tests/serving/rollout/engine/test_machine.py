@@ -13,7 +13,6 @@ from holdfast.serving.rollout.contract.counters import Arm, NoData, Probes, Read
 from holdfast.serving.rollout.contract.driver import Desired
 from holdfast.serving.rollout.engine.analysis import Conclusion, Limits
 from holdfast.serving.rollout.engine.machine import (
-    BACK,
     TERMINAL,
     WATCHED,
     Plan,
@@ -33,6 +32,8 @@ from holdfast.serving.rollout.engine.machine import (
 from holdfast.serving.rollout.engine.state import dump, restore
 
 EDGES = (25.0, 250.0, 1000.0)
+BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.INCONCLUSIVE)
+"""States in which the candidate is out."""
 LIMITS = Limits(max_disagreement=0.25, classes=10)
 PLAN = Plan(
     LIMITS,

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from holdfast.artifacts.cause import Cause
-from holdfast.artifacts.documents import Count, Transition
+from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.rendering.rollout_chart import traffic
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits, evidence
 from holdfast.serving.rollout.engine.machine import State
@@ -39,22 +39,32 @@ def incident(in_canary, tmp_path) -> Incident:
     )
     ended = turned.model_copy(update={"state_before": "RollingBack", "state_after": "RolledBack"})
     timeline.moved(before, after)
-    return Incident(
+    digests = {"candidate": "c" * 64, "champion": "b" * 64}
+    record = RolloutRecord(
+        inputs=digests,
         name="tiny",
         candidate_version=2,
         champion_version=1,
+        transitions=(turned, ended),
+        requests_sent=1234,
+        requests_failed=0,
         outcome="rolled-back",
         reason=after.judgement.reason,
         cause=after.judgement.cause,
-        digests={"candidate": "c" * 64, "champion": "b" * 64, "gate decision": "d" * 64},
-        sent=1234,
-        failed=0,
-        transitions=(turned, ended),
+        verdict=Verdict.FAIL,
+    )
+    return Incident(
+        record,
+        digests={**digests, "gate decision": "d" * 64},
         timeline=tuple(timeline.samples),
         limits=after.plan.limits,
         game_day=None,
         log="<b>Killed</b> ```\n",
     )
+
+
+def changed(incident: Incident, **more: object) -> Incident:
+    return replace(incident, record=incident.record.model_copy(update=more))
 
 
 def test_both_say_why_who_serves_and_what_to_do(incident):
@@ -84,7 +94,7 @@ def test_a_planted_fault_is_named_and_condemns_nothing(incident):
 
 @pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.NONE}))
 def test_the_cause_its_advice_and_whether_it_locks_are_said(incident, cause):
-    of = replace(incident, cause=cause)
+    of = changed(incident, cause=cause)
     for text in (markdown(of), page(of)):
         assert cause.words in unescape(text)
         assert cause.advice in unescape(text)
@@ -93,7 +103,7 @@ def test_the_cause_its_advice_and_whether_it_locks_are_said(incident, cause):
 
 
 def test_without_a_champion_it_says_that_nothing_was_compared(incident):
-    alone = replace(incident, champion_version=None)
+    alone = changed(incident, champion_version=None)
     for text in (markdown(alone), page(alone)):
         assert "There was no champion" in text
         assert "nothing was compared with an earlier" in text
@@ -115,7 +125,7 @@ def test_what_ended_the_rollout_is_marked_on_the_page(incident):
 
 
 def test_the_chart_has_labelled_axes_and_draws_all_it_promises(incident):
-    (chart,) = traffic(incident.timeline, incident.reason)
+    (chart,) = traffic(incident.timeline, incident.record.reason)
     drawing = ElementTree.fromstring(chart.items[0].svg)
     words = {element.text for element in drawing.iter("text")}
     assert {"seconds since the rollout began", "live traffic on the candidate", "failed answers"} <= words
@@ -135,6 +145,6 @@ def test_one_sample_is_no_chart(incident):
 
 
 def test_a_rollout_that_ended_without_a_decision_has_no_evidence_table_to_fill(incident):
-    early = replace(incident, transitions=(), timeline=(), limits=Limits(), outcome="inconclusive")
+    early = replace(changed(incident, transitions=(), outcome="inconclusive"), timeline=(), limits=Limits())
     assert "| measure | value | ends it at |" in markdown(early)
     assert "may be rolled out again" in page(early)

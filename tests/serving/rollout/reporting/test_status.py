@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 
 from holdfast.artifacts.folder import save
+from holdfast.cli.rollout import view
+from holdfast.cli.rollout.table import page
+from holdfast.cli.rollout.view import DriverStatus
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.engine import machine
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES
 from holdfast.serving.rollout.engine.journal import state_folder
-from holdfast.serving.rollout.reporting import status, view
+from holdfast.serving.rollout.reporting import status
 from holdfast.serving.rollout.reporting.status import DriverProcess
-from holdfast.serving.rollout.reporting.table import page
-from holdfast.serving.rollout.reporting.view import DriverStatus
 
 
 def seen(told, out):
@@ -151,7 +152,7 @@ def test_the_live_table_shows_the_same(in_canary, out):
 
 
 def test_a_line_per_change_and_not_per_look(in_canary, out, capsys):
-    from holdfast.serving.rollout.reporting.table import _Lines
+    from holdfast.cli.rollout.table import _Lines
 
     lines = _Lines()
     for _ in range(3):

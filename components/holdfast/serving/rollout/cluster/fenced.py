@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
-from holdfast.errors import FencedError, RolloutError
+from holdfast.errors import RolloutError
 from holdfast.kubernetes.api import Kube, Resource, edit, wait_until
 from holdfast.kubernetes.objects import Json, Operation, annotate, annotations
 from holdfast.serving.rollout.cluster.live_answers import LiveAnswers
@@ -125,8 +125,6 @@ class FencedDriver(ABC):
         """The provider's counters, with what the cluster's objects show; without that when the API is away."""
         try:
             seen = self._seen()
-        except FencedError:
-            raise
         except RolloutError:
             return self.live.read()
         counted = self.live.read()

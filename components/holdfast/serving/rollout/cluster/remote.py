@@ -3,22 +3,19 @@
 Whoever is on call has a kubeconfig and the target file, not the pod that drives.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from holdfast.artifacts.cause import Cause
-from holdfast.errors import FencedError, HoldfastError, RolloutError
+from holdfast.errors import HoldfastError, RolloutError
 from holdfast.kubernetes.api import Kube
-from holdfast.kubernetes.objects import Json, annotations, moment
-from holdfast.rendering.text import Row, columns
+from holdfast.kubernetes.objects import Json, annotations
 from holdfast.serving.rollout.cluster.open import candidate_digest, open_cluster
-from holdfast.serving.rollout.cluster.store import STATE, SUBJECT, Wall, fence_of, read_history, read_state
+from holdfast.serving.rollout.cluster.store import STATE, SUBJECT, fence_of, read_history, read_state
 from holdfast.serving.rollout.cluster.table import DRIVERS
 from holdfast.serving.rollout.cluster.target import Target
 from holdfast.serving.rollout.engine.analysis import Conclusion
 from holdfast.serving.rollout.engine.machine import TERMINAL, State
-from holdfast.serving.rollout.reporting.view import words
 from holdfast.waiting import retry
 
 RETRY_SECONDS = 1.0
@@ -38,7 +35,7 @@ class Remote:
     reason: str
     subject: str
     """Digests of candidate and decision."""
-    weights: tuple[Row, ...]
+    weights: tuple[tuple[str, str], ...]
     """Shares of traffic now, as the cluster has them."""
     fence: int
     expires_at: str | None
@@ -126,21 +123,6 @@ def _require_running(state: str, name: str) -> None:
         raise RolloutError(f"{name}: cannot abort: the rollout has ended already: {state}")
 
 
-def text(seen: Remote, wall: Wall = time.time) -> str:
-    """One screen."""
-    step = f", step {seen.step + 1}" if seen.state == State.CANARY else ""
-    rows: list[Row] = [("state", f"{seen.state}{step}"), ("because", seen.reason or "-"), *seen.weights]
-    rows[2:2] = words(seen.cause)
-    if seen.subject:
-        digest, _, decision = seen.subject.partition("@")
-        rows.append(("candidate", f"{digest[:12]}… under decision {decision[:12]}"))
-    rows.append(("driver", _driver(seen, wall())))
-    for arm, (failed, answered) in (("candidate", seen.candidate), ("champion", seen.champion)):
-        rows.append((f"{arm} failed", f"{failed} of {answered}"))
-    told = [f"{line.get('t', '')}  {line.get('kind', '')}  {_line(line)}".rstrip() for line in seen.history[-12:]]
-    return "\n".join([seen.name, "", *columns(rows), *(["", *told] if told else [])])
-
-
 def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, object]:
     """The state after an abort; a verdict against the candidate that is being carried out stays one."""
     if state.get("state") == State.ROLLING_BACK:
@@ -149,23 +131,6 @@ def _ended(state: Mapping[str, object], reason: str, name: str) -> dict[str, obj
     judgement = {**_part(state, "judgement", name), "outcome": Conclusion.INCONCLUSIVE.value, "reason": reason}
     judgement["cause"] = Cause.OPERATOR.value
     return {**state, "state": out, "ending": out, "judgement": judgement}
-
-
-def _driver(seen: Remote, now: float) -> str:
-    if seen.ended:
-        return f"ended (fence {seen.fence})"
-    at = moment(seen.expires_at) if seen.expires_at else None
-    if at is None:
-        return f"fence {seen.fence}; nothing to renew"
-    left = at - now
-    if left < 0:
-        return f"GONE (fence {seen.fence}): should have renewed {-left:.0f} s ago; the watchdog takes the candidate out"
-    return f"fence {seen.fence}; renews, {left:.0f} s before the watchdog would act"
-
-
-def _line(line: Json) -> str:
-    moved = f"{line['before']} -> {line['after']}: " if "before" in line and "after" in line else ""
-    return f"{moved}{line.get('reason', '')}"
 
 
 def _counted(total: Mapping[str, object], arm: str, name: str) -> tuple[int, int]:
@@ -191,7 +156,6 @@ def _insist(act: Callable[[], None], seconds: float, tell: Callable[[str], None]
     """Tries for `seconds`, unless another driver has taken over."""
 
     def pause(error: HoldfastError) -> float | None:
-        passes = isinstance(error, RolloutError) and not isinstance(error, FencedError)
-        return RETRY_SECONDS if passes else None
+        return RETRY_SECONDS if isinstance(error, RolloutError) else None
 
     retry(act, pause, seconds, lambda error: tell(f"{error}; trying again"))

@@ -1,4 +1,4 @@
-"""The rollout step on a cluster: the same sequence as in `step`, where a target file has it.
+"""A cluster as the place of the rollout step, where a target file has it.
 
 The traffic is the users' own and its counters come from the target's metrics; probes go to the target's addresses. The
 state lives in the object that is rolled out, so that any replica can go on. What stays on this machine (`state_folder`)
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from holdfast.artifacts.documents import GateDecision, RolloutRecord
-from holdfast.artifacts.folder import Artifact, load, replace_file
-from holdfast.errors import RefusedError, RolloutError
+from holdfast.artifacts.documents import GateDecision
+from holdfast.artifacts.folder import load, replace_file
+from holdfast.errors import FencedError, RefusedError, RolloutError
 from holdfast.kubernetes.api import Kube
 from holdfast.progress import say
 from holdfast.serving.rollout.cluster.open import Cluster, open_cluster, prepare, reach
@@ -28,8 +28,7 @@ from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.engine.machine import TERMINAL, Rollout, State
 from holdfast.serving.rollout.engine.requests import TOLD, OperatorRequests, Stop
 from holdfast.serving.rollout.matchup import Matchup
-from holdfast.serving.rollout.stage import Stage, Traffic
-from holdfast.serving.rollout.step import rollout
+from holdfast.serving.rollout.stage import Place, Stage, Traffic
 from holdfast.serving.rollout.traffic.sender import WARM, Load, Sender, Unpairing, sending
 from holdfast.workload.schema import RolloutPlan
 
@@ -92,40 +91,9 @@ class TargetCluster:
         """
         return cls(target, reach(target))
 
-
-def rollout_on(
-    at: TargetCluster,
-    out: Path,
-    *,
-    name: str,
-    version: int,
-    tracking: str,
-    config: RolloutPlan,
-    seed: int = 0,
-    metrics_port: int | None = None,
-) -> Artifact[RolloutRecord]:
-    """Rolls version `version` of model `name` out on a cluster; writes the record in any case.
-
-    Run again after a crash, on this machine or another, it goes on from the state that the object has.
-
-    Raises:
-        RefusedError: no passing verdict for these very bytes, or the target serves other bytes.
-        RolloutError: the cluster, its object or its counters cannot be used; probes do not reach two arms, or there
-            are none where the shadow needs them; or the process was told to stop.
-        RegistryError: MLflow cannot be reached.
-    """
-    return rollout(
-        name,
-        out,
-        version=version,
-        tracking=tracking,
-        config=config,
-        seed=seed,
-        metrics_port=metrics_port,
-        open_stage=partial(cluster_stage, at),
-        again=True,
-        require=partial(require_shadow, at.target),
-    )
+    def place(self) -> Place:
+        """The place for a rollout; it goes on from the state that the object has, on whichever machine it runs."""
+        return Place(partial(cluster_stage, self), partial(require_shadow, self.target), again=True)
 
 
 @contextmanager
@@ -168,7 +136,7 @@ def _free(cluster: Cluster) -> None:
     """Lets the same rollout start again, now that its end is on record."""
     try:
         cluster.store.recorded()
-    except RolloutError as error:
+    except (RolloutError, FencedError) as error:
         say(f"rollout: {error}; the next start writes the record of this end once more, the one after it starts again")
 
 
@@ -231,7 +199,7 @@ def probing(
     # A rollout that is about to end has perhaps one arm only; its plan still needs what the sender knows of the rows.
     ending = state in _ENDING
     warm = 0 if ending else WARM
-    load = Load(matchup.rows, matchup.attacks, _classes(matchup), probes.per_second, clients=1, seed=seed, warm=warm)
+    load = Load(matchup.rows, matchup.attacks, matchup.classes, probes.per_second, clients=1, seed=seed, warm=warm)
     with sending(requests.state, probes, load) as sender:
         sender.wait(requests.stop)
         if ending:
@@ -239,7 +207,3 @@ def probing(
         if probes.counted:
             cluster.driver.count_probes(sender.answered)
         yield sender
-
-
-def _classes(matchup: Matchup) -> int:
-    return len(matchup.candidate.model.document.classes)

@@ -196,8 +196,6 @@ class Controller:
             self.driver.apply(wanted.weight, wanted.shadow)
             rollout = self._renewed(rollout)
             return rollout, self._count()
-        except FencedError:
-            raise
         except RolloutError as error:
             return rollout, NoData(self.clock.now(), str(error))
 
@@ -225,8 +223,6 @@ class Controller:
         """Announces a transition, carries it out, and notes that it is in effect."""
         try:
             self._keep("intent", after, before=before.name, after=after.name, reason=after.judgement.reason)
-        except FencedError:
-            raise
         except RolloutError as error:
             if after.state is not State.ROLLING_BACK:
                 return self._cannot_write(before, str(error))
@@ -240,8 +236,6 @@ class Controller:
         wanted = machine.desired(after)
         try:
             self.driver.apply(wanted.weight, wanted.shadow)
-        except FencedError:
-            raise
         except RolloutError as error:
             self._applied = None
             self.watcher.observed(after, NoData(self.clock.now(), str(error)))
@@ -255,8 +249,6 @@ class Controller:
         """Counts from now on: what is under way was sent by the step before."""
         try:
             seen = self._count()
-        except FencedError:
-            raise
         except RolloutError:
             return machine.resume(rollout)
         return replace(rollout, last=seen, at=seen.at)
@@ -278,8 +270,6 @@ class Controller:
         try:
             self.driver.apply(100, shadow=False)
             self.driver.promote()
-        except FencedError:
-            raise
         except RolloutError as error:
             if rollout.seconds >= self.pace.promoting:
                 late = f"the promotion did not come into effect within {self.pace.promoting:g} s: {error}"
@@ -315,8 +305,6 @@ class Controller:
         for attempt in count(1):
             try:
                 act()
-            except FencedError:
-                raise
             except passing as error:
                 failed(attempt, error)
             else:
@@ -349,7 +337,7 @@ class Controller:
             self.clock.sleep(self.pace.interval)
             try:
                 seen = self._count()
-            except RolloutError:
+            except (RolloutError, FencedError):
                 continue
             rollout = machine.count(rollout, seen)
             self.watcher.observed(rollout, seen)
@@ -366,8 +354,6 @@ class Controller:
         """As `_keep`, where nothing hangs on it: a checkpoint, or what the next run would do again anyway."""
         try:
             self._keep(kind, rollout, **facts)
-        except FencedError:
-            raise
         except RolloutError as error:
             self.watcher.observed(rollout, NoData(self.clock.now(), str(error)))
 

@@ -41,8 +41,6 @@ class State(StrEnum):
 TERMINAL = frozenset({State.PROMOTED, State.ROLLED_BACK, State.INCONCLUSIVE})
 WATCHED = frozenset({State.SHADOW, State.CANARY})
 """States in which observations are judged."""
-BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONCLUSIVE})
-"""States in which the candidate is out."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import json
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from holdfast.errors import FencedError, RolloutError
-from holdfast.serving.rollout.contract.counters import Arm, Reading
+from holdfast.serving.rollout.contract.counters import Reading
 from holdfast.serving.rollout.contract.driver import Health
 
 TIMEOUT_SECONDS = 5.0
@@ -30,14 +31,12 @@ class LocalDriver:
 
     def observe(self) -> Reading:
         """Envoy's own counters."""
-        return _reading(self.ask("observe")["reading"])
+        return TypeAdapter(Reading).validate_python(self.ask("observe")["reading"])
 
     def remove_candidate(self) -> None:
         """No route leads to the candidate any more; none does when the deployment is gone, with all that it started."""
         try:
             self.ask("remove")
-        except FencedError:
-            raise
         except RolloutError:
             if not self._is_gone():
                 raise
@@ -50,7 +49,7 @@ class LocalDriver:
         """Which servers run; none when the deployment does not answer."""
         try:
             found = self.ask("health")
-        except RolloutError:
+        except (RolloutError, FencedError):
             return Health(False, False, False)
         return Health(bool(found["router"]), bool(found["champion"]), bool(found["candidate"]))
 
@@ -111,17 +110,3 @@ def _connect(path: Path) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _reading(values: Mapping[str, Any]) -> Reading:
-    plain = {key: value for key, value in values.items() if key not in ("candidate", "champion", "probes", "edges_ms")}
-    return Reading(
-        **plain,
-        edges_ms=tuple(values["edges_ms"]),
-        candidate=_arm(values["candidate"]),
-        champion=_arm(values["champion"]),
-    )
-
-
-def _arm(values: Mapping[str, Any]) -> Arm:
-    return Arm(**{**values, "within": tuple(values["within"])})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.folder import replace_file
-from holdfast.errors import RefusedError, RolloutError
+from holdfast.errors import FencedError, RefusedError, RolloutError
 from holdfast.processes import Process, runs, tail
 from holdfast.serving.predictor.settings import Served
 from holdfast.serving.rollout.contract.arms import CANDIDATE, STABLE
@@ -102,7 +102,7 @@ def find(state: Path) -> Running | None:
 
 def end(running: Running, driver: LocalDriver) -> None:
     """Ends the deployment and returns when it is gone."""
-    with contextlib.suppress(RolloutError):  # it is gone, or another driver's by now
+    with contextlib.suppress(RolloutError, FencedError):  # it is gone, or another driver's by now
         driver.ask("end")
     driver.close()
     poll(running.gone, bool, STOP_SECONDS, _POLL_SECONDS)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from holdfast.errors import FencedError, RolloutError
+from holdfast.errors import RolloutError
 from holdfast.serving.predictor.game_day import BEGINS
 from holdfast.serving.rollout import registry_worker
 from holdfast.serving.rollout.engine.journal import JOURNAL, TIMELINE, Journal, checkpoint_of, open_journal
@@ -97,16 +97,13 @@ def _put_aside(state: Path, journal: Journal) -> None:
 
 
 def _load(matchup: Matchup, config: RolloutPlan, seed: int, probes: Path) -> Load:
-    classes = len(matchup.candidate.model.document.classes)
-    return Load(matchup.rows, matchup.attacks, classes, config.rate, config.clients, seed, probes)
+    return Load(matchup.rows, matchup.attacks, matchup.classes, config.rate, config.clients, seed, probes)
 
 
 def _last_words(driver: LocalDriver) -> tuple[str, float | None]:
     """The end of the candidate's log, and when its game day began; neither of servers that are gone."""
     try:
         found = driver.ask("tail", arm="candidate")
-    except FencedError:
-        raise
     except RolloutError as error:
         return f"not to be had: {error}", None
     begins = found["begins"]

@@ -1,1 +1,1 @@
-"""What people see of a rollout: incident report, live table, history, metrics."""
+"""What a rollout leaves for people and programs: status, log, metrics, timeline, incident report."""

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.artifacts.cause import Cause
-from holdfast.artifacts.documents import Transition
+from holdfast.artifacts.documents import RolloutRecord, Transition
 from holdfast.artifacts.timeline import Sample
 from holdfast.registry.notes import locks
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits
@@ -26,17 +25,9 @@ _EVIDENCE = ("measure", "value", "ends it at")
 class Incident:
     """The facts of one rollback."""
 
-    name: str
-    candidate_version: int
-    champion_version: int | None
-    outcome: str
-    reason: str
-    cause: Cause
+    record: RolloutRecord
     digests: dict[str, str]
     """Role -> digest."""
-    sent: int
-    failed: int
-    transitions: tuple[Transition, ...]
     timeline: tuple[Sample, ...]
     limits: Limits
     game_day: str | None
@@ -46,23 +37,24 @@ class Incident:
     @property
     def title(self) -> str:
         """One line."""
-        return f"{self.name} version {self.candidate_version} was taken out of traffic"
+        return f"{self.record.name} version {self.record.candidate_version} was taken out of traffic"
 
     @property
     def champion(self) -> str:
         """What serves now."""
-        return f"version {self.champion_version}" if self.champion_version else "none yet, or this very version"
+        version = self.record.champion_version
+        return f"version {version}" if version else "none yet, or this very version"
 
     @property
     def locked(self) -> bool:
         """Whether the same bytes are refused until the gate decides again."""
-        return locks(self.outcome, self.cause, planted=self.game_day is not None)
+        return locks(self.record.outcome, self.record.cause, planted=self.game_day is not None)
 
     @property
     def compared(self) -> str:
         """What the candidate was compared with."""
-        if self.champion_version:
-            return f"The candidate's answers were compared with those of version {self.champion_version}."
+        if self.record.champion_version:
+            return f"The candidate's answers were compared with those of version {self.record.champion_version}."
         return _ALONE
 
 
@@ -86,13 +78,13 @@ class EvidenceLine:
 
 def markdown(incident: Incident) -> str:
     """The report as Markdown."""
-    lines = [f"# {incident.title}", "", f"**Why:** {incident.reason}", ""]
+    lines = [f"# {incident.title}", "", f"**Why:** {incident.record.reason}", ""]
     if incident.game_day:
         lines += [f"**This was a game day:** the fault was planted on purpose (`{incident.game_day}`).", ""]
     lines += [f"- {name}: {value}" for name, value in _facts(incident)]
     lines += ["", incident.compared]
     lines += ["", "## What to do next", ""] + [f"{i}. {step}" for i, step in enumerate(next_steps(incident), start=1)]
-    lines += ["", "## Timeline", "", *_table(_TIMELINE, _timeline(incident.transitions))]
+    lines += ["", "## Timeline", "", *_table(_TIMELINE, _timeline(incident.record.transitions))]
     rows = [(one.name, f"**{one.value}**" if one.over else one.value, one.needed) for one in evidence(incident)]
     lines += ["", "## Evidence at the decision", "", *_table(_EVIDENCE, rows)]
     lines += ["", "## Digests", ""] + [f"- {role}: `{digest}`" for role, digest in sorted(incident.digests.items())]
@@ -112,9 +104,9 @@ def page(incident: Incident) -> str:
         "incident",
         incident.title,
         _sections(incident),
-        alert=Markup("<b>Why:</b> {}").format(incident.reason),
+        alert=Markup("<b>Why:</b> {}").format(incident.record.reason),
         text=(*day, incident.compared),
-        outcome=incident.outcome,
+        outcome=incident.record.outcome,
         facts=Facts(tuple(_facts(incident)[1:])),
     )
     return render(incident.title, [article], motto="", footer="")
@@ -124,12 +116,12 @@ def _sections(incident: Incident) -> "tuple[PageSection, ...]":
     from holdfast.rendering.blocks import Output, PageSection, Prose, Steps, TableBlock, code
     from holdfast.rendering.rollout_chart import traffic
 
-    chart = traffic(incident.timeline, incident.reason) or (Prose("There are not enough samples for a chart."),)
+    chart = traffic(incident.timeline, incident.record.reason) or (Prose("There are not enough samples for a chart."),)
     digests = tuple((role, code(digest)) for role, digest in sorted(incident.digests.items()))
     return (
         PageSection("next", "What to do next", (Steps(tuple(map(_coded, next_steps(incident)))),)),
         PageSection("traffic", "Traffic", chart),
-        PageSection("timeline", "Timeline", (TableBlock(_TIMELINE, _unbroken(incident.transitions), (0, 3)),)),
+        PageSection("timeline", "Timeline", (TableBlock(_TIMELINE, _unbroken(incident.record.transitions), (0, 3)),)),
         PageSection("evidence", "Evidence at the decision", (TableBlock(_EVIDENCE, _evidence_rows(incident)),)),
         PageSection("digests", "Digests", (TableBlock(("role", "digest"), digests),)),
         PageSection("log", "End of the candidate's log", (Output(incident.log),)),
@@ -138,7 +130,8 @@ def _sections(incident: Incident) -> "tuple[PageSection, ...]":
 
 def next_steps(incident: Incident) -> list[str]:
     """What the person on call does now."""
-    clients = "Nothing is needed for the clients" if incident.failed == 0 else "Tell the clients whose requests failed"
+    sent, failed = incident.record.requests_sent, incident.record.requests_failed
+    clients = "Nothing is needed for the clients" if failed == 0 else "Tell the clients whose requests failed"
     again = (
         "The same version is refused from now on: train or repair it, or let the gate judge new evidence, and register "
         "what passes."
@@ -146,11 +139,10 @@ def next_steps(incident: Incident) -> list[str]:
         else "The same version may be rolled out again, as it is, once its cause is gone: "
         "the same command starts it, and this record is kept."
     )
-    advice = PLANTED if incident.game_day else incident.cause.advice
+    advice = PLANTED if incident.game_day else incident.record.cause.advice
     return [
-        f"The cause was {incident.cause.words}. {advice}",
-        f"{clients}: {incident.failed} of {incident.sent} requests failed. "
-        f"The champion ({incident.champion}) was not moved.",
+        f"The cause was {incident.record.cause.words}. {advice}",
+        f"{clients}: {failed} of {sent} requests failed. The champion ({incident.champion}) was not moved.",
         f"Go on with the runbook, {RUNBOOK}: it explains each reason.",
         "Read the candidate's log below, and `journal.jsonl` and `log.jsonl` in the folder of this report.",
         "Compare both versions on the requests of that time before blaming the model: the server, its memory and its "
@@ -161,11 +153,11 @@ def next_steps(incident: Incident) -> list[str]:
 
 def evidence(incident: Incident) -> list[EvidenceLine]:
     """The numbers of the transition into RollingBack, each with what it needed to end the rollout."""
-    last = next((t for t in incident.transitions if t.state_after == "RollingBack"), None)
+    last = next((t for t in incident.record.transitions if t.state_after == "RollingBack"), None)
     if last is None:
         return []
     # How long the fault was in traffic is known only at the end.
-    found, limits = {**incident.transitions[-1].evidence, **last.evidence}, incident.limits
+    found, limits = {**incident.record.transitions[-1].evidence, **last.evidence}, incident.limits
     tests = [
         _test(name, found[f"e_{name}"], needed(name, limits.alpha))
         for name in ALPHA_SHARES
@@ -207,13 +199,14 @@ def _rest(found: dict[str, float]) -> list[EvidenceLine]:
 
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
+    record = incident.record
     return [
-        ("outcome", incident.outcome),
-        ("cause", f"{incident.cause}: {incident.cause.words}"),
+        ("outcome", record.outcome),
+        ("cause", f"{record.cause}: {record.cause.words}"),
         ("the same bytes", "refused until the gate decides again" if incident.locked else "may be started again"),
-        ("client requests", f"{incident.sent} sent, {incident.failed} failed"),
+        ("client requests", f"{record.requests_sent} sent, {record.requests_failed} failed"),
         ("champion", incident.champion),
-        ("candidate", f"version {incident.candidate_version}"),
+        ("candidate", f"version {record.candidate_version}"),
     ]
 
 

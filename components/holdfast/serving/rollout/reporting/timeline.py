@@ -108,7 +108,7 @@ class Timeline:
 
     def _sample(self, rollout: Rollout) -> None:
         candidate, champion, probes = rollout.total.candidate, rollout.total.champion, rollout.total.probes
-        tally, values = self.traffic(), rollout.tests.values()
+        tally = self.traffic()
         edges = rollout.last.edges_ms if rollout.last is not None else ()
         slow = rollout.plan.limits.slow_ms
         sample = Sample(
@@ -124,13 +124,7 @@ class Timeline:
             slow_candidate=slow_answers(candidate, edges, slow),
             slow_champion=slow_answers(champion, edges, slow),
             disagreement=round(probes.disagreements / max(probes.pairs, 1), 4),
-            e_errors=round(values["errors"], 4),
-            e_service=round(values["service"], 4),
-            e_broken=round(values["broken"], 4),
-            e_slow=round(values["slow"], 4),
-            e_disagreement=round(values["disagreement"], 4),
-            e_drift=round(values["drift"], 4),
-            e_attack=round(values["attack"], 4),
+            **{f"e_{name}": round(value, 4) for name, value in rollout.tests.values().items()},
         )
         self.samples.append(sample)
         self._write({"sample": asdict(sample)})

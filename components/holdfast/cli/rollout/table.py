@@ -11,10 +11,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.rollout import view as looks
+from holdfast.cli.rollout.view import DriverStatus, View
 from holdfast.progress import say
 from holdfast.rendering.text import Row
-from holdfast.serving.rollout.reporting import view as looks
-from holdfast.serving.rollout.reporting.view import DriverStatus, View
 
 EVERY_SECONDS = 0.5
 
