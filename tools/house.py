@@ -90,7 +90,7 @@ BOUNDS = {
     "words": Bound(limit=(0,), target=(2,)),
     "functions": Bound(limit=(5, 14, 40), target=(6, 16, 40)),
     "repeated": Bound(limit=(24,), target=(30,)),
-    "rollout": Bound(limit=(9_990,), target=(9_300,)),
+    "rollout": Bound(limit=(9_280,), target=(9_300,)),
 }
 
 
