@@ -27,6 +27,8 @@ from holdfast.model.train.ranks import Ranks
 from holdfast.model.train.recipes import Moment, batch_loss, class_weights
 from holdfast.workload.schema import RecipeConfig
 
+RARE = 20
+"""A class of which fewer rows are expected among those set apart is rare."""
 SELECTION_SHARE = 5
 """Rows of which at most one is set apart for that choice."""
 _EVALUATION_BATCH = 512
@@ -92,9 +94,14 @@ class _Unread:
 
 
 def split_selection(rows: Arrays, config: RecipeConfig, seed: int) -> tuple[Arrays, Arrays]:
-    """Rows to fit and rows set apart to choose the best epoch, the same share of every class, chosen by the seed."""
-    order = evenly(rows.y, np.random.default_rng([seed, 0]).permutation(len(rows)))
+    """Rows to fit and rows set apart to choose the best epoch, chosen by the seed.
+
+    Where a class is rare, so that chance may leave it out, the rows set apart hold the same share of every class.
+    """
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
     apart = max(1, min(config.selection_rows, len(rows) // SELECTION_SHARE))
+    if np.unique(rows.y, return_counts=True)[1].min() * apart < RARE * len(rows):
+        order = evenly(rows.y, order)
     return rows.take(np.sort(order[apart:])), rows.take(np.sort(order[:apart]))
 
 
