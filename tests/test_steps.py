@@ -1,4 +1,4 @@
-"""Each step's folder agrees with its row, and a step is added as CONTRIBUTING describes it."""
+"""Each step's folder agrees with its row, and a step is added as docs/architecture.md has it."""
 
 import importlib
 import inspect
@@ -65,13 +65,25 @@ def test_a_component_runs_its_own_command_in_the_image_of_its_environment(step):
 
 @pytest.mark.parametrize("step", STEPS, ids=names())
 def test_the_words_of_a_component_are_options_of_its_command(step):
-    found = container(step)
+    assert words(step) <= {flag for option in options(step) for flag in option.opts}
+
+
+@pytest.mark.parametrize("step", STEPS, ids=names())
+def test_a_component_has_a_word_for_each_input_and_for_all_that_its_command_requires(step):
+    required = {option.opts[0] for option in options(step) if option.required}
+    assert required | {f"--{role}" for role in step.reads} | {"--digest-file", "--verdict-file"} <= words(step)
+
+
+def words(step):
+    return {word.partition("=")[0] for word in container(step)["args"]}
+
+
+def options(step):
     group = importlib.import_module(f"{step.package}.command").COMMANDS[step.name]
     command = typer.main.get_command(group) if isinstance(group, typer.Typer) else _alone(group)
-    for word in found["command"][4:]:
+    for word in container(step)["command"][4:]:
         command = command.commands[word]
-    known = {flag for option in command.params for flag in option.opts}
-    assert {word.partition("=")[0] for word in found["args"]} <= known
+    return command.params
 
 
 def _alone(function):
@@ -110,7 +122,7 @@ def test_columns_hold_every_step_once_after_what_it_needs():
     assert sorted(seen) == sorted(names())
 
 
-# --- a step of one's own, as .github/CONTRIBUTING.md has it -----------------------------------------------------------
+# --- a step of one's own, as docs/architecture.md has it --------------------------------------------------------------
 
 ROW = """
 import holdfast.steps as steps

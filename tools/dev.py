@@ -46,14 +46,21 @@ COMMANDS = {
     ],
     "Read": [
         Command("docs/architecture.md", "the map, and where a change goes"),
-        Command(".github/CONTRIBUTING.md", "how a step is added, what is looked for in a change"),
+        Command(".github/CONTRIBUTING.md", "how to set up, and what is looked for in a change"),
         Command("make docs", "all pages as a site with search: build/docs/site/index.html"),
     ],
 }
 VARIABLES = [
-    Option("HOLDFAST_SHARED", "larger public data sets (a folder; ../shared is looked at, too)"),
-    Option("KUBEBUILDER_ASSETS", "a real Kubernetes API (a folder with kube-apiserver and etcd, from setup-envtest)"),
-    Option("HOLDFAST_CRDS", "rollouts on Seldon (a folder with its custom resource definitions)"),
+    Option("HOLDFAST_SHARED", "larger public data sets (a folder with data/)"),
+    Option(
+        "KUBEBUILDER_ASSETS",
+        "a real Kubernetes API (a folder with kube-apiserver and etcd, from setup-envtest;"
+        " in ../shared: tools/kube-assets, which makes one)",
+    ),
+    Option(
+        "HOLDFAST_CRDS",
+        "rollouts on Seldon (a folder with its custom resource definitions; in ../shared: crds)",
+    ),
 ]
 PROGRAMS = [
     Option("prometheus", "one test of the counters, skipped without it"),
@@ -89,7 +96,7 @@ def made(environment: Path) -> str:
 def variable(value: str | None) -> str:
     """What an environment variable holds."""
     if not value:
-        return "not set, its tests are skipped"
+        return "not set, its tests are skipped unless ../shared has what they need"
     return value if Path(value).is_dir() else f"{value} (no such folder)"
 
 

@@ -1,6 +1,6 @@
 """The steps of the pipelines, one row each. Every list of steps elsewhere is made from these rows.
 
-A new step is a folder, its row here and its line in a pipeline; .github/CONTRIBUTING.md shows how.
+A new step is a folder, its row here and its line in a pipeline; docs/architecture.md has the list of its files.
 """
 
 from collections.abc import Iterable

@@ -37,7 +37,17 @@ def test_what_is_absent_is_printed_with_the_tests_that_are_skipped(monkeypatch: 
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     lines = {line.split()[0]: line for line in printed().splitlines() if line.strip()}
     assert f"{ROOT}: rollouts on Seldon" in lines["HOLDFAST_CRDS"]
-    assert "not set, its tests are skipped" in lines["KUBEBUILDER_ASSETS"]
+    assert "not set, its tests are skipped unless ../shared has what they need" in lines["KUBEBUILDER_ASSETS"]
+
+
+def test_what_the_folder_of_shared_files_may_have_is_named(monkeypatch: pytest.MonkeyPatch):
+    names = ("HOLDFAST_SHARED", "HOLDFAST_CRDS", "KUBEBUILDER_ASSETS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    lines = {line.split()[0]: line for line in printed().splitlines() if line.strip()}
+    assert all("unless ../shared has" in lines[name] for name in names)
+    assert "in ../shared: crds" in lines["HOLDFAST_CRDS"]
+    assert "in ../shared: tools/kube-assets" in lines["KUBEBUILDER_ASSETS"]
 
 
 def test_hooks_run_the_tools_of_the_environment_and_fetch_nothing():

@@ -12,6 +12,8 @@ from holdfast.steps import columns, names
 
 COLUMNS = tuple(names(column) for column in columns())
 """The steps, those that run at the same time together; each needs all of the column before it."""
+WIDEST = max(map(len, COLUMNS))
+"""Steps of the column with most."""
 
 NodeState = Literal["pass", "inconclusive", "fail", "idle"]
 
@@ -37,7 +39,7 @@ class Node:
 
 def draw(nodes: Mapping[str, Node], *, upright: bool = False) -> Markup:
     """The pipeline from left to right, or (`upright`, for narrow screens) from top to bottom."""
-    size, box = ((374.0, 9 * 64.0 - 16), (116.0, 46.0)) if upright else ((1106.0, 192.0), (106.0, 46.0))
+    size, box = _size(upright), (116.0 if upright else 106.0, 46.0)
     places = _places(upright)
     edges = [
         _edge(places[before], places[after], box, nodes.get(after, Node("idle")), upright)
@@ -50,16 +52,22 @@ def draw(nodes: Mapping[str, Node], *, upright: bool = False) -> Markup:
     return picture(*edges, *boxes, title="The pipeline's steps", desc=told, size=size)
 
 
+def _size(upright: bool) -> tuple[float, float]:
+    if upright:
+        return 128.0 * WIDEST - 10, 64.0 * len(COLUMNS) - 16
+    return 124.6 * len(COLUMNS) - 15.4, 72.0 * WIDEST - 24
+
+
 def _places(upright: bool) -> dict[str, tuple[float, float]]:
     """The upper left corner of each step's box."""
     if upright:
         return {
-            name: (187.0 - 58 + 128 * (row - (len(steps) - 1) / 2), 1 + 64.0 * column)
+            name: (64.0 * WIDEST - 5 - 58 + 128 * (row - (len(steps) - 1) / 2), 1 + 64.0 * column)
             for column, steps in enumerate(COLUMNS)
             for row, name in enumerate(steps)
         }
     return {
-        name: (1 + 124.6 * column, 73.0 + 72 * (row - (len(steps) - 1) / 2))
+        name: (1 + 124.6 * column, 36.0 * WIDEST - 35 + 72 * (row - (len(steps) - 1) / 2))
         for column, steps in enumerate(COLUMNS)
         for row, name in enumerate(steps)
     }

@@ -188,6 +188,14 @@ def test_the_release_tier_runs_the_members_of_autoattack_on_what_stands(
     assert made.worst_case.k == standing[-1]
 
 
+def test_the_nightly_tier_adds_auto_pgd_to_pgd(
+    robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    config = AttackConfig(examples=20, tier="nightly", second_opinion=False)
+    made = report(robust, digits, tmp_path / "r", config).document
+    assert [a.name for a in made.attacks] == ["fgsm", "pgd-ce", "apgd-dlr", "square"]
+
+
 @pytest.fixture(scope="module")
 def reader(messages: Artifact[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Artifact[Model]:
     """A network that reads messages."""

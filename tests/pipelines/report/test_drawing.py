@@ -1,10 +1,12 @@
 """What the report of a run draws by itself: pictures of examples, and the pipeline."""
 
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from holdfast.steps import names
 from holdfast_pipelines.report.dag import Node, draw
 from holdfast_pipelines.report.pictures import png
 
@@ -20,6 +22,19 @@ def test_pixels_outside_the_range_are_clipped() -> None:
     image = pytest.importorskip("PIL.Image")
     found = np.asarray(image.open(io.BytesIO(png(np.array([[-3.0, np.nan, 7.0]])))))
     assert found.tolist() == [[0, 0, 255]]
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_every_step_is_inside_the_drawing(upright: bool) -> None:
+    root = ElementTree.fromstring(draw({}, upright=upright))
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    boxes = [box.attrib for box in root.iter() if box.attrib.get("class", "").startswith("node ")]
+    assert len(boxes) == len(names())
+    for box in boxes:
+        x, y, w, h = (float(box[key]) for key in ("x", "y", "width", "height"))
+        assert x >= 0 <= y
+        assert x + w <= width
+        assert y + h <= height
 
 
 def test_the_pipeline_says_every_step_in_words() -> None:
