@@ -112,7 +112,7 @@ def test_joining_requests_before_a_pool_of_workers_ends_the_server_with_2(bundle
         path.write_text(json.dumps({**json.loads(path.read_text()), "max_batch_size": 8, "max_batch_time": 0.1}))
         code, said = mlserver_start(tmp_path / "server")
     assert (code, len(said)) == (2, 1)
-    assert "max_batch_size: expected parallel_workers 0 beside it" in said[0]
+    assert "max_batch_size: expected parallel_workers 0, found a pool of workers" in said[0]
 
 
 def test_a_server_that_runs_keeps_its_model_when_it_is_told_to_load_an_altered_one(bundle, tmp_path, spec):
