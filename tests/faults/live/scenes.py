@@ -143,7 +143,7 @@ def twice(scene: Scene, wanted: tuple[str, ...]) -> str:
     first = scene.drive()
     scene.until(scene.entered("Canary"), "a canary step")
     refused = scene.end_of(scene.drive())
-    if "one that is running" not in str(refused.get("error")):
+    if "another rollout is running here" not in str(refused.get("error")):
         scene.wrong.append(f"expected the second driver to be refused, found {refused}")
     copy = scene.folder / "copy"
     copy.mkdir()
