@@ -44,7 +44,9 @@ def better_than_constant(report: RobustnessReport, asked: CheckConfig, alpha: fl
         return no_evidence(_UNCOUNTED if report.attacks else "the report holds no attack")
     chances = _chance(clean), _chance(attacked)
     seen = [(one.recall.k, one.recall.n) for one in attacked.classes if one.recall.n]
-    bounds, chance = mean_of_rates(seen, alpha), 1 / len(attacked.classes)
+    if len(seen) < 2:
+        return no_evidence("the examples are of one class, which any constant answer may get right")
+    bounds, chance = mean_of_rates(seen, alpha), 1 / len(seen)
     return CheckResult(
         measured=attacked.balanced_accuracy,
         lower=bounds.lower,
@@ -146,7 +148,7 @@ def _beats(performance: Performance, p: float, alpha: float) -> Verdict:
     if p <= alpha:
         return Verdict.PASS
     seen = sum(1 for one in performance.classes if one.recall.n)
-    return Verdict.INCONCLUSIVE if performance.balanced_accuracy > 1 / max(seen, 1) else Verdict.FAIL
+    return Verdict.INCONCLUSIVE if performance.balanced_accuracy > 1 / seen else Verdict.FAIL
 
 
 def _blindness(clean: Performance) -> str:

@@ -98,6 +98,27 @@ def test_a_class_without_examples_is_not_a_pass(report):
     assert "'fraud': 0 of 0" in check.reason
 
 
+def test_examples_of_one_class_alone_prove_nothing(report):
+    check = better_than_constant(report(rare(0, frauds=0)), CheckConfig(), ALPHA)
+    assert check.verdict is Verdict.INCONCLUSIVE
+    assert "the examples are of one class" in check.reason
+
+
+def test_a_class_without_examples_does_not_lower_what_a_constant_answer_reaches(report):
+    # Of three classes the data has two: answers that know nothing reach 1 / 2, not 1 / 3.
+    guess = Performance(
+        classes=(
+            ClassResult(name="a", recall=Count(k=45, n=100), answers=90, precision=Count(k=45, n=90)),
+            ClassResult(name="b", recall=Count(k=45, n=100), answers=90, precision=Count(k=45, n=90)),
+            ClassResult(name="c", recall=Count(k=0, n=0), answers=20, precision=Count(k=0, n=20)),
+        ),
+        best_constant=Count(k=100, n=200),
+    )
+    check = better_than_constant(report(guess), CheckConfig(), ALPHA)
+    assert check.verdict is Verdict.FAIL
+    assert "above 0.500" in check.required
+
+
 def test_under_attack_the_counts_of_the_attacked_examples_are_held_to_the_threshold(report):
     check = robust_class_recall(report(rare(14), rare(1)), AtLeast(at_least=0.3), ALPHA)
     assert check.verdict is Verdict.INCONCLUSIVE
