@@ -95,7 +95,7 @@ def test_balanced_accuracy_is_the_mean_of_the_recalls() -> None:
 
 
 def test_an_epoch_at_chance_is_not_kept_however_robust_it_is() -> None:
-    # Constant answers are right in 97 of 100 rows whatever is attacked; the useful epoch is right in fewer.
+    # Constant answers are right in 97 of 100 rows under any attack; the useful epoch is right in fewer.
     training = Training(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), frauds(200, 0), ball(), RecipeConfig(), seed=0)
     constant = Epoch(1, 0.1, clean=97, robust=97, rows=100, clean_balanced=0.5, robust_balanced=0.5)
     useful = Epoch(2, 0.3, clean=88, robust=80, rows=100, clean_balanced=0.85, robust_balanced=0.7)

@@ -33,7 +33,11 @@ def interval_loss(
     none = torch.zeros(len(y), device=x.device)
     worst = cross_entropy_of(worst_margins(net, x, y, ball)) if kappa < 1 else none
     clean = cross_entropy(net(x).float(), y, reduction="none") if kappa > 0 else none
-    losses = kappa * clean + (1 - kappa) * worst
+    return weighted_mean(kappa * clean + (1 - kappa) * worst, y, class_weights)
+
+
+def weighted_mean(losses: Tensor, y: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The mean over N of losses float32[N], each times the weight of its class y."""
     return losses.mean() if class_weights is None else (losses * class_weights[y]).mean()
 
 

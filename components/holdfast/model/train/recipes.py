@@ -28,7 +28,7 @@ from holdfast.model.attack.kinds import inner_attack
 from holdfast.model.attack.losses import climb_direction
 from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import STEP_FACTOR
-from holdfast.model.train.interval import interval_loss
+from holdfast.model.train.interval import interval_loss, weighted_mean
 from holdfast.workload.schema import RecipeConfig
 
 FAST_STEP, FAST_STEPS = 1.25, 1.0
@@ -70,11 +70,6 @@ def batch_loss(net: nn.Module, x: Tensor, y: Tensor, moment: Moment, config: Rec
     net.train()
     with moved_weights(net, x, y, config.weight_step) if config.recipe == "awp" else nullcontext():
         yield weighted_mean(cross_entropy(net(x).float(), y, reduction="none"), y, moment.class_weights)
-
-
-def weighted_mean(losses: Tensor, y: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The mean over N of losses float32[N], each times the weight of its class y."""
-    return losses.mean() if class_weights is None else (losses * class_weights[y]).mean()
 
 
 def class_weights(y: Tensor, classes: Sequence[str], asked: str | Mapping[str, float]) -> Tensor | None:

@@ -288,10 +288,10 @@ def test_a_router_with_another_weight_is_not_what_was_asked_for():
 
 def test_counters_that_went_back_add_nothing():
     begun = after(*IN_CANARY)
-    anew = grown(Reading(edges_ms=EDGES, at=begun.at), weight=50)
-    rollout = observe(begun, anew)
+    restarted = grown(Reading(edges_ms=EDGES, at=begun.at), weight=50)
+    rollout = observe(begun, restarted)
     assert rollout.total == begun.total
-    assert observe(rollout, grown(anew, weight=50)).total.candidate.answered == begun.total.candidate.answered + 60
+    assert observe(rollout, grown(restarted, weight=50)).total.candidate.answered == begun.total.candidate.answered + 60
 
 
 def test_what_happened_in_a_gap_is_missing_data():
