@@ -203,7 +203,7 @@ class Snapshot(Document):
     review: Reviewed | None = None
     """None when no review was given."""
     leaked_rows: int | None = Field(None, ge=0)
-    """Held-out rows whose values are those of a training row, whatever their labels; None: not counted."""
+    """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
 
 
 class Anomaly(Frozen):

@@ -23,7 +23,7 @@ from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OwnFunction = Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
-ColumnKind = Literal["category", "number", "datetime"]
+DeclaredKind = Literal["category", "number", "datetime"]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
@@ -63,7 +63,7 @@ class DataConfig(Section):
     numbers, the classes themselves."""
     drop: tuple[str, ...] = ()
     """Columns that the model must not see; they are not read."""
-    columns_as: dict[str, ColumnKind] = {}
+    columns_as: dict[str, DeclaredKind] = {}
     """What columns are where their cells do not show it: `category` (codes), `number`, or `datetime` (ISO 8601; becomes
     seconds since 1970-01-01T00:00:00Z, and a date without a time zone is UTC)."""
     missing: Literal["refuse", "indicator"] | dict[str, str | float] = "refuse"

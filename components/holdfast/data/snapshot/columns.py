@@ -1,7 +1,7 @@
 """The types of columns, from what the workload and the file say of them, else from their cells.
 
 A column is a number when all its cells are; it is a category when most of them are not. In between there is a
-mistake in the data, or a code of which some values are digits: the workload says which (`data.columns_as`).
+mistake in the data, or a code of which some values are digits: the workload states which (`data.columns_as`).
 """
 
 import difflib

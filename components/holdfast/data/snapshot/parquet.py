@@ -10,7 +10,7 @@ from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
 from holdfast.modality.cells import spelt
 from holdfast.tables import check_names
-from holdfast.workload.schema import ColumnKind
+from holdfast.workload.schema import DeclaredKind
 
 _BATCH = 65_536
 _POINTER = 8
@@ -140,8 +140,8 @@ def _check_types(fields: Sequence[Any], name: str) -> None:
             )
 
 
-def _kind(kind: Any) -> ColumnKind | None:
-    """What the file's own type says that cells do not: a string of digits is a code, and a timestamp is a date."""
+def _kind(kind: Any) -> DeclaredKind | None:
+    """What the file's own type shows that cells do not: a string of digits is a code, and a timestamp is a date."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind) or _is_text(kind):

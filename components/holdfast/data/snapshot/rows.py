@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Column, Snapshot
 from holdfast.data.snapshot.listing import Lines
 from holdfast.quarantine.rows import image_digests, table_digests
-from holdfast.workload.schema import ColumnKind
+from holdfast.workload.schema import DeclaredKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +29,8 @@ class Part:
     name: str
     cells: Mapping[str, NDArray[Any]]
     lines: Lines = None
-    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
-    """What a typed file says of its columns, where that is more than their cells show."""
+    kinds: Mapping[str, DeclaredKind] = field(default_factory=dict)
+    """What a typed file states about its columns, where that is more than their cells show."""
     dropped: frozenset[str] = frozenset()
     """Columns of the file that were not read."""
     decimal: Literal[".", ","] = "."
