@@ -39,6 +39,11 @@ def unpack(data: bytes, name: str, max_bytes: int) -> Unpacked:
     return Unpacked(name, data)
 
 
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins so is a gzip or a zip."""
+    return head.startswith((_GZIP, _ZIP))
+
+
 def _gunzip(data: bytes, name: str, max_bytes: int) -> bytes:
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:

@@ -7,14 +7,14 @@ mistake in the data, or a code of which some values are digits: the workload sta
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
+from holdfast.data.snapshot.coded import Coded, Parsed, Values, coded
 from holdfast.data.snapshot.listing import quoted, rows_of, written_as
-from holdfast.data.snapshot.numbers import Parsed, check_numbers, parse_dates, parse_numbers
+from holdfast.data.snapshot.numbers import check_numbers, numbers_of, parse_dates
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
 from holdfast.modality.cells import missing_cells, seconds, spell, spelt
@@ -22,6 +22,7 @@ from holdfast.modality.precision import check_precision
 from holdfast.workload.schema import DataConfig
 
 MAX_CATEGORIES = 1000
+_FIRST = 1000
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Described:
     """A column's description and, per part, its values and where these are missing; a missing number is NaN."""
 
     column: Column
-    values: list[NDArray[Any]]
+    values: Sequence[Values]
     missing: list[NDArray[np.bool_]]
 
     @property
@@ -38,21 +39,26 @@ class Described:
         return self.column.fill is None and any(bool(one.any()) for one in self.missing)
 
 
-def pick(part: Part, column: str, role: str) -> NDArray[Any]:
-    """The cells of `column`.
+def pick(part: Part, column: str, role: str) -> Values:
+    """The cells of `column`: of a number type, or each text once.
 
     Raises:
         InputError: there is none; the message suggests the name meant.
     """
+    check_known(part, column, role)
+    return part.column(column)
+
+
+def check_known(part: Part, column: str, role: str) -> None:
+    """Refuses what `pick` refuses, and reads no cells."""
     if column not in part.cells:
         close = difflib.get_close_matches(column, part.cells, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"found {quoted(part.cells)}"
         raise InputError(f"{part.name}: expected a {role} column {column!r}; {hint}")
-    return part.cells[column]
 
 
 def describe(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
-    """What `column` is, and its values: float64[rows] or object[rows] of `str`.
+    """What `column` is, and its values: float64[rows], or texts.
 
     The kind is the workload's (`data.columns_as`), else the file's own, else it is decided over all parts; `parts[0]`
     is the training rows, or all rows, and gives the categories.
@@ -63,14 +69,14 @@ def describe(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
         LimitError: too many categories.
     """
     for part in parts:
-        pick(part, column, "data")
+        check_known(part, column, "data")
     stated = data.columns_as.get(column)
     kind = stated or next((part.kinds[column] for part in parts if column in part.kinds), None)
     if kind == "category":
         return _category(parts, column, data)
     if kind == "datetime":
         return _datetime(parts, column, data)
-    parsed = [parse_numbers(part.cells[column], part.decimal) for part in parts]
+    parsed = [numbers_of(part, column) for part in parts]
     usable = sum(int((~one.missing).sum()) for one in parsed)
     numbers = sum(int(one.numeric.sum()) for one in parsed)
     if kind == "number" or usable == 0 or numbers * 2 >= usable:
@@ -78,9 +84,9 @@ def describe(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
     return _category(parts, column, data)
 
 
-def known(values: NDArray[np.object_]) -> tuple[str, ...]:
+def known(values: Coded) -> tuple[str, ...]:
     """The values of a category column in the training rows, sorted."""
-    return tuple(sorted(set(values)))
+    return tuple(sorted(values.used()))
 
 
 def _where(part: Part, column: str) -> str:
@@ -94,7 +100,7 @@ def _number(parts: Sequence[Part], column: str, data: DataConfig, parsed: list[P
         _refuse_missing(one.missing, part, column, data, nothing="NaN or nothing")
     _check_precision(parts[0], column, parsed[0])
     values = [_filled(one.values, one.missing, fill) for one in parsed]
-    whole = all(bool((one[~np.isnan(one)] == np.round(one[~np.isnan(one)])).all()) for one in values)
+    whole = all(map(_whole, values))
     described = Column(name=column, kind="number", integer=whole, immutable=column in data.immutable, fill=fill)
     return Described(described, values, [one.missing for one in parsed])
 
@@ -121,12 +127,14 @@ def _check_precision(part: Part, column: str, parsed: Parsed) -> None:
 def _category(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
     stated = data.fill_of(column)
     fill = None if stated is None else spelt(stated)
-    missing = [missing_cells(part.cells[column]) for part in parts]
+    cells = [coded(part.column(column)) for part in parts]
+    missing = [one.spread(missing_cells(one.values)) for one in cells]
     for part, gone in zip(parts, missing, strict=True):
         if part.kinds.get(column) == "datetime":
             raise InputError(f"{_where(part, column)}: expected texts or numbers (data.columns_as), found dates")
         _refuse_missing(gone, part, column, data, nothing="nothing")
-    values = [_filled(spell(part.cells[column]), gone, fill) for part, gone in zip(parts, missing, strict=True)]
+    names = [one.renamed(spell(one.values)) for one in cells]
+    values = [_named(one, gone, fill) for one, gone in zip(names, missing, strict=True)]
     for part, one in zip(parts, values, strict=True):
         _few_enough(one, _where(part, column))
     immutable = column in data.immutable
@@ -134,8 +142,8 @@ def _category(parts: Sequence[Part], column: str, data: DataConfig) -> Described
     return Described(described, values, missing)
 
 
-def _few_enough(values: NDArray[np.object_], where: str) -> None:
-    if (found := len(set(values))) > MAX_CATEGORIES:
+def _few_enough(values: Coded, where: str) -> None:
+    if (found := len(values.used())) > MAX_CATEGORIES:
         raise LimitError(
             f"{where}: expected at most {MAX_CATEGORIES} different values, found {found}; name the column in data.drop"
         )
@@ -154,13 +162,22 @@ def _number_fill(column: str, data: DataConfig) -> float | None:
     return found
 
 
-def _filled(values: NDArray[Any], missing: NDArray[np.bool_], fill: float | str | None) -> NDArray[Any]:
+def _named(values: Coded, missing: NDArray[np.bool_], fill: str | None) -> Coded:
+    return values.filled(missing, fill or "") if missing.any() else values
+
+
+def _filled(values: NDArray[np.float64], missing: NDArray[np.bool_], fill: float | None) -> NDArray[np.float64]:
     if not missing.any():
         return values
-    empty = np.nan if values.dtype.kind == "f" else ""
-    filled = values.copy()
-    filled[missing] = empty if fill is None else fill
-    return filled
+    found = values.copy()
+    found[missing] = np.nan if fill is None else fill
+    return found
+
+
+def _whole(values: NDArray[np.float64]) -> bool:
+    """Whether all numbers are whole; most columns of others show it in their first rows."""
+    first, rest = values[:_FIRST], values[_FIRST:]
+    return all(bool((np.isnan(some) | (some == np.round(some))).all()) for some in (first, rest))
 
 
 def _refuse_missing(missing: NDArray[np.bool_], part: Part, column: str, data: DataConfig, *, nothing: str) -> None:

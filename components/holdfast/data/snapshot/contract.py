@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
-from holdfast.data.snapshot.columns import Described, describe, pick
+from holdfast.data.snapshot.coded import Coded, Values, coded
+from holdfast.data.snapshot.columns import Described, check_known, describe, pick
 from holdfast.data.snapshot.labels import class_labels, find_classes, known_classes
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.pictures import class_indices, class_names, fills_range, value_range
@@ -123,7 +123,7 @@ def _same_columns(parts: Sequence[Part]) -> None:
             )
 
 
-def _class_labels(part: Part, data: DataConfig) -> NDArray[np.object_]:
+def _class_labels(part: Part, data: DataConfig) -> Coded:
     fill = data.fill_of(data.label)
     return class_labels(
         pick(part, data.label, "label"),
@@ -134,7 +134,7 @@ def _class_labels(part: Part, data: DataConfig) -> NDArray[np.object_]:
     )
 
 
-def _classes(parts: Sequence[Part], labels: Sequence[NDArray[np.object_]], data: DataConfig) -> tuple[str, ...]:
+def _classes(parts: Sequence[Part], labels: Sequence[Coded], data: DataConfig) -> tuple[str, ...]:
     classes = find_classes(labels[0], data.classes, _label(parts[0], data))
     for part, found in zip(parts[1:], labels[1:], strict=True):
         source = "the classes of the training rows"
@@ -146,12 +146,12 @@ def _label(part: Part, data: DataConfig) -> str:
     return f"{part.name}: label {data.label!r}"
 
 
-def _indices(labels: NDArray[np.object_], classes: Sequence[str]) -> NDArray[np.int64]:
+def _indices(labels: Coded, classes: Sequence[str]) -> NDArray[np.int64]:
     index = {name: i for i, name in enumerate(classes)}
-    return np.array([index[name] for name in labels], dtype=np.int64)
+    return np.asarray(labels.spread(np.array([index.get(name, -1) for name in labels.values], dtype=np.int64)))
 
 
-_Columns = tuple[tuple[Column, ...], list[dict[str, NDArray[Any]]]]
+_Columns = tuple[tuple[Column, ...], list[dict[str, Values]]]
 """The columns that the model sees, and their values per part."""
 
 
@@ -161,17 +161,20 @@ def _message_column(parts: Sequence[Part], data: DataConfig) -> _Columns:
     return (column,), [{data.text: _messages(part, data.text, data)} for part in parts]
 
 
-def _messages(part: Part, column: str, data: DataConfig) -> NDArray[np.object_]:
+def _messages(part: Part, column: str, data: DataConfig) -> Coded:
     """Messages as they are; a word such as `None` is a message, an empty cell is none."""
-    cells = pick(part, column, "text")
-    missing = np.array([value is None or value != value or not str(value).strip() for value in cells], dtype=bool)
+    cells = coded(pick(part, column, "text"))
+    nothing = np.array(
+        [value is None or value != value or not str(value).strip() for value in cells.values], dtype=bool
+    )
+    missing = cells.spread(nothing)
     fill = data.fill_of(column)
     if missing.any() and fill is None:
         raise InputError(
             f"{part.name}: text {column!r}: expected a message in every row, found nothing in "
             f"{rows_of(missing, part.lines)}; fill them: data.missing: {{{column}: VALUE}}"
         )
-    return np.array([fill if gone else str(value) for value, gone in zip(cells, missing, strict=True)], dtype=object)
+    return cells.renamed(fill if gone else str(value) for value, gone in zip(cells.values, nothing, strict=True))
 
 
 def _columns(parts: Sequence[Part], data: DataConfig) -> _Columns:
@@ -191,7 +194,7 @@ def _known_names(part: Part, data: DataConfig) -> None:
     fills = () if isinstance(data.missing, str) else data.missing
     for named in (*data.drop, *data.immutable, *data.columns_as, *fills):
         if named not in part.dropped:
-            pick(part, named, "data")
+            check_known(part, named, "data")
     if data.columns_as.get(data.label, "category") != "category":
         raise InputError(f"data.columns_as: expected columns other than the label {data.label!r}, which holds classes")
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 from numpy.typing import NDArray
 
@@ -17,8 +17,8 @@ from holdfast.errors import InputError
 from holdfast.modality.cells import is_missing
 
 DELIMITERS = (",", ";", "\t", "|")
-_SAMPLE = 2**16
-_ROWS = 1000
+SAMPLED_CHARACTERS = 2**16
+SAMPLED_ROWS = 1000
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -26,6 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_CHUNK = 2**24
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 """12,345: twelve thousand to some, twelve and a bit to others."""
 
@@ -42,22 +43,39 @@ class Dialect:
 UNKNOWN = Dialect()
 
 
-def decode(data: bytes, name: str, stated: str | None) -> tuple[str, str]:
-    """The text and its encoding: the stated one, that of the byte order mark, or UTF-8.
+def encoding_of(head: bytes, stated: str | None) -> str:
+    """The encoding of a file that begins with `head`: the stated one, that of the byte order mark, or UTF-8."""
+    return stated or next((kind for mark, kind in _MARKS if head.startswith(mark)), "utf-8")
+
+
+def recorded(encoding: str) -> str:
+    """The encoding without the byte order mark."""
+    return "utf-8" if encoding == "utf-8-sig" else encoding
+
+
+def check_encoding(stream: IO[bytes], name: str, encoding: str) -> None:
+    """Reads all of a file.
 
     Raises:
         InputError: a byte that is not of that encoding, or a NUL.
     """
-    encoding = stated or next((kind for mark, kind in _MARKS if data.startswith(mark)), "utf-8")
-    if encoding in ("utf-8", "utf-8-sig") and (nul := data.find(b"\0")) >= 0:
-        raise InputError(f"{name}: expected text, found a NUL byte at offset {nul}; another encoding? (data.encoding)")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(_undecodable(data, name, encoding, error)) from None
-    if (nul := text.find("\0")) >= 0:
-        raise InputError(f"{name}: expected text, found a NUL at character {nul}; another encoding? (data.encoding)")
-    return text.removeprefix("\ufeff"), "utf-8" if encoding == "utf-8-sig" else encoding
+    decoder, at, lines, characters = codecs.getincrementaldecoder(encoding)(), 0, 1, 0
+    while True:
+        chunk = stream.read(_CHUNK)
+        if encoding in ("utf-8", "utf-8-sig") and (nul := chunk.find(b"\0")) >= 0:
+            found = f"found a NUL byte at offset {at + nul}"
+            raise InputError(f"{name}: expected text, {found}; another encoding? (data.encoding)")
+        pending = decoder.getstate()[0]
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise InputError(_undecodable(pending + chunk, name, encoding, error, at - len(pending), lines)) from None
+        if (nul := text.find("\0")) >= 0:
+            found = f"found a NUL at character {characters + nul}"
+            raise InputError(f"{name}: expected text, {found}; another encoding? (data.encoding)")
+        if not chunk:
+            return
+        at, lines, characters = at + len(chunk), lines + chunk.count(b"\n"), characters + len(text)
 
 
 def find_delimiter(text: str, name: str, columns: Sequence[str] | None) -> str:
@@ -98,30 +116,32 @@ def find_decimal(cells: Mapping[str, NDArray[Any]], name: str, delimiter: str) -
     return ","
 
 
-def _undecodable(data: bytes, name: str, encoding: str, error: UnicodeDecodeError) -> str:
+def _undecodable(data: bytes, name: str, encoding: str, error: UnicodeDecodeError, at: int, line: int) -> str:
+    """About an error in `data`, which begins at the offset `at` of the file, on this line."""
     expected = "UTF-8" if encoding.startswith("utf-8") else encoding
-    line = data.count(b"\n", 0, error.start) + 1
-    byte = f"byte {data[error.start]:#04x} at offset {error.start}" if error.start < len(data) else "its end too early"
+    line += data.count(b"\n", 0, error.start)
+    cut = error.start >= len(data)
+    byte = "its end too early" if cut else f"byte {data[error.start]:#04x} at offset {at + error.start}"
     hint = "name the file's encoding in data.encoding, such as latin-1 or cp1252"
     return f"{name}: expected {expected}, found {byte} (line {line}); {hint}"
 
 
 def _fits(text: str, delimiter: str, columns: Sequence[str] | None) -> bool:
-    if delimiter not in text[:_SAMPLE]:
+    if delimiter not in text[:SAMPLED_CHARACTERS]:
         return False
     try:
-        reader = csv.reader(io.StringIO(text[:_SAMPLE], newline=""), delimiter=delimiter)
-        rows = [len(row) for row in islice(reader, _ROWS) if row]
+        reader = csv.reader(io.StringIO(text[:SAMPLED_CHARACTERS], newline=""), delimiter=delimiter)
+        rows = [len(row) for row in islice(reader, SAMPLED_ROWS) if row]
     except csv.Error:
         return False
-    if len(text) > _SAMPLE and len(rows) > 1:
+    if len(text) > SAMPLED_CHARACTERS and len(rows) > 1:
         rows.pop()  # it may be cut
     wanted = len(columns) if columns is not None else rows[0] if rows else 0
     return wanted > 1 and all(width == wanted for width in rows)
 
 
 def _sample(values: NDArray[Any]) -> list[str]:
-    texts = dict.fromkeys(str(value).strip().lower() for value in values[:_ROWS])
+    texts = dict.fromkeys(str(value).strip().lower() for value in values[:SAMPLED_ROWS])
     return [text for text in texts if not is_missing(text)]
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from holdfast.artifacts.documents import SourceFile
+from holdfast.artifacts.verified import Content, VerifiedFile
 from holdfast.data.snapshot import bundled
-from holdfast.data.snapshot.archives import unpack
+from holdfast.data.snapshot.archives import is_archive, unpack
 from holdfast.data.snapshot.download import Wanted, download
 from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
@@ -23,6 +24,8 @@ Format = Literal["csv", "tsv", "parquet", "npz", "digits", "breast-cancer"]
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz"}
 _BUNDLED: dict[str, Format] = {"sklearn:digits": "digits", "sklearn:breast-cancer": "breast-cancer"}
 _SCHEMES = ("https://", "http://")
+IN_MEMORY = 2**26
+"""Bytes of the largest file that is read into memory at once."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,18 @@ class DeliveredFile:
     """One file of the delivery: its path relative to the delivery, what it holds, and what a snapshot records of it."""
 
     path: str
-    data: bytes
-    """The bytes that are parsed: those of the file, or those of the only file in an archive."""
+    content: Content
+    """What is parsed: the bytes of the file, or those of the only file in an archive; a large file stays on disk."""
     format: Format
     pin: SourceFile
+
+    @property
+    def data(self) -> bytes:
+        """All bytes."""
+        if isinstance(self.content, bytes):
+            return self.content
+        with self.content.open() as stream:
+            return stream.read()
 
     def pin_as(self, read_as: str | None) -> SourceFile:
         """What a snapshot records of the file, with how it was read."""
@@ -93,16 +104,21 @@ def _names(config: DataConfig, override: Path | None, paths: Sequence[Path]) -> 
 
 
 def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
-    data = _read_bytes(path, config.max_bytes)
-    found = unpack(data, name, config.max_bytes)
+    content = _read_content(path, config.max_bytes)
+    pin = _pin(name, content)
+    if isinstance(content, VerifiedFile) and not is_archive(content.block(0)):
+        return DeliveredFile(name, content, _format(config, name), pin)
+    delivered = DeliveredFile(name, content, "npz", pin)
+    found = unpack(delivered.data, name, config.max_bytes)
     format_ = _format(config, found.name)
     if not found.data:
         raise InputError(f"{name}: expected data, found an empty file in the archive")
-    return DeliveredFile(name, found.data, format_, _pin(name, data, found.archive))
+    return DeliveredFile(name, found.data, format_, pin.model_copy(update={"read_as": found.archive}))
 
 
-def _pin(name: str, data: bytes, archive: str | None = None) -> SourceFile:
-    return SourceFile(path=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), read_as=archive)
+def _pin(name: str, content: Content) -> SourceFile:
+    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content.sha256
+    return SourceFile(path=name, sha256=digest, bytes=len(content))
 
 
 def _format(config: DataConfig, name: str) -> Format:
@@ -125,19 +141,31 @@ def _bundled_bytes(source: str, max_bytes: int) -> bytes:
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    """All bytes of a regular file: what is hashed later is what was read, and it did not change in between."""
-    descriptor = _open_regular(path)
-    with os.fdopen(descriptor, "rb") as stream:
-        before = os.fstat(descriptor)
+    """All bytes of a regular file."""
+    content = _read_content(path, max_bytes, in_memory=max_bytes)
+    assert isinstance(content, bytes)
+    return content
+
+
+def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> Content:
+    """A regular file: what is hashed later is what was read, and it did not change in between."""
+    with os.fdopen(_open_regular(path), "rb") as stream:
+        before = os.fstat(stream.fileno())
         if before.st_size > max_bytes:
             raise LimitError(f"{path}: expected at most {max_bytes} bytes (data.max_bytes), found {before.st_size}")
-        data = stream.read(max_bytes + 1)
-        after = os.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        content = _content(stream, str(path), before.st_size, in_memory)
+        after = os.fstat(stream.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
         raise InputError(f"{path}: expected a file at rest, found one that changed while it was read")
-    if not data:
+    if not content:
         raise InputError(f"{path}: expected data, found an empty file")
-    return data
+    return content
+
+
+def _content(stream: IO[bytes], name: str, size: int, in_memory: int) -> Content:
+    if size <= in_memory:
+        return stream.read(size + 1)
+    return VerifiedFile.hashed(stream.fileno(), name, most=size)
 
 
 def _open_regular(path: Path) -> int:

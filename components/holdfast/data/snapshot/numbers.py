@@ -1,13 +1,12 @@
 """Numbers and dates, from cells: what a text means is decided here and nowhere else."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.data.snapshot.coded import Coded, Parsed, Values, coded
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError
@@ -25,17 +24,16 @@ _EXACT = 2.0**53
 """Whole numbers beyond it are not all float64."""
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """Cells as numbers, float64[rows]; NaN where there is none."""
-
-    values: NDArray[np.float64]
-    numeric: NDArray[np.bool_]
-    missing: NDArray[np.bool_]
+def numbers_of(part: Part, column: str) -> Parsed:
+    """The numbers in a column, as the reader understood them or from its cells."""
+    known = part.numbers.get(column)
+    return parse_numbers(part.column(column), part.decimal) if known is None else known
 
 
-def parse_numbers(cells: NDArray[Any], decimal: DecimalMark = ".") -> Parsed:
+def parse_numbers(cells: Values, decimal: DecimalMark = ".") -> Parsed:
     """The numbers in `cells`; bools are 1 and 0 where nothing else is there."""
+    if isinstance(cells, Coded):
+        return _spread(cells, parse_numbers(cells.values, decimal))
     missing = missing_cells(cells)
     if cells.dtype.kind in "fiu":
         return Parsed(cells.astype(np.float64), ~missing, missing)
@@ -55,19 +53,18 @@ def parse_dates(part: Part, column: str) -> Parsed:
     Raises:
         InputError: a cell is no date.
     """
-    cells = part.cells[column]
-    missing = missing_cells(cells)
-    if part.kinds.get(column) == "datetime":
-        return Parsed(cells.astype(np.float64), ~missing, missing)
-    known: dict[object, float] = {}
-    values = np.array([np.nan if gone else _date(known, cell) for cell, gone in zip(cells, missing, strict=True)])
-    strange = np.isnan(values) & ~missing
+    cells = part.column(column)
+    if part.kinds.get(column) == "datetime" and not isinstance(cells, Coded):
+        return parse_numbers(cells)
+    dates = coded(cells)
+    parsed = _spread(dates, _parse_dates(dates.values))
+    strange = np.isnan(parsed.values) & ~parsed.missing
     if strange.any():
         raise InputError(
             f"{part.name}: column {column!r}: expected ISO 8601 dates such as 2026-01-31T08:30:00Z (data.columns_as), "
-            f"found {quoted(dict.fromkeys(cells[strange]))} in {rows_of(strange, part.lines)}"
+            f"found {quoted(dict.fromkeys(dates[strange].tolist()))} in {rows_of(strange, part.lines)}"
         )
-    return Parsed(values, ~missing, missing)
+    return parsed
 
 
 def check_numbers(parsed: Parsed, part: Part, column: str, *, stated: bool) -> None:
@@ -76,19 +73,20 @@ def check_numbers(parsed: Parsed, part: Part, column: str, *, stated: bool) -> N
     Raises:
         InputError: otherwise; the message names the key of the workload that decides.
     """
-    where, raw = f"{part.name}: column {column!r}", part.cells[column]
+    where = f"{part.name}: column {column!r}"
     junk = ~parsed.numeric & ~parsed.missing
     if junk.any():
         hint = "" if stated else f"; if the values are codes: data.columns_as: {{{column}: category}}"
-        found = f"{quoted(dict.fromkeys(raw[junk]))} in {rows_of(junk, part.lines)}"
-        raise InputError(f"{where}: expected numbers, found {found}{hint}")
+        raise InputError(f"{where}: expected numbers, found {_quoted_rows(part, column, junk)}{hint}")
     infinite = np.isinf(parsed.values)
     if infinite.any():
         found = f"infinity or overflow in {rows_of(infinite, part.lines)}"
         raise InputError(f"{where}: expected finite numbers, found {found}")
+    if column in part.numbers:
+        return
     if not stated:
-        _refuse_codes(raw, part, column)
-    _refuse_rounding(parsed, raw, part, column)
+        _refuse_codes(part, column)
+    _refuse_rounding(parsed, part, column)
 
 
 def with_point(text: str) -> str:
@@ -118,49 +116,80 @@ def _to_numbers(texts: list[str]) -> list[float]:
     return [float(text) if _NUMBER.fullmatch(text) else np.nan for text in texts]
 
 
-def _date(known: dict[object, float], cell: object) -> float:
-    if cell not in known:
-        try:
-            known[cell] = seconds(cell)
-        except (ValueError, OverflowError):
-            known[cell] = np.nan
-    return known[cell]
+def _spread(cells: Coded, of_values: Parsed) -> Parsed:
+    return Parsed(*(cells.spread(one) for one in (of_values.values, of_values.numeric, of_values.missing)))
 
 
-def _refuse_codes(raw: NDArray[Any], part: Part, column: str) -> None:
+def _parse_dates(cells: NDArray[Any]) -> Parsed:
+    missing = missing_cells(cells)
+    values = np.array([np.nan if gone else _date(cell) for cell, gone in zip(cells, missing, strict=True)])
+    return Parsed(values, ~missing, missing)
+
+
+def _date(cell: object) -> float:
+    try:
+        return seconds(cell)
+    except (ValueError, OverflowError):
+        return np.nan
+
+
+def _quoted_rows(part: Part, column: str, rows: NDArray[np.bool_]) -> str:
+    return f"{quoted(dict.fromkeys(part.cells[column][rows].tolist()))} in {rows_of(rows, part.lines)}"
+
+
+def could_be_code(text: str) -> bool:
+    """Whether a text in lower case reads as a number and is written as no program writes numbers: 01234, or 12e4."""
+    return _LEADING_ZERO.fullmatch(text) is not None or _CODE.fullmatch(text) is not None
+
+
+def changed(cell: object) -> bool:
+    """Whether a cell is a whole number that float64 would turn into another."""
+    text = str(cell).strip().removeprefix("+")
+    if not text.removeprefix("-").isdigit():
+        return False
+    value = float(text)
+    return abs(value) >= _EXACT and np.isfinite(value) and int(text) != int(value)
+
+
+def _refuse_codes(part: Part, column: str) -> None:
     """Texts that read as numbers and are written as no program writes numbers: 01234, and 12e4 among whole ones."""
-    if raw.dtype.kind != "O":
+    cells = part.column(column)
+    if not isinstance(cells, Coded):
         return
-    texts = np.array([str(cell).strip().lower() if isinstance(cell, str) else "" for cell in raw], dtype=object)
-    codes = np.array([_LEADING_ZERO.fullmatch(text) is not None for text in texts], dtype=bool)
-    if not codes.any() and all(not text or text.isdigit() or _CODE.fullmatch(text) for text in dict.fromkeys(texts)):
-        codes = np.array([_CODE.fullmatch(text) is not None for text in texts], dtype=bool)
+    codes = cells.spread(_codes(cells.values))
     if codes.any():
-        found = f"{quoted(dict.fromkeys(raw[codes]))} in {rows_of(codes, part.lines)}"
         raise InputError(
-            f"{part.name}: column {column!r}: expected numbers or codes, found {found}, which could be either; "
-            f"data.columns_as: {{{column}: category}}, or number"
+            f"{part.name}: column {column!r}: expected numbers or codes, found {_quoted_rows(part, column, codes)}, "
+            f"which could be either; data.columns_as: {{{column}: category}}, or number"
         )
 
 
-def _refuse_rounding(parsed: Parsed, raw: NDArray[Any], part: Part, column: str) -> None:
+def _codes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    texts = [cell.strip().lower() if isinstance(cell, str) else "" for cell in values]
+    codes = [_LEADING_ZERO.fullmatch(text) is not None for text in texts]
+    if not any(codes) and all(not text or text.isdigit() or _CODE.fullmatch(text) for text in texts):
+        codes = [_CODE.fullmatch(text) is not None for text in texts]
+    return np.array(codes, dtype=bool)
+
+
+def _refuse_rounding(parsed: Parsed, part: Part, column: str) -> None:
     """Whole numbers that float64 would turn into others: two ids would become one."""
-    if raw.dtype.kind == "f":
+    cells = part.column(column)
+    if not isinstance(cells, Coded) and cells.dtype.kind == "f":
         return
-    large = np.flatnonzero(np.abs(np.nan_to_num(parsed.values)) >= _EXACT)
-    changed = np.zeros(len(raw), dtype=bool)
-    changed[large] = _changed(raw[large], parsed.values[large])
-    if changed.any():
-        found = f"{quoted(dict.fromkeys(raw[changed]))} in {rows_of(changed, part.lines)}"
+    rounded = _rounded(cells, parsed)
+    if rounded.any():
         raise InputError(
-            f"{part.name}: column {column!r}: expected whole numbers that a float64 holds exactly, found {found}; "
+            f"{part.name}: column {column!r}: expected whole numbers that a float64 holds exactly, found "
+            f"{_quoted_rows(part, column, rounded)}; "
             f"if they are names of something: data.columns_as: {{{column}: category}}, or data.drop"
         )
 
 
-def _changed(raw: Iterable[Any], values: NDArray[np.float64]) -> list[bool]:
-    found = []
-    for cell, value in zip(raw, values, strict=True):
-        text = str(cell).strip().removeprefix("+")
-        found.append(text.removeprefix("-").isdigit() and int(text) != int(value))
+def _rounded(cells: Values, parsed: Parsed) -> NDArray[np.bool_]:
+    if isinstance(cells, Coded):
+        return cells.spread(np.array([changed(cell) for cell in cells.values], dtype=bool))
+    found = np.zeros(len(cells), dtype=bool)
+    large = np.flatnonzero(np.abs(np.nan_to_num(parsed.values)) >= _EXACT)
+    found[large] = [changed(cell) for cell in cells[large]]
     return found

@@ -1,4 +1,4 @@
-"""Parquet, read within a limit: types are checked in the footer, strings are counted before they are spread out."""
+"""Parquet, read within a limit: types are checked in the footer, strings are counted as if they were spread out."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.verified import Content
+from holdfast.data.snapshot.coded import Cells, Growing, Values
+from holdfast.data.snapshot.columnar import Texts
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
 from holdfast.modality.cells import spelt
@@ -13,16 +16,18 @@ from holdfast.tables import check_names
 from holdfast.workload.schema import DeclaredKind
 
 _BATCH = 65_536
+_BUFFER = 2**20
 _POINTER = 8
 _EXACT = 2**53
 """Whole numbers up to it are float64."""
 
 
-def read_parquet(data: bytes, *, name: str, max_bytes: int, drop: Collection[str] = ()) -> Part:
+def read_parquet(content: Content, *, name: str, max_bytes: int, drop: Collection[str] = ()) -> Part:
     """The columns of a Parquet file without those in `drop`, which may be of any type.
 
     Numbers are float64[rows] with NaN for missing, or whole numbers of 64 bits; dates are seconds since 1970; bools,
-    strings and whole numbers with gaps that a float64 cannot hold are object[rows] with None for missing.
+    strings and whole numbers with gaps that a float64 cannot hold are object[rows] with None for missing (strings and
+    bools are kept once each).
 
     Raises:
         InputError: not a whole Parquet file, no rows, a column twice or of a type that is not read.
@@ -35,41 +40,80 @@ def read_parquet(data: bytes, *, name: str, max_bytes: int, drop: Collection[str
 
     harden_pyarrow()
     try:
-        schema = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
+        schema = pq.ParquetFile(_opened(content)).schema_arrow
         check_names(schema.names, name)
         kept = [field for field in schema if field.name not in drop and not field.name.startswith("__index_level_")]
         _check_types(kept, name)
         texts = [field.name for field in kept if _is_text(field.type)]
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+        file = pq.ParquetFile(_opened(content), read_dictionary=texts, buffer_size=_BUFFER)
         names = [field.name for field in kept]
         if file.metadata.num_rows * len(names) * _POINTER > max_bytes:
             raise _too_large(name, max_bytes)
-        cells = _read(file, names, name=name, max_bytes=max_bytes)
+        columns = _read(file, names, name=name, max_bytes=max_bytes)
     except (pa.ArrowException, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{name}: expected a whole Parquet file, found {first}") from None
     kinds = {spelt(field.name): kind for field in kept if (kind := _kind(field.type)) is not None}
-    cells = {spelt(column): values for column, values in cells.items()}
-    return Part(name, cells, kinds=kinds, dropped=frozenset(schema.names) & frozenset(drop))
+    columns = {spelt(column): values for column, values in columns.items()}
+    rows, dropped = file.metadata.num_rows, frozenset(schema.names) & frozenset(drop)
+    return Part(name, Cells(list(columns), columns), kinds=kinds, dropped=dropped, rows=rows)
 
 
-def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> dict[str, NDArray[Any]]:
-    parts: dict[str, list[NDArray[Any]]] = {column: [] for column in names}
+def _opened(content: Content) -> Any:
+    import pyarrow as pa
+
+    return pa.BufferReader(content) if isinstance(content, bytes) else content.open()
+
+
+def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> dict[str, Values]:
+    rows = file.metadata.num_rows
+    if rows == 0:
+        raise InputError(f"{name}: expected rows, found none")
+    types = file.schema_arrow
+    found = {column: _column(types.field(column).type, rows) for column in names}
     decoded = 0
     for batch in file.iter_batches(batch_size=_BATCH, columns=list(names), use_threads=False):
         for column, array in zip(batch.schema.names, batch.columns, strict=True):
             decoded += _decoded_bytes(array)
             if decoded > max_bytes:
                 raise _too_large(name, max_bytes)
-            parts[column].append(_values(array))
-    if not any(parts.values()):
-        raise InputError(f"{name}: expected rows, found none")
-    return {column: _joined(arrays) for column, arrays in parts.items()}
+            found[column].add(array)
+    return {column: one.coded() if isinstance(one, Texts) else one.joined() for column, one in found.items()}
+
+
+def _column(kind: Any, rows: int) -> "Texts | _Numbers":
+    import pyarrow as pa
+
+    return Texts(rows) if _is_text(kind) or pa.types.is_boolean(kind) else _Numbers(rows)
+
+
+class _Numbers:
+    """A column of numbers: one array while its batches are of one type."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._first = rows, True
+        self._whole: Growing | None = None
+        self._parts: list[NDArray[Any]] = []
+
+    def add(self, array: Any) -> None:
+        """Takes the cells of the next rows."""
+        values = _values(array)
+        if self._first:
+            self._whole, self._first = Growing(values.dtype, self._rows), False
+        if self._whole is not None and self._whole.dtype == values.dtype:
+            self._whole.add(values)
+            return
+        if self._whole is not None:
+            self._parts, self._whole = [self._whole.array()], None
+        self._parts.append(values)
+
+    def joined(self) -> NDArray[Any]:
+        """All cells; batches of whole numbers with and without gaps stay exact."""
+        return _joined(self._parts) if self._whole is None else self._whole.array()
 
 
 def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """One array; batches of whole numbers with and without gaps stay exact."""
-    if len({array.dtype for array in arrays}) == 1 or not any(_inexact(array) for array in arrays):
+    if not any(_inexact(array) for array in arrays):
         return np.concatenate(arrays)
     return np.concatenate([np.array([None if v != v else v for v in one.tolist()], dtype=object) for one in arrays])
 

@@ -69,7 +69,7 @@ def _tsv(file: DeliveredFile, config: DataConfig) -> Part:
 def _delimited(file: DeliveredFile, config: DataConfig, kind: Literal["csv", "tsv"]) -> Part:
     codes = [column for column, stated in config.columns_as.items() if stated != "number"]
     return read_delimited(
-        file.data,
+        file.content,
         kind,
         name=file.path,
         columns=config.columns,
@@ -80,7 +80,7 @@ def _delimited(file: DeliveredFile, config: DataConfig, kind: Literal["csv", "ts
 
 
 def _parquet(file: DeliveredFile, config: DataConfig) -> Part:
-    return read_parquet(file.data, name=file.path, max_bytes=config.max_bytes, drop=config.drop)
+    return read_parquet(file.content, name=file.path, max_bytes=config.max_bytes, drop=config.drop)
 
 
 def _breast_cancer(file: DeliveredFile, config: DataConfig) -> Part:

@@ -1,6 +1,6 @@
 """What a review means for a delivery: rows that a reviewer dropped leave it, rows that were released are remembered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,16 +49,23 @@ def leave_out(
     return parts
 
 
-def keep(train: Sequence[str], test: Sequence[str], entries: Sequence[Decision]) -> Kept:
+def keep(train: Iterable[str], test: Iterable[str], entries: Sequence[Decision]) -> Kept:
     """Drops rows by digest from both parts; released rows are found among the training rows that stay."""
     dropped = {entry.row for entry in entries if entry.decision == "drop"}
     released = {entry.row for entry in entries if entry.decision == "release"}
-    stay, stay_out = (np.array([row not in dropped for row in part], dtype=bool) for part in (train, test))
-    left = [row for row in train if row not in dropped]
+    stay, free = _found(train, dropped, released)
+    stay_out, _ = _found(test, dropped, released)
     record = Reviewed(
         decisions=len(entries),
         dropped=int((~stay).sum()),
         dropped_held_out=int((~stay_out).sum()),
-        released=tuple(position for position, row in enumerate(left) if row in released),
+        released=tuple(np.flatnonzero(free[stay]).tolist()),
     )
     return Kept(stay, stay_out, record)
+
+
+def _found(rows: Iterable[str], dropped: set[str], released: set[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows stay, and which are released."""
+    pairs = [(row not in dropped, row in released) for row in rows]
+    stay, free = np.array(pairs, dtype=bool).reshape(-1, 2).T
+    return stay, free

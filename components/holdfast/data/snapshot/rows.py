@@ -1,7 +1,10 @@
-"""The rows of a delivery on their way from the readers to the files of a snapshot: a table, or images."""
+"""The rows of a delivery on their way from the readers to the files of a snapshot: a table, or images.
+
+A table is kept once: taking rows of it remembers which, and digests and files are made of a block of rows at a time.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -11,12 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column, Snapshot
+from holdfast.data.snapshot.coded import Cells, Coded, Parsed, Values, encode
 from holdfast.data.snapshot.listing import Lines
 from holdfast.quarantine.rows import image_digests, table_digests
 from holdfast.workload.schema import DeclaredKind
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+BLOCK_CELLS = 2**25
+"""Cells of a table that are hashed and written at a time, a row group each."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,20 @@ class Part:
     """What the file writes before the fraction of a number."""
     read_as: str | None = None
     """How the file was read, where that is not the usual way."""
+    numbers: Mapping[str, Parsed] = field(default_factory=dict)
+    """Columns of texts that the reader understood as numbers already: they hold nothing else, and no code."""
+    rows: int | None = None
+    """How many there are, where `cells` would have to be made to be counted."""
 
     def __len__(self) -> int:
-        return len(next(iter(self.cells.values())))
+        return len(next(iter(self.cells.values()))) if self.rows is None else self.rows
+
+    def column(self, name: str) -> Values:
+        """The cells of a column: of a number type, or each text once."""
+        if isinstance(self.cells, Cells):
+            return self.cells.column(name)
+        cells = self.cells[name]
+        return encode(cells) if cells.dtype.kind == "O" else cells
 
 
 class DeliveredRows(ABC):
@@ -52,7 +72,7 @@ class DeliveredRows(ABC):
         """The rows where the mask is true, in order."""
 
     @abstractmethod
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str]) -> Iterator[str]:
         """What a review calls each row: `holdfast.quarantine.rows`."""
 
     @abstractmethod
@@ -83,9 +103,9 @@ class ImageRows(DeliveredRows):
         """The rows where the mask is true, in order."""
         return replace(self, x=self.x[rows], y=self.y[rows])
 
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str]) -> Iterator[str]:
         """What a review calls each row."""
-        return image_digests(self.x, [classes[index] for index in self.y])
+        return iter(image_digests(self.x, [classes[index] for index in self.y]))
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A hash of the pixels of each image."""
@@ -104,49 +124,99 @@ class ImageRows(DeliveredRows):
 
 @dataclass(frozen=True)
 class TableRows(DeliveredRows):
-    """The columns that the model sees: float64[rows] or object[rows] of `str` each."""
+    """The columns that the model sees."""
 
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, Values]
+    """Of all delivered rows."""
     y: NDArray[np.int64]
+    chosen: NDArray[np.int32] | None = None
+    """Which of the delivered rows these are; None: all."""
+
+    def column(self, name: str) -> Values:
+        """The values of these rows: float64[rows], or texts."""
+        return self._cells(name, 0, len(self.y))
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
-        return type(self)({name: values[rows] for name, values in self.columns.items()}, self.y[rows])
+        taken = np.flatnonzero(rows).astype(np.int32)
+        return replace(self, y=self.y[rows], chosen=taken if self.chosen is None else self.chosen[rows])
 
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str]) -> Iterator[str]:
         """What a review calls each row."""
-        cells = {name: values.tolist() for name, values in self.columns.items()}
-        return table_digests(cells, [classes[index] for index in self.y])
+        for start, end in self._blocks():
+            cells = {name: self._cells(name, start, end).tolist() for name in self.columns}
+            yield from table_digests(cells, [classes[index] for index in self.y[start:end]])
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A hash of the cells of each row."""
-        import pandas as pd
-
-        # -0 and 0 are one value.
-        cells = {name: values + 0.0 if values.dtype.kind == "f" else values for name, values in self.columns.items()}
-        return np.asarray(pd.util.hash_pandas_object(pd.DataFrame(cells), index=False), dtype=np.uint64)
+        return np.concatenate([self._fingerprints(start, end) for start, end in self._blocks()])
 
     def training_columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """The columns, with the categories that these rows hold."""
         return tuple(self._with_categories(column) for column in columns)
 
     def save(self, folder: Path, split: str, document: Snapshot) -> None:
-        """Writes the columns in the document's order, then the class names."""
+        """Writes the columns in the document's order, then the class names, a row group per block."""
         import pyarrow.parquet as pq
 
-        pq.write_table(self._arrow(document), folder / f"{split}.parquet", compression="zstd")
+        blocks = self._blocks()
+        with pq.ParquetWriter(folder / f"{split}.parquet", self._schema(document), compression="zstd") as writer:
+            for start, end in blocks:
+                writer.write_table(self._arrow(document, start, end), row_group_size=max(end - start, 1))
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """First and last row of each block, at least one block."""
+        size = max(BLOCK_CELLS // max(len(self.columns), 1), 1)
+        return [(start, min(start + size, len(self.y))) for start in range(0, max(len(self.y), 1), size)]
+
+    def _cells(self, name: str, start: int, end: int) -> Values:
+        values = self.columns[name]
+        return values[start:end] if self.chosen is None else values[self.chosen[start:end]]
+
+    def _fingerprints(self, start: int, end: int) -> NDArray[np.uint64]:
+        from pandas.util import hash_array
+
+        found = np.zeros(end - start, dtype=np.uint64)
+        for name in self.columns:
+            found ^= hash_array(_hashable(self._cells(name, start, end)))
+            found *= _MULTIPLIER
+        return found
 
     def _with_categories(self, column: Column) -> Column:
         if column.kind != "category":
             return column
-        return column.model_copy(update={"categories": tuple(sorted(set(self.columns[column.name])))})
+        values = self.column(column.name)
+        assert isinstance(values, Coded), "categories are texts"
+        return column.model_copy(update={"categories": tuple(sorted(values.used()))})
 
-    def _arrow(self, document: Snapshot) -> "pa.Table":
+    def _schema(self, document: Snapshot) -> "pa.Schema":
         import pyarrow as pa
 
-        labels = np.array([document.classes[index] for index in self.y], dtype=object)
-        cells = {column.name: self.columns[column.name] for column in document.columns} | {document.label: labels}
-        arrays = [
-            pa.array(values, pa.float64() if values.dtype.kind == "f" else pa.string()) for values in cells.values()
-        ]
-        return pa.Table.from_arrays(arrays, names=list(cells))
+        names = [*(column.name for column in document.columns), document.label]
+        texts = {name for name, values in self.columns.items() if isinstance(values, Coded)} | {document.label}
+        return pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in names])
+
+    def _arrow(self, document: Snapshot, start: int, end: int) -> "pa.Table":
+        import pyarrow as pa
+
+        labels = Coded(np.array(document.classes, dtype=object), self.y[start:end].astype(np.int32))
+        cells = {column.name: self._cells(column.name, start, end) for column in document.columns}
+        arrays = [_array(values) for values in (cells | {document.label: labels}).values()]
+        return pa.Table.from_arrays(arrays, schema=self._schema(document))
+
+
+def _array(values: Values) -> "pa.Array":
+    import pyarrow as pa
+
+    if isinstance(values, Coded):
+        return pa.array(values.values, pa.string()).take(pa.array(values.codes))
+    return pa.array(values, pa.float64())
+
+
+def _hashable(values: Values) -> "NDArray[np.float64] | pd.Categorical":
+    """Values of which pandas hashes each text once; -0 and 0 are one value."""
+    import pandas as pd
+
+    if isinstance(values, Coded):
+        return pd.Categorical.from_codes(values.codes, values.values)
+    return values + 0.0
