@@ -6,8 +6,11 @@ class name.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
@@ -26,6 +29,27 @@ def read_table(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame"
     Image cells keep the delivery's own units.
     """
     return modality_of(snapshot.document.modality).table(snapshot, split)
+
+
+def table_blocks(snapshot: Artifact[Snapshot], split: SplitName) -> Iterator["pd.DataFrame"]:
+    """The same rows, some at a time."""
+    return modality_of(snapshot.document.modality).table_blocks(snapshot, split)
+
+
+def sample_table(snapshot: Artifact[Snapshot], split: SplitName, most: int, rng: np.random.Generator) -> "pd.DataFrame":
+    """At most `most` rows of the table view, chosen by `rng`, in the order of the file."""
+    document = snapshot.document
+    rows = sampled_rows(document.train_rows if split == "train" else document.test_rows, most, rng)
+    if rows is None:
+        return read_table(snapshot, split)
+    return modality_of(document.modality).sample(snapshot, split, rows)
+
+
+def sampled_rows(count: int, most: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    """Which of `count` rows are a sample of `most`, ascending; None: all of them are."""
+    if count <= most:
+        return None
+    return np.sort(rng.choice(count, most, replace=False))
 
 
 def check_names(names: Sequence[str], name: str) -> None:

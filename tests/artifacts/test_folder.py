@@ -228,3 +228,16 @@ def test_canonical_json_is_sorted_and_closed_by_one_newline() -> None:
     text = canonical_json(ABSENT).decode()
     assert text.endswith("}\n")
     assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_a_large_file_is_read_from_disk_and_an_altered_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.artifacts.folder.IN_MEMORY", 10)
+    made = save(tmp_path / "out", ABSENT, {"rows": b"0123456789" * 20, "few": b"0123"})
+    with made.stream("rows") as rows, made.stream("few") as few:
+        rows.seek(195)
+        assert (rows.read(), few.read()) == (b"56789", b"0123")
+    (made.folder / "rows").write_bytes(b"0123456789" * 19 + b"012345678x")
+    with pytest.raises(IntegrityError, match="rows: expected sha256 .* found other bytes"):
+        made.stream("rows")

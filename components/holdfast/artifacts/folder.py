@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from holdfast.artifacts.documents import ANY, AnyDocument, Document, FilePin
+from holdfast.artifacts.verified import IN_MEMORY, VerifiedFile
 from holdfast.errors import ArtifactError, IntegrityError
 
 DOCUMENT = "artifact.json"
@@ -84,6 +85,21 @@ class Artifact(Generic[D]):
             )
         return io.BytesIO(data)
 
+    def stream(self, name: str) -> IO[bytes]:
+        """As `open`; a large file stays on disk, and each block that is read is compared with what was hashed."""
+        pin = self._pin(name)
+        if pin.bytes <= IN_MEMORY:
+            return self.open(name)
+        path = self.folder / name
+        with _regular(path) as source:
+            file = VerifiedFile.hashed(source.fileno(), str(path), most=pin.bytes)
+        if file.sha256 != pin.sha256:
+            raise IntegrityError(
+                f"{path}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), found other bytes; the file was "
+                "altered after the artifact was written"
+            )
+        return file.open()
+
     def _pin(self, name: str) -> FilePin:
         if name not in self.document.files:
             raise ArtifactError(f"{self.folder}: expected a pinned file {name}, found {sorted(self.document.files)}")
@@ -103,14 +119,8 @@ def sha256_of(path: Path) -> FilePin:
     Raises:
         IntegrityError: the file is missing, is not a regular file, or is larger than any file of an artifact may be.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise IntegrityError(f"{path}: expected a file, found none that can be read ({error.strerror})") from None
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise IntegrityError(f"{path}: expected a regular file, found something else")
+    with _regular(path) as stream:
+        about = os.fstat(stream.fileno())
         if about.st_size > MAX_FILE_BYTES:
             raise IntegrityError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {about.st_size}")
         digest, total = hashlib.sha256(), 0
@@ -219,6 +229,18 @@ def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _regular(path: Path) -> io.FileIO:
+    """A regular file, opened; symbolic links and special files are refused."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise IntegrityError(f"{path}: expected a file, found none that can be read ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IntegrityError(f"{path}: expected a regular file, found something else")
+    return io.FileIO(descriptor)
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:

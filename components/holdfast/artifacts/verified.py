@@ -14,6 +14,8 @@ from typing import IO
 from holdfast.errors import IntegrityError
 
 BLOCK = 2**20
+IN_MEMORY = 2**26
+"""Bytes of the largest file that is read into memory at once."""
 
 
 @dataclass(frozen=True)

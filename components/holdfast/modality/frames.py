@@ -1,8 +1,8 @@
 """Rows in Parquet files: what tables and messages share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from holdfast.modality.protocol import SplitName
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+BLOCK_CELLS = 2**22
+"""Cells of a table that are looked at together."""
+_BUFFER = 2**20
 
 
 def harden_pyarrow() -> None:
@@ -28,6 +33,32 @@ def read_frame(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame"
 
     harden_pyarrow()
     return pd.read_parquet(snapshot.open(f"{split}.parquet"))
+
+
+def frame_blocks(stream: IO[bytes]) -> Iterator["pd.DataFrame"]:
+    """The rows of a Parquet file, at most `BLOCK_CELLS` cells at a time; at least one block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    harden_pyarrow()
+    file = pq.ParquetFile(stream, buffer_size=_BUFFER)
+    rows = max(BLOCK_CELLS // max(file.metadata.num_columns, 1), 1)
+    if file.metadata.num_rows == 0:
+        yield file.read().to_pandas()
+    for batch in file.iter_batches(batch_size=rows, use_threads=False):
+        yield pa.Table.from_batches([batch]).to_pandas()
+
+
+def chosen_rows(stream: IO[bytes], rows: NDArray[np.int64]) -> "pd.DataFrame":
+    """Some rows of a Parquet file, in the order of the file; `rows` are ascending."""
+    import pandas as pd
+
+    found, start = [], 0
+    for block in frame_blocks(stream):
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(block))]
+        found.append(block.iloc[here - start].set_axis(here))
+        start += len(block)
+    return pd.concat(found)
 
 
 def class_indices(frame: "pd.DataFrame", snapshot: Artifact[Snapshot]) -> NDArray[np.int64]:

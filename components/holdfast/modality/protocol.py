@@ -5,6 +5,7 @@ which needs nothing new touches no other room. Then come the ways from delivered
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -94,6 +95,14 @@ class InputModality(ABC):
     @abstractmethod
     def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """The table view of a split: what schema, drift and reports look at; the label is the last column."""
+
+    def table_blocks(self, snapshot: Artifact[Snapshot], split: SplitName) -> Iterator["pd.DataFrame"]:
+        """The table view of a split, some rows at a time, in the order of the file."""
+        yield self.table(snapshot, split)
+
+    def sample(self, snapshot: Artifact[Snapshot], split: SplitName, rows: NDArray[np.int64]) -> "pd.DataFrame":
+        """Some rows of the table view, in the order of the file; `rows` are ascending."""
+        return self.table(snapshot, split).iloc[rows]
 
     @abstractmethod
     def served(self, given: Any, spec: InputSpec) -> Any:

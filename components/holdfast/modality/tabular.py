@@ -4,7 +4,7 @@ An attacker moves numbers, each in units of its standard deviation or of a budge
 the threat model lets him choose.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
 from holdfast.modality.cells import missing_cells, numbers, seconds, spell
 from holdfast.modality.delivered import as_delivered
-from holdfast.modality.frames import class_indices, read_frame
+from holdfast.modality.frames import chosen_rows, class_indices, frame_blocks, read_frame
 from holdfast.modality.norms import BOXES
 from holdfast.modality.precision import check_precision
 from holdfast.modality.protocol import (
@@ -96,6 +96,14 @@ class TableInput(InputModality):
     def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """The rows as they are."""
         return read_frame(snapshot, split)
+
+    def table_blocks(self, snapshot: Artifact[Snapshot], split: SplitName) -> Iterator["pd.DataFrame"]:
+        """The rows as they are, a block at a time."""
+        return frame_blocks(snapshot.stream(f"{split}.parquet"))
+
+    def sample(self, snapshot: Artifact[Snapshot], split: SplitName, rows: NDArray[np.int64]) -> "pd.DataFrame":
+        """Some rows as they are."""
+        return chosen_rows(snapshot.stream(f"{split}.parquet"), rows)
 
     def served(self, given: Any, spec: InputSpec) -> Any:
         """The DataFrame's columns that the model reads, as the snapshot step reads them."""

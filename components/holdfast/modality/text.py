@@ -4,7 +4,7 @@ Their table view is counts and shares of kinds of characters. An attacker replac
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Column, InputSpec, Modality, Norm, Snapshot, ThreatModel
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
-from holdfast.modality.frames import class_indices, read_frame
+from holdfast.modality.frames import chosen_rows, class_indices, frame_blocks, read_frame
 from holdfast.modality.protocol import (
     Certification,
     InputModality,
@@ -78,12 +78,15 @@ class TextInput(InputModality):
 
     def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """Length, words and kinds of characters."""
-        import pandas as pd
+        return _view(read_frame(snapshot, split), snapshot.document)
 
-        rows, document = read_frame(snapshot, split), snapshot.document
-        table = pd.DataFrame(text_columns([str(message) for message in rows[_text_column(document.columns)]]))
-        table[document.label] = rows[document.label].to_numpy()
-        return table
+    def table_blocks(self, snapshot: Artifact[Snapshot], split: SplitName) -> Iterator["pd.DataFrame"]:
+        """Length, words and kinds of characters, a block of messages at a time."""
+        return (_view(rows, snapshot.document) for rows in frame_blocks(snapshot.stream(f"{split}.parquet")))
+
+    def sample(self, snapshot: Artifact[Snapshot], split: SplitName, rows: NDArray[np.int64]) -> "pd.DataFrame":
+        """Length, words and kinds of characters of some messages."""
+        return _view(chosen_rows(snapshot.stream(f"{split}.parquet"), rows), snapshot.document)
 
     def served(self, given: Any, spec: InputSpec) -> Any:
         """Messages from a list, a Series, an array, or a table's named or first column."""
@@ -165,6 +168,15 @@ def text_columns(messages: list[str]) -> dict[str, NDArray[np.float64]]:
         "non_ascii": share(r"[^\x00-\x7f]"),
         "links": share(r"https?://|www\."),
     }
+
+
+def _view(rows: "pd.DataFrame", document: Snapshot) -> "pd.DataFrame":
+    import pandas as pd
+
+    messages = rows[_text_column(document.columns)]
+    table = pd.DataFrame(text_columns([str(message) for message in messages]), index=rows.index)
+    table[document.label] = rows[document.label].to_numpy()
+    return table
 
 
 def _text_column(columns: Sequence[Column]) -> str:

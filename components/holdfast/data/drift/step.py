@@ -15,9 +15,9 @@ from holdfast.data.drift.distributions import bars, histogram
 from holdfast.data.drift.evidently_report import compare, same
 from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
-from holdfast.modality.frames import harden_pyarrow
+from holdfast.modality.frames import chosen_rows, harden_pyarrow
 from holdfast.steps import by_role
-from holdfast.tables import read_table
+from holdfast.tables import sample_table, sampled_rows
 from holdfast.workload.schema import DriftConfig
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def drift(snapshot: Ref, out: Path, *, config: DriftConfig, baseline: Ref | None
     champion = load(baseline, Baseline) if baseline is not None else None
     present = champion if champion is not None and champion.document.present else None
     rng = np.random.default_rng(seed)
-    reference = _sample(_reference(present) if present else read_table(data, "test"), config.max_rows, rng)
-    current = _sample(read_table(data, "train"), config.max_rows, rng)
+    most = config.max_rows
+    reference = _reference(present, most, rng) if present else sample_table(data, "test", most, rng)
+    current = sample_table(data, "train", most, rng)
     columns, html = _stage_one(reference, current, config)
     stage_two = _stage_two(present, config.alpha) if present else None
     verdict, reason = judge(columns, stage_two, label=data.document.label, break_share=config.break_share)
@@ -56,20 +57,18 @@ def drift(snapshot: Ref, out: Path, *, config: DriftConfig, baseline: Ref | None
     return save(out, report, {"evidently.html": html, "distributions.json": plots})
 
 
-def _reference(champion: Artifact[Baseline]) -> "pd.DataFrame":
+def _reference(champion: Artifact[Baseline], most: int, rng: np.random.Generator) -> "pd.DataFrame":
     import pandas as pd
+    import pyarrow.parquet as pq
 
     harden_pyarrow()
-    table = pd.read_parquet(champion.open("reference.parquet"))
-    if not len(table):
+    count = pq.ParquetFile(champion.stream("reference.parquet")).metadata.num_rows
+    if not count:
         raise ArtifactError(f"{champion.folder / 'reference.parquet'}: expected rows of the champion, found none")
-    return table
-
-
-def _sample(table: "pd.DataFrame", most: int, rng: np.random.Generator) -> "pd.DataFrame":
-    if len(table) <= most:
-        return table
-    return table.iloc[np.sort(rng.choice(len(table), most, replace=False))]
+    rows = sampled_rows(count, most, rng)
+    if rows is None:
+        return pd.read_parquet(champion.open("reference.parquet"))
+    return chosen_rows(champion.stream("reference.parquet"), rows)
 
 
 # --- stage one ------------------------------------------------------------------------------------------------------

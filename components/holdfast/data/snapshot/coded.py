@@ -128,14 +128,17 @@ def constant(value: bool, rows: int) -> NDArray[np.bool_]:
 class Cells(Mapping[str, NDArray[Any]]):
     """The cells of each column: of a number type, or object[rows] made of its texts when they are asked for.
 
-    A column that is not among `columns` is read by `read` when it is needed.
+    A column that is not among `columns` is read when it is needed, by `read`, which may give others with it.
     """
 
     def __init__(
-        self, names: Sequence[str], columns: Mapping[str, Values], read: Callable[[str], Values] | None = None
+        self,
+        names: Sequence[str],
+        columns: Mapping[str, Values],
+        read: Callable[[str], Mapping[str, Values]] | None = None,
     ) -> None:
         self._names, self._columns, self._read = dict.fromkeys(names), columns, read
-        self._last: tuple[str, Values] | None = None
+        self._last: Mapping[str, Values] = {}
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         found = self.column(column)
@@ -156,9 +159,9 @@ class Cells(Mapping[str, NDArray[Any]]):
             return self._columns[column]
         if column not in self._names or self._read is None:
             raise KeyError(column)
-        if self._last is None or self._last[0] != column:
-            self._last = (column, self._read(column))
-        return self._last[1]
+        if column not in self._last:
+            self._last = self._read(column)
+        return self._last[column]
 
 
 def as_objects(values: Iterable[Any]) -> NDArray[np.object_]:

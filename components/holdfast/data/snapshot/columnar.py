@@ -62,12 +62,13 @@ def gather(batches: Iterable[Batch], *, decimal: DecimalMark, texts: Iterable[st
     )
 
 
-def gather_texts(batches: Iterable[Batch], column: str) -> Coded:
-    """One column as texts, however many there are."""
-    found = Texts(0)
+def gather_texts(batches: Iterable[Batch]) -> dict[str, Coded]:
+    """All columns as texts, however many there are."""
+    found: dict[str, Texts] = {}
     for batch in batches:
-        found.add(batch.columns[column])
-    return found.coded()
+        for name, cells in batch.columns.items():
+            found.setdefault(name, Texts(0)).add(cells)
+    return {name: texts.coded() for name, texts in found.items()}
 
 
 class _Column:

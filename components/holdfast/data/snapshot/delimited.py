@@ -9,7 +9,7 @@ Files are read in batches of rows, by Arrow's reader where it cannot differ from
 import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -111,7 +111,7 @@ def _part(source: _Source, drop: Sequence[str], codes: Sequence[str]) -> Part:
     usual = Dialect("\t" if source.kind == "tsv" else ",", ".", "utf-8")
     return Part(
         source.name,
-        Cells(found.names, found.texts, partial(_read_again, source)),
+        Cells(found.names, found.texts, partial(_read_again, source, drop)),
         lines=found.lines,
         dropped=frozenset(rowset.names) & frozenset(drop),
         decimal=decimal,
@@ -121,9 +121,10 @@ def _part(source: _Source, drop: Sequence[str], codes: Sequence[str]) -> Part:
     )
 
 
-def _read_again(source: _Source, column: str) -> Coded:
-    """The texts of one column."""
-    return gather_texts(_open(source, only=column).batches, column)
+def _read_again(source: _Source, drop: Sequence[str], column: str) -> Mapping[str, Coded]:
+    """The texts of one column, or of all columns of a file in memory."""
+    in_memory = isinstance(source.content, bytes)
+    return gather_texts(_open(source, drop, None if in_memory else column).batches)
 
 
 def _decimal(first: Batch, codes: Sequence[str], name: str, delimiter: str) -> DecimalMark:

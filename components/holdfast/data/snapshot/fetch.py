@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from holdfast.artifacts.documents import SourceFile
-from holdfast.artifacts.verified import Content, VerifiedFile
+from holdfast.artifacts.verified import IN_MEMORY, Content, VerifiedFile
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.archives import is_archive, unpack
 from holdfast.data.snapshot.download import Wanted, download
@@ -24,8 +24,6 @@ Format = Literal["csv", "tsv", "parquet", "npz", "digits", "breast-cancer"]
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz"}
 _BUNDLED: dict[str, Format] = {"sklearn:digits": "digits", "sklearn:breast-cancer": "breast-cancer"}
 _SCHEMES = ("https://", "http://")
-IN_MEMORY = 2**26
-"""Bytes of the largest file that is read into memory at once."""
 
 
 @dataclass(frozen=True)

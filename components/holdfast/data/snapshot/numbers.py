@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.coded import Coded, Parsed, Values, coded
+from holdfast.data.snapshot.coded import Coded, Parsed, Values, coded, constant
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError
@@ -36,7 +36,7 @@ def parse_numbers(cells: Values, decimal: DecimalMark = ".") -> Parsed:
         return _spread(cells, parse_numbers(cells.values, decimal))
     missing = missing_cells(cells)
     if cells.dtype.kind in "fiu":
-        return Parsed(cells.astype(np.float64), ~missing, missing)
+        return _typed(cells.astype(np.float64, copy=False), missing)
     texts = [str(value).strip().lower() for value in cells]
     if not missing.all() and all(gone or text in _BOOLEANS for text, gone in zip(texts, missing, strict=True)):
         values = np.array([_BOOLEANS.get(text, np.nan) for text in texts])
@@ -114,6 +114,12 @@ def _to_numbers(texts: list[str]) -> list[float]:
     except ValueError:
         pass
     return [float(text) if _NUMBER.fullmatch(text) else np.nan for text in texts]
+
+
+def _typed(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> Parsed:
+    if missing.any():
+        return Parsed(values, ~missing, missing)
+    return Parsed(values, constant(True, len(values)), constant(False, len(values)))
 
 
 def _spread(cells: Coded, of_values: Parsed) -> Parsed:
