@@ -24,6 +24,8 @@ from holdfast.workload.yaml import read_yaml, top_keys
 Share = Annotated[float, Field(ge=0, le=1)]
 OwnFunction = Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
 DeclaredKind = Literal["category", "number", "datetime"]
+BeamRunner = Literal["direct", "flink", "spark", "dataflow"]
+RunnerOption = bool | int | float | str | tuple[str, ...]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
@@ -131,6 +133,17 @@ class SchemaConfig(Section):
     """A reviewed `schema.pbtxt` in the workload's folder; otherwise the champion's, otherwise inferred."""
     reviewed_by: str | None = None
     """Who read the schema; it is written into the report."""
+    runner: BeamRunner | None = None
+    """Tables: what computes the statistics, an Apache Beam runner; left out: this process, a block of rows at a time.
+    `direct` is the processors of this machine; the others are clusters that `runner_options` name."""
+    runner_options: dict[str, RunnerOption] = {}
+    """Options of the runner, handed on as Beam spells them, such as `flink_master`, `project` or `temp_location`."""
+
+    @model_validator(mode="after")
+    def _options_have_a_runner(self) -> "SchemaConfig":
+        if self.runner_options and self.runner is None:
+            raise ValueError("runner_options: expected a runner with them (schema.runner), found none")
+        return self
 
 
 class DriftConfig(Section):

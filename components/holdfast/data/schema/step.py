@@ -1,8 +1,11 @@
 """Reads a snapshot and the schema that judges it, writes the anomalies."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -10,14 +13,19 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Anomaly, Baseline, SchemaReport, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.data.schema import contract
-from holdfast.data.schema.domains import domains, stack
+from holdfast.data.schema.domains import Domain, domains_of, observe, united
 from holdfast.errors import InputError
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import SplitName
 from holdfast.steps import by_role
-from holdfast.tables import read_table
+from holdfast.tables import table_blocks
 from holdfast.workload.schema import SchemaConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SPLITS: tuple[SplitName, ...] = ("train", "test")
 
 
 def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | None) -> Artifact[SchemaReport]:
@@ -29,22 +37,22 @@ def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | No
     """
     data = load(snapshot, Snapshot)
     champion = load(baseline, Baseline) if baseline is not None else None
-    tables = {"train": read_table(data, "train"), "test": read_table(data, "test")}
-    statistics = {split: contract.statistics_of(table, split) for split, table in tables.items()}
-    judge = _given(config) or _champions(champion) or _inferred(data, statistics["train"], tables)
-    found = {split: contract.validate(part, judge.schema, judge.name) for split, part in statistics.items()}
+    seen = _see(data, config, out)
+    statistics = [one.statistics for one in seen.values()]
+    judge = _given(config) or _champions(champion) or _inferred(data, seen["train"], seen["test"])
+    found = {split: contract.validate(one.statistics, judge.schema, judge.name) for split, one in seen.items()}
     anomalies = _report(found["train"], found["test"])
     report = SchemaReport(
         inputs=by_role(data, champion) | judge.pin,
         source=judge.source,
         reviewed_by=config.reviewed_by,
-        columns=len(tables["train"].columns),
-        rows=sum(len(table) for table in tables.values()),
+        columns=len(seen["train"].observed),
+        rows=sum(one.rows for one in seen.values()),
         anomalies=anomalies,
         verdict=Verdict.FAIL if anomalies else Verdict.PASS,
     )
     files = {
-        "statistics.pb": contract.as_bytes(statistics.values()),
+        "statistics.pb": contract.as_bytes(statistics),
         "schema.pbtxt": contract.as_text(judge.schema),
         "anomalies.pbtxt": contract.as_text(contract.merged(found.values())),
     }
@@ -80,11 +88,56 @@ def _champions(champion: Artifact[Baseline] | None) -> _Judge | None:
     return _Judge("champion", name, contract.parse_schema(champion.open("schema.pbtxt").getvalue(), name), {})
 
 
-def _inferred(data: Artifact[Snapshot], statistics: contract.Statistics, tables: dict[str, "pd.DataFrame"]) -> _Judge:
+def _inferred(data: Artifact[Snapshot], train: "_Seen", test: "_Seen") -> _Judge:
     # A rare category of the held-out rows is no anomaly of its own delivery: the domains are those of all rows.
-    together = stack([_arrays(table) for table in tables.values()])
-    inferred = contract.infer(statistics, domains(data.document, together))
-    return _Judge("inferred", "the inferred schema", inferred, {})
+    together = domains_of(data.document, united(train.observed, test.observed))
+    return _Judge("inferred", "the inferred schema", contract.infer(train.statistics, together), {})
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the rows of a split are like."""
+
+    rows: int
+    observed: dict[str, Domain]
+    statistics: contract.Statistics
+
+
+def _see(data: Artifact[Snapshot], config: SchemaConfig, out: Path) -> dict[SplitName, _Seen]:
+    if config.runner is None:
+        return {split: _see_here(data, split) for split in SPLITS}
+    _check_runner(data, config)
+    statistics = _by_runner(data, config, out)
+    return {split: _Seen(*_observe(table_blocks(data, split)), statistics[split]) for split in SPLITS}
+
+
+def _see_here(data: Artifact[Snapshot], split: SplitName) -> _Seen:
+    growing = contract.GrowingStatistics()
+    rows, observed = _observe(growing.passing(table_blocks(data, split)))
+    return _Seen(rows, observed, growing.statistics(split))
+
+
+def _observe(tables: Iterable["pd.DataFrame"]) -> tuple[int, dict[str, Domain]]:
+    """How many rows there are, and what their columns hold."""
+    counted = [(len(table), observe(_arrays(table))) for table in tables]
+    return sum(rows for rows, _ in counted), reduce(united, (observed for _, observed in counted))
+
+
+def _check_runner(data: Artifact[Snapshot], config: SchemaConfig) -> None:
+    modality = modality_of(data.document.modality)
+    if config.runner is not None and (modality.storage != "parquet" or modality.one_column):
+        raise InputError(f"schema.runner: expected a workload of tables with it, found {data.document.modality}")
+
+
+def _by_runner(data: Artifact[Snapshot], config: SchemaConfig, out: Path) -> dict[SplitName, contract.Statistics]:
+    from holdfast.data.schema.beam import statistics_by
+
+    assert config.runner is not None, "asked for"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tables = {split: data.path(f"{split}.parquet") for split in SPLITS}
+    # Next to the artifact, because workers on other machines see that volume.
+    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".beam", dir=out.parent) as folder:
+        return statistics_by(config.runner, config.runner_options, tables, Path(folder))
 
 
 def _arrays(table: "pd.DataFrame") -> dict[str, NDArray[Any]]:
