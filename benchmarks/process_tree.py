@@ -42,6 +42,8 @@ class Spent:
     """Exit code of the command; negative: by that signal."""
     left: tuple[str, ...] = ()
     """Command lines of the processes that still ran a while after it; they were killed."""
+    peak: int = 0
+    """Bytes of the largest resident set that one process of the tree had."""
 
 
 def spent(
@@ -99,7 +101,7 @@ def measure(command: Sequence[str], cwd: Path, left: float) -> Spent:
     wall = time.monotonic() - start
     remaining = _reap_rest(time.monotonic() + left)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Spent(round(wall, 3), round(usage.ru_utime + usage.ru_stime, 3), code, remaining)
+    return Spent(round(wall, 3), round(usage.ru_utime + usage.ru_stime, 3), code, remaining, usage.ru_maxrss * 1024)
 
 
 def _reap_until(pid: int) -> int:

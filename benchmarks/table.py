@@ -96,7 +96,8 @@ def page() -> str:
         "Other images: `python -m benchmarks attacks --images FILE.npz --epsilon 3/10`, arrays as in Fashion-MNIST.",
         "Run apart, because each wants the machine for itself: `make faults`; `python -m benchmarks.local` (with",
         "`--baseline CHECKOUT`: wall and CPU-seconds of the demo and of a run, and those of another checkout; with",
-        "`--load a --load b`: the demo on a busy machine); `python -m benchmarks.rollouts_under_load`.",
+        "`--load a --load b`: the demo on a busy machine); `python -m benchmarks.rollouts_under_load`;",
+        "`python -m benchmarks tables`.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
