@@ -14,7 +14,7 @@ from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
-PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet"} | {
+PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet", "judged"} | {
     "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability"
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
