@@ -77,6 +77,8 @@ class DataConfig(Section):
     """A second file with the held-out rows; otherwise `holdout` of the rows are set apart."""
     holdout: float = Field(0.2, gt=0, lt=1)
     """Share of each class that is held out for evaluation."""
+    duplicates: Literal["anywhere", "together"] = "anywhere"
+    """Rows of equal values, where the held-out rows are chosen here: `together` keeps them in one part."""
     split_seed: int = 0
     """Of the held-out choice: it stays the same for every seed of the run."""
     value_range: tuple[float, float] | None = Field(None, alias="range")

@@ -220,3 +220,12 @@ def test_rows_in_both_parts_are_counted(take: Take, write: Write, save_npz: Writ
     x = np.random.default_rng(0).random((12, 5, 5))
     y = np.arange(12) % 2
     assert take(save_npz(x_train=x, y_train=y, x_test=x[:5], y_test=y[:5]), "image").document.leaked_rows == 5
+
+
+def test_equal_rows_are_not_parted_when_the_workload_asks(take: Take, write: Write) -> None:
+    table = write("n,c,label\n" + "".join(f"{i % 40},x,{'ab'[i % 2]}\n" for i in range(200)))
+    assert take(table).document.leaked_rows == 40
+    assert take(table, duplicates="together").document.leaked_rows == 0
+    same = write("n,c,label\n" + "".join(f"{i if i % 2 else 0},x,{'ab'[i % 2]}\n" for i in range(40)), "same.csv")
+    with pytest.raises(InputError, match="expected rows of class 'a' that differ, .* found all 20 in one part"):
+        take(same, duplicates="together")

@@ -38,7 +38,7 @@ def snapshot(
     decided = None if named is None else find_review(named)
     files = fetch(config.data, data)
     typed = _TYPED[modality_of(config.modality).storage](files, config)
-    train, test = split(typed.parts, config.data)
+    train, test = split(typed.parts, config.data, typed.classes)
     typed, train, test = fill_missing(typed, train, test)
     parts = leave_out(train, test, typed.classes, decided)
     return write(_document(config, files, typed, parts, decided), parts, out)
