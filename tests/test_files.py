@@ -37,6 +37,7 @@ ALLOWED = {
         "data/snapshot/archives.py", "data/snapshot/download.py", "data/snapshot/fetch.py", "data/snapshot/npz.py",
         "data/snapshot/parquet.py", "data/snapshot/rows.py",
     ],
+    "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
     "the file itself is judged, opened once and without following links": ["model/files/judge.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what people decided about suspect rows": ["quarantine/reviews.py"],

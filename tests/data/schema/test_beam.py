@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from apache_beam.io.localfilesystem import LocalFileSystem
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact, Ref
-from holdfast.data.schema.beam import pipeline, pipeline_options
+from holdfast.data.schema.beam import _places, pipeline, pipeline_options
 from holdfast.data.schema.contract import GrowingStatistics, parse_statistics
 from holdfast.data.schema.step import schema
 from holdfast.errors import InputError
@@ -114,6 +115,36 @@ def test_options_that_beam_does_not_take_are_refused_in_one_line(runner: Any, op
     with pytest.raises(InputError, match=message) as refusal:
         pipeline(runner, options, [("rows.parquet", "statistics.pb")])
     assert "\n" not in str(refusal.value)
+
+
+class Bucket(LocalFileSystem):
+    """A file system of other machines: `bucket://` is a folder here."""
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "bucket"
+
+    def join(self, base: str, *parts: str) -> str:
+        return "/".join((base.rstrip("/"), *parts))
+
+    def create(self, path: str, *args: Any, **more: Any) -> Any:
+        local = Path(path.removeprefix("bucket:/"))
+        local.parent.mkdir(parents=True, exist_ok=True)
+        return super().create(str(local), *args, **more)
+
+
+def test_rows_are_copied_to_where_workers_reach_them(tmp_path: Path) -> None:
+    parquet = tmp_path / "train.parquet"
+    parquet.write_bytes(b"rows" * 1000)
+    options = {"temp_location": f"bucket:/{tmp_path}/far"}
+    source, result = _places(options, parquet, tmp_path / "one", "train")
+    assert (source, result) == (
+        f"{options['temp_location']}/one/train.parquet",
+        f"{options['temp_location']}/one/train.pb",
+    )
+    assert (tmp_path / "far" / "one" / "train.parquet").read_bytes() == parquet.read_bytes()
+    near = _places({}, parquet, tmp_path / "one", "train")
+    assert near == (str(parquet), str(tmp_path / "one" / "train.pb"))
 
 
 def test_options_without_a_runner_and_a_runner_without_a_table_are_refused(

@@ -115,7 +115,7 @@ def _places(options: Mapping[str, RunnerOption], parquet: Path, folder: Path, na
     place = FileSystems.join(shared, folder.name)
     source = FileSystems.join(place, parquet.name)
     try:
-        with parquet.open("rb") as rows, FileSystems.create(source) as copy:
+        with FileSystems.open(str(parquet)) as rows, FileSystems.create(source) as copy:
             while block := rows.read(2**24):
                 copy.write(block)
     except (ValueError, OSError) as error:
