@@ -154,6 +154,15 @@ class Reviewed(Frozen):
     """Ids of the training rows that a reviewer released, sorted; a scan does not set them aside again."""
 
 
+class Undecided(Frozen):
+    """Rows of a delivery that an earlier scan set aside and that no reviewer has decided; the review names them."""
+
+    train: tuple[int, ...] = ()
+    """Ids of such training rows, sorted: a scan sets them aside again."""
+    held_out: int = Field(0, ge=0)
+    """Such rows among the held-out rows, where they stay."""
+
+
 class Snapshot(Document):
     """The exact data of one delivery.
 
@@ -194,6 +203,8 @@ class Snapshot(Document):
     """Images: the value that means 1 in input units [0, 1]."""
     review: Reviewed | None = None
     """None when no review was given."""
+    undecided: Undecided = Undecided()
+    """What the review leaves open."""
 
 
 class Anomaly(Frozen):
@@ -314,8 +325,36 @@ class Detector(Frozen):
     """What it found, in words."""
 
 
+class NotJudged(Frozen):
+    """A class of which a scan cannot say whether its labels are right."""
+
+    name: str
+    """The class."""
+    rows: int = Field(ge=0)
+    """Training rows that carry its label."""
+    reason: str
+    """Why, in words."""
+
+
+class HeldOutLabels(Frozen):
+    """Held-out rows whose label the scan's models contradict. Report only: no held-out row is ever removed."""
+
+    suspects: Count
+    """Held-out rows with a suspected label, of all held-out rows."""
+    per_class: tuple[int, ...] = ()
+    """Suspects by (delivered) class."""
+    rows: tuple[int, ...] = ()
+    """Their positions in the test file, the most suspect first."""
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    """How often a class of which every label is right has a suspect, at most."""
+
+
 class ScanReport(Document):
-    """Poison and label-error suspects. Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+    """Poison and label-error suspects.
+
+    Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
+    each of them, the most suspect first) and `held_out.csv` (the same for suspected held-out labels).
+    """
 
     kind: Literal["scan-report"] = "scan-report"
     """Always `scan-report`."""
@@ -329,6 +368,13 @@ class ScanReport(Document):
     """Row ids set aside, sorted."""
     released: tuple[int, ...] = ()
     """Row ids over the suspicion threshold that a reviewer has released: they stay, and are not among `suspects`."""
+    undecided: tuple[int, ...] = ()
+    """Row ids among `quarantined` that an earlier scan set aside and that no reviewer has decided, sorted. They stay
+    out until they are released, and do not count against the budget."""
+    not_judged: tuple[NotJudged, ...] = ()
+    """Classes in which the scan looks for no wrong labels."""
+    held_out: HeldOutLabels | None = None
+    """None when the held-out rows were not scanned."""
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
@@ -359,13 +405,20 @@ class Review(Document):
     """Always `review`."""
     name: str
     """Of the workload."""
-    entries: tuple[Decision, ...] = Field(min_length=1)
+    entries: tuple[Decision, ...] = ()
     """In the order in which they were made, each row once."""
+    undecided: tuple[Sha256, ...] = ()
+    """Digests of rows that a scan set aside and that are not decided, sorted: they stay in quarantine."""
 
     @model_validator(mode="after")
     def _each_row_once(self) -> Self:
-        if len({entry.row for entry in self.entries}) != len(self.entries):
+        decided = {entry.row for entry in self.entries}
+        if len(decided) != len(self.entries):
             raise ValueError("a row that is decided twice")
+        if len(set(self.undecided)) != len(self.undecided) or decided & set(self.undecided):
+            raise ValueError("an undecided row that is named twice or decided")
+        if not self.entries and not self.undecided:
+            raise ValueError("a review of no row")
         return self
 
 

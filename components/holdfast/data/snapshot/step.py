@@ -75,6 +75,7 @@ def _document(
         lower=lower,
         upper=upper,
         review=parts.review,
+        undecided=parts.undecided,
     )
 
 
