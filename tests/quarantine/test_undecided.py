@@ -115,7 +115,12 @@ def test_the_table_begins_with_the_most_suspect_row(first: Artifact[Snapshot], t
     scores = [line.score for line in lines]
     assert scores == sorted(scores, reverse=True)
     assert {line.row for line in lines} == set(HELD)
-    assert all(line.label in ("benign", "malignant") for line in lines)
+    delivered = (tmp_path / "first.csv").read_text().splitlines()
+    rows = {row.id: row for row in read_quarantine(tmp_path / "next" / "scan", None).rows}
+    for line in lines:
+        *values, label = delivered[int(line.place.removeprefix("first.csv line ")) - 1].split(",")
+        assert label == line.label == rows[line.row].label
+        assert list(map(float, values)) == list(rows[line.row].values.values())
 
 
 @pytest.mark.parametrize(

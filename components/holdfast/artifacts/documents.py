@@ -176,7 +176,8 @@ class Snapshot(Document):
 
     Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
-    column holding class names. The id of a training row is its position in the train file.
+    column holding class names. The id of a training row is its position in the train file. `places.npz`: where each row
+    of `train` and `test` is in the delivered file (int64).
     """
 
     kind: Literal["snapshot"] = "snapshot"
@@ -213,6 +214,9 @@ class Snapshot(Document):
     """None when no review was given."""
     undecided: Undecided = Undecided()
     """What the review leaves open."""
+    places: tuple[Literal["line", "row"], Literal["line", "row"]] | None = None
+    """What `places.npz` counts, for the training rows and for the held-out rows: lines of the file from 1, or rows from
+    0; None: it is not there."""
     leaked_rows: int | None = Field(None, ge=0)
     """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
 

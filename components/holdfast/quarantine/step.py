@@ -8,14 +8,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Decision, Review, ScanReport, Snapshot
+from holdfast.artifacts.documents import Column, Decision, Review, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.errors import ArtifactError, InputError, IntegrityError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
 from holdfast.quarantine.reviews import append_review, newest_review
-from holdfast.quarantine.rows import CellValue, image_digests, table_digests
+from holdfast.quarantine.rows import CellValue, image_digests, table_digests, without_fills
 from holdfast.quarantine.table import TABLE, TableRow, read_table
 from holdfast.steps import by_role, made_from, writer
 
@@ -70,7 +70,7 @@ def read_quarantine(scan: Path, snapshot: Path | None) -> Quarantine:
     report = load(scan, ScanReport)
     data = _its_snapshot(report, snapshot)
     values, labels = _READERS[modality_of(data.document.modality).storage](report, data)
-    digests = _digests(values, labels)
+    digests = _digests(values, labels, data.document.columns)
     with np.load(report.open("scores.npz"), allow_pickle=False) as scores:
         all_scores = {name: scores[name] for name in scores.files}
     lines = {line.row: line for line in _table(report)}
@@ -188,9 +188,10 @@ def _same_rows(report: Artifact[ScanReport], found: NDArray[np.generic]) -> None
         )
 
 
-def _digests(values: Sequence[RowValues], labels: list[str]) -> list[str]:
+def _digests(values: Sequence[RowValues], labels: list[str], columns: Sequence[Column]) -> list[str]:
     tables = [row for row in values if isinstance(row, dict)]
     images = [row for row in values if not isinstance(row, dict)]
     if tables:
-        return table_digests({name: [row[name] for row in tables] for name in tables[0]}, labels)
+        cells = {name: [row[name] for row in tables] for name in tables[0]}
+        return table_digests(without_fills(cells, columns), labels)
     return image_digests(np.stack(images), labels) if images else []

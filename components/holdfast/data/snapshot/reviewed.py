@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Decision, Review, Reviewed, Undecided
 from holdfast.artifacts.folder import Artifact
-from holdfast.data.snapshot.contract import enough_rows
+from holdfast.data.snapshot.contract import TypedDelivery, enough_rows
 from holdfast.data.snapshot.rows import DeliveredRows
 from holdfast.errors import InputError
 
@@ -34,7 +34,10 @@ class SnapshotParts:
 
 
 def leave_out(
-    train: DeliveredRows, test: DeliveredRows, classes: Sequence[str], review: Artifact[Review] | None
+    train: DeliveredRows,
+    test: DeliveredRows,
+    typed: TypedDelivery,
+    review: Artifact[Review] | None,
 ) -> SnapshotParts:
     """Both parts without the rows that the review dropped; without a review as they are.
 
@@ -43,9 +46,10 @@ def leave_out(
     """
     if review is None:
         return SnapshotParts(train, test, None)
-    kept = keep(train.digests(classes), test.digests(classes), review.document.entries, review.document.undecided)
+    digests = [part.digests(typed.classes, typed.columns) for part in (train, test)]
+    kept = keep(*digests, review.document.entries, review.document.undecided)
     parts = SnapshotParts(train.take(kept.train), test.take(kept.test), kept.record, kept.undecided)
-    enough_rows(parts.train.y, classes, f"{review.folder}: rows that the review leaves")
+    enough_rows(parts.train.y, typed.classes, f"{review.folder}: rows that the review leaves")
     if len(parts.test.y) == 0:
         raise InputError(f"{review.folder}: expected held-out rows after the review, found none")
     return parts

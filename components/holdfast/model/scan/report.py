@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count, HeldOutLabels, NotJudged, Snapshot
-from holdfast.model.inputs import Arrays
+from holdfast.artifacts.folder import Artifact
 from holdfast.model.scan.aside import SetAside
 from holdfast.model.scan.held_out import HeldOutErrors
 from holdfast.model.scan.labels import FALSE_ALARM_RATE, MIN_CLASS_ROWS
+from holdfast.quarantine.places import read_places
 from holdfast.quarantine.table import SEPARATOR, TableRow
 
 if TYPE_CHECKING:
@@ -52,17 +53,22 @@ def held_out_labels(found: HeldOutErrors, delivery: Snapshot) -> HeldOutLabels:
 
 
 def quarantine_rows(
-    aside: SetAside, rows: Arrays, score: NDArray[np.float64], found: "Findings | None", delivery: Snapshot
+    aside: SetAside,
+    y: NDArray[np.int64],
+    score: NDArray[np.float64],
+    found: "Findings | None",
+    data: Artifact[Snapshot],
 ) -> list[TableRow]:
     """A line for each row that was set aside, the most suspect first."""
     worst_first = sorted(aside.quarantined, key=lambda row: (-score[row], row))
     waiting = set(aside.undecided)
     by = found.suspected_by if found else {}
+    place = read_places(data, "train")
     return [
         TableRow(
             row=row,
-            place="",
-            label=delivery.classes[rows.y[row]],
+            place=place(row),
+            label=data.document.classes[y[row]],
             score=float(score[row]),
             detectors=SEPARATOR.join([name for name, named in by.items() if named[row]] + [BEFORE] * (row in waiting)),
         )
@@ -70,15 +76,16 @@ def quarantine_rows(
     ]
 
 
-def held_out_rows(found: HeldOutErrors, delivery: Snapshot) -> list[TableRow]:
+def held_out_rows(found: HeldOutErrors, data: Artifact[Snapshot]) -> list[TableRow]:
     """A line for each held-out row with a suspected label, the most suspect first."""
+    place, classes = read_places(data, "test"), data.document.classes
     return [
         TableRow(
             row=row,
-            place="",
-            label=delivery.classes[found.y[row]],
+            place=place(row),
+            label=classes[found.y[row]],
             score=float(found.suspicion[row]),
-            detectors=f"looks like {delivery.classes[found.answers[row]]}",
+            detectors=f"looks like {classes[found.answers[row]]}",
         )
         for row in found.suspects.tolist()
     ]

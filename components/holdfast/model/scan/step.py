@@ -83,9 +83,9 @@ def _save(
         verdict=worst([aside.verdict(applied=config.apply), Verdict.INCONCLUSIVE if few else Verdict.PASS]),
         inputs=by_role(data),
     )
-    tables = {TABLE: write_table(quarantine_rows(aside, rows, scores["score"], found, data.document))}
+    tables = {TABLE: write_table(quarantine_rows(aside, rows.y, scores["score"], found, data))}
     if held_out is not None:
-        tables[HELD_OUT_TABLE] = write_table(held_out_rows(held_out, data.document))
+        tables[HELD_OUT_TABLE] = write_table(held_out_rows(held_out, data))
     return save(out, report, _files(data, scores, aside.quarantined) | tables)
 
 
