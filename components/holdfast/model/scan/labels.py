@@ -22,7 +22,7 @@ SUREST = 0.25
 """The share of rows, by out-of-fold certainty, in which contradictions are counted."""
 ALPHA = 0.05
 FALSE_ALARM_RATE = 0.01
-"""How often a class whose labels are all right raises the alarm, at most (simulated: `rare` in benchmarks/scans.py)."""
+"""How often a class whose labels are right raises the alarm, at most; simulated in benchmarks/scans.py (`_rare`)."""
 EVIDENCE = 6.63
 """Twice the log likelihood ratio of wrong labels against none. By its limit, half a chi-square with one degree of
 freedom (a parameter on the edge of its range: Self and Liang, JASA 82, 1987), one clean class in 200 exceeds it; the
@@ -33,7 +33,7 @@ likelihood sees small misfits of the curve, up to 17 in clean classes of 3,000 t
 SURE, LIKELY = 0.8, 0.5
 """How probable it must be that a training row, or a held-out one, is wrong before it is named."""
 TOLERATED = 0.01
-"""Share of wrong labels in a class that raises no alarm."""
+"""Share of wrong labels in a class that raises no alarm, since every large set has some; `ALPHA` goes with it."""
 TAKEN = 0.1
 """Wrong labels in a large class that are this share of a smaller class are an alarm, however few they are there."""
 FEWEST = 3
@@ -164,7 +164,7 @@ def _recognized(odds: NDArray[np.float64], labelled: NDArray[np.bool_]) -> bool:
 
 def _alarm(evidence: float, wrong: int, rows: int, others: int) -> bool:
     """Whether `wrong` of a class's `rows` are many, for the class or for the others that they were taken from."""
-    many = wrong >= TOLERATED * rows and evidence > EVIDENCE
+    many = lower_bound(wrong, rows, ALPHA) > TOLERATED and evidence > EVIDENCE
     taken = wrong >= TAKEN * others and evidence > STRONG_EVIDENCE
     return wrong >= FEWEST and (many or taken)
 
