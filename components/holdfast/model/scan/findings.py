@@ -75,7 +75,7 @@ def label_detectors(found: LabelErrors, classes: Sequence[str]) -> list[Detector
     """The result of the search for wrong labels: each class in alarm, or the class with most of them."""
     judged = [one for one in found.classes if one.model is not None]
     alarms = [one for one in judged if one.alarm]
-    strongest = sorted(judged, key=lambda one: -one.share)[:1]
+    strongest = sorted(judged, key=lambda one: -one.statistic)[:1]
     nothing = Detector(name=LABEL_ERRORS, statistic=0, threshold=TOLERATED, alarm=False, detail="no class is judged")
     return [_label_detector(one, classes) for one in alarms or strongest] or [nothing]
 
@@ -84,8 +84,8 @@ def _label_detector(found: ClassLabels, classes: Sequence[str]) -> Detector:
     name = classes[found.label] if classes else str(found.label)
     return Detector(
         name=LABEL_ERRORS,
-        statistic=found.share,
-        threshold=TOLERATED,
+        statistic=found.statistic,
+        threshold=found.threshold,
         alarm=found.alarm,
-        detail=f"class {name}: {found.wrong} of {found.rows} labels look wrong to models that did not see them",
+        detail=f"class {name}: {found.wrong} of {found.rows} labels contradict models that did not see them",
     )

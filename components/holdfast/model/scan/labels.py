@@ -61,15 +61,17 @@ class ClassLabels:
     """Rows that carry the label wrongly, as many as can be named."""
     model: LabelModel | None
     """None: not judged."""
-    alarm: bool = False
-    """Whether they are more than chance and tolerance explain."""
+    statistic: float = 0.0
+    """The share of wrong labels that is held against `threshold`: a lower bound, 0 without evidence."""
+    threshold: float = TOLERATED
+    """The share that chance and tolerance explain."""
     not_judged: str = ""
     """Why not."""
 
     @property
-    def share(self) -> float:
-        """The share of the class's rows."""
-        return self.wrong / self.rows if self.rows else 0.0
+    def alarm(self) -> bool:
+        """Whether more labels are wrong than the threshold."""
+        return self.statistic > self.threshold
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,19 @@ def find_label_errors(probabilities: NDArray[np.float64], y: NDArray[np.int64]) 
     """Judges labels y int64[N] by out-of-fold probabilities float64[N, classes], each class by itself."""
     suspicion = label_suspicion(probabilities, y)
     classes = [judge_class(probabilities[:, label], y == label, label) for label in range(probabilities.shape[1])]
-    sure = _contradicted(probabilities, y, suspicion, [found.label for found in classes if found.model is not None])
-    classes = [_joined(found, int((y[sure] == found.label).sum())) for found in classes]
+    judged = np.flatnonzero(np.isin(y, [found.label for found in classes if found.model is not None]))
+    share = wrong_share(probabilities[judged], y[judged]) if len(judged) else 0.0
+    if share > TOLERATED:
+        sure = judged[np.argsort(-suspicion[judged], kind="stable")[: int(share * len(judged))]]
+        classes = [_joined(found, int((y[sure] == found.label).sum()), share) for found in classes]
     return LabelErrors(suspicion, 1 - own(probabilities, y), worst_of(classes, suspicion, y), tuple(classes))
 
 
-def _joined(found: ClassLabels, contradicted: int) -> ClassLabels:
-    """The class with the rows that sure models contradict, if these are more."""
-    if not contradicted:
+def _joined(found: ClassLabels, contradicted: int, share: float) -> ClassLabels:
+    """The class with the rows that sure models contradict, which are `share` of all rows, if these are more."""
+    if not contradicted or (found.alarm and found.wrong >= contradicted):
         return found
-    return replace(found, wrong=max(contradicted, found.wrong if found.alarm else 0), alarm=True)
+    return replace(found, wrong=contradicted, statistic=share, threshold=TOLERATED)
 
 
 def worst_of(classes: Sequence[ClassLabels], suspicion: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -116,16 +121,6 @@ def worst_of(classes: Sequence[ClassLabels], suspicion: NDArray[np.float64], y: 
     rows = [_worst(suspicion, y == found.label, found.wrong) for found in classes if found.alarm]
     suspects = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
     return suspects[np.argsort(-suspicion[suspects], kind="stable")]
-
-
-def _contradicted(
-    probabilities: NDArray[np.float64], y: NDArray[np.int64], suspicion: NDArray[np.float64], judged: list[int]
-) -> NDArray[np.int64]:
-    """The worst rows of the judged classes, as many as models contradict where they are surest; none if few."""
-    rows = np.flatnonzero(np.isin(y, judged))
-    share = wrong_share(probabilities[rows], y[rows]) if len(rows) else 0.0
-    count = int(share * len(rows)) if share > TOLERATED else 0
-    return rows[np.argsort(-suspicion[rows], kind="stable")[:count]]
 
 
 def judge_class(
@@ -150,7 +145,7 @@ def judge_class(
     model = fit(rows, slope=slope)
     evidence = 2 * (fit(rows, wrongly_in=0.0, slope=slope).cost - model.cost)
     wrong = int((model.wrong(odds[labelled]) >= (SURE if slope is None else LIKELY)).sum())
-    return ClassLabels(label, count, evidence, wrong, model, _alarm(evidence, wrong, count, len(belief) - count))
+    return ClassLabels(label, count, evidence, wrong, model, *_statistic(evidence, wrong, count, len(belief) - count))
 
 
 def _recognized(odds: NDArray[np.float64], labelled: NDArray[np.bool_]) -> bool:
@@ -162,11 +157,13 @@ def _recognized(odds: NDArray[np.float64], labelled: NDArray[np.bool_]) -> bool:
     return bool(unlike <= UNLIKE * len(own_odds) and binom.cdf(unlike, len(own_odds), 0.5) <= CHANCE)
 
 
-def _alarm(evidence: float, wrong: int, rows: int, others: int) -> bool:
-    """Whether `wrong` of a class's `rows` are many, for the class or for the others that they were taken from."""
-    many = lower_bound(wrong, rows, ALPHA) > TOLERATED and evidence > EVIDENCE
-    taken = wrong >= TAKEN * others and evidence > STRONG_EVIDENCE
-    return wrong >= FEWEST and (many or taken)
+def _statistic(evidence: float, wrong: int, rows: int, others: int) -> tuple[float, float]:
+    """What is held against what: `wrong` may be many for the class, or for the others that they were taken from."""
+    at_least = lower_bound(wrong, rows, ALPHA) if evidence > EVIDENCE and wrong >= FEWEST else 0.0
+    taken = TAKEN * others / rows
+    if at_least <= TOLERATED and evidence > STRONG_EVIDENCE and wrong >= FEWEST and wrong / rows > taken:
+        return wrong / rows, taken
+    return at_least, TOLERATED
 
 
 def _worst(suspicion: NDArray[np.float64], labelled: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
