@@ -46,8 +46,8 @@ def leave_out(
     """
     if review is None:
         return SnapshotParts(train, test, None)
-    digests = [part.digests(typed.classes, typed.columns) for part in (train, test)]
-    kept = keep(*digests, review.document.entries, review.document.undecided)
+    names, names_out = (part.digests(typed.classes, typed.columns) for part in (train, test))
+    kept = keep(names, names_out, review.document.entries, review.document.undecided)
     parts = SnapshotParts(train.take(kept.train), test.take(kept.test), kept.record, kept.undecided)
     enough_rows(parts.train.y, typed.classes, f"{review.folder}: rows that the review leaves")
     if len(parts.test.y) == 0:

@@ -70,7 +70,7 @@ class LabelModel:
 def log_odds_of(belief: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds float64[N] of probabilities, within +-`MOST_LOG_ODDS`."""
     odds = np.log(np.maximum(belief, _SMALLEST)) - np.log(np.maximum(1 - belief, _SMALLEST))
-    return np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS)
+    return np.asarray(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), dtype=np.float64)
 
 
 def binned(log_odds: NDArray[np.float64], labelled: NDArray[np.bool_]) -> BinnedRows:
@@ -79,7 +79,8 @@ def binned(log_odds: NDArray[np.float64], labelled: NDArray[np.bool_]) -> Binned
     rows = np.bincount(place)
     held = rows > 0
     means = np.bincount(place, weights=log_odds)[held] / rows[held]
-    return BinnedRows(means, np.bincount(place, weights=labelled)[held], rows[held].astype(np.float64))
+    carry = np.bincount(place, weights=labelled)[held].astype(np.float64)
+    return BinnedRows(means, carry, rows[held].astype(np.float64))
 
 
 def fit(rows: BinnedRows, *, wrongly_in: float | None = None, slope: float | None = None) -> LabelModel:
@@ -101,7 +102,8 @@ def _descend(rows: BinnedRows, start: tuple[float, ...], bounds: tuple[tuple[flo
 
     inside = [min(max(value, low), high) for value, (low, high) in zip(start, bounds, strict=True)]
     found = minimize(_cost, inside, args=(rows,), jac=True, method="L-BFGS-B", bounds=bounds)
-    return LabelModel(*(float(value) for value in found.x), cost=float(found.fun))
+    a, b, u, v = (float(value) for value in found.x)
+    return LabelModel(a, b, u, v, cost=float(found.fun))
 
 
 def _cost(at: NDArray[np.float64], rows: BinnedRows) -> tuple[float, NDArray[np.float64]]:

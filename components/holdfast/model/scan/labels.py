@@ -30,8 +30,8 @@ rest of `FALSE_ALARM_RATE` is for classes whose curve is not quite logistic."""
 STRONG_EVIDENCE = 18.0
 """For wrong labels that are few in their class, but many for the class that they were taken from: in a large class the
 likelihood sees small misfits of the curve, up to 17 in clean classes of 3,000 to 6,000 rows."""
-SURE, LIKELY = 0.8, 0.5
-"""How probable it must be that a training row, or a held-out one, is wrong before it is named."""
+SURE = 0.8
+"""How probable it must be that a row is wrong before it is named."""
 TOLERATED = 0.01
 """Share of wrong labels in a class that raises no alarm, since every large set has some; `ALPHA` goes with it."""
 TAKEN = 0.1
@@ -132,8 +132,7 @@ def judge_class(
         belief: of every row, whether it carries the label or not.
         labelled: bool[N], which rows carry it.
         label: the class.
-        slope: of the class's curve, where other rows have shown it; the class is then known to be recognized, and a
-            wrong row is named when that is likely.
+        slope: of the class's curve, where other rows have shown it; the class is then known to be recognized.
     """
     count = int(labelled.sum())
     if count < MIN_CLASS_ROWS:
@@ -144,7 +143,7 @@ def judge_class(
     rows = binned(odds, labelled)
     model = fit(rows, slope=slope)
     evidence = 2 * (fit(rows, wrongly_in=0.0, slope=slope).cost - model.cost)
-    wrong = int((model.wrong(odds[labelled]) >= (SURE if slope is None else LIKELY)).sum())
+    wrong = int((model.wrong(odds[labelled]) >= SURE).sum())
     return ClassLabels(label, count, evidence, wrong, model, *_statistic(evidence, wrong, count, len(belief) - count))
 
 
