@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.special import expit
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -13,6 +13,7 @@ from holdfast.model.inputs import Arrays
 from holdfast.model.scan import contamination
 from holdfast.model.scan.contamination import BinnedRows, binned, fit, log_odds_of
 from holdfast.model.scan.crossfit import out_of_fold
+from holdfast.model.scan.findings import gather
 from holdfast.model.scan.labels import EVIDENCE, FALSE_ALARM_RATE, LabelErrors, find_label_errors
 from holdfast.model.scan.learners import table_learner
 from holdfast.model.scan.pairs import repeated_pairs
@@ -37,6 +38,15 @@ def judged(rows: Arrays) -> LabelErrors:
 def test_a_rare_class_is_not_suspect_for_being_rare(rate: float, shift: float) -> None:
     found = judged(table(rate, shift, seed=2))
     assert (found.alarm, found.suspects.tolist()) == (False, [])
+
+
+def test_a_rare_class_does_not_come_first_in_the_ranking() -> None:
+    rows = table(0.05, 0.0, seed=3)
+    labels = judged(rows)
+    found = gather([], np.zeros(len(rows), dtype=bool), labels, backdoor=np.zeros(len(rows)), others={})
+    first = np.argsort(-found.scores["score"], kind="stable")[:100]
+    # Of 100 rows that are drawn without looking, 5 would be rare.
+    assert binom.sf(int(rows.y[first].sum()) - 1, 100, rows.y.mean()) > 0.001
 
 
 def test_a_rare_class_without_signal_is_not_judged() -> None:

@@ -58,7 +58,7 @@ def gather(
     wrong = np.zeros(len(planted), dtype=bool)
     wrong[labels.suspects] = True
     weight = 1.0 if labels.alarm else 0.5
-    case = np.maximum(weight * ranks(labels.suspicion), ranks(backdoor))
+    case = np.maximum(weight * ranks(labels.unusual), ranks(backdoor))
     suspects = planted | wrong
     score = (case + suspects + planted) / 3
     parts = {"label_error": labels.suspicion, "disbelief": labels.disbelief, "backdoor": backdoor}

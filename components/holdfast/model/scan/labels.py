@@ -85,6 +85,8 @@ class LabelErrors:
     suspects: NDArray[np.int64]
     """The rows that are wrong in each class in alarm, the worst first."""
     classes: tuple[ClassLabels, ...]
+    unusual: NDArray[np.float64]
+    """float64[N]: `suspicion` less the median of the row's own class, so that no class ranks first for being rare."""
 
     @property
     def alarm(self) -> bool:
@@ -106,7 +108,20 @@ def find_label_errors(probabilities: NDArray[np.float64], y: NDArray[np.int64]) 
     if share > TOLERATED:
         sure = judged[np.argsort(-suspicion[judged], kind="stable")[: int(share * len(judged))]]
         classes = [_joined(found, int((y[sure] == found.label).sum()), share) for found in classes]
-    return LabelErrors(suspicion, 1 - own(probabilities, y), worst_of(classes, suspicion, y), tuple(classes))
+    return LabelErrors(
+        suspicion=suspicion,
+        disbelief=1 - own(probabilities, y),
+        suspects=worst_of(classes, suspicion, y),
+        classes=tuple(classes),
+        unusual=_unusual(suspicion, y),
+    )
+
+
+def _unusual(suspicion: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
+    medians = np.zeros(int(y.max()) + 1)
+    for label in np.unique(y):
+        medians[label] = np.median(suspicion[y == label])
+    return np.asarray(suspicion - medians[y])
 
 
 def _joined(found: ClassLabels, contradicted: int, share: float) -> ClassLabels:
