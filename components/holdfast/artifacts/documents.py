@@ -177,7 +177,7 @@ class Snapshot(Document):
     Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
     column holding class names. The id of a training row is its position in the train file. `places.npz`: where each row
-    of `train` and `test` is in the delivered file (int64).
+    of `train` and `test` is in the delivered file.
     """
 
     kind: Literal["snapshot"] = "snapshot"

@@ -8,7 +8,7 @@ from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
 
 PLACES = "places.npz"
-"""The file of a snapshot with the arrays `train` and `test`, int64[rows] each."""
+"""The file of a snapshot with the arrays `train` and `test`, int32[rows] each, or int64 in very long files."""
 
 
 def read_places(data: Artifact[Snapshot], split: Literal["train", "test"]) -> Callable[[int], str]:

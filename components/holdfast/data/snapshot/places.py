@@ -22,6 +22,10 @@ class RowPlaces:
         """Those of the rows where the mask is true, in order."""
         return type(self)(self.unit, self.at[rows])
 
+    def stored(self) -> NDArray[np.generic]:
+        """The places as a file holds them, in 32 bits where they fit."""
+        return self.at.astype(np.int32) if len(self.at) == 0 or self.at.max() < 2**31 else self.at
+
 
 def places_of(lines: Lines, rows: int) -> RowPlaces:
     """The places of all rows of a file."""

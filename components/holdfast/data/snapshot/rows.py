@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.arrays import npz
 from holdfast.artifacts.documents import Column, Snapshot
 from holdfast.data.snapshot.listing import Lines
 from holdfast.data.snapshot.places import RowPlaces
@@ -160,6 +159,7 @@ class TableRows(DeliveredRows):
 
 
 def save_places(path: Path, train: RowPlaces | None, test: RowPlaces | None) -> None:
-    """Writes where the rows of both parts are in the delivered file, where that is known of both."""
+    """Writes where the rows of both parts are in the delivered file, where that is known of both; not compressed."""
     if train is not None and test is not None:
-        path.write_bytes(npz(train=train.at, test=test.at))
+        with path.open("wb") as stream:
+            np.savez(stream, train=train.stored(), test=test.stored())
