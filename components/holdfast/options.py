@@ -144,6 +144,11 @@ def shipped(workload: Path) -> Path:
     raise WorkloadError(f"{workload}: expected a workload file or one of {', '.join(sorted(known))}, found neither")
 
 
+def reviews_folder(name: str) -> Path:
+    """Where the reviews of the workload `name` are kept, unless it names a folder itself."""
+    return Path(STATE) / "reviews" / name
+
+
 def print_paths(paths: Iterable[Path], as_json: bool) -> None:
     """Lists files on standard output."""
     written = [str(path) for path in paths]

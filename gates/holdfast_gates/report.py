@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import Check, GateDecision, Model, Snapshot, Verdict
 from holdfast.steps import role_of
+from holdfast_gates import held_out
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES
 
@@ -100,6 +101,8 @@ def _advice(decision: GateDecision) -> list[str]:
 def _next(check: Check) -> str:
     if check.reason.startswith("no evidence"):
         return "Run the step that writes this evidence for this very model and snapshot."
+    if held_out.questions_labels(check):
+        return held_out.ADVICE
     narrow = check.verdict is Verdict.INCONCLUSIVE and check.lower is not None
     return MORE if narrow else NEXT.get(check.name, "See the evidence.")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import GateDecision, RolloutRecord, Verdict
 from holdfast.serving.rollout.reporting import ending
+from holdfast_gates.held_out import first_sentence, questions_labels
 from holdfast_pipelines.folder import place_of, read_artifact
 from holdfast_pipelines.record import RunResult
 
@@ -40,7 +41,11 @@ def _ended(result: RunResult, out: Path, report: Path, again: str, *, planted: b
 def _refused(out: Path) -> str:
     """What the gate objected to, and what would help."""
     decision = read_artifact(out, GateDecision).document
-    names = ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
+    worst = [check for check in decision.checks if check.verdict is decision.verdict]
+    names = ", ".join(check.name for check in worst)
+    labels = next((first_sentence(check) for check in worst if questions_labels(check)), None)
+    if labels is not None:
+        return f"the gate did not pass {names}: {labels}."
     if decision.verdict is Verdict.INCONCLUSIVE:
         return f"the gate was inconclusive on {names}: more examples make its intervals narrower."
     return f"the gate failed {names}: train another model, or look at the data."

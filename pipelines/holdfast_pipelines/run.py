@@ -26,6 +26,7 @@ from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
+from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
 from holdfast_pipelines.warm import Servers
 
 _AGAIN = ("registered", "inconclusive", "rolled-back")
@@ -50,6 +51,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
+    reviews: Path | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -69,6 +71,8 @@ def run(
         overrides: values that replace the workload's, by dotted key.
         interpreters: environment -> its interpreter, where it is not the usual one.
         forks: warm processes whose forks the steps are; without, every step is a fresh process.
+        reviews: the folder of reviews of a workload that names none: what it decides holds, and rows that this run sets
+            aside are added to it as undecided. None keeps nothing, unless the workload names a folder.
 
     Raises:
         StepError: a step failed; the record has its name.
@@ -77,13 +81,15 @@ def run(
     """
     folder = workload.resolve().parent
     plan = given.read(workload, overrides)
+    reviews = reviews_of(plan, folder, reviews)
+    plan = with_reviews(plan, reviews)
     plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
-            _retrain(machine, given.retrain_parameters(plan, folder, settings))
+            _retrain(machine, given.retrain_parameters(plan, folder, settings), reviews)
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
@@ -201,10 +207,14 @@ def _without_rollout(result: RunResult) -> RunResult:
     return replace(result, steps=tuple(one for one in result.steps if one.step != writer(RolloutRecord).name))
 
 
-def _retrain(machine: Machine, arguments: given.Parameters) -> None:
+def _retrain(machine: Machine, arguments: given.Parameters, reviews: Path | None) -> None:
     from holdfast_pipelines.retrain import retrain
 
-    machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+    try:
+        machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+    finally:
+        # What was set aside stays so, even if a later step failed.
+        hold_undecided(machine.out, reviews)
 
 
 def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> RunOutcome:

@@ -12,6 +12,7 @@ from holdfast.data.snapshot.columns import Described, describe, pick
 from holdfast.data.snapshot.labels import class_labels, find_classes, known_classes
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.pictures import class_indices, class_names, fills_range, value_range
+from holdfast.data.snapshot.places import places_of
 from holdfast.data.snapshot.rows import DeliveredRows, ImageRows, Part, TableRows
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
@@ -75,7 +76,7 @@ def type_images(parts: Sequence[ImageRows], config: SnapshotConfig) -> TypedDeli
         y.append(class_indices(part.y, classes, name=f"{part.name} (held-out rows)", source=given))
     limits = _pixel_range(train, config.data)
     fills_range(train.x, limits, name=train.name)
-    rows = [replace(part, y=one) for part, one in zip(parts, y, strict=True)]
+    rows = [replace(part, y=one, places=places_of(None, len(one))) for part, one in zip(parts, y, strict=True)]
     return TypedDelivery(rows, classes, shape, pixel_range=limits)
 
 
@@ -106,7 +107,10 @@ def type_table(parts: Sequence[Part], config: SnapshotConfig) -> TypedDelivery:
     one_column = modality_of(config.modality).one_column
     columns, cells = (_message_column if one_column else _columns)(parts, config.data)
     read_as = tuple(part.read_as for part in parts)
-    rows = [TableRows(values, one) for values, one in zip(cells, y, strict=True)]
+    rows = [
+        TableRows(values, one, places_of(part.lines, len(one)))
+        for part, values, one in zip(parts, cells, y, strict=True)
+    ]
     return TypedDelivery(rows, classes, (config.data.length if one_column else len(columns),), columns, read_as=read_as)
 
 

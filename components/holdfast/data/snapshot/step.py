@@ -13,7 +13,7 @@ from holdfast.data.snapshot.leakage import leaked_rows
 from holdfast.data.snapshot.read import read_images, read_tables
 from holdfast.data.snapshot.reviewed import SnapshotParts, leave_out
 from holdfast.data.snapshot.split import split
-from holdfast.data.snapshot.write import per_class, write
+from holdfast.data.snapshot.write import per_class, units_of, write
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.quarantine.reviews import find_review
@@ -40,7 +40,7 @@ def snapshot(
     typed = _TYPED[modality_of(config.modality).storage](files, config)
     train, test = split(typed.parts, config.data, typed.classes)
     typed, train, test = fill_missing(typed, train, test)
-    parts = leave_out(train, test, typed.classes, decided)
+    parts = leave_out(train, test, typed, decided)
     return write(_document(config, files, typed, parts, decided), parts, out)
 
 
@@ -79,6 +79,8 @@ def _document(
         lower=lower,
         upper=upper,
         review=parts.review,
+        undecided=parts.undecided,
+        places=units_of(parts),
         leaked_rows=leaked_rows(parts.train, parts.test),
     )
 

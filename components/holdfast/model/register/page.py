@@ -120,7 +120,9 @@ def _points(document: Document) -> list[Point]:
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
         return [*at, Point("abstained", document.abstained.share)]
     if isinstance(document, ScanReport):
-        return [Point("scan/suspects", document.suspects.k), Point("scan/quarantined", len(document.quarantined))]
+        held_out = [Point("scan/held_out_suspects", document.held_out.suspects.k)] if document.held_out else []
+        aside = Point("scan/quarantined", len(document.quarantined))
+        return [Point("scan/suspects", document.suspects.k), aside, *held_out]
     if isinstance(document, DriftReport):
         return [Point("drift/columns", document.drifted.k)]
     if isinstance(document, BackdoorReport):

@@ -221,7 +221,7 @@ def _write_reports(reports: Path, admitted: Admitted) -> None:
         (reports / name).write_bytes(admitted.decision.open(name).read())
     for role, artifact in admitted.evidence.items():
         for name, pin in artifact.document.files.items():
-            if name.endswith((".html", ".png", ".svg")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
+            if name.endswith((".html", ".png", ".svg", ".csv")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
                 target = reports / role / Path(name).name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(artifact.open(name).read())
