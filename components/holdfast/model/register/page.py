@@ -11,6 +11,7 @@ from holdfast.artifacts.documents import (
     DriftReport,
     GateDecision,
     Model,
+    OperatingResult,
     Performance,
     RobustnessReport,
     ScanReport,
@@ -38,7 +39,14 @@ def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Art
         "holdfast.decision_digest": decision.digest,
         "holdfast.policy": decision.document.policy_name,
         "holdfast.policy_digest": decision.document.policy,
+        **operating_point(model.document),
     }
+
+
+def operating_point(model: Model) -> dict[str, str]:
+    """The operating point as one tag (JSON), of a model that has one."""
+    point = model.operating_point
+    return {} if point is None else {"holdfast.operating_point": point.published}
 
 
 def params(model: Model) -> dict[str, str]:
@@ -56,7 +64,19 @@ def params(model: Model) -> dict[str, str]:
         "threads": str(model.threads),
         "device": model.device,
         "best_epoch": str(model.best_epoch),
+        **_decided(model),
         **{f"recipe.{name}": str(value) for name, value in model.recipe.items()},
+    }
+
+
+def _decided(model: Model) -> dict[str, str]:
+    point = model.operating_point
+    if point is None:
+        return {}
+    return {
+        "decision.positive": point.positive,
+        "decision.threshold": f"{point.threshold:g}",
+        "decision.rule": point.rule,
     }
 
 
@@ -115,6 +135,7 @@ def _points(document: Document) -> list[Point]:
             *attacks,
             *clean,
             *_performance("robust_", document.worst_case_performance),
+            *_operating(document.operating_point),
         ]
     if isinstance(document, Certificate):
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
@@ -143,6 +164,20 @@ def _performance(prefix: str, found: Performance | None) -> list[Point]:
             if count.n
         ),
     ]
+
+
+def _operating(found: OperatingResult | None) -> list[Point]:
+    """Wrong answers of both kinds in 1,000 rows, and their cost where costs were given, without and under attack."""
+    if found is None:
+        return []
+    points = []
+    named = {"": found.clean, "robust_": found.worst_case, "constant_": found.constant_errors}
+    for prefix, errors in named.items():
+        misses, alarms = found.per_thousand(errors)
+        points += [Point(f"{prefix}misses_per_1000", misses), Point(f"{prefix}false_alarms_per_1000", alarms)]
+        if found.point.costs is not None:
+            points.append(Point(f"{prefix}cost_per_1000", found.cost(errors)))
+    return points
 
 
 def _key(name: str) -> str:

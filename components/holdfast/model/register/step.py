@@ -210,7 +210,7 @@ def _write_package(work: Path, admitted: Admitted) -> None:
             signature=pyfunc.signature(document, example),
             input_example=example,
             pip_requirements=pyfunc.requirements(),
-            metadata={"holdfast.model_digest": admitted.model.digest},
+            metadata={"holdfast.model_digest": admitted.model.digest, **page.operating_point(document)},
         )
 
 
