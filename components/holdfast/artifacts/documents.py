@@ -905,6 +905,17 @@ class GateDecision(Document):
         return self
 
 
+class AnswerTimes(Frozen):
+    """How long the network takes to answer on one CPU thread of the machine that registered it, without any server."""
+
+    single_row_ms: float = Field(gt=0)
+    """Median for one row, in milliseconds."""
+    batch_ms: float = Field(gt=0)
+    """Median for `batch_rows` rows at once, in milliseconds."""
+    batch_rows: int = Field(gt=0)
+    """Rows of that batch."""
+
+
 class Registration(Document):
     """Where the model is in MLflow."""
 
@@ -918,6 +929,8 @@ class Registration(Document):
     """Digest of the model artifact."""
     run_id: str
     """The run in MLflow that holds its evidence."""
+    latency: AnswerTimes | None = None
+    """As the run in MLflow has it; None where it was not measured."""
 
 
 class Transition(Frozen):

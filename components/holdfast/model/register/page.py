@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from holdfast.artifacts.documents import (
+    AnswerTimes,
     AttackResult,
     BackdoorReport,
     Certificate,
@@ -24,6 +25,7 @@ MOST_CLASSES = 50
 """Classes with metrics of their own."""
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
+_SINGLE, _BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
 
 
 def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot]) -> dict[str, str]:
@@ -90,6 +92,22 @@ def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]])
         number = step if isinstance(step, int) else epoch
         found += [Point(f"{CURVE}/{key}", value, number) for key, value in _numbers(row).items() if key != "epoch"]
     return found
+
+
+def latency(found: AnswerTimes | None) -> list[Point]:
+    """How long the network takes to answer, in milliseconds, where that was measured."""
+    if found is None:
+        return []
+    return [Point(_SINGLE, found.single_row_ms), Point(f"{_BATCH}{found.batch_rows}", found.batch_ms)]
+
+
+def answer_times(metrics: Mapping[str, float]) -> AnswerTimes | None:
+    """What `latency` wrote; None where nothing was measured."""
+    batch = next((name for name in metrics if name.startswith(_BATCH)), None)
+    if batch is None or _SINGLE not in metrics:
+        return None
+    rows = int(batch.removeprefix(_BATCH))
+    return AnswerTimes(single_row_ms=metrics[_SINGLE], batch_ms=metrics[batch], batch_rows=rows)
 
 
 def about(model: Model) -> str:
