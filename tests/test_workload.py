@@ -158,3 +158,38 @@ def test_the_positive_class_is_read_in_composed_unicode() -> None:
     found = parse(GOOD + 'decision: {positive: "caf\\u0065\\u0301", false_positive_rate: 0.1}\n').decision
     assert found is not None
     assert found.positive == "caf\u00e9"
+
+
+NAMES = """classes: [no, yes, 0, 1.0, null]
+  drop: [on, 2026-01-01]
+  immutable: [y]
+  columns_as: {off: category}
+  missing: {no: off, a: 3}"""
+
+
+def test_names_need_no_quotes() -> None:
+    # YAML 1.1 reads these words as bools, numbers and dates.
+    data = parse(GOOD.replace("range: [0, 16]", NAMES)).data
+    assert data.classes == ("no", "yes", "0", "1.0", "null")
+    assert (data.drop, data.immutable, data.columns_as) == (("on", "2026-01-01"), ("y",), {"off": "category"})
+    assert data.missing == {"no": "off", "a": 3.0}
+
+
+def test_bools_and_nothing_stay_what_they_are() -> None:
+    workload = parse(GOOD.replace("range: [0, 16]", "review: ~") + "rollout: {approval: yes}\n")
+    assert workload.rollout.approval is True
+    assert workload.data.review is None
+
+
+def test_the_positive_class_needs_no_quotes_either() -> None:
+    for written in ("1", "0", "true", "no", "1.0"):
+        found = parse(GOOD + f"decision: {{positive: {written}, false_positive_rate: 0.1}}\n").decision
+        assert found is not None
+        assert found.positive == written
+
+
+def test_a_rate_in_exponents_is_a_number() -> None:
+    # YAML 1.1 reads 1e-2 as text.
+    found = parse(GOOD + "decision: {positive: a, false_positive_rate: 1e-2}\n").decision
+    assert found is not None
+    assert found.false_positive_rate == 0.01
