@@ -3,7 +3,8 @@
 import re
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Check, GateDecision, Model, Snapshot, Verdict
+from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
+from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
 from holdfast_gates import held_out
 from holdfast_gates.policy import Policy
@@ -23,8 +24,11 @@ NEXT = {
 MORE = "More held-out examples (`attack.examples`, `certify.examples`) narrow the interval."
 
 
-def to_markdown(decision: GateDecision, policy: Policy) -> str:
-    """The gate's table, what was overridden, and what to do about each check that did not pass."""
+def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResult | None = None) -> str:
+    """The gate's table, what was overridden, and what to do about each check that did not pass.
+
+    And what the model's operating point brings, where it has one.
+    """
     lines = [
         f"# {_cell(decision.name)}: {decision.verdict}",
         "",
@@ -37,6 +41,7 @@ def to_markdown(decision: GateDecision, policy: Policy) -> str:
         "| check | measured | interval | required | champion | verdict |",
         "|---|---|---|---|---|---|",
         *(_row(check) for check in decision.checks),
+        *_operating(operating),
         *_reasons(decision),
         *_advice(decision),
         *_overrides(policy),
@@ -86,6 +91,15 @@ def _row(check: Check) -> str:
     mark = str(check.verdict) if check.verdict is Verdict.PASS else f"**{check.verdict}**"
     cells = (check.name, measured(check), interval(check), check.required, champion, mark)
     return "| " + " | ".join(cell if cell == mark else _cell(cell) for cell in cells) + " |"
+
+
+def _operating(result: OperatingResult | None) -> list[str]:
+    if result is None:
+        return []
+    head = rendered.head(result)
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rendered.rows(result))]
+    words = f"{_cell(rendered.in_words(result.point))}; on the rows that chose it: {rendered.chosen_on(result.point)}."
+    return ["", "## Operating point", "", words, "", lines[0], "|---" * len(head) + "|", *lines[1:], "", rendered.NOTE]
 
 
 def _reasons(decision: GateDecision) -> list[str]:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -96,6 +97,7 @@ def run(
                 asked = given.rollout_parameters(plan, version, settings, game_day)
                 outcome = _roll_out(machine, record, asked, retries)
             record.finish(outcome)
+        _remember(machine.out)
         return record.result
 
 
@@ -131,7 +133,15 @@ def roll_out(
         with record.of_failure():
             parameters = given.rollout_parameters(plan, before.model_version, settings, game_day)
             record.finish(_roll_out(machine, record, parameters, retries))
+        _remember(machine.out)
         return record.result
+
+
+def _remember(out: Path) -> None:
+    """Keeps what the run measured, because the next run in this folder replaces its artifacts."""
+    from holdfast_pipelines.report.history import remember
+
+    remember(out, time.time())
 
 
 def read_record(out: Path) -> RunResult:

@@ -1,6 +1,14 @@
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Anomaly, Count, Paired, Verdict
+from holdfast.artifacts.documents import (
+    Anomaly,
+    Count,
+    Errors,
+    OperatingPoint,
+    OperatingResult,
+    Paired,
+    Verdict,
+)
 from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import with_overrides
 from holdfast_gates.report import to_junit, to_markdown
@@ -89,3 +97,50 @@ def test_the_paired_row_shows_a_signed_difference(policy, judged, evidence, make
     )
     assert "| +0.020 |" in row
     assert "| 0.910 | pass |" in row
+
+
+def operating(rule):
+    point = OperatingPoint.model_validate(
+        {
+            "positive": "fraud",
+            "threshold": -2.5,
+            "misses": {"k": 3, "n": 20},
+            "false_alarms": {"k": 40, "n": 480},
+            **rule,
+        }
+    )
+
+    def errors(misses, alarms):
+        return Errors(misses=Count(k=misses, n=50), false_alarms=Count(k=alarms, n=500))
+
+    return OperatingResult(
+        point=point,
+        other="ok",
+        positives=Count(k=40, n=1000),
+        clean=errors(5, 50),
+        worst_case=errors(25, 100),
+        without_threshold=errors(30, 5),
+    )
+
+
+def test_the_page_shows_what_the_operating_point_costs_and_the_constant_answer(policy, judged, evidence):
+    result = operating({"costs": {"miss": 50, "false_alarm": 1}})
+    text = to_markdown(decide(policy, judged, evidence), policy, result)
+    # By hand: 1,000 rows have 40 frauds; 4 missed at 50 and 96 of 960 alarms cost 200 + 96.
+    assert "| no attack | 296 [" in text
+    assert "| under attack | 1192 [" in text
+    assert "| no attack, without the threshold | 1210 [" in text
+    assert "| always 'fraud' | 960 | 0 | 960 |" in text
+    assert "'fraud' is answered above a margin of -2.5 (least cost: 50 for a miss, 1 for a false alarm)" in text
+    assert "3 of 20 missed, 40 of 480 false alarms" in text
+
+
+def test_with_a_rate_the_page_shows_both_kinds_of_wrong_answers_and_no_cost(policy, judged, evidence):
+    text = to_markdown(decide(policy, judged, evidence), policy, operating({"false_positive_rate": 0.1}))
+    assert "| no attack | 4 (5 of 50) | 96 (50 of 500) |" in text
+    assert "| always 'ok' | 40 | 0 |" in text
+    assert "cost" not in text.split("## Operating point")[1].split("Expected in")[0]
+
+
+def test_a_model_without_an_operating_point_has_no_such_part(policy, judged, evidence):
+    assert "Operating point" not in to_markdown(decide(policy, judged, evidence), policy)

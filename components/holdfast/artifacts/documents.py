@@ -52,6 +52,16 @@ Exact = Annotated[
 """A number without rounding, written as a fraction: "8/255"."""
 
 
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("input should be a valid number")
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_no_bool)]
+"""A number; `true` and `yes` are none."""
+
+
 class Verdict(StrEnum):
     """Ordered from good to bad; the worst check decides."""
 
@@ -545,6 +555,48 @@ class Mitigation(Frozen):
     """The same, after."""
 
 
+class Costs(Frozen):
+    """What each of the two kinds of wrong answers costs, in a unit of your choice."""
+
+    miss: Real = Field(gt=0)
+    """A row of the positive class that is answered with the other one."""
+    false_alarm: Real = Field(gt=0)
+    """A row of the other class that is answered with the positive one."""
+
+
+class OperatingPoint(Frozen):
+    """The threshold above which a model of two classes answers the positive one, and how it was chosen.
+
+    The network has it inside: the logit of the positive class is lowered by it, so that the largest logit is the
+    decision everywhere.
+    """
+
+    positive: str
+    """The class that is answered when its margin is above the threshold."""
+    threshold: float
+    """Of the margin (logit of the positive class less that of the other) before the network had it inside."""
+    costs: Costs | None = None
+    """It has the least cost on the rows set apart; None: chosen by `false_positive_rate`."""
+    false_positive_rate: float | None = Field(None, gt=0, lt=1)
+    """The rate asked for: the upper 95 % bound of the rate on the rows set apart is at most this."""
+    misses: Count
+    """Answered with the other class, of the rows of the positive class that were set apart in training."""
+    false_alarms: Count
+    """Answered with the positive class, of the rows of the other class that were set apart in training."""
+
+    @property
+    def rule(self) -> str:
+        """How it was chosen, in words."""
+        if self.costs is not None:
+            return f"least cost: {self.costs.miss:g} for a miss, {self.costs.false_alarm:g} for a false alarm"
+        return f"false-positive rate at most {self.false_positive_rate:g}, by its upper 95 % bound"
+
+    @property
+    def published(self) -> str:
+        """What servers and MLflow publish about it: JSON in one line."""
+        return self.model_dump_json(exclude={"misses", "false_alarms"}, exclude_none=True)
+
+
 class Model(Document):
     """A trained network. Files: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
@@ -576,6 +628,8 @@ class Model(Document):
     """Correct under the selection attack, of the training rows set apart to choose the best epoch."""
     mitigation: Mitigation | None = None
     """None for a model that came from training alone."""
+    operating_point: OperatingPoint | None = None
+    """None: the largest logit of the network as it was trained decides."""
 
 
 class TriggerResult(Frozen):
@@ -716,6 +770,63 @@ class Performance(Frozen):
         return tuple(one.name for one in self.classes if one.recall.n and not one.answers)
 
 
+class Errors(Frozen):
+    """The two kinds of wrong answers of a model of two classes, counted as recall is."""
+
+    misses: Count
+    """Answered with the other class, of examples of the positive class."""
+    false_alarms: Count
+    """Answered with the positive class, of examples of the other class."""
+
+
+class OperatingResult(Frozen):
+    """What the operating point of a model brings on held-out rows, where its classes are as frequent as they are there.
+
+    Costs are those of the operating point; where it has none, a miss and a false alarm cost 1 each.
+    """
+
+    point: OperatingPoint
+    """Of the model."""
+    other: str
+    """The class that is not the positive one."""
+    positives: Count
+    """Held-out rows of the positive class, of all of them."""
+    clean: Errors
+    """Without any attack."""
+    worst_case: Errors
+    """Under every attack."""
+    without_threshold: Errors
+    """Without any attack, if the largest logit of the network as it was trained decided."""
+
+    def per_thousand(self, errors: Errors) -> tuple[float, float]:
+        """Expected misses and false alarms among 1,000 rows."""
+        share = self.positives.share
+        return 1000 * share * errors.misses.share, 1000 * (1 - share) * errors.false_alarms.share
+
+    def cost(self, errors: Errors) -> float:
+        """Expected cost of 1,000 rows."""
+        of_misses, of_alarms = self.cost_of_each
+        return of_misses * errors.misses.share + of_alarms * errors.false_alarms.share
+
+    @property
+    def cost_of_each(self) -> tuple[float, float]:
+        """What 1,000 rows cost when every positive one is missed, and when every other one is a false alarm."""
+        share, costs = self.positives.share, self.point.costs or Costs(miss=1, false_alarm=1)
+        return 1000 * share * costs.miss, 1000 * (1 - share) * costs.false_alarm
+
+    @property
+    def constant_errors(self) -> Errors:
+        """Those of the constant answer that costs less."""
+        of_misses, of_alarms = self.cost_of_each
+        always = int(of_alarms < of_misses)
+        return Errors(misses=Count(k=1 - always, n=1), false_alarms=Count(k=always, n=1))
+
+    @property
+    def best_constant(self) -> str:
+        """The class of the constant answer that costs less."""
+        return self.other if self.constant_errors.misses.k else self.point.positive
+
+
 class ClassPaired(Frozen):
     """Candidate and champion on the same examples of one class."""
 
@@ -762,6 +873,8 @@ class RobustnessReport(Document):
     """By class, each example as the attack left it that came closest to another answer, or went furthest beyond."""
     champion_classes: tuple[ClassPaired, ...] = ()
     """Candidate and champion by class; empty where they are not compared."""
+    operating_point: OperatingResult | None = None
+    """None for a model without an operating point."""
 
 
 class CertifiedAt(Frozen):
@@ -869,6 +982,17 @@ class GateDecision(Document):
         return self
 
 
+class AnswerTimes(Frozen):
+    """How long the network takes to answer on one CPU thread of the machine that registered it, without any server."""
+
+    single_row_ms: float = Field(gt=0)
+    """Median for one row, in milliseconds."""
+    batch_ms: float = Field(gt=0)
+    """Median for `batch_rows` rows at once, in milliseconds."""
+    batch_rows: int = Field(gt=0)
+    """Rows of that batch."""
+
+
 class Registration(Document):
     """Where the model is in MLflow."""
 
@@ -882,6 +1006,8 @@ class Registration(Document):
     """Digest of the model artifact."""
     run_id: str
     """The run in MLflow that holds its evidence."""
+    latency: AnswerTimes | None = None
+    """As the run in MLflow has it; None where it was not measured."""
 
 
 class Transition(Frozen):

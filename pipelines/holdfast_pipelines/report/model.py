@@ -17,6 +17,7 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact
+from holdfast.rendering import operating
 from holdfast.rendering.blocks import (
     Block,
     Facts,
@@ -60,10 +61,22 @@ def training(run: LoadedRun, place: PageLocation) -> PageSection | None:
             best_epoch=model.best_epoch,
             clean_accuracy_held_out=model.clean,
             under_the_selection_attack=model.robust,
+            **_decided(model),
             weights=code(artifact.digest[:12], artifact.digest),
         )
     )
     return PageSection("training", "Training", (facts, *_curves(artifact), Prose(f"Recipe: {recipe}.")))
+
+
+def _decided(model: Model) -> dict[str, str]:
+    """The operating point and how it was chosen; nothing for a model without one."""
+    point = model.operating_point
+    if point is None:
+        return {}
+    return {
+        "operating_point": operating.in_words(point),
+        "on_the_rows_that_chose_it": operating.chosen_on(point),
+    }
 
 
 def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -81,7 +94,14 @@ def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
         figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
         points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
         blocks.append(TwoColumns(Figures((figure,)), TableBlock(("epsilon", "still correct"), points, numeric=(0, 1))))
-    blocks += [table, *_by_class(report), *_corruptions(report), _masking(report), *_champion(report)]
+    blocks += [
+        table,
+        *_by_class(report),
+        *_operating(report),
+        *_corruptions(report),
+        _masking(report),
+        *_champion(report),
+    ]
     return PageSection("attacks", "Accuracy under attack", tuple(blocks))
 
 
@@ -187,6 +207,16 @@ def _by_class(report: RobustnessReport) -> list[Block]:
     )
     table = cut(rows, MOST_CLASSES, head, numeric=(1, 2, 3, 4))
     return [Facts(pairs(**facts)), table, Prose(f"{_RECALL} {_PRECISION} {_MORE}")]
+
+
+def _operating(report: RobustnessReport) -> list[Block]:
+    """What the operating point brings; nothing for a model without one."""
+    result = report.operating_point
+    if result is None:
+        return []
+    head, rows = operating.head(result), operating.rows(result)
+    table = TableBlock(head, rows, numeric=tuple(range(1, len(head))), note=operating.NOTE)
+    return [Facts(pairs(operating_point=operating.in_words(result.point))), table]
 
 
 def _corruptions(report: RobustnessReport) -> list[Block]:

@@ -26,7 +26,7 @@ from holdfast.rendering.numbers import seconds
 from holdfast.rendering.page import Article, render
 from holdfast.steps import STEPS
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.report import data, judgement, model, quarantine
+from holdfast_pipelines.report import data, judgement, model, quarantine, runs
 from holdfast_pipelines.report.dag import Node, NodeState, draw
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
 from holdfast_pipelines.report.pictures import example_uri
@@ -42,6 +42,7 @@ SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = 
     model.certificate,
     judgement.gate,
     judgement.rollout,
+    runs.trade_off,
     judgement.chain,
 )
 """The parts of a run's page, in the order of the pipeline."""

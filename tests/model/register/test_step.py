@@ -97,6 +97,16 @@ def test_registering_twice_makes_one_version_and_the_same_artifact(chain, tracki
     assert len(client(tracking).search_model_versions("name='demo-image'")) == 1
 
 
+def test_the_time_of_an_answer_is_measured_once_and_is_in_the_run_and_in_the_registration(chain, tracking, tmp_path):
+    passed = chain()
+    first, second = call(passed, tmp_path, tracking, "one"), call(passed, tmp_path, tracking, "two")
+    found = client(tracking).get_run(first.document.run_id).data.metrics
+    assert first.document.latency == second.document.latency
+    assert found["latency_ms/single_row"] == first.document.latency.single_row_ms > 0
+    # The snapshot has 20 held-out rows.
+    assert found["latency_ms/batch_of_20"] == first.document.latency.batch_ms > 0
+
+
 def test_two_processes_that_register_one_model_into_a_new_store_at_once_make_one_version(chain, tmp_path):
     passed, uri = chain("tabular"), f"sqlite:///{tmp_path}/new/mlflow.db"
     roles = {"model": passed.model, "decision": passed.decision, "snapshot": passed.snapshot, **passed.evidence}

@@ -18,7 +18,7 @@ from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictur
 
 SECTIONS = (
     "Delivery", "Schema", "Drift", "Quarantine", "Training", "Backdoor triggers", "Accuracy under attack",
-    "Certified accuracy", "Gate", "Rollout", "Chain of evidence",
+    "Certified accuracy", "Gate", "Rollout", "Runs of this workload", "Chain of evidence",
 )  # fmt: skip
 VOID = {"meta", "img"}
 

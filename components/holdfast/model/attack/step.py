@@ -13,10 +13,12 @@ from holdfast.artifacts.documents import (
     Baseline,
     ClassPaired,
     CorruptionResult,
+    Count,
     EpsilonPoint,
     MaskingCheck,
     Modality,
     Model,
+    OperatingResult,
     Paired,
     Performance,
     RobustnessReport,
@@ -30,7 +32,7 @@ from holdfast.modality.text import decode_text
 from holdfast.model.attack.results import attack_results, count
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
-from holdfast.model.performance import performance
+from holdfast.model.performance import operating_result, performance
 from holdfast.progress import say, track
 from holdfast.steps import by_role
 from holdfast.workload.schema import AttackConfig
@@ -80,6 +82,7 @@ def attack(
         clean_performance=_performance(scene, judged.document, candidate.whole.logits),
         worst_case_performance=_performance(scene, judged.document, candidate.whole.worst_logits),
         champion_classes=_champion_classes(scene, judged.document, candidate, champion),
+        operating_point=_operating(scene, judged.document, data.document, candidate.whole),
         inputs=by_role(judged, data, None if baseline is None else load(baseline, Baseline)),
     )
     return save(out, report, {"flags.npz": _flags(scene, candidate.whole), **_attacks(scene, judged, measured)})
@@ -309,6 +312,21 @@ def _champion_classes(
 
 def _performance(scene: _Scene, document: Model, logits: "Tensor") -> Performance:
     return performance(document.classes, scene.all_y.cpu().numpy(), logits.cpu().numpy(), len(scene.y))
+
+
+def _operating(scene: _Scene, document: Model, data: Snapshot, measured: "Measured") -> OperatingResult | None:
+    """What the operating point brings on the sample and on more examples of a class that is rare in it."""
+    point = document.operating_point
+    if point is None:
+        return None
+    return operating_result(
+        point,
+        document.classes,
+        scene.all_y.cpu().numpy(),
+        clean=measured.logits.cpu().numpy(),
+        worst=measured.worst_logits.cpu().numpy(),
+        positives=Count(k=data.test_per_class[document.classes.index(point.positive)], n=data.test_rows),
+    )
 
 
 def _flags(scene: _Scene, measured: "Measured") -> bytes:

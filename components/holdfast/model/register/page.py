@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from holdfast.artifacts.documents import (
+    AnswerTimes,
     AttackResult,
     BackdoorReport,
     Certificate,
@@ -11,6 +12,7 @@ from holdfast.artifacts.documents import (
     DriftReport,
     GateDecision,
     Model,
+    OperatingResult,
     Performance,
     RobustnessReport,
     ScanReport,
@@ -23,6 +25,7 @@ MOST_CLASSES = 50
 """Classes with metrics of their own."""
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
+_SINGLE, _BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
 
 
 def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot]) -> dict[str, str]:
@@ -38,7 +41,14 @@ def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Art
         "holdfast.decision_digest": decision.digest,
         "holdfast.policy": decision.document.policy_name,
         "holdfast.policy_digest": decision.document.policy,
+        **operating_point(model.document),
     }
+
+
+def operating_point(model: Model) -> dict[str, str]:
+    """The operating point as one tag (JSON), of a model that has one."""
+    point = model.operating_point
+    return {} if point is None else {"holdfast.operating_point": point.published}
 
 
 def params(model: Model) -> dict[str, str]:
@@ -56,7 +66,19 @@ def params(model: Model) -> dict[str, str]:
         "threads": str(model.threads),
         "device": model.device,
         "best_epoch": str(model.best_epoch),
+        **_decided(model),
         **{f"recipe.{name}": str(value) for name, value in model.recipe.items()},
+    }
+
+
+def _decided(model: Model) -> dict[str, str]:
+    point = model.operating_point
+    if point is None:
+        return {}
+    return {
+        "decision.positive": point.positive,
+        "decision.threshold": f"{point.threshold:g}",
+        "decision.rule": point.rule,
     }
 
 
@@ -70,6 +92,22 @@ def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]])
         number = step if isinstance(step, int) else epoch
         found += [Point(f"{CURVE}/{key}", value, number) for key, value in _numbers(row).items() if key != "epoch"]
     return found
+
+
+def latency(found: AnswerTimes | None) -> list[Point]:
+    """How long the network takes to answer, in milliseconds, where that was measured."""
+    if found is None:
+        return []
+    return [Point(_SINGLE, found.single_row_ms), Point(f"{_BATCH}{found.batch_rows}", found.batch_ms)]
+
+
+def answer_times(metrics: Mapping[str, float]) -> AnswerTimes | None:
+    """What `latency` wrote; None where nothing was measured."""
+    batch = next((name for name in metrics if name.startswith(_BATCH)), None)
+    if batch is None or _SINGLE not in metrics:
+        return None
+    rows = int(batch.removeprefix(_BATCH))
+    return AnswerTimes(single_row_ms=metrics[_SINGLE], batch_ms=metrics[batch], batch_rows=rows)
 
 
 def about(model: Model) -> str:
@@ -115,6 +153,7 @@ def _points(document: Document) -> list[Point]:
             *attacks,
             *clean,
             *_performance("robust_", document.worst_case_performance),
+            *_operating(document.operating_point),
         ]
     if isinstance(document, Certificate):
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
@@ -145,6 +184,20 @@ def _performance(prefix: str, found: Performance | None) -> list[Point]:
             if count.n
         ),
     ]
+
+
+def _operating(found: OperatingResult | None) -> list[Point]:
+    """Wrong answers of both kinds in 1,000 rows, and their cost where costs were given, without and under attack."""
+    if found is None:
+        return []
+    points = []
+    named = {"": found.clean, "robust_": found.worst_case, "constant_": found.constant_errors}
+    for prefix, errors in named.items():
+        misses, alarms = found.per_thousand(errors)
+        points += [Point(f"{prefix}misses_per_1000", misses), Point(f"{prefix}false_alarms_per_1000", alarms)]
+        if found.point.costs is not None:
+            points.append(Point(f"{prefix}cost_per_1000", found.cost(errors)))
+    return points
 
 
 def _key(name: str) -> str:

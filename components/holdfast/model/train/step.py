@@ -15,6 +15,7 @@ from holdfast.artifacts.documents import (
     Count,
     InputSpec,
     Model,
+    OperatingPoint,
     Scalar,
     ScanReport,
     Snapshot,
@@ -163,10 +164,13 @@ def _start(
     ranks: "Ranks",
 ) -> "Training":
     from holdfast.modality.ball import Ball
+    from holdfast.model.operating import check_rows
     from holdfast.model.train.adversarial import Training
 
     if len(rows) < 2 * len(classes):
         raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
+    if config.decision is not None:
+        config.decision.index_in(classes)
     net = _untrained(config, spec, len(classes), rows, settings.seed)
     ball, second = Ball.of(config.threat, spec, device), _second_ball(config, spec, device)
     engine = Training
@@ -174,7 +178,10 @@ def _start(
         from holdfast.model.train.art_trainers import ArtTraining
 
         engine = ArtTraining
-    return engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks, classes=classes)
+    training = engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks, classes=classes)
+    if config.decision is not None:
+        check_rows(config.decision, classes, training.apart[1].cpu().numpy())
+    return training
 
 
 def _untrained(config: TrainConfig, spec: InputSpec, classes: int, rows: Arrays, seed: int) -> "nn.Module":
@@ -205,7 +212,15 @@ def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, de
     """What must be equal for a checkpoint to lead to the same weights."""
     import torch
 
-    facts = [config.model_dump(mode="json"), inputs, settings.seed, settings.threads, device, torch.__version__]
+    # The weights do not depend on how the threshold is chosen afterwards.
+    facts = [
+        config.model_dump(mode="json", exclude={"decision"}),
+        inputs,
+        settings.seed,
+        settings.threads,
+        device,
+        torch.__version__,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -253,18 +268,43 @@ def _finish(
     from holdfast.model.train.export import network_files
 
     training.net.eval().load_state_dict(training.state.best)
-    document = _document(training, data, config=config, settings=settings, inputs=inputs)
+    decided = _decide(training, data.document.classes, config)
+    document = _document(training, data, decided, config=config, settings=settings, inputs=inputs)
     curve = json.dumps([asdict(row) for row in training.state.curve], indent=1).encode() + b"\n"
-    files = network_files(training.net, training.state.best, document.input) | {"curve.json": curve}
-    return save(out, document, files)
+    # Copies, because networks may use one tensor in two places.
+    weights = {name: value.clone() for name, value in training.net.state_dict().items()}
+    return save(out, document, network_files(training.net, weights, document.input) | {"curve.json": curve})
+
+
+def _decide(
+    training: "Training", classes: tuple[str, ...], config: TrainConfig
+) -> "tuple[OperatingPoint | None, Epoch]":
+    """Gives the network its operating point, where one is asked for; how it then answers the rows set apart."""
+    if config.decision is None:
+        return None, training.best_epoch
+    from holdfast.model.operating import set_operating_point
+
+    training.net, point = set_operating_point(training.net, *training.apart, decision=config.decision, classes=classes)
+    say(
+        f"train: {point.positive!r} is answered above a margin of {point.threshold:.4g}: on the rows set apart "
+        f"{point.misses.k} of {point.misses.n} missed, {point.false_alarms.k} of {point.false_alarms.n} false alarms"
+    )
+    return point, training.judged()
 
 
 def _document(
-    training: "Training", data: Artifact[Snapshot], *, config: TrainConfig, settings: Compute, inputs: dict[str, str]
+    training: "Training",
+    data: Artifact[Snapshot],
+    decided: "tuple[OperatingPoint | None, Epoch]",
+    *,
+    config: TrainConfig,
+    settings: Compute,
+    inputs: dict[str, str],
 ) -> Model:
     from holdfast.model.networks import parameters
 
     spec, best = read_spec(data), training.best_epoch
+    point, judged = decided
     return Model(
         name=config.name,
         architecture=Architecture(
@@ -279,7 +319,8 @@ def _document(
         device=training.ball.scale.device.type,
         best_epoch=best.epoch,
         clean=_clean(training, read_split(data, "test", spec), len(data.document.classes), config),
-        robust=Count(k=best.robust, n=best.rows),
+        robust=Count(k=judged.robust, n=judged.rows),
+        operating_point=point,
         inputs=inputs,
     )
 

@@ -19,7 +19,14 @@ import numpy as np
 from mlserver import MLModel
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+)
 from numpy.typing import NDArray
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
@@ -59,6 +66,15 @@ class HoldfastModel(MLModel):
         if self._batched:
             self._check_before_batching()
         return True
+
+    async def metadata(self) -> MetadataModelResponse:
+        """What MLServer publishes of a model and, as parameter `operating_point`, its operating point (JSON)."""
+        found = await super().metadata()
+        point = self._admitted.document.operating_point
+        if point is not None:
+            given = found.parameters or Parameters()
+            found.parameters = given.model_copy(update={"operating_point": point.published})
+        return found
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""

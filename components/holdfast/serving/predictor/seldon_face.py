@@ -133,8 +133,9 @@ class HoldfastModel:
         return self._predictor.answer(zeros).probabilities
 
     def init_metadata(self) -> dict[str, object]:
-        """Seldon's metadata: name, digest as version, and the shapes of a row and of its answer."""
+        """Seldon's metadata: name, digest as version, the shapes of a row and of its answer, the operating point."""
         document = self._predictor.model.document
+        point = document.operating_point
         names = [] if self._predictor.options.label_only else list(document.classes)
         return {
             "name": document.name,
@@ -142,6 +143,7 @@ class HoldfastModel:
             "platform": "holdfast",
             "inputs": [{"messagetype": "tensor", "schema": {"shape": list(document.input.shape)}}],
             "outputs": [{"messagetype": "tensor", "schema": {"names": names, "shape": [len(names)] if names else []}}],
+            **({"custom": {"operating_point": point.published}} if point else {}),
         }
 
     def _answer(self, x: object) -> Answer:
