@@ -1,0 +1,166 @@
+"""The contract of a model with its clients: the columns that it reads, by name and place, and what its answers mean.
+
+A model with another contract reads the same request as something else, or not at all, however good it is. Light: no
+numpy.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from holdfast.artifacts.documents import Column, InputSpec, Model
+from holdfast.wording import quoted
+
+
+def differences(candidate: Model, champion: Model) -> tuple[str, ...]:
+    """Where clients of the champion would be misunderstood by the candidate, each in words; empty: nowhere.
+
+    What only a threat model reads (which columns are immutable, which numbers are whole) is no part of a contract.
+    """
+    ours, theirs = candidate.input, champion.input
+    if ours.modality != theirs.modality:
+        return (f"the candidate takes {ours.modality} data, the champion {theirs.modality} data",)
+    found = [*_columns(ours, theirs)] or [*_encoding(ours, theirs)]
+    return (*found, *_classes(candidate.classes, champion.classes))
+
+
+def objection(candidate: Model, champion: Model, *, allowed: bool) -> str | None:
+    """Why clients of the champion must not be sent to the candidate, and what to do; None: nothing speaks against it.
+
+    With `allowed` their requests may mean something else to the candidate; they must fit both all the same.
+    """
+    found, fits_both = differences(candidate, champion), exchangeable(candidate, champion)
+    if not found or (allowed and fits_both):
+        return None
+    advice = (
+        "move its clients, and have the gate judge under a policy with allow_new_contract: true"
+        if fits_both
+        else "no request fits both, serve it under a new name"
+    )
+    return f"expected the champion's contract, found another: {'; '.join(found)}; {advice}"
+
+
+def exchangeable(candidate: Model, champion: Model) -> bool:
+    """Whether both take the same tensors and answer as many classes, whatever these mean."""
+    ours, theirs = ((one.input.dtype, one.input.shape, len(one.classes)) for one in (candidate, champion))
+    return ours == theirs
+
+
+def unread(champion: InputSpec, columns: Iterable[Column]) -> tuple[str, ...]:
+    """The columns that the champion reads and that a delivery with these `columns` does not have."""
+    delivered = {column.name for column in columns}
+    return tuple(column.name for column in champion.columns if column.name not in delivered)
+
+
+def in_order_of(champion: Sequence[Column], columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns of a delivery as the champion's contract has them: by name in its order, with its categories first.
+
+    What only the delivery has comes after that, in its own order; what the delivery lacks is left out.
+    """
+    own, fixed = {column.name: column for column in columns}, {column.name: column for column in champion}
+    order = [*(name for name in fixed if name in own), *(name for name in own if name not in fixed)]
+    return tuple(_with_categories_of(fixed.get(name), own[name]) for name in order)
+
+
+def _with_categories_of(fixed: Column | None, column: Column) -> Column:
+    if fixed is None or fixed.kind != column.kind:
+        return column
+    added = (value for value in column.categories if value not in fixed.categories)
+    return column.model_copy(update={"categories": (*fixed.categories, *added)})
+
+
+def published(document: Model) -> dict[str, Any]:
+    """The contract for clients, as JSON values: what every server and MLflow show of a model.
+
+    `columns` in order (tables and messages), `range` (images: the delivered values that become the lowest and the
+    highest input) and `classes` in order. What else decides about answers has its key here.
+    """
+    spec = document.input
+    inputs = {"columns": columns_for_clients(spec)} if spec.columns else {"range": [spec.raw_lower, spec.raw_upper]}
+    return {**inputs, "classes": list(document.classes)}
+
+
+def as_texts(document: Model) -> dict[str, str]:
+    """`published` with each value as JSON: the protocols' parameters hold texts."""
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in published(document).items()}
+
+
+def columns_for_clients(spec: InputSpec) -> list[dict[str, Any]]:
+    """The columns in order: `name`, `kind`, `at` (the first place that it takes in a row) and `categories`.
+
+    A category takes one place for each of its values, in their order: 1 for the value that it has, 0 for the others.
+    """
+    found: list[dict[str, Any]] = []
+    at = 0
+    for column in spec.columns:
+        found.append({"name": column.name, "kind": kind_of(column), "at": at, **_categories_of(column)})
+        at += len(column.categories) if column.kind == "category" else 1
+    return found
+
+
+def kind_of(column: Column) -> str:
+    """What the values of a column are, for people and clients."""
+    return column.kind
+
+
+def _categories_of(column: Column) -> dict[str, Any]:
+    return {"categories": list(column.categories)} if column.kind == "category" else {}
+
+
+def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
+    own, fixed = ({column.name: column for column in spec.columns} for spec in (ours, theirs))
+    gone, added = [name for name in fixed if name not in own], [name for name in own if name not in fixed]
+    if gone:
+        yield f"the champion reads {quoted(gone)}, the candidate does not"
+    if added:
+        yield f"the candidate reads {quoted(added)}, the champion does not"
+    shared = [name for name in own if name in fixed]
+    if shared != (theirs_first := [name for name in fixed if name in own]):
+        yield f"the candidate's columns are in the order {quoted(shared)}, the champion's in {quoted(theirs_first)}"
+    for name in shared:
+        yield from _column(own[name], fixed[name])
+
+
+def _column(ours: Column, theirs: Column) -> Iterator[str]:
+    if kind_of(ours) != kind_of(theirs):
+        yield f"{ours.name!r} is a {kind_of(ours)}, for the champion a {kind_of(theirs)}"
+    elif ours.categories != theirs.categories:
+        yield from _category_sets(ours, theirs)
+
+
+def _category_sets(ours: Column, theirs: Column) -> Iterator[str]:
+    added = [value for value in ours.categories if value not in theirs.categories]
+    gone = [value for value in theirs.categories if value not in ours.categories]
+    if added:
+        yield f"{ours.name!r} has the categories {quoted(added)}, which the champion does not know"
+    if gone:
+        yield f"{ours.name!r} does not have the champion's categories {quoted(gone)}"
+    if not added and not gone:
+        yield f"the categories of {ours.name!r} are in the order {quoted(ours.categories)}, the champion's in another"
+
+
+def _encoding(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
+    """What can differ where no column does."""
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        yield f"the candidate takes {_tensor(ours)}, the champion {_tensor(theirs)}"
+    if (ours.raw_lower, ours.raw_upper) != (theirs.raw_lower, theirs.raw_upper):
+        yield f"delivered values are {_range(ours)}, for the champion {_range(theirs)}"
+    if not ours.columns and [f.name for f in ours.features] != [f.name for f in theirs.features]:
+        yield "the candidate's features have other names than the champion's"
+
+
+def _tensor(spec: InputSpec) -> str:
+    return f"{spec.dtype}[N, {', '.join(map(str, spec.shape))}]"
+
+
+def _range(spec: InputSpec) -> str:
+    return f"between {spec.raw_lower:g} and {spec.raw_upper:g}"
+
+
+def _classes(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[str]:
+    if ours == theirs:
+        return
+    if sorted(ours) == sorted(theirs):
+        yield f"the candidate's classes are in the order {quoted(ours)}, the champion's in {quoted(theirs)}"
+    else:
+        yield f"the candidate answers {quoted(ours)}, the champion {quoted(theirs)}"
