@@ -116,7 +116,8 @@ def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Ev
         return checks.no_evidence(reason)
     thresholds = getattr(policy.checks, rule.name)
     alpha = (policy.alpha,) if rule.takes_alpha else ()
-    return rule.judge(found.document, thresholds, *alpha)
+    contract = (policy.allow_new_contract,) if rule.takes_contract else ()
+    return rule.judge(found.document, thresholds, *alpha, *contract)
 
 
 def _other(part: str, digest: str | None) -> str:

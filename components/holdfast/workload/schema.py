@@ -298,6 +298,8 @@ class GateConfig(Section):
     """A name in gates/policies, or a file in the workload's folder."""
     override: dict[str, dict[str, Scalar]] = {}
     """Check -> thresholds that replace the policy's; recorded in the decision."""
+    allow_new_contract: bool | None = None
+    """Whether the model may have another contract with its clients than the champion; recorded in the decision."""
 
 
 class RolloutStep(Section):
