@@ -111,9 +111,11 @@ def test_new_columns_come_after_the_champions_and_missing_ones_are_left_out() ->
     assert unread(model(FEE, TOWN).input, (AGE, TOWN)) == ("fee",)
 
 
-def test_categories_keep_their_places_and_new_ones_come_last() -> None:
+def test_categories_keep_their_places_and_new_ones_come_last_where_they_are_allowed() -> None:
     delivered = Column(name="town", kind="category", categories=("Aachen", "Ulm"))
-    assert in_order_of((TOWN,), (delivered,))[0].categories == ("Bonn", "Ulm", "Aachen")
+    assert in_order_of((TOWN,), (delivered,))[0].categories == ("Bonn", "Ulm")
+    allowed = in_order_of((TOWN,), (delivered,), new_categories=True)
+    assert allowed[0].categories == ("Bonn", "Ulm", "Aachen")
 
 
 def test_a_column_of_another_kind_is_left_as_it_was_delivered() -> None:

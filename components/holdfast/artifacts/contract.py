@@ -52,21 +52,29 @@ def unread(champion: InputSpec, columns: Iterable[Column]) -> tuple[str, ...]:
     return tuple(column.name for column in champion.columns if column.name not in delivered)
 
 
-def in_order_of(champion: Sequence[Column], columns: Sequence[Column]) -> tuple[Column, ...]:
-    """The columns of a delivery as the champion's contract has them: by name in its order, with its categories first.
+def in_order_of(
+    champion: Sequence[Column], columns: Sequence[Column], *, new_categories: bool = False
+) -> tuple[Column, ...]:
+    """The columns of a delivery as the champion's contract has them: by name in its order, with its categories.
 
-    What only the delivery has comes after that, in its own order; what the delivery lacks is left out.
+    A value that the champion does not know is none of its categories; with `new_categories` it gets a place after
+    them. What only the delivery has comes last, in its own order; what the delivery lacks is left out.
     """
     own, fixed = {column.name: column for column in columns}, {column.name: column for column in champion}
     order = [*(name for name in fixed if name in own), *(name for name in own if name not in fixed)]
-    return tuple(_with_categories_of(fixed.get(name), own[name]) for name in order)
+    return tuple(_with_categories_of(fixed.get(name), own[name], new_categories) for name in order)
 
 
-def _with_categories_of(fixed: Column | None, column: Column) -> Column:
+def _with_categories_of(fixed: Column | None, column: Column, new_categories: bool) -> Column:
     if fixed is None or fixed.kind != column.kind:
         return column
-    added = (value for value in column.categories if value not in fixed.categories)
+    added = unknown_categories(fixed, column) if new_categories else ()
     return column.model_copy(update={"categories": (*fixed.categories, *added)})
+
+
+def unknown_categories(fixed: Column, column: Column) -> tuple[str, ...]:
+    """The categories of a delivered column that a model's column does not have."""
+    return tuple(value for value in column.categories if value not in fixed.categories)
 
 
 def published(document: Model) -> dict[str, Any]:
@@ -129,8 +137,7 @@ def _column(ours: Column, theirs: Column) -> Iterator[str]:
 
 
 def _category_sets(ours: Column, theirs: Column) -> Iterator[str]:
-    added = [value for value in ours.categories if value not in theirs.categories]
-    gone = [value for value in theirs.categories if value not in ours.categories]
+    added, gone = unknown_categories(theirs, ours), unknown_categories(ours, theirs)
     if added:
         yield f"{ours.name!r} has the categories {quoted(added)}, which the champion does not know"
     if gone:

@@ -41,14 +41,19 @@ class Arrays:
         return torch.from_numpy(np.ascontiguousarray(self.x)).to(device), torch.from_numpy(self.y).to(device)
 
 
-def read_spec(snapshot: Artifact[Snapshot], champion: InputSpec | None = None) -> InputSpec:
+def read_spec(
+    snapshot: Artifact[Snapshot], champion: InputSpec | None = None, *, new_categories: bool = False
+) -> InputSpec:
     """What a network for this data takes; the limits and scales of features come from the training rows.
 
     Columns that a `champion` reads keep the places and the categories that they have in its input, so that a client's
-    row means the same to both; the order of columns in a delivery means nothing.
+    row means the same to both; the order of columns in a delivery means nothing. Values that the champion does not
+    know are none of its categories, or (`new_categories`) come after them.
     """
     columns = snapshot.document.columns
-    return spec_of(snapshot, columns if champion is None else in_order_of(champion.columns, columns))
+    if champion is not None:
+        columns = in_order_of(champion.columns, columns, new_categories=new_categories)
+    return spec_of(snapshot, columns)
 
 
 def spec_of(snapshot: Artifact[Snapshot], columns: tuple[Column, ...]) -> InputSpec:

@@ -231,6 +231,8 @@ class TrainConfig(Section):
     """What it is trained against."""
     train: RecipeConfig
     """How it is trained."""
+    allow_new_contract: bool = False
+    """Whether categories that the champion does not know get places of their own; the key of the gate's section."""
 
 
 class BackdoorConfig(Section):
@@ -476,7 +478,13 @@ class Workload(Section):
     @property
     def train_config(self) -> TrainConfig:
         """The section of the train step."""
-        return TrainConfig(name=self.name, network=self.network, threat=self.threat_model, train=self.train)
+        return TrainConfig(
+            name=self.name,
+            network=self.network,
+            threat=self.threat_model,
+            train=self.train,
+            allow_new_contract=bool(self.gate.allow_new_contract),
+        )
 
 
 def read_plan(path: Path) -> RolloutPlan:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.artifacts.contract import unknown_categories
 from holdfast.artifacts.documents import (
     Architecture,
     Baseline,
@@ -29,6 +30,7 @@ from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, wi
 from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.steps import by_role, made_from
+from holdfast.wording import quoted
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def train(
     """
     data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
     device = settings.prepare()
-    spec = read_spec(data, _contract(baseline))
+    spec = read_spec(data, _contract(baseline), new_categories=config.allow_new_contract)
+    _say_unknown(spec, data.document)
     rows = read_clean_rows(data, report, spec)
     with _ranks(device) as ranks:
         training = _start(config, spec, data.document.classes, rows, settings, device, ranks)
@@ -75,6 +78,18 @@ def _contract(baseline: Ref | None) -> InputSpec | None:
     """The champion's input; None: there is no champion."""
     champion = None if baseline is None else champion_of(load(baseline, Baseline))
     return None if champion is None else champion.document.input
+
+
+def _say_unknown(spec: InputSpec, data: Snapshot) -> None:
+    """Names the categories of the delivery that have no place in the champion's input."""
+    places = {column.name: column for column in spec.columns}
+    for column in data.columns:
+        unknown = unknown_categories(places[column.name], column)
+        if unknown:
+            say(
+                f"train: {column.name!r}: the champion does not know {quoted(unknown)}, which are read as none of its "
+                "categories; gate.allow_new_contract: true gives them places of their own"
+            )
 
 
 def _train(
