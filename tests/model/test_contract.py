@@ -297,5 +297,5 @@ def test_a_champion_that_reads_another_kind_is_measured_without_an_attack(
     assert found.champion_worst_case is None
     assert found.champion is not None
     assert found.champion.not_attacked == (
-        "'region' is of another kind for the champion, so the same attack is not possible"
+        "'region' is a number, for the champion a category, so that the same attack is not possible"
     )

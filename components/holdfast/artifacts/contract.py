@@ -115,6 +115,17 @@ def _categories_of(column: Column) -> dict[str, Any]:
     return {"categories": list(column.categories)} if column.kind == "category" else {}
 
 
+def other_kinds(champion: InputSpec, columns: Iterable[Column]) -> tuple[tuple[str, str], ...]:
+    """The columns of a delivery that the champion reads as another kind: their names, and how they differ."""
+    fixed = {column.name: column for column in champion.columns}
+    shared = [(column, fixed[column.name]) for column in columns if column.name in fixed]
+    return tuple((ours.name, _kinds(ours, theirs)) for ours, theirs in shared if kind_of(ours) != kind_of(theirs))
+
+
+def _kinds(ours: Column, theirs: Column) -> str:
+    return f"{ours.name!r} is a {kind_of(ours)}, for the champion a {kind_of(theirs)}"
+
+
 def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
     own, fixed = ({column.name: column for column in spec.columns} for spec in (ours, theirs))
     gone, added = [name for name in fixed if name not in own], [name for name in own if name not in fixed]
@@ -131,7 +142,7 @@ def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
 
 def _column(ours: Column, theirs: Column) -> Iterator[str]:
     if kind_of(ours) != kind_of(theirs):
-        yield f"{ours.name!r} is a {kind_of(ours)}, for the champion a {kind_of(theirs)}"
+        yield _kinds(ours, theirs)
     elif ours.categories != theirs.categories:
         yield from _category_sets(ours, theirs)
 

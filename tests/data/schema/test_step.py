@@ -100,6 +100,24 @@ def test_a_number_that_became_a_category_is_found(judge: Any, contract: str) -> 
     assert "age" in {column for column, _ in found(judge(table(age=ages), champion=contract))}
 
 
+def test_a_category_that_became_a_number_is_found(judge: Any, contract: str) -> None:
+    codes = np.random.default_rng(0).integers(1, 3, 200)
+    assert "city" in {column for column, _ in found(judge(table(city=codes), champion=contract))}
+
+
+def test_a_renamed_column_is_found_by_both_names(judge: Any, contract: str) -> None:
+    renamed = table().replace("city", "town", 1)
+    assert {("city", "SCHEMA_MISSING_COLUMN"), ("town", "SCHEMA_NEW_COLUMN")} <= found(
+        judge(renamed, champion=contract)
+    )
+
+
+def test_columns_in_another_order_are_the_same_columns(judge: Any, contract: str) -> None:
+    rows = [line.split(",") for line in table(seed=1).splitlines()]
+    turned = "\n".join(",".join((label, city, age)) for age, city, label in rows)
+    assert judge(turned, champion=contract).document.anomalies == ()
+
+
 def test_what_only_the_held_out_rows_show_is_found(
     take: Take, write: Write, tmp_path: Path, contract: str, judge: Any
 ) -> None:

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
+from holdfast.artifacts.contract import other_kinds
 from holdfast.artifacts.documents import Anomaly, Baseline, SchemaReport, Snapshot, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, save
 from holdfast.data.schema import contract
 from holdfast.data.schema.domains import domains, stack
 from holdfast.errors import InputError
+from holdfast.model.champion import champion_of
 from holdfast.steps import by_role
 from holdfast.tables import read_table
 from holdfast.workload.schema import SchemaConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OTHER_KIND = "UNEXPECTED_DATA_TYPE"
+"""As TFDV calls it."""
 
 
 def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | None) -> Artifact[SchemaReport]:
@@ -34,6 +39,8 @@ def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | No
     judge = _given(config) or _champions(champion) or _inferred(data, statistics["train"], tables)
     found = {split: contract.validate(part, judge.schema, judge.name) for split, part in statistics.items()}
     anomalies = _report(found["train"], found["test"])
+    if judge.source == "champion":
+        anomalies += _other_kinds(data.document, champion, {anomaly.column for anomaly in anomalies})
     report = SchemaReport(
         inputs=by_role(data, champion) | judge.pin,
         source=judge.source,
@@ -97,3 +104,14 @@ def _report(train: contract.Anomalies, test: contract.Anomalies) -> tuple[Anomal
     known = {(anomaly.column, anomaly.kind) for anomaly in found}
     only_test = [a for a in contract.listed(test, where="held-out rows: ") if (a.column, a.kind) not in known]
     return tuple(found + only_test)
+
+
+def _other_kinds(data: Snapshot, champion: Artifact[Baseline] | None, named: set[str]) -> tuple[Anomaly, ...]:
+    """Columns that the champion reads as another kind, where TFDV, which knows texts and numbers, found nothing."""
+    if champion is None or f"model/{DOCUMENT}" not in champion.document.files:
+        return ()
+    model = champion_of(champion)
+    found = () if model is None else other_kinds(model.document.input, data.columns)
+    return tuple(
+        Anomaly(column=column, kind=OTHER_KIND, detail=detail) for column, detail in found if column not in named
+    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdfast.artifacts.contract import kind_of, unread
+from holdfast.artifacts.contract import other_kinds, unread
 from holdfast.artifacts.documents import InputSpec, Model, Snapshot, ThreatModel
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
@@ -67,10 +67,9 @@ def _ball(theirs: InputSpec, data: Artifact[Snapshot], threat: ThreatModel, devi
     """
     from holdfast.modality.ball import Ball
 
-    columns = {column.name: column for column in data.document.columns}
-    other = [column.name for column in theirs.columns if kind_of(column) != kind_of(columns[column.name])]
+    other = [how for _, how in other_kinds(theirs, data.document.columns)]
     if other:
-        raise WorkloadError(f"{quoted(other)} is of another kind for the champion, so the same attack is not possible")
+        raise WorkloadError(f"{'; '.join(other)}, so that the same attack is not possible")
     spec = spec_of(data, theirs.columns)
     if (spec.raw_lower, spec.raw_upper) != (theirs.raw_lower, theirs.raw_upper):
         raise WorkloadError("delivered values have another range for the champion, so epsilon is another change")
