@@ -48,8 +48,10 @@ class Images:
             missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
             if missing:
                 raise InputError(f"{path}: expected the array {min(missing)}, found {arrays.files}")
-            parts = [Arrays(_scaled(arrays[f"x_{s}"]), arrays[f"y_{s}"].astype(np.int64)) for s in ("train", "test")]
-        return cls(path.stem, *parts, epsilon)
+            train, test = (
+                Arrays(_scaled(arrays[f"x_{s}"]), arrays[f"y_{s}"].astype(np.int64)) for s in ("train", "test")
+            )
+        return cls(path.stem, train, test, epsilon)
 
     @cached_property
     def spec(self) -> InputSpec:
@@ -134,14 +136,15 @@ def default_folder() -> Path:
 
 def _code() -> str:
     """Digest of the code that decides the weights: another loop trains another network."""
-    model = ROOT / "components" / "holdfast" / "model"
-    names = ("networks.py", "threat.py", "train/adversarial.py", "train/recipes.py", "train/interval.py")
+    product = ROOT / "components" / "holdfast"
+    files = [product / "model" / "networks.py", *sorted((product / "modality").glob("*.py"))]
+    files += [product / "model" / "train" / f"{name}.py" for name in ("adversarial", "recipes", "interval")]
     digest = hashlib.sha256()
-    for name in names:
-        digest.update((model / name).read_bytes())
+    for path in files:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _scaled(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _scaled(x: np.ndarray) -> np.ndarray:
     images = x[:, None] if x.ndim == 3 else x
     return images.astype(np.float32) / 255

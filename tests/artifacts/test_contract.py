@@ -118,6 +118,31 @@ def test_categories_keep_their_places_and_new_ones_come_last_where_they_are_allo
     assert allowed[0].categories == ("Bonn", "Ulm", "Aachen")
 
 
+def test_a_date_is_another_kind_than_a_number() -> None:
+    day = Column(name="age", kind="number", datetime=True)
+    assert differences(model(day, TOWN), model(AGE, TOWN)) == ("'age' is a date, for the champion a number",)
+    assert published(model(day))["columns"] == [{"name": "age", "kind": "date", "at": 0}]
+
+
+def test_another_value_for_missing_cells_is_a_difference() -> None:
+    filled = AGE.model_copy(update={"fill": 40.0})
+    (found,) = differences(model(filled), model(AGE))
+    assert found == "a missing 'age' becomes 40.0, for the champion it is refused"
+    assert published(model(filled))["columns"] == [{"name": "age", "kind": "number", "at": 0, "missing": 40.0}]
+
+
+def test_a_delivery_without_missing_cells_keeps_the_column_that_indicates_them() -> None:
+    indicator = Column(name="age missing", kind="number", integer=True, indicates="age")
+    champion = (AGE.model_copy(update={"fill": 40.5}), indicator, TOWN)
+    found = in_order_of(champion, (TOWN, AGE))
+    assert [column.name for column in found] == ["age", "age missing", "town"]
+    assert found[0].fill == 40.5
+    assert unread(model(*champion).input, (TOWN, AGE)) == ()
+    # The mean of the training rows moves a little with each delivery; that is no other contract.
+    again = in_order_of(champion, (TOWN, AGE.model_copy(update={"fill": 41.0}), indicator))
+    assert differences(model(*again), model(*champion)) == ()
+
+
 def test_a_column_of_another_kind_is_left_as_it_was_delivered() -> None:
     number = Column(name="town", kind="number")
     assert in_order_of((TOWN,), (number,)) == (number,)

@@ -25,6 +25,7 @@ from holdfast.errors import IntegrityError
 from holdfast.model.attack.step import attack
 from holdfast.model.inputs import read_spec, read_split, rows_digest
 from holdfast.model.networks import load_network, logits
+from holdfast.model.register.pyfunc import PyfuncModel
 from holdfast.model.train.step import train
 from holdfast.workload.schema import AttackConfig, NetworkConfig, RecipeConfig, TrainConfig
 
@@ -181,6 +182,21 @@ def test_a_category_that_the_champion_does_not_know_is_none_of_its_own(
     assert fit(data, crown(old), allow=True).document.input.columns[2].categories[-1] == "west"
 
 
+def test_a_delivery_without_missing_cells_keeps_the_place_of_their_indicator(
+    deliver: Deliver, fit: Callable[..., Artifact[Model]], crown: Callable[..., Ref], tmp_path: Path
+) -> None:
+    frame = rows(1)
+    frame["tenure missing"] = (np.arange(ROWS) % 10 == 0).astype(float)
+    filled = KINDS["tenure"].model_copy(update={"fill": 0.5})
+    indicator = Column(name="tenure missing", kind="number", integer=True, indicates="tenure")
+    first = deliver(frame, "exposure", "tenure", "tenure missing", tenure=filled, **{"tenure missing": indicator})
+    old = fit(first)
+    whole = deliver(rows(2), "tenure", "exposure")
+    found = report(fit(whole, crown(old)), whole, crown(old), tmp_path / "report")
+    assert found.champion is not None
+    assert (found.champion.differences, found.champion.not_compared) == ((), None)
+
+
 def test_the_rows_that_a_scan_left_are_the_same_in_any_order(
     swapped: Artifact[Snapshot],
     old: Artifact[Model],
@@ -299,3 +315,29 @@ def test_a_champion_that_reads_another_kind_is_measured_without_an_attack(
     assert found.champion.not_attacked == (
         "'region' is a number, for the champion a category, so that the same attack is not possible"
     )
+
+
+def test_a_clients_dates_and_missing_cells_are_read_as_the_training_rows_were(
+    deliver: Deliver, fit: Callable[..., Artifact[Model]]
+) -> None:
+    frame = rows(1)
+    days = np.random.default_rng(1).integers(0, 5000, ROWS) * 86400.0  # 2^24 of them would be too many for float32
+    frame = frame.assign(since=days, **{"tenure missing": (np.arange(ROWS) % 10 == 0).astype(float)})
+    columns = {
+        "since": Column(name="since", kind="number", datetime=True),
+        "tenure": KINDS["tenure"].model_copy(update={"fill": 0.5}),
+        "tenure missing": Column(name="tenure missing", kind="number", integer=True, indicates="tenure"),
+    }
+    model = fit(deliver(frame, "exposure", "tenure", "tenure missing", "since", **columns))
+    asked = PyfuncModel(load_network(model, "cpu"), model.document)
+    given = pd.DataFrame(
+        {"exposure": [2.0, 2.0], "tenure": [None, 1.5], "since": ["2001-09-09", "2001-09-09T00:00:00Z"]}
+    )
+    network = logits(
+        load_network(model, "cpu"),
+        np.array([[2.0, 0.5, 1.0, 999993600.0], [2.0, 1.5, 0.0, 999993600.0]], dtype=np.float32),
+        device="cpu",
+    )
+    for dates in (given["since"], pd.to_datetime(given["since"], format="ISO8601", utc=True), [999993600, 999993600]):
+        answer = asked.predict(given.assign(since=dates))
+        np.testing.assert_array_equal(answer[["logit_fine", "logit_fraud"]].to_numpy(), network)

@@ -49,7 +49,7 @@ def exchangeable(candidate: Model, champion: Model) -> bool:
 def unread(champion: InputSpec, columns: Iterable[Column]) -> tuple[str, ...]:
     """The columns that the champion reads and that a delivery with these `columns` does not have."""
     delivered = {column.name for column in columns}
-    return tuple(column.name for column in champion.columns if column.name not in delivered)
+    return tuple(column.name for column in champion.columns if (column.indicates or column.name) not in delivered)
 
 
 def in_order_of(
@@ -58,18 +58,23 @@ def in_order_of(
     """The columns of a delivery as the champion's contract has them: by name in its order, with its categories.
 
     A value that the champion does not know is none of its categories; with `new_categories` it gets a place after
-    them. What only the delivery has comes last, in its own order; what the delivery lacks is left out.
+    them. What only the delivery has comes last, in its own order; what the delivery lacks is left out, except where a
+    column indicates missing cells, of which a delivery may have none.
     """
     own, fixed = {column.name: column for column in columns}, {column.name: column for column in champion}
-    order = [*(name for name in fixed if name in own), *(name for name in own if name not in fixed)]
-    return tuple(_with_categories_of(fixed.get(name), own[name], new_categories) for name in order)
+    computed = {name: column for name, column in fixed.items() if column.indicates in own and name not in own}
+    known = own | computed
+    order = [*(name for name in fixed if name in known), *(name for name in own if name not in fixed)]
+    return tuple(_as_the_champion(fixed.get(name), known[name], new_categories) for name in order)
 
 
-def _with_categories_of(fixed: Column | None, column: Column, new_categories: bool) -> Column:
-    if fixed is None or fixed.kind != column.kind:
+def _as_the_champion(fixed: Column | None, column: Column, new_categories: bool) -> Column:
+    """The column with the champion's categories, and its value for missing cells where it has none of its own."""
+    if fixed is None or kind_of(fixed) != kind_of(column):
         return column
     added = unknown_categories(fixed, column) if new_categories else ()
-    return column.model_copy(update={"categories": (*fixed.categories, *added)})
+    fill = fixed.fill if column.fill is None else column.fill
+    return column.model_copy(update={"categories": (*fixed.categories, *added), "fill": fill})
 
 
 def unknown_categories(fixed: Column, column: Column) -> tuple[str, ...]:
@@ -94,25 +99,29 @@ def as_texts(document: Model) -> dict[str, str]:
 
 
 def columns_for_clients(spec: InputSpec) -> list[dict[str, Any]]:
-    """The columns in order: `name`, `kind`, `at` (the first place that it takes in a row) and `categories`.
+    """The columns in order: `name`, `kind`, `at` (the first place that it takes in a row) and what else matters.
 
-    A category takes one place for each of its values, in their order: 1 for the value that it has, 0 for the others.
+    A category takes one place for each of its `categories`, in their order: 1 for the value that it has, 0 for the
+    others. A date is in seconds since 1970-01-01T00:00:00Z. A missing value becomes that of `missing`; without the key
+    it is refused. A column that `indicates` another is 1 where the value of that was missing, else 0.
     """
     found: list[dict[str, Any]] = []
     at = 0
     for column in spec.columns:
-        found.append({"name": column.name, "kind": kind_of(column), "at": at, **_categories_of(column)})
+        found.append({"name": column.name, "kind": kind_of(column), "at": at, **_more_of(column)})
         at += len(column.categories) if column.kind == "category" else 1
     return found
 
 
 def kind_of(column: Column) -> str:
     """What the values of a column are, for people and clients."""
-    return column.kind
+    return "date" if column.datetime else column.kind
 
 
-def _categories_of(column: Column) -> dict[str, Any]:
-    return {"categories": list(column.categories)} if column.kind == "category" else {}
+def _more_of(column: Column) -> dict[str, Any]:
+    categories = {"categories": list(column.categories)} if column.kind == "category" else {}
+    missing = {} if column.fill is None else {"missing": column.fill}
+    return {**categories, **missing, **({"indicates": column.indicates} if column.indicates else {})}
 
 
 def other_kinds(champion: InputSpec, columns: Iterable[Column]) -> tuple[tuple[str, str], ...]:
@@ -128,6 +137,8 @@ def _kinds(ours: Column, theirs: Column) -> str:
 
 def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
     own, fixed = ({column.name: column for column in spec.columns} for spec in (ours, theirs))
+    # Where a column indicates missing cells, their value is a mean of the training rows, which moves a little.
+    indicated = {column.indicates for column in (*ours.columns, *theirs.columns)}
     gone, added = [name for name in fixed if name not in own], [name for name in own if name not in fixed]
     if gone:
         yield f"the champion reads {quoted(gone)}, the candidate does not"
@@ -137,14 +148,23 @@ def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
     if shared != (theirs_first := [name for name in fixed if name in own]):
         yield f"the candidate's columns are in the order {quoted(shared)}, the champion's in {quoted(theirs_first)}"
     for name in shared:
-        yield from _column(own[name], fixed[name])
+        yield from _column(own[name], fixed[name], indicated=name in indicated)
 
 
-def _column(ours: Column, theirs: Column) -> Iterator[str]:
+def _column(ours: Column, theirs: Column, *, indicated: bool) -> Iterator[str]:
     if kind_of(ours) != kind_of(theirs):
         yield _kinds(ours, theirs)
-    elif ours.categories != theirs.categories:
+        return
+    if ours.categories != theirs.categories:
         yield from _category_sets(ours, theirs)
+    if ours.fill != theirs.fill and not indicated:
+        yield f"a missing {ours.name!r} {_missing(ours)}, for the champion it {_missing(theirs)}"
+    if ours.indicates != theirs.indicates:
+        yield f"{ours.name!r} indicates {ours.indicates!r}, for the champion {theirs.indicates!r}"
+
+
+def _missing(column: Column) -> str:
+    return "is refused" if column.fill is None else f"becomes {column.fill!r}"
 
 
 def _category_sets(ours: Column, theirs: Column) -> Iterator[str]:
