@@ -37,7 +37,7 @@ def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | No
     data = load(snapshot, Snapshot)
     champion = load(baseline, Baseline) if baseline is not None else None
     known = _champions_input(champion)
-    tables: dict[str, "pd.DataFrame"] = {split: _indicating(read_table(data, split), known) for split in SPLITS}
+    tables: dict[str, pd.DataFrame] = {split: _indicating(read_table(data, split), known) for split in SPLITS}
     statistics = {split: contract.statistics_of(table, split) for split, table in tables.items()}
     judge = _given(config) or _champions(champion) or _inferred(data, statistics["train"], tables)
     found = {split: contract.validate(part, judge.schema, judge.name) for split, part in statistics.items()}
