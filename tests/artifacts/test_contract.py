@@ -96,6 +96,12 @@ def test_images_of_another_range_and_other_data_are_differences() -> None:
     assert differences(dark, model(AGE)) == ("the candidate takes image data, the champion tabular data",)
 
 
+def test_the_name_of_a_column_of_messages_is_no_part_of_the_contract() -> None:
+    old, new = (model(Column(name=name, kind="text"), modality="text") for name in ("message", "text"))
+    assert differences(new, old) == ()
+    assert unread(old.input, new.input.columns) == ()
+
+
 def test_a_request_fits_both_when_only_its_meaning_differs() -> None:
     assert exchangeable(model(FEE, AGE), model(AGE, FEE))
     assert not exchangeable(model(AGE, TOWN), model(AGE, FEE))

@@ -49,7 +49,8 @@ def exchangeable(candidate: Model, champion: Model) -> bool:
 def unread(champion: InputSpec, columns: Iterable[Column]) -> tuple[str, ...]:
     """The columns that the champion reads and that a delivery with these `columns` does not have."""
     delivered = {column.name for column in columns}
-    return tuple(column.name for column in champion.columns if (column.indicates or column.name) not in delivered)
+    named = [column for column in champion.columns if column.kind != "text"]
+    return tuple(column.name for column in named if (column.indicates or column.name) not in delivered)
 
 
 def in_order_of(
@@ -136,6 +137,8 @@ def _kinds(ours: Column, theirs: Column) -> str:
 
 
 def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
+    if {column.kind for column in (*ours.columns, *theirs.columns)} == {"text"}:
+        return  # messages are sent without the name of their column
     own, fixed = ({column.name: column for column in spec.columns} for spec in (ours, theirs))
     # Where a column indicates missing cells, their value is a mean of the training rows, which moves a little.
     indicated = {column.indicates for column in (*ours.columns, *theirs.columns)}
