@@ -127,7 +127,8 @@ def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Ev
         return document
     thresholds = getattr(policy.checks, rule.name)
     alpha = (policy.alpha,) if rule.takes_alpha else ()
-    return rule.judge(document, thresholds, *alpha)
+    contract = (policy.allow_new_contract,) if rule.takes_contract else ()
+    return rule.judge(document, thresholds, *alpha, *contract)
 
 
 def _evidence(role: str, judged: Judged, evidence: Mapping[str, Evidence]) -> Document | CheckResult:

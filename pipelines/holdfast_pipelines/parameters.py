@@ -38,11 +38,14 @@ def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> 
     """
     from holdfast_gates.policy import resolve
 
+    policy = resolve(workload.gate, folder)
+    # What the policy allows the gate is what training may do.
+    gate = workload.gate.model_copy(update={"allow_new_contract": policy.allow_new_contract})
     return {
         "name": workload.name,
         "tracking": settings.tracking,
-        "policy": resolve(workload.gate, folder).to_json(),
-        **_sections(workload),
+        "policy": policy.to_json(),
+        **_sections(workload.model_copy(update={"gate": gate})),
         "seed": settings.seed,
         "device": settings.device,
         "threads": settings.threads,

@@ -2,6 +2,7 @@ from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import (
     Anomaly,
+    ChampionComparison,
     Count,
     Errors,
     OperatingPoint,
@@ -61,6 +62,7 @@ def test_a_column_name_cannot_break_the_table_or_inject_markup(policy, judged, e
 
 def test_junit_has_one_case_per_check_and_counts_them(policy, judged, evidence, make):
     lost = {"champion_clean": None, "champion_worst_case": None, "champion_classes": ()}
+    lost |= {"champion": ChampionComparison()}
     alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), **lost)
     del alone["certify"]
     decision = decide(policy, judged, alone)

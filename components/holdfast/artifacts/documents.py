@@ -726,6 +726,16 @@ class Paired(Frozen):
     neither: int = Field(ge=0)
     """Examples that neither has right."""
 
+    @property
+    def n(self) -> int:
+        """How many examples were compared."""
+        return self.both + self.only_candidate + self.only_champion + self.neither
+
+    @property
+    def champion_right(self) -> Count:
+        """Examples that the champion has right."""
+        return Count(k=self.both + self.only_champion, n=self.n)
+
 
 class ClassResult(Frozen):
     """How the examples of one class were answered."""
@@ -838,6 +848,19 @@ class ClassPaired(Frozen):
     """Under every attack."""
 
 
+class ChampionComparison(Frozen):
+    """How the champion was measured beside the candidate."""
+
+    model_version: int | None = None
+    """The champion's version in MLflow; None: there is no champion."""
+    differences: tuple[str, ...] = ()
+    """Where the candidate's contract with its clients is not the champion's, in words."""
+    not_compared: str | None = None
+    """Why the champion was not measured at all."""
+    not_attacked: str | None = None
+    """Why it was measured without an attack only."""
+
+
 class RobustnessReport(Document):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
@@ -863,10 +886,12 @@ class RobustnessReport(Document):
     """Images only; no attack, and not part of the worst case."""
     masking: tuple[MaskingCheck, ...]
     """Signs that the numbers are too good."""
+    no_second_opinion: str | None = None
+    """Why no second library attacked the model too; None: one did, or the report is older than this field."""
     champion_clean: Paired | None = None
     """Candidate and champion, without any attack."""
     champion_worst_case: Paired | None = None
-    """None when there is no champion, or it takes another input."""
+    """The same under every attack; None, as before, where they are not compared."""
     clean_performance: Performance | None = None
     """By class, without any attack, on the examples of `clean` and more of classes that are rare among them."""
     worst_case_performance: Performance | None = None
@@ -875,6 +900,8 @@ class RobustnessReport(Document):
     """Candidate and champion by class; empty where they are not compared."""
     operating_point: OperatingResult | None = None
     """None for a model without an operating point."""
+    champion: ChampionComparison | None = None
+    """None: made without a baseline, so that it is not known whether there is a champion."""
 
 
 class CertifiedAt(Frozen):

@@ -163,6 +163,8 @@ def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[
         if column.kind == "category":
             values = frame[column.name].astype(str)
             features += [_one_hot(column.name, value, values == value) for value in column.categories]
+        elif column.indicates is not None:
+            features.append(_number(column, _indicator(frame, column).astype(np.float64)))
         else:
             features.append(_number(column, frame[column.name].to_numpy(np.float64)))
     return tuple(features)

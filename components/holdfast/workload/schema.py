@@ -319,6 +319,8 @@ class TrainConfig(Section):
     """How it is trained."""
     decision: DecisionConfig | None = None
     """How its operating point is chosen; None: the largest logit decides."""
+    allow_new_contract: bool = False
+    """Whether categories that the champion does not know get places of their own; the key of the gate's section."""
 
 
 class BackdoorConfig(Section):
@@ -386,6 +388,8 @@ class GateConfig(Section):
     """A name in gates/policies, or a file in the workload's folder."""
     override: dict[str, dict[str, Scalar]] = {}
     """Check -> thresholds that replace the policy's; recorded in the decision."""
+    allow_new_contract: bool | None = None
+    """Whether the model may have another contract with its clients than the champion; recorded in the decision."""
 
 
 class RolloutStep(Section):
@@ -574,7 +578,12 @@ class Workload(Section):
     def train_config(self) -> TrainConfig:
         """The section of the train step."""
         return TrainConfig(
-            name=self.name, network=self.network, threat=self.threat_model, train=self.train, decision=self.decision
+            name=self.name,
+            network=self.network,
+            threat=self.threat_model,
+            train=self.train,
+            decision=self.decision,
+            allow_new_contract=bool(self.gate.allow_new_contract),
         )
 
 

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import Config, Out, ScanRef, SnapshotRef, maybe_ref, read_section, ref, step_command
+from holdfast.options import (
+    BaselineRef,
+    Config,
+    Out,
+    ScanRef,
+    SnapshotRef,
+    maybe_ref,
+    read_section,
+    ref,
+    step_command,
+)
 
 if TYPE_CHECKING:
     from holdfast.artifacts.folder import Artifact
@@ -19,6 +29,7 @@ def train(
     out: Out,
     settings: "Compute",
     scan: ScanRef = None,
+    baseline: BaselineRef = None,
     checkpoint: Annotated[str, typer.Option(help="Folder for checkpoints; training resumes from it.")] = "",
 ) -> "Artifact[Any]":
     """Train adversarially; keep the epoch with the best accuracy under attack."""
@@ -27,7 +38,15 @@ def train(
 
     section = read_section(config, TrainConfig, lambda workload: workload.train_config)
     place = Path(checkpoint) if checkpoint else None
-    return step(ref(snapshot), out, scan=maybe_ref(scan), config=section, settings=settings, checkpoint=place)
+    return step(
+        ref(snapshot),
+        out,
+        scan=maybe_ref(scan),
+        baseline=maybe_ref(baseline),
+        config=section,
+        settings=settings,
+        checkpoint=place,
+    )
 
 
 COMMANDS = {"train": train}
