@@ -27,6 +27,7 @@ from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, wi
 from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.steps import by_role, made_from
+from holdfast.workload.fit import enough_training_rows
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -165,8 +166,7 @@ def _start(
     from holdfast.modality.ball import Ball
     from holdfast.model.train.adversarial import Training
 
-    if len(rows) < 2 * len(classes):
-        raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
+    enough_training_rows(len(rows), len(classes))
     net = _untrained(config, spec, len(classes), rows, settings.seed)
     ball, second = Ball.of(config.threat, spec, device), _second_ball(config, spec, device)
     engine = Training
