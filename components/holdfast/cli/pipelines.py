@@ -51,7 +51,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
-    from holdfast_pipelines.ending import last_line
+    from holdfast_pipelines.ending import last_line, shortfall_lines
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
     from holdfast_pipelines.warm import servers
@@ -65,7 +65,8 @@ def run(
             forks=forks,
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
-    _finish_run(result, report, as_json, last_line(result, folder, report, same_command(), planted=bool(game_day)))
+    last = last_line(result, folder, report, same_command(), planted=bool(game_day))
+    _finish_run(result, report, as_json, "\n".join([*shortfall_lines(result, folder), last]))
 
 
 def demo(
