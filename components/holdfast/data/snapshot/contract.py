@@ -214,12 +214,21 @@ def _columns(parts: Sequence[Part], data: DataConfig) -> _TypedColumns:
     known_names(parts[0], data)
     names = [column for column in parts[0].cells if column != data.label]
     found = select([describe(parts, name, data) for name in names], data, parts[0].name)
-    if not found.described:
-        others = f" and {quoted(found.left_out)}" if found.left_out else ""
-        raise InputError(f"{parts[0].name}: expected columns other than the label {data.label!r}{others}, found none")
+    some_columns(found.described, parts[0], data, found.left_out)
     every = [*found.described, *(_indicator(one, parts[0]) for one in found.described if one.indicated)]
     values = [{one.column.name: one.values[i] for one in every} for i in range(len(parts))]
     return _TypedColumns(tuple(one.column for one in every), values, found.left_out, found.constant)
+
+
+def some_columns(columns: Sequence[object], part: Part, data: DataConfig, left_out: Sequence[str] = ()) -> None:
+    """There is a column to learn from.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not columns:
+        others = f" and {quoted(left_out)}" if left_out else ""
+        raise InputError(f"{part.name}: expected columns other than the label {data.label!r}{others}, found none")
 
 
 def known_names(part: Part, data: DataConfig) -> None:

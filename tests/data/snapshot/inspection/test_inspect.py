@@ -147,3 +147,8 @@ def test_the_page_shows_what_the_held_out_rows_of_a_class_can_prove(write: Write
     # Ten of ten right: the largest p with p^10 = 5 % is 0.05^(1/10).
     assert found.classes[0].provable == pytest.approx(0.05**0.1)
     assert "best provable recall" in page(found)
+
+
+def test_a_file_of_labels_alone_is_refused_on_the_page(write: Write) -> None:
+    found = inspect(open_file(write("label\n" + "a\nb\n" * 9)))
+    assert found.refused == ("data.csv: expected columns other than the label 'label', found none",)

@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.data.snapshot.inspection.starter import quote_yaml, starter, workload_name
 from holdfast.data.snapshot.step import snapshot
+from holdfast.errors import InputError
 from holdfast.workload.schema import Workload, read_workload
 
 Write = Callable[..., Path]
@@ -144,3 +145,27 @@ def test_rows_that_come_more_than_once_stay_in_one_part(tmp_path: Path, write: W
         write("x,label\n" + "".join(f"{i / 7:.5f},{'ab'[i % 2]}\n" for i in range(N))), label=None, text=None
     )
     assert "duplicates" not in alone.text
+
+
+def test_where_every_column_would_be_dropped_none_is_and_the_refusals_stay(write: Write) -> None:
+    rows = "".join(f"{1_700_000_000 + i % 61},{i},{'ab'[i % 2]}\n" for i in range(N))
+    begun = starter(write("when,id,label\n" + rows), label=None, text=None)
+    assert "\n  drop:" not in begun.text
+    assert len(begun.seen.refused) == 2
+
+
+def test_a_file_without_a_header_row_is_recognized_and_its_columns_are_named(tmp_path: Path, write: Write) -> None:
+    body = "".join(f"{DRAW.random():.3f},{i % 7},{'ab'[i % 2]}\n" for i in range(N))
+    path = write(body)
+    with pytest.raises(
+        InputError, match="which column holds the class.*; the first row looks like data.*--columns auto"
+    ):
+        starter(path, label=None, text=None)
+    numbered = started(path, tmp_path, label="column_3", columns="auto").data
+    assert (numbered.columns, numbered.label) == (("column_1", "column_2", "column_3"), "column_3")
+    assert started(path, tmp_path, columns="size, on,label").data.columns == ("size", "on", "label")
+
+
+def test_a_header_row_of_names_is_not_taken_for_data(write: Write) -> None:
+    with pytest.raises(InputError, match=r"name it with --label; columns: size, on, kind$"):
+        starter(write("size,on,kind\n" + "1,2,a\n3,4,b\n" * 9), label=None, text=None)

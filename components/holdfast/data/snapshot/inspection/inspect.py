@@ -14,6 +14,7 @@ from holdfast.data.snapshot.contract import (
     known_names,
     messages_of,
     same_columns,
+    some_columns,
     type_images,
 )
 from holdfast.data.snapshot.fetch import DeliveredFile
@@ -61,8 +62,10 @@ def _inspect_table(opened: OpenedDelivery) -> DataInspection:
         label=data.label if opened.labelled else None,
         example="",
         columns=columns,
-        notes=tuple(_column_notes(columns)),
+        notes=() if one_column else tuple(_column_notes(columns)),
     )
+    if not columns:
+        return replace(found, refused=tuple(refusals.messages))
     rows = [TableRows(one, target) for one, target in zip(values, y or _unlabelled(parts), strict=True)]
     with refusals.collected():
         found = _with_rows(found, rows, classes, data) if len(y) == len(parts) else _with_repeats(found, rows)
@@ -93,7 +96,8 @@ def _columns(parts: Sequence[Part], data: DataConfig, refusals: Refusals, *, lab
         with refusals.collected():
             accepted[name] = describe(parts, name, data)
     with refusals.collected():
-        select(list(accepted.values()), data, parts[0].name)
+        found = select(list(accepted.values()), data, parts[0].name)
+        some_columns([*found.described, *(set(names) - set(accepted))], parts[0], data, found.left_out)
     described = {name: accepted.get(name) or leniently(parts, name, data) for name in names}
     summaries = tuple(summarize(parts, name, described[name], data) for name in names)
     # With an identifier among its values no row would ever come twice.
@@ -121,9 +125,7 @@ def _column_notes(columns: Sequence[ColumnSummary]) -> list[str]:
         f"each row has its own value in {quoted(named['identifier'])}: an identifier? (data.drop)": named["identifier"],
         f"one value in every row of {quoted(named['constant'])}: nothing can be learned from it": named["constant"],
         f"whole numbers that may be codes: {quoted(named['codes?'])} (data.columns_as: category)": named["codes?"],
-        f"sentences in {quoted(prose)}: a text workload reads one such column (data.text)": (
-            prose if len(columns) > 1 else []
-        ),
+        f"sentences in {quoted(prose)}: a text workload reads one such column (--text, data.text)": prose,
     }
     return [line for line, found in lines.items() if found]
 

@@ -67,13 +67,15 @@ class Started:
     seen: DataInspection
 
 
-def starter(data: Path, *, label: str | None, text: str | None, out: str = "workload.yaml") -> Started:
+def starter(
+    data: Path, *, label: str | None, text: str | None, columns: str | None = None, out: str = "workload.yaml"
+) -> Started:
     """A workload for `data`.
 
     Raises:
         InputError: no such file, not a format that is read, or a named column that is not there.
     """
-    opened = open_file(data, label=label, text=text)
+    opened = open_file(data, label=label, text=text, columns=columns)
     if not opened.labelled:
         columns = listed(opened.table[0].cells)
         raise InputError(f"{data}: which column holds the class? name it with --label; columns: {columns}")
@@ -169,6 +171,8 @@ def _dialect(opened: OpenedDelivery) -> Iterator[str]:
 
 def _keys(found: Suggested, seen: DataInspection) -> Iterator[str]:
     data = found.data
+    if data.columns is not None:
+        yield f"  columns: [{', '.join(map(quote_yaml, data.columns))}]  # the file has no header row"
     if data.value_range is not None:
         yield "  range: [{:.17g}, {:.17g}]  # the values that mean black and white".format(*data.value_range)
     if data.drop:

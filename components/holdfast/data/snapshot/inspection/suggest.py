@@ -40,7 +40,8 @@ def suggest(parts: Sequence[Part], data: DataConfig) -> Suggested:
     reasons: dict[str, str] = {}
     stated: dict[str, DeclaredKind] = {}
     gaps: list[str] = []
-    for name in (column for column in parts[0].cells if column != data.label):
+    names = [column for column in parts[0].cells if column != data.label]
+    for name in names:
         kind, reason = _treatment(parts, name, data)
         if kind == "drop":
             drop.append(name)
@@ -52,7 +53,7 @@ def suggest(parts: Sequence[Part], data: DataConfig) -> Suggested:
             gaps.append(name)
     found = data.model_copy(
         update={
-            "drop": (*data.drop, *drop),
+            "drop": data.drop if len(drop) == len(names) else (*data.drop, *drop),
             "columns_as": {**data.columns_as, **stated},
             "missing": "indicator" if gaps else data.missing,
         }
