@@ -80,6 +80,14 @@ def test_a_refused_run_begins_with_what_decided_and_what_to_do(maker: Any) -> No
     assert 'data-head="required"' in html
 
 
+def test_columns_that_teach_nothing_are_named_with_the_delivery(maker: Any) -> None:
+    made = maker("table")
+    made.snapshot(left_out=("id",), constant=("currency", "unit"))
+    text = page_of(made.finish("failed")).text
+    assert "columns left out id" in text
+    assert "one value in every row currency, unit" in text
+
+
 def test_the_links_of_the_contents_lead_somewhere(maker: Any) -> None:
     page = page_of(maker("clean").complete())
     targets = {href[1:] for href in page.all("a", "href") if href.startswith("#")}
