@@ -113,11 +113,12 @@ def _reasons(decision: GateDecision) -> list[str]:
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    lines = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    lines = [f"- {check.name}: {what_to_do(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
     return ["", "## What to do next", "", *lines] if lines else []
 
 
-def _next(check: Check) -> str:
+def what_to_do(check: Check) -> str:
+    """What helps where a check did not pass."""
     if check.reason.startswith("no evidence"):
         return "Run the step that writes this evidence for this very model and snapshot."
     if held_out.questions_labels(check):

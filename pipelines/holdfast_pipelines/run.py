@@ -9,15 +9,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Verdict
-from holdfast.artifacts.folder import DOCUMENT, replace_file
+from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
+from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.steps import STEPS, names, writer
@@ -25,6 +26,7 @@ from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
+from holdfast_pipelines.preflight import check_rows, check_workload
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
@@ -90,7 +92,10 @@ def run(
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
-            _retrain(machine, given.retrain_parameters(plan, folder, settings), reviews)
+            parameters = given.retrain_parameters(plan, folder, settings)
+            check_workload(machine, plan, settings)
+            record.on_rows(partial(check_rows, machine, plan, settings))
+            _retrain(machine, parameters, reviews)
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
@@ -163,6 +168,7 @@ class _Record:
 
     def __init__(self, machine: Machine, result: RunResult) -> None:
         self.out, self.result = machine.out, result
+        self._check_rows: Callable[[Artifact[Snapshot]], None] = lambda snapshot: None
         machine.on_step = self.add
         self._write()
 
@@ -175,6 +181,12 @@ class _Record:
         if step.step == writer(Registration).name:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
+        if step.step == writer(Snapshot).name:
+            self._check_rows(read_artifact(self.out, Snapshot))
+
+    def on_rows(self, check: Callable[[Artifact[Snapshot]], None]) -> None:
+        """Has `check` look at the snapshot before the steps that read it; what it raises ends the run."""
+        self._check_rows = check
 
     def judge(self) -> RunOutcome:
         """What the verdicts of `retrain` come to."""
@@ -277,6 +289,9 @@ def _machine(
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
     """Makes the run folder ours alone, and empty but for checkpoints and files of others."""
+    blocked = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    if blocked is not None:
+        raise WorkloadError(f"{blocked}: expected a folder for the run, found a file; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / RECORD).exists():
         raise WorkloadError(

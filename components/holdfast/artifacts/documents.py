@@ -229,6 +229,10 @@ class Snapshot(Document):
     0; None: it is not there."""
     leaked_rows: int | None = Field(None, ge=0)
     """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
+    left_out: tuple[str, ...] = ()
+    """Identifiers and constant columns that the workload leaves out (`data.identifiers`, `data.constants`)."""
+    constant: tuple[str, ...] = ()
+    """Columns with one value in every delivered row that are kept."""
 
 
 class Anomaly(Frozen):

@@ -52,7 +52,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
-    from holdfast_pipelines.ending import last_line
+    from holdfast_pipelines.ending import last_line, shortfall_lines
     from holdfast_pipelines.parameters import read
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
@@ -67,7 +67,8 @@ def run(
             forks=forks, reviews=reviews_folder(read(path).name),
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
-    _finish_run(result, report, as_json, last_line(result, folder, report, same_command(), planted=bool(game_day)))
+    last = last_line(result, folder, report, same_command(), planted=bool(game_day))
+    _finish_run(result, report, as_json, "\n".join([*shortfall_lines(result, folder), last]))
 
 
 def demo(

@@ -72,6 +72,11 @@ class DataConfig(Section):
     missing: Literal["refuse", "indicator"] | dict[str, str | float] = "refuse"
     """Missing cells (empty, NaN, NULL, None, NA ...): `refuse`; `indicator` adds a column of 0 and 1 for each column
     that has some and fills with the mean or the most frequent value of the training rows; or `{column: value}`."""
+    identifiers: Literal["refuse", "drop", "keep"] = "refuse"
+    """Columns in which each row has its own value: categories of which nine in ten do, and whole numbers that number
+    the rows (from 100 rows; the snapshot step's page has the rule)."""
+    constants: Literal["keep", "drop", "refuse"] = "keep"
+    """Columns with one value in every row: nothing can be learned from them, and they do no harm."""
     immutable: tuple[str, ...] = ()
     """Columns that an attacker cannot change."""
     test: str | None = None
@@ -558,6 +563,22 @@ class Workload(Section):
                 self.decision.index_in(self.data.classes)
             except WorkloadError as error:
                 raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        from holdfast.modality import modality_of
+        from holdfast.modality.norms import BOXES
+
+        modality, name, proof = modality_of(self.modality), self.network.architecture, self.certify
+        if ":" not in name and name not in modality.networks:
+            fitting = ", ".join(modality.networks)
+            raise ValueError(f"network.architecture {name!r}: {self.modality} data takes {fitting} or module:function")
+        if proof.method == "bounds" and self.threat.norm not in BOXES:
+            raise ValueError(f"certify.method bounds: expected norm {' or '.join(BOXES)}, found {self.threat.norm}")
+        hides = proof.method == "smoothing" and modality.certification == "randomized-ablation"
+        if hides and proof.noise > 1:
+            raise ValueError(f"certify.noise: expected the share of characters kept, at most 1, found {proof.noise}")
         return self
 
     @property

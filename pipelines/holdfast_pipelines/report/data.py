@@ -24,6 +24,7 @@ from holdfast.rendering.blocks import (
 from holdfast.rendering.charts import Bar, DataSeries, HistogramPair, Tone, bar_chart, column_chart, histogram_pair
 from holdfast.rendering.numbers import number, short
 from holdfast.steps import writer
+from holdfast.wording import listed
 from holdfast_pipelines.report.evidence import Distribution, LoadedRun, read_distributions
 
 MOST_HISTOGRAMS = 6
@@ -44,6 +45,8 @@ def delivery(run: LoadedRun, place: PageLocation) -> PageSection | None:
         held_out_rows=snapshot.test_rows,
         classes=len(snapshot.classes),
         **({"rows_dropped_by_a_reviewer": _dropped(snapshot.review)} if snapshot.review else {}),
+        **({"columns_left_out": listed(snapshot.left_out)} if snapshot.left_out else {}),
+        **({"one_value_in_every_row": listed(snapshot.constant)} if snapshot.constant else {}),
         one_example=" × ".join(str(size) for size in snapshot.shape),
         Merkle_root=code(short(snapshot.root), snapshot.root),
     )

@@ -1,4 +1,4 @@
-"""`holdfast train`."""
+"""`holdfast train`, and the check of what it will need."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,9 +8,13 @@ import typer
 from holdfast.options import (
     BaselineRef,
     Config,
+    DeviceOption,
     Out,
     ScanRef,
+    Seed,
     SnapshotRef,
+    Threads,
+    compute_settings,
     maybe_ref,
     read_section,
     ref,
@@ -49,5 +53,25 @@ def train(
     )
 
 
-COMMANDS = {"train": train}
+def check_network(
+    config: Config,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Snapshot to try the network on: FOLDER or FOLDER@DIGEST.")
+    ] = None,
+    seed: Seed = 0,
+    device: DeviceOption = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Say whether a workload's network and own code can be used, without training; silent when they can."""
+    from holdfast.artifacts.documents import Snapshot
+    from holdfast.artifacts.folder import load
+    from holdfast.model.train.check import check_network as check
+    from holdfast.workload.schema import Workload
+
+    workload = read_section(config, Workload, lambda found: found)
+    found = None if snapshot is None else load(ref(snapshot), Snapshot)
+    check(workload, found, compute_settings(seed, device, threads))
+
+
+COMMANDS = {"train": train, "check-network": check_network}
 """What `holdfast` runs by these names."""

@@ -32,6 +32,7 @@ from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.steps import by_role, made_from
 from holdfast.wording import quoted
+from holdfast.workload.fit import enough_training_rows
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -207,8 +208,7 @@ def _start(
     from holdfast.model.operating import check_rows
     from holdfast.model.train.adversarial import Training
 
-    if len(rows) < 2 * len(classes):
-        raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
+    enough_training_rows(len(rows), len(classes))
     if config.decision is not None:
         config.decision.index_in(classes)
     net = _untrained(config, spec, len(classes), rows, settings.seed)
