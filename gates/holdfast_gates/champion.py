@@ -1,7 +1,7 @@
 """The checks against the champion: as good as it, on the very same held-out rows. Pure, as those in `checks`.
 
 While there is a champion, no check passes that did not measure it, and none passes a model with another contract: its
-clients would be misunderstood. A policy that says `allow_new_contract: true` accepts both, and the decision names what
+clients would be misunderstood. A policy with `allow_new_contract: true` accepts both, and the decision names what
 was accepted.
 """
 

@@ -85,8 +85,7 @@ def run(
     folder = workload.resolve().parent
     plan = given.read(workload, overrides)
     reviews = reviews_of(plan, folder, reviews)
-    plan = with_reviews(plan, reviews)
-    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
+    plan = _placed(with_reviews(plan, reviews), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
@@ -104,6 +103,11 @@ def run(
             record.finish(outcome)
         _remember(machine.out)
         return record.result
+
+
+def _placed(plan: Workload, data: Path | None, folder: Path) -> Workload:
+    """The workload with `data` for its source, if given, and its paths made absolute."""
+    return given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
 
 
 def roll_out(

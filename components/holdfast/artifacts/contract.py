@@ -41,7 +41,7 @@ def objection(candidate: Model, champion: Model, *, allowed: bool) -> str | None
 
 
 def exchangeable(candidate: Model, champion: Model) -> bool:
-    """Whether both take the same tensors and answer as many classes, whatever these mean."""
+    """Whether both take the same tensors and answer as many classes, even if these mean something else."""
     ours, theirs = ((one.input.dtype, one.input.shape, len(one.classes)) for one in (candidate, champion))
     return ours == theirs
 
@@ -138,7 +138,7 @@ def _kinds(ours: Column, theirs: Column) -> str:
 
 
 def _columns(ours: InputSpec, theirs: InputSpec) -> Iterator[str]:
-    if {column.kind for column in (*ours.columns, *theirs.columns)} == {"text"}:
+    if ours.one_message and theirs.one_message:
         return  # messages are sent without the name of their column
     own, fixed = ({column.name: column for column in spec.columns} for spec in (ours, theirs))
     # Where a column indicates missing cells, their value is a mean of the training rows, which moves a little.

@@ -496,6 +496,11 @@ class InputSpec(Frozen):
     raw_upper: float = 1.0
     """Images: the delivered value that becomes 1."""
 
+    @property
+    def one_message(self) -> bool:
+        """Whether an example is one text, which is sent without the name of its column."""
+        return len(self.columns) == 1 and self.columns[0].kind == "text"
+
 
 class FeatureThreat(Frozen):
     """What an attacker may do to one column of a table, where that differs from the rest."""
@@ -853,7 +858,7 @@ class ClassPaired(Frozen):
 
 
 class ChampionComparison(Frozen):
-    """How the champion was measured beside the candidate."""
+    """How the champion was measured, with the candidate."""
 
     model_version: int | None = None
     """The champion's version in MLflow; None: there is no champion."""

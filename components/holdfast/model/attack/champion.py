@@ -1,4 +1,4 @@
-"""The champion beside a candidate of another contract: the same held-out rows, as the champion's own input has them."""
+"""A champion of another contract than the candidate: the same held-out rows, as the champion's own input has them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
