@@ -72,7 +72,7 @@ ALLOWED = {
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
     ],
     "pages, their templates, and the evidence that they show": [
-        "rendering/page.py", "report/evidence.py", "report/page.py",
+        "rendering/page.py", "report/evidence.py", "report/history.py", "report/page.py",
     ],
     "the demo makes its deliveries": ["demo/acts.py", "demo/pages.py", "demo/runs.py"],
 }  # fmt: skip
