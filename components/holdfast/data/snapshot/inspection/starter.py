@@ -47,8 +47,7 @@ threat:
 {threat}
 train:
   recipe: pgd                   # adversarial training; `standard` for none
-  epochs: {epochs}
-  class_weights: balanced       # every class counts alike, however rare; `none`: every row alike
+{train}  class_weights: balanced       # every class counts alike, however rare; `none`: every row alike
 
 certify:
 {certify}
@@ -143,7 +142,7 @@ def _filled(data: Path, opened: OpenedDelivery, found: Suggested, seen: DataInsp
         architecture=sections.network,
         threat=sections.threat,
         certify=sections.certify,
-        epochs=20,
+        train=sections.train,
     )
 
 
