@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
 from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
+from holdfast_gates import held_out
+from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES
 
@@ -20,6 +22,10 @@ NEXT = {
     **{rule.name: rule.advice for rule in RULES.values()},
 }
 """What helps where a check did not pass."""
+MOVE_CLIENTS = (
+    "Bring the delivery back to the champion's columns and classes; or move the clients, then allow the new contract "
+    "(`gate.allow_new_contract: true`)."
+)
 MORE = "More held-out examples (`attack.examples`, `certify.examples`) narrow the interval."
 
 
@@ -107,13 +113,18 @@ def _reasons(decision: GateDecision) -> list[str]:
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    lines = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    lines = [f"- {check.name}: {what_to_do(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
     return ["", "## What to do next", "", *lines] if lines else []
 
 
-def _next(check: Check) -> str:
+def what_to_do(check: Check) -> str:
+    """What helps where a check did not pass."""
     if check.reason.startswith("no evidence"):
         return "Run the step that writes this evidence for this very model and snapshot."
+    if held_out.questions_labels(check):
+        return held_out.ADVICE
+    if check.reason.startswith(NEW_CONTRACT):
+        return MOVE_CLIENTS
     narrow = check.verdict is Verdict.INCONCLUSIVE and check.lower is not None
     return MORE if narrow else NEXT.get(check.name, "See the evidence.")
 

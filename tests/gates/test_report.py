@@ -2,6 +2,7 @@ from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import (
     Anomaly,
+    ChampionComparison,
     Count,
     Errors,
     OperatingPoint,
@@ -12,6 +13,7 @@ from holdfast.artifacts.documents import (
 from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import with_overrides
 from holdfast_gates.report import to_junit, to_markdown
+from holdfast_gates.shortfalls import of_decision, of_drift, of_schema
 
 
 def spoil(evidence, make, role, **changes):
@@ -61,6 +63,7 @@ def test_a_column_name_cannot_break_the_table_or_inject_markup(policy, judged, e
 
 def test_junit_has_one_case_per_check_and_counts_them(policy, judged, evidence, make):
     lost = {"champion_clean": None, "champion_worst_case": None, "champion_classes": ()}
+    lost |= {"champion": ChampionComparison()}
     alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), **lost)
     del alone["certify"]
     decision = decide(policy, judged, alone)
@@ -144,3 +147,25 @@ def test_with_a_rate_the_page_shows_both_kinds_of_wrong_answers_and_no_cost(poli
 
 def test_a_model_without_an_operating_point_has_no_such_part(policy, judged, evidence):
     assert "Operating point" not in to_markdown(decide(policy, judged, evidence), policy)
+
+
+def test_shortfalls_name_failed_checks_first_then_those_without_an_answer(policy, judged, evidence, make):
+    bad = spoil(evidence, make, "attack", clean=Count(k=29, n=30), worst_case=Count(k=100, n=1000))
+    decision = decide(policy, judged, bad)
+    found = of_decision(decision)
+    assert [one.verdict for one in found] == sorted((one.verdict for one in found), key=lambda v: v is not Verdict.FAIL)
+    robust = next(one for one in found if one.check == "robust_accuracy")
+    assert robust.sentence == "robust_accuracy (fail): measured 0.100 (100 of 1000), required at least 0.500"
+    assert robust.advice.startswith("Train with more PGD steps")
+    assert of_decision(decide(policy, judged, evidence)) == ()
+
+
+def test_the_checks_of_a_delivery_have_the_same_form(make):
+    odd = tuple(Anomaly(column=f"c{i}", kind="ENUM", detail="new value") for i in range(5))
+    (one,) = of_schema(make["schema"](anomalies=odd, verdict=Verdict.FAIL))
+    assert one.sentence.startswith("schema_anomalies (fail): measured 5 anomalies, required none in ")
+    assert one.found == "c0: new value; c1: new value; c2: new value; and 2 more"
+    assert of_schema(make["schema"](verdict=Verdict.PASS)) == ()
+    assert of_drift(make["drift"](verdict=Verdict.PASS)) == ()
+    (moved,) = of_drift(make["drift"](drifted=Count(k=3, n=4), reason="too many", verdict=Verdict.FAIL))
+    assert "measured 3 of 4 columns drifted" in moved.sentence

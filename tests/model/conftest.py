@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ def table_snapshot(
     modality = "text" if columns[0].kind == "text" else "tabular"
     shape = (40,) if modality == "text" else (len(columns),)
     return save(out, _document(modality, classes, y, train, shape=shape, columns=columns), files)
+
+
+@pytest.fixture(scope="session")
+def save_table() -> Callable[..., Artifact[Snapshot]]:
+    """Saves a table of the test's own as a snapshot."""
+    return table_snapshot
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -172,12 +172,22 @@ class Reviewed(Frozen):
     """Ids of the training rows that a reviewer released, sorted; a scan does not set them aside again."""
 
 
+class Undecided(Frozen):
+    """Rows of a delivery that an earlier scan set aside and that no reviewer has decided; the review names them."""
+
+    train: tuple[int, ...] = ()
+    """Ids of such training rows, sorted: a scan sets them aside again."""
+    held_out: int = Field(0, ge=0)
+    """Such rows among the held-out rows, where they stay."""
+
+
 class Snapshot(Document):
     """The exact data of one delivery.
 
     Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
-    column holding class names. The id of a training row is its position in the train file.
+    column holding class names. The id of a training row is its position in the train file. `places.npz`: where each row
+    of `train` and `test` is in the delivered file.
     """
 
     kind: Literal["snapshot"] = "snapshot"
@@ -212,8 +222,17 @@ class Snapshot(Document):
     """Images: the value that means 1 in input units [0, 1]."""
     review: Reviewed | None = None
     """None when no review was given."""
+    undecided: Undecided = Undecided()
+    """What the review leaves open."""
+    places: tuple[Literal["line", "row"], Literal["line", "row"]] | None = None
+    """What `places.npz` counts, for the training rows and for the held-out rows: lines of the file from 1, or rows from
+    0; None: it is not there."""
     leaked_rows: int | None = Field(None, ge=0)
     """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
+    left_out: tuple[str, ...] = ()
+    """Identifiers and constant columns that the workload leaves out (`data.identifiers`, `data.constants`)."""
+    constant: tuple[str, ...] = ()
+    """Columns with one value in every delivered row that are kept."""
 
 
 class Anomaly(Frozen):
@@ -334,8 +353,36 @@ class Detector(Frozen):
     """What it found, in words."""
 
 
+class NotJudged(Frozen):
+    """A class of which a scan cannot say whether its labels are right."""
+
+    name: str
+    """The class."""
+    rows: int = Field(ge=0)
+    """Training rows that carry its label."""
+    reason: str
+    """Why, in words."""
+
+
+class HeldOutLabels(Frozen):
+    """Held-out rows whose label the scan's models contradict. Report only: no held-out row is ever removed."""
+
+    suspects: Count
+    """Held-out rows with a suspected label, of all held-out rows."""
+    per_class: tuple[int, ...] = ()
+    """Suspects by (delivered) class."""
+    rows: tuple[int, ...] = ()
+    """Their positions in the test file, the most suspect first."""
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    """How often a class of which every label is right has a suspect, at most."""
+
+
 class ScanReport(Document):
-    """Poison and label-error suspects. Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+    """Poison and label-error suspects.
+
+    Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
+    each of them, the most suspect first) and `held_out.csv` (the same for suspected held-out labels).
+    """
 
     kind: Literal["scan-report"] = "scan-report"
     """Always `scan-report`."""
@@ -349,6 +396,13 @@ class ScanReport(Document):
     """Row ids set aside, sorted."""
     released: tuple[int, ...] = ()
     """Row ids over the suspicion threshold that a reviewer has released: they stay, and are not among `suspects`."""
+    undecided: tuple[int, ...] = ()
+    """Row ids among `quarantined` that an earlier scan set aside and that no reviewer has decided, sorted. They stay
+    out until they are released, and do not count against the budget."""
+    not_judged: tuple[NotJudged, ...] = ()
+    """Classes in which the scan looks for no wrong labels."""
+    held_out: HeldOutLabels | None = None
+    """None when the held-out rows were not scanned."""
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
@@ -379,13 +433,20 @@ class Review(Document):
     """Always `review`."""
     name: str
     """Of the workload."""
-    entries: tuple[Decision, ...] = Field(min_length=1)
+    entries: tuple[Decision, ...] = ()
     """In the order in which they were made, each row once."""
+    undecided: tuple[Sha256, ...] = ()
+    """Digests of rows that a scan set aside and that are not decided, sorted: they stay in quarantine."""
 
     @model_validator(mode="after")
     def _each_row_once(self) -> Self:
-        if len({entry.row for entry in self.entries}) != len(self.entries):
+        decided = {entry.row for entry in self.entries}
+        if len(decided) != len(self.entries):
             raise ValueError("a row that is decided twice")
+        if len(set(self.undecided)) != len(self.undecided) or decided & set(self.undecided):
+            raise ValueError("an undecided row that is named twice or decided")
+        if not self.entries and not self.undecided:
+            raise ValueError("a review of no row")
         return self
 
 
@@ -434,6 +495,11 @@ class InputSpec(Frozen):
     """Images: the delivered value that becomes 0."""
     raw_upper: float = 1.0
     """Images: the delivered value that becomes 1."""
+
+    @property
+    def one_message(self) -> bool:
+        """Whether an example is one text, which is sent without the name of its column."""
+        return len(self.columns) == 1 and self.columns[0].kind == "text"
 
 
 class FeatureThreat(Frozen):
@@ -669,6 +735,16 @@ class Paired(Frozen):
     neither: int = Field(ge=0)
     """Examples that neither has right."""
 
+    @property
+    def n(self) -> int:
+        """How many examples were compared."""
+        return self.both + self.only_candidate + self.only_champion + self.neither
+
+    @property
+    def champion_right(self) -> Count:
+        """Examples that the champion has right."""
+        return Count(k=self.both + self.only_champion, n=self.n)
+
 
 class ClassResult(Frozen):
     """How the examples of one class were answered."""
@@ -781,6 +857,19 @@ class ClassPaired(Frozen):
     """Under every attack."""
 
 
+class ChampionComparison(Frozen):
+    """How the champion was measured, with the candidate."""
+
+    model_version: int | None = None
+    """The champion's version in MLflow; None: there is no champion."""
+    differences: tuple[str, ...] = ()
+    """Where the candidate's contract with its clients is not the champion's, in words."""
+    not_compared: str | None = None
+    """Why the champion was not measured at all."""
+    not_attacked: str | None = None
+    """Why it was measured without an attack only."""
+
+
 class RobustnessReport(Document):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
@@ -806,10 +895,12 @@ class RobustnessReport(Document):
     """Images only; no attack, and not part of the worst case."""
     masking: tuple[MaskingCheck, ...]
     """Signs that the numbers are too good."""
+    no_second_opinion: str | None = None
+    """Why no second library attacked the model too; None: one did, or the report is older than this field."""
     champion_clean: Paired | None = None
     """Candidate and champion, without any attack."""
     champion_worst_case: Paired | None = None
-    """None when there is no champion, or it takes another input."""
+    """The same under every attack; None, as before, where they are not compared."""
     clean_performance: Performance | None = None
     """By class, without any attack, on the examples of `clean` and more of classes that are rare among them."""
     worst_case_performance: Performance | None = None
@@ -818,6 +909,8 @@ class RobustnessReport(Document):
     """Candidate and champion by class; empty where they are not compared."""
     operating_point: OperatingResult | None = None
     """None for a model without an operating point."""
+    champion: ChampionComparison | None = None
+    """None: made without a baseline, so that it is not known whether there is a champion."""
 
 
 class CertifiedAt(Frozen):

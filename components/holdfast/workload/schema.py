@@ -72,6 +72,11 @@ class DataConfig(Section):
     missing: Literal["refuse", "indicator"] | dict[str, str | float] = "refuse"
     """Missing cells (empty, NaN, NULL, None, NA ...): `refuse`; `indicator` adds a column of 0 and 1 for each column
     that has some and fills with the mean or the most frequent value of the training rows; or `{column: value}`."""
+    identifiers: Literal["refuse", "drop", "keep"] = "refuse"
+    """Columns in which each row has its own value: categories of which nine in ten do, and whole numbers that number
+    the rows (from 100 rows; the snapshot step's page has the rule)."""
+    constants: Literal["keep", "drop", "refuse"] = "keep"
+    """Columns with one value in every row: nothing can be learned from them, and they do no harm."""
     immutable: tuple[str, ...] = ()
     """Columns that an attacker cannot change."""
     test: str | None = None
@@ -319,6 +324,8 @@ class TrainConfig(Section):
     """How it is trained."""
     decision: DecisionConfig | None = None
     """How its operating point is chosen; None: the largest logit decides."""
+    allow_new_contract: bool = False
+    """Whether categories that the champion does not know get places of their own; the key of the gate's section."""
 
 
 class BackdoorConfig(Section):
@@ -386,6 +393,8 @@ class GateConfig(Section):
     """A name in gates/policies, or a file in the workload's folder."""
     override: dict[str, dict[str, Scalar]] = {}
     """Check -> thresholds that replace the policy's; recorded in the decision."""
+    allow_new_contract: bool | None = None
+    """Whether the model may have another contract with its clients than the champion; recorded in the decision."""
 
 
 class RolloutStep(Section):
@@ -556,6 +565,22 @@ class Workload(Section):
                 raise ValueError(str(error)) from None
         return self
 
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        from holdfast.modality import modality_of
+        from holdfast.modality.norms import BOXES
+
+        modality, name, proof = modality_of(self.modality), self.network.architecture, self.certify
+        if ":" not in name and name not in modality.networks:
+            fitting = ", ".join(modality.networks)
+            raise ValueError(f"network.architecture {name!r}: {self.modality} data takes {fitting} or module:function")
+        if proof.method == "bounds" and self.threat.norm not in BOXES:
+            raise ValueError(f"certify.method bounds: expected norm {' or '.join(BOXES)}, found {self.threat.norm}")
+        hides = proof.method == "smoothing" and modality.certification == "randomized-ablation"
+        if hides and proof.noise > 1:
+            raise ValueError(f"certify.noise: expected the share of characters kept, at most 1, found {proof.noise}")
+        return self
+
     @property
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
@@ -574,7 +599,12 @@ class Workload(Section):
     def train_config(self) -> TrainConfig:
         """The section of the train step."""
         return TrainConfig(
-            name=self.name, network=self.network, threat=self.threat_model, train=self.train, decision=self.decision
+            name=self.name,
+            network=self.network,
+            threat=self.threat_model,
+            train=self.train,
+            decision=self.decision,
+            allow_new_contract=bool(self.gate.allow_new_contract),
         )
 
 

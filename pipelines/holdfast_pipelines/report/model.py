@@ -10,6 +10,7 @@ from holdfast.artifacts.documents import (
     AttackResult,
     BackdoorReport,
     Certificate,
+    ChampionComparison,
     Count,
     Model,
     Paired,
@@ -307,21 +308,32 @@ def _radius_chart(report: Certificate) -> Markup:
 
 def _masking(report: RobustnessReport) -> TableBlock:
     rows = tuple((check.name, check.verdict, check.detail) for check in report.masking)
-    return TableBlock(("is robustness overestimated?", "verdict", "detail"), rows)
+    note = f"No second library attacked the model: {report.no_second_opinion}." if report.no_second_opinion else ""
+    return TableBlock(("is robustness overestimated?", "verdict", "detail"), rows, note=note)
 
 
 def _champion(report: RobustnessReport) -> list[Block]:
     compared = (("no attack", report.champion_clean), ("worst case", report.champion_worst_case))
     rows = tuple((name, *_paired(pair)) for name, pair in compared if pair)
-    if not rows:
-        return [Prose("No champion was compared: there is none yet, or it takes another input.")]
     head = ("on the same examples", "candidate", "champion", "both right", "only candidate", "only champion", "neither")
-    return [TableBlock(head, rows, numeric=(1, 2, 3, 4, 5, 6))]
+    table = [TableBlock(head, rows, numeric=(1, 2, 3, 4, 5, 6))] if rows else []
+    return [*table, *(Prose(sentence) for sentence in _about_champion(report))]
+
+
+def _about_champion(report: RobustnessReport) -> list[str]:
+    """What the table of pairs does not show."""
+    found = report.champion or ChampionComparison()
+    contract = f"The candidate has another contract than the champion: {'; '.join(found.differences)}."
+    missing = found.not_compared or ("" if report.champion_clean else "there is none yet")
+    return [
+        *([contract] if found.differences else []),
+        *([f"No champion was compared: {missing}."] if missing else []),
+        *([f"The champion was not attacked: {found.not_attacked}."] if found.not_attacked else []),
+    ]
 
 
 def _paired(pair: Paired) -> tuple[Any, ...]:
-    n = pair.both + pair.only_candidate + pair.only_champion + pair.neither
-    candidate, champion = Count(k=pair.both + pair.only_candidate, n=n), Count(k=pair.both + pair.only_champion, n=n)
+    candidate, champion = Count(k=pair.both + pair.only_candidate, n=pair.n), pair.champion_right
     return candidate, champion, pair.both, pair.only_candidate, pair.only_champion, pair.neither
 
 

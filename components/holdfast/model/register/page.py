@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from holdfast.artifacts.contract import columns_for_clients
 from holdfast.artifacts.documents import (
     AnswerTimes,
     AttackResult,
@@ -20,9 +22,13 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact
 from holdfast.registry import Point
+from holdfast.wording import listed
 
 MOST_CLASSES = 50
 """Classes with metrics of their own."""
+MOST_COLUMNS = 30
+"""Columns of a row that the page lists."""
+_COLUMNS = "A row of the latest version has these columns, by name, in any order:"
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
 _SINGLE, _BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
@@ -126,10 +132,30 @@ policy and decision.
 | `candidate` | passed the gate, waits for its rollout |
 | `previous` | served before, for going back |
 
+{_rows(model)}
 ```python
 mlflow.pyfunc.load_model("models:/{model.name}@champion").predict(rows)
 ```
 """
+
+
+def _rows(model: Model) -> str:
+    """The columns of a row, as a table; empty where there are none."""
+    columns = columns_for_clients(model.input)
+    if not columns:
+        return ""
+    more = f"\n\nand {len(columns) - MOST_COLUMNS} more: `contract.json`" if len(columns) > MOST_COLUMNS else ""
+    lines = [f"| {_cell(one['name'])} | {one['kind']} | {_values(one)} |" for one in columns[:MOST_COLUMNS]]
+    return "\n".join([_COLUMNS, "", "| column | kind | values |", "|---|---|---|", *lines]) + more + "\n"
+
+
+def _values(column: Mapping[str, Any]) -> str:
+    return _cell(listed(column.get("categories", ())))
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell, and is no markup."""
+    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
 def description(decision: GateDecision, table: str) -> str:
@@ -159,7 +185,9 @@ def _points(document: Document) -> list[Point]:
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
         return [*at, Point("abstained", document.abstained.share)]
     if isinstance(document, ScanReport):
-        return [Point("scan/suspects", document.suspects.k), Point("scan/quarantined", len(document.quarantined))]
+        held_out = [Point("scan/held_out_suspects", document.held_out.suspects.k)] if document.held_out else []
+        aside = Point("scan/quarantined", len(document.quarantined))
+        return [Point("scan/suspects", document.suspects.k), aside, *held_out]
     if isinstance(document, DriftReport):
         return [Point("drift/columns", document.drifted.k)]
     if isinstance(document, BackdoorReport):

@@ -14,6 +14,7 @@ import numpy as np
 from holdfast import registry
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed
+from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import (
     AnswerTimes,
     Document,
@@ -230,7 +231,11 @@ def _write_package(work: Path, admitted: Admitted) -> None:
             signature=pyfunc.signature(document, example),
             input_example=example,
             pip_requirements=pyfunc.requirements(),
-            metadata={"holdfast.model_digest": admitted.model.digest, **page.operating_point(document)},
+            metadata={
+                "holdfast.model_digest": admitted.model.digest,
+                "holdfast.contract": published(document),
+                **page.operating_point(document),
+            },
         )
 
 
@@ -239,9 +244,11 @@ def _write_reports(reports: Path, admitted: Admitted) -> None:
     reports.mkdir()
     for name in ("decision.md", "junit.xml"):
         (reports / name).write_bytes(admitted.decision.open(name).read())
+    contract = json.dumps(published(admitted.model.document), ensure_ascii=False, indent=1)
+    (reports / "contract.json").write_text(contract, encoding="utf-8")
     for role, artifact in admitted.evidence.items():
         for name, pin in artifact.document.files.items():
-            if name.endswith((".html", ".png", ".svg")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
+            if name.endswith((".html", ".png", ".svg", ".csv")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
                 target = reports / role / Path(name).name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(artifact.open(name).read())
