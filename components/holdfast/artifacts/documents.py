@@ -54,7 +54,7 @@ Exact = Annotated[
 
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("input should be a valid number")
+        raise ValueError("expected a number")
     return value
 
 

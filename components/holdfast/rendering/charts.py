@@ -362,7 +362,8 @@ def _curve(frame: Frame, series: DataSeries) -> list[Markup]:
         parts += [_dot(frame.at(x, y), series.tone, tip) for (x, y), tip in zip(series.points, tips, strict=True)]
     for (x, y), word in zip(places, series.words, strict=False):
         near_end = x > frame.right - _CHAR * len(word) - 12
-        parts.append(text(word, x - 7 if near_end else x + 7, y - 5, "label", "end" if near_end else "start"))
+        base = y - 5 if series.tone == "a" else y + 13
+        parts.append(text(word, x - 7 if near_end else x + 7, base, "label", "end" if near_end else "start"))
     return parts
 
 

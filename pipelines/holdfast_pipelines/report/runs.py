@@ -1,6 +1,7 @@
 """The section on the runs of a workload: accuracy, robustness and latency, one against the other."""
 
 from collections.abc import Callable, Sequence
+from math import ceil, floor
 
 from holdfast.artifacts.documents import Count
 from holdfast.rendering.blocks import Block, BlockCell, Figure, Figures, PageLocation, PageSection, Prose, TableBlock
@@ -36,13 +37,19 @@ def trade_off(run: LoadedRun, place: PageLocation) -> PageSection | None:
 
 
 def _figures(runs: Sequence[MeasuredRun]) -> tuple[Figure, ...]:
-    clean = share_axis("balanced accuracy, no attack")
+    clean = _around("balanced accuracy, no attack", [_mean(one.clean) for one in runs])
     drawn = [_figure("Accuracy against robustness", runs, clean, lambda one: _mean(one.clean))]
     timed = [time for one in runs if (time := _single_row(one)) is not None]
     if len(timed) > 1:
         axis = Axis("latency of one row (ms)", 0.0, 1.1 * max(timed))
         drawn.append(_figure("Latency against robustness", runs, axis, _single_row))
     return tuple(drawn)
+
+
+def _around(label: str, shares: Sequence[float]) -> Axis:
+    """An axis in percent around the shares, from ten to ten."""
+    low, high = floor(10 * min(shares) - 0.5) / 10, ceil(10 * max(shares) + 0.5) / 10
+    return Axis(label, max(low, 0.0), min(high, 1.0), show=share_axis(label).show)
 
 
 def _single_row(one: MeasuredRun) -> float | None:
@@ -58,9 +65,9 @@ def _figure(title: str, runs: Sequence[MeasuredRun], x: Axis, place: Callable[[M
     ]
     now = [point for point in points if point[0] == str(len(runs))]
     series = (_points("earlier runs", [p for p in points if p not in now], "a"), _points("this run", now, "b"))
-    y = share_axis("balanced accuracy under attack")
+    y = _around("balanced accuracy under attack", [one for _, _, one, _ in points])
     chart = Chart(title, "; ".join(tip for *_, tip in points), x, y, tuple(one for one in series if one.points))
-    return Figure(title, line_chart(chart), "Upwards: more robust. Numbers are those of the table.")
+    return Figure(title, line_chart(chart), "Upwards: balanced accuracy under attack. Numbers are those of the table.")
 
 
 def _points(name: str, found: Sequence[tuple[str, float, float, str]], tone: Tone) -> DataSeries:

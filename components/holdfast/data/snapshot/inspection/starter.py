@@ -49,6 +49,10 @@ train:
   recipe: pgd                   # adversarial training; `standard` for none
 {train}  class_weights: balanced       # every class counts alike, however rare; `none`: every row alike
 
+# decision:                     # two classes: what wrong answers cost sets the threshold
+#   positive: fraud             # the class that is looked for
+#   costs: {{miss: 50, false_alarm: 1}}
+
 certify:
 {certify}
 gate:
