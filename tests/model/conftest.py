@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,12 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., Artifact[Snapshot]]:
+    """Writes a snapshot of a table or of messages."""
+    return table_snapshot
 
 
 @pytest.fixture(scope="session")
