@@ -14,13 +14,13 @@ from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
-PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet"} | {
+PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet", "judged"} | {
     "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability"
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
-APART = {"faults", "hostile", "latency", "local", "rollouts_under_load"}
-"""Run when named and not with the others: each takes half an hour or more, and wants the machine for itself."""
+APART = {"faults", "hostile", "imbalanced", "latency", "local", "rollouts_under_load"}
+"""Run when named and not with the others: each takes 20 minutes or more, or wants the machine for itself."""
 
 
 def main(

@@ -1,5 +1,7 @@
 """Attacks, and torchattacks, ART, pyautoattack and a plain loop: same network, examples, budget and one thread."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -111,13 +113,13 @@ def _release(images: Images, net: nn.Module) -> list[Row]:
     ]
 
 
-def _interleaved(ways: dict[str, object], *, repeats: int) -> dict[str, float]:
+def _interleaved(ways: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
     """Least CPU-seconds of each way; they take turns, so that a busy moment meets all of them."""
     times = {name: float("inf") for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             torch.manual_seed(0)  # torchattacks and the plain loop draw from the global generator
-            times[name] = min(times[name], cpu_seconds(way))  # type: ignore[arg-type]
+            times[name] = min(times[name], cpu_seconds(way))
     return times
 
 

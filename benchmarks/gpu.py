@@ -454,7 +454,7 @@ def operations(scene: Scene, recipe: str) -> float:
         out.sum().backward()
     net.zero_grad(set_to_none=True)
     once = forwards.get_total_flops() / len(x)
-    return 2 * once * steps + once + backwards.get_total_flops() / len(x)
+    return float(2 * once * steps + once + backwards.get_total_flops() / len(x))
 
 
 def _finish(training: Training, clock: Clock, seconds: float) -> int:

@@ -62,7 +62,7 @@ def _train(images: Images, rows: Arrays, epochs: int) -> nn.Module:
 def _baseline(images: Images) -> nn.Module:
     """Gowal et al. 2018 in twenty-five lines: linear ramps, kappa from 1 to 1/2, Adam, no elision, 12 x 20,000."""
     net = images.network()
-    layers = [*net.body, net.penultimate, nn.ReLU(), net.last]  # type: ignore[misc,has-type]
+    layers = [*net.body, net.penultimate, nn.ReLU(), net.last]  # type: ignore[misc]
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     x, y = torch.from_numpy(images.train.x[:20_000]), torch.from_numpy(images.train.y[:20_000])
     for epoch in range(12):
@@ -75,7 +75,7 @@ def _baseline(images: Images) -> nn.Module:
             worst = cross_entropy(torch.where(true, low, high), y[part])
             loss = (1 - t / 2) * cross_entropy(net(x[part]), y[part]) + t / 2 * worst
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return net.eval()
 
@@ -151,7 +151,7 @@ class _InLine(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        layers = [*net.body, net.penultimate, nn.ReLU(), net.last]  # type: ignore[misc,has-type]
+        layers = [*net.body, net.penultimate, nn.ReLU(), net.last]  # type: ignore[misc]
         for i, layer in enumerate(layer for layer in layers if not isinstance(layer, nn.Flatten)):
             self.add_module(f"layer{i}", layer)
 
@@ -182,10 +182,14 @@ def _art(images: Images, rows: Arrays) -> nn.Module:
 
 
 def _put_back(net: nn.Module, ops: nn.ModuleList) -> nn.Module:
-    ours = [layer for layer in [*net.body, net.penultimate, net.last] if isinstance(layer, nn.Conv2d | nn.Linear)]  # type: ignore[misc,has-type]
+    ours = [layer for layer in [*net.body, net.penultimate, net.last] if isinstance(layer, nn.Conv2d | nn.Linear)]  # type: ignore[misc]
     theirs = [op for op in ops if hasattr(op, "conv") or hasattr(op, "weight")]
     for layer, op in zip(ours, theirs, strict=True):
-        weight, bias = (op.conv.weight, op.bias_to_grad) if hasattr(op, "conv") else (op.weight, op.bias)
+        convolution = getattr(op, "conv", None)
+        weight, bias = (op.weight, op.bias) if convolution is None else (convolution.weight, op.bias_to_grad)
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
+        assert layer.bias is not None
         with torch.no_grad():
             layer.weight.copy_(weight.reshape(layer.weight.shape))
             layer.bias.copy_(bias.flatten())

@@ -122,7 +122,7 @@ def play(records: Records, one: Checkout, part: str, *, seeds: Sequence[int] = (
 
 
 def _jobs(one: Checkout, part: str, load: Kind | None, seed: int) -> list[Record]:
-    found = []
+    found: list[Record] = []
     with TemporaryDirectory(prefix="hf-") as folder:
         for job in PARTS[part]:
             cost = _measured(one, job, Path(folder), seed)

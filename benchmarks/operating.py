@@ -123,7 +123,7 @@ def family(*, runs: int, seed: int) -> dict[str, float]:
     for start in range(0, runs, _SMALL_CHUNK):
         evidence = _evidence(rng, (min(_SMALL_CHUNK, runs - start), 200))
         for name, share in ALPHA_SHARES.items():
-            ended[name].append((evidence[name] >= 1 / (ALPHA * share)).any(axis=1))
+            ended[name].append(np.asarray((evidence[name] >= 1 / (ALPHA * share)).any(axis=1), dtype=bool))
     found = {name: np.concatenate(parts) for name, parts in ended.items()}
     return {
         **{name: float(part.mean()) for name, part in found.items()},

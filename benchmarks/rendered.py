@@ -54,7 +54,7 @@ def _draw(font: object, digit: int) -> Images:
     part = part.resize((max(3, round(part.width * scale)), max(3, round(part.height * scale))))
     found = Image.new("L", (SIDE, SIDE))
     found.paste(part, ((SIDE - part.width) // 2, (SIDE - part.height) // 2))
-    return np.asarray(found, dtype=np.float32) / 255
+    return np.asarray(found, dtype=np.float32) / np.float32(255)
 
 
 def _bent(image: Images, rng: np.random.Generator) -> Images:

@@ -48,8 +48,10 @@ class Images:
             missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
             if missing:
                 raise InputError(f"{path}: expected the array {min(missing)}, found {arrays.files}")
-            parts = [Arrays(_scaled(arrays[f"x_{s}"]), arrays[f"y_{s}"].astype(np.int64)) for s in ("train", "test")]
-        return cls(path.stem, *parts, epsilon)
+            train, test = (
+                Arrays(_scaled(arrays[f"x_{s}"]), arrays[f"y_{s}"].astype(np.int64)) for s in ("train", "test")
+            )
+        return cls(path.stem, train, test, epsilon)
 
     @cached_property
     def spec(self) -> InputSpec:
@@ -150,6 +152,6 @@ def training_code() -> str:
     return digest.hexdigest()
 
 
-def _scaled(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _scaled(x: np.ndarray) -> np.ndarray:
     images = x[:, None] if x.ndim == 3 else x
     return images.astype(np.float32) / 255

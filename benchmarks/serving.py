@@ -15,12 +15,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.scenes import Bench
 from benchmarks.table import ROOT, Row, at_most, shown
@@ -203,7 +205,7 @@ def _cpu_seconds(pid: int) -> float:
     return own / 1e9 + sum(_cpu_seconds(int(child)) for child in below)
 
 
-def _mlserver(folder: Path, name: str, bundle: Path, ports: Sequence[int], x: np.ndarray) -> Server:  # type: ignore[type-arg]
+def _mlserver(folder: Path, name: str, bundle: Path, ports: Sequence[int], x: NDArray[np.float32]) -> Server:
     """`mlserver start` with our runtime, or with the bare one in its place."""
     served = Served("digits", 1, Ref(bundle / "model"), Ref(bundle / "decision"))
     place = folder / name
@@ -218,7 +220,7 @@ def _mlserver(folder: Path, name: str, bundle: Path, ports: Sequence[int], x: np
     return Server(name, start(name, command, place), ports[0], requests)
 
 
-def _seldon(folder: Path, bundle: Path, ports: Sequence[int], x: np.ndarray) -> Server:  # type: ignore[type-arg]
+def _seldon(folder: Path, bundle: Path, ports: Sequence[int], x: NDArray[np.float32]) -> Server:
     named = {"model": f"{bundle}/model", "decision": f"{bundle}/decision"}
     parameters = json.dumps([{"name": name, "value": value, "type": "STRING"} for name, value in named.items()])
     listen = ["--http-port", str(ports[0]), "--grpc-port", str(ports[1])]
@@ -283,11 +285,11 @@ def _http(path: str, data: bytes) -> bytes:
     return head.encode() + b"\r\n\r\n" + data
 
 
-def _digits() -> np.ndarray:  # type: ignore[type-arg]
+def _digits() -> NDArray[np.float32]:
     """Rows of the workload `digits`, float32[200, 1, 8, 8]."""
     from sklearn.datasets import load_digits
 
-    return (load_digits().images[:200, None] / 16).astype(np.float32)
+    return np.asarray(load_digits().images[:200, None] / 16, dtype=np.float32)
 
 
 def _bundle(folder: Path) -> Path:
@@ -304,7 +306,7 @@ def _bundle(folder: Path) -> Path:
         architecture=Architecture(name=config.architecture, parameters=sum(p.numel() for p in network.parameters())),
         input=SPEC,
         classes=tuple("0123456789"),
-        threat=ThreatModel(norm="linf", epsilon="1/10", unit="input units [0, 1]"),
+        threat=ThreatModel(norm="linf", epsilon=Fraction(1, 10), unit="input units [0, 1]"),
         recipe={},
         seed=0,
         threads=1,

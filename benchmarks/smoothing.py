@@ -55,7 +55,7 @@ def _train(images: Images) -> nn.Module:
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * one_cycle((epoch + i / len(parts)) / EPOCHS)
             noisy = x[part] + SIGMA * torch.randn(x[part].shape, generator=generator)
             optimizer.zero_grad(set_to_none=True)
-            cross_entropy(net(noisy), y[part]).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(net(noisy), y[part]).backward()
             optimizer.step()
     return net.eval()
 

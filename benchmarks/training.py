@@ -2,6 +2,7 @@
 
 import hashlib
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def _rendered() -> list[Row]:
     parts = (digits(RENDERED, seed=0), digits(RENDERED_TEST, seed=1))
     images, rows = Images("rendered digits", *parts, RENDERED_EPSILON), list[Row]()
     for config in (FAST, FAST.model_copy(update={"fast_steps": 1})):
-        net, seconds = images.trained(_key(config), lambda config=config: _fit(images, config)[0], images.network())
+        net, seconds = images.trained(_key(config), partial(_network, images, config), images.network())
         clean, robust = judged(images, net)
         what = f"fast training (fgsm-rs), rendered digits eps 0.3, {config.fast_steps} step(s)"
         rows += [
@@ -107,6 +108,10 @@ def judged(images: Images, net: nn.Module) -> tuple[float, float]:
     chosen = plans("release", "linf", images.classes, embedding=False)
     worst = measure(net, x, y, images.ball, chosen, seed=0).worst
     return float(clean.float().mean()), float(worst.float().mean())
+
+
+def _network(images: Images, config: RecipeConfig) -> nn.Module:
+    return _fit(images, config)[0]
 
 
 def _fit(images: Images, config: RecipeConfig) -> tuple[nn.Module, Training]:

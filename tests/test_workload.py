@@ -113,3 +113,24 @@ def test_a_mistake_in_a_plan_names_its_line_and_the_key_meant(tmp_path: Path) ->
     (tmp_path / "plan.yaml").write_text("steps: [5, 100]\nmax_decision_day: 30\n")
     with pytest.raises(WorkloadError, match=r"plan.yaml:2: unknown key 'max_decision_day'; .*'max_decision_days'"):
         read_plan(tmp_path / "plan.yaml")
+
+
+NAMES = """classes: [no, yes, 0, 1.0, null]
+  drop: [on, 2026-01-01]
+  immutable: [y]
+  columns_as: {off: category}
+  missing: {no: off, a: 3}"""
+
+
+def test_names_need_no_quotes() -> None:
+    # YAML 1.1 reads these words as bools, numbers and dates.
+    data = parse(GOOD.replace("range: [0, 16]", NAMES)).data
+    assert data.classes == ("no", "yes", "0", "1.0", "null")
+    assert (data.drop, data.immutable, data.columns_as) == (("on", "2026-01-01"), ("y",), {"off": "category"})
+    assert data.missing == {"no": "off", "a": 3.0}
+
+
+def test_bools_and_nothing_stay_what_they_are() -> None:
+    workload = parse(GOOD.replace("range: [0, 16]", "review: ~") + "rollout: {approval: yes}\n")
+    assert workload.rollout.approval is True
+    assert workload.data.review is None

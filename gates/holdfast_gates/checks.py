@@ -16,11 +16,12 @@ from holdfast.artifacts.documents import (
     RobustnessReport,
     ScanReport,
     SchemaReport,
+    Snapshot,
     Verdict,
 )
 from holdfast.statistics import Interval, clopper_pearson, paired_difference
 from holdfast.steps import made_from
-from holdfast_gates.policy import AtLeast, AtMost, AtRadius, Margin, SuspectsLeft, VerdictCheck
+from holdfast_gates.policy import AtLeast, AtMost, AtRadius, LeakedRows, Margin, SuspectsLeft, VerdictCheck
 
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
 
@@ -47,6 +48,23 @@ def schema_anomalies(report: SchemaReport, asked: VerdictCheck) -> CheckResult:
         required=_accepts(asked),
         verdict=pass_if_accepted(report.verdict, asked),
         reason=some(found) or f"{report.columns} columns keep to the {report.source} schema",
+    )
+
+
+def leakage(snapshot: Snapshot, asked: LeakedRows) -> CheckResult:
+    """Few held-out rows are equal to a training row: what a model answers to such rows is memory.
+
+    All held-out rows are compared, so there is no interval.
+    """
+    if snapshot.leaked_rows is None:
+        return no_evidence("the snapshot does not count held-out rows that are equal to training rows: run it again")
+    leaked = Count(k=snapshot.leaked_rows, n=snapshot.test_rows)
+    return CheckResult(
+        measured=leaked.share,
+        count=leaked,
+        required=f"at most {asked.at_most:.3f} of the held-out rows",
+        verdict=Verdict.PASS if leaked.share <= asked.at_most else Verdict.FAIL,
+        reason=f"{leaked.k} of {leaked.n} held-out rows have the values of a training row",
     )
 
 

@@ -42,8 +42,13 @@ class Judged:
 
     model: Model
     model_digest: str
+    snapshot: Snapshot
     snapshot_digest: str
-    modality: Modality
+
+    @property
+    def modality(self) -> Modality:
+        """What one example is."""
+        return self.snapshot.modality
 
 
 def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> GateDecision:
@@ -107,16 +112,21 @@ def _check(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Ev
 
 
 def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> CheckResult:
-    role = role_of(rule.reads)
+    document = judged.snapshot if rule.reads is Snapshot else _evidence(role_of(rule.reads), judged, evidence)
+    if isinstance(document, CheckResult):
+        return document
+    thresholds = getattr(policy.checks, rule.name)
+    alpha = (policy.alpha,) if rule.takes_alpha else ()
+    return rule.judge(document, thresholds, *alpha)
+
+
+def _evidence(role: str, judged: Judged, evidence: Mapping[str, Evidence]) -> Document | CheckResult:
+    """The document of a role, or the result of a check that has none."""
     found = evidence.get(role)
     if found is None:
         return checks.no_evidence(f"no {role} report was given")
     reason = stale(role, judged, found.document)
-    if reason is not None:
-        return checks.no_evidence(reason)
-    thresholds = getattr(policy.checks, rule.name)
-    alpha = (policy.alpha,) if rule.takes_alpha else ()
-    return rule.judge(found.document, thresholds, *alpha)
+    return found.document if reason is None else checks.no_evidence(reason)
 
 
 def _other(part: str, digest: str | None) -> str:

@@ -61,6 +61,13 @@ class AtMost(CheckConfig):
     """The rate that the upper confidence bound must not exceed."""
 
 
+class LeakedRows(CheckConfig):
+    """Held-out rows that are equal to training rows."""
+
+    at_most: Share
+    """Share of the held-out rows."""
+
+
 class Margin(CheckConfig):
     """How much worse than the champion, on the same examples, is still as good."""
 
@@ -73,6 +80,8 @@ class Checks(Section):
 
     schema_anomalies: VerdictCheck | None = None
     """The delivery keeps to its schema."""
+    leakage: LeakedRows | None = None
+    """Few held-out rows are equal to training rows."""
     drift: VerdictCheck | None = None
     """The delivery comes from the distribution of before."""
     poison: SuspectsLeft | None = None

@@ -37,6 +37,10 @@ class Rule:
 
 _RULES = (
     Rule(checks.schema_anomalies, "Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed."),
+    Rule(
+        checks.leakage,
+        "Let equal rows stay in one part (`data.duplicates: together`), or deliver a held-out file without them.",
+    ),
     Rule(checks.drift, "Open `evidently.html` of the drift step and ask the data's owner what changed."),
     Rule(checks.poison, "Review the quarantine; let the scan set suspects aside (`scan.apply: true`), then retrain."),
     Rule(

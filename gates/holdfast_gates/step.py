@@ -22,7 +22,7 @@ def gate(
         ArtifactError: an artifact that was given is incomplete, altered, or of another kind.
     """
     trained, data = load(model, Model), load(snapshot, Snapshot)
-    judged = Judged(trained.document, trained.digest, data.digest, data.document.modality)
+    judged = Judged(trained.document, trained.digest, data.document, data.digest)
     decision = decide(policy, judged, {role: _read(role, ref) for role, ref in evidence.items()})
     return save(
         out,

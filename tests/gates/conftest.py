@@ -23,6 +23,7 @@ from holdfast.artifacts.documents import (
     RobustnessReport,
     ScanReport,
     SchemaReport,
+    Snapshot,
     ThreatModel,
     TriggerResult,
     Verdict,
@@ -51,6 +52,15 @@ def model(**changes: object) -> Model:
         clean=Count(k=98, n=100),
         robust=Count(k=80, n=100),
     )
+    return document.model_copy(update=changes)
+
+
+def snapshot(**changes: object) -> Snapshot:
+    document = Snapshot(
+        name="digits", modality="image", root="e" * 64, sources=(), label="label", classes=("0", "1"),
+        train_rows=4000, test_rows=1000, train_per_class=(2000, 2000), test_per_class=(500, 500), shape=(1, 8, 8),
+        leaked_rows=0,
+    )  # fmt: skip
     return document.model_copy(update=changes)
 
 
@@ -174,7 +184,7 @@ def policy() -> Policy:
 
 @pytest.fixture
 def judged() -> Judged:
-    return Judged(model(), MODEL, SNAPSHOT, "image")
+    return Judged(model(), MODEL, snapshot(), SNAPSHOT)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import NoneType
 from typing import get_args, get_type_hints
 
@@ -19,7 +20,7 @@ from holdfast.statistics import clopper_pearson
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import role_of
 from holdfast_gates import checks
-from holdfast_gates.decide import Evidence, Judged, decide
+from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import AtLeast, AtMost, Checks, Margin, Policy, with_overrides
 from holdfast_gates.rules import RULES
 
@@ -42,7 +43,7 @@ def test_every_check_of_a_policy_has_a_rule_that_takes_its_thresholds():
 
 
 def test_every_step_that_writes_evidence_is_read_by_a_check():
-    assert {role_of(rule.reads) for rule in RULES.values()} == set(evidence_steps())
+    assert {role_of(rule.reads) for rule in RULES.values()} - {"snapshot"} == set(evidence_steps())
 
 
 def test_a_good_model_with_all_its_evidence_passes(policy, judged, evidence):
@@ -84,9 +85,7 @@ def test_evidence_about_another_snapshot_is_not_a_pass(policy, judged, evidence,
 
 @pytest.mark.parametrize("read", [{}, {"snapshot": "9" * 64, "scan": "c" * 64}, {"snapshot": "b" * 64}])
 def test_a_model_that_was_not_trained_on_this_snapshot_and_scan_fails(policy, judged, evidence, read):
-    other = Judged(
-        judged.model.model_copy(update={"inputs": read}), judged.model_digest, judged.snapshot_digest, "image"
-    )
+    other = replace(judged, model=judged.model.model_copy(update={"inputs": read}))
     decision = decide(policy, other, evidence)
     assert line(decision, "lineage").verdict is Verdict.FAIL
     assert decision.verdict is Verdict.FAIL
@@ -131,6 +130,16 @@ def test_each_weakness_alone_stops_the_model(policy, judged, evidence, make, rol
     blamed = [line.name for line in decision.checks if line.verdict is not Verdict.PASS]
     assert blamed == [check]
     assert decision.verdict is not Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("leaked", "verdict"), [(0, Verdict.PASS), (10, Verdict.PASS), (11, Verdict.FAIL), (None, Verdict.INCONCLUSIVE)]
+)
+def test_held_out_rows_that_were_trained_on_stop_the_model(policy, judged, evidence, leaked, verdict):
+    seen = replace(judged, snapshot=judged.snapshot.model_copy(update={"leaked_rows": leaked}))
+    decision = decide(policy, seen, evidence)
+    assert line(decision, "leakage").verdict is verdict
+    assert decision.verdict is verdict
 
 
 def test_without_any_radius_nothing_is_known_of_the_certificate(policy, judged, evidence, make):

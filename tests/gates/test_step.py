@@ -25,6 +25,7 @@ def chain(tmp_path, judged, make):
             train_per_class=(1, 1),
             test_per_class=(1, 1),
             shape=(1, 8, 8),
+            leaked_rows=0,
         ),
     )
     parts = {role: make[role](inputs={"snapshot": data.digest}) for role in ("schema", "drift", "scan")}

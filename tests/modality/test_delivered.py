@@ -53,7 +53,7 @@ def test_numbers_become_doubles_and_categories_text_in_the_order_of_the_model():
         (ROWS.assign(plan=["plus", None]), "a value in every row of column 'plan', found none in row 1"),
         (ROWS.assign(plan=[np.nan, "plus"]), "a value in every row of column 'plan', found none in row 0"),
         (ROWS.assign(plan=["plus", pd.NA]), "a value in every row of column 'plan', found none in row 1"),
-        (ROWS.assign(plan=["plus", "  "]), "a value in every row of column 'plan', found an empty text"),
+        (ROWS.assign(plan=["plus", "  "]), "a value in every row of column 'plan', found none in row 1"),
         (ROWS.assign(fee=["2.5", "dear"]), "expected numbers in column 'fee', found 'dear'"),
         (ROWS.assign(fee=[2.5, np.inf]), "expected finite numbers in column 'fee', found inf"),
         (ROWS.assign(fee=[[1], [2]]), "expected numbers in column 'fee', found"),

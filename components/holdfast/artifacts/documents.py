@@ -128,6 +128,12 @@ class Column(Frozen):
     """The values of a category column in the training rows, sorted."""
     immutable: bool = False
     """Whether an attacker cannot change it."""
+    datetime: bool = False
+    """Whether its numbers are dates: seconds since 1970-01-01T00:00:00Z; a date without a time zone is UTC."""
+    fill: float | str | None = None
+    """The value of a missing cell; None: a row with a missing cell is refused."""
+    indicates: str | None = None
+    """1 where the cell of this column was missing, else 0; such a column is computed, not delivered."""
 
 
 class SourceFile(Frozen):
@@ -139,6 +145,8 @@ class SourceFile(Frozen):
     """Digest of the delivered file."""
     bytes: int = Field(ge=0)
     """Size of the delivered file."""
+    read_as: str | None = None
+    """How the file was read, where that is not the usual way: archive, delimiter, decimal mark, encoding."""
 
 
 class Reviewed(Frozen):
@@ -194,6 +202,8 @@ class Snapshot(Document):
     """Images: the value that means 1 in input units [0, 1]."""
     review: Reviewed | None = None
     """None when no review was given."""
+    leaked_rows: int | None = Field(None, ge=0)
+    """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
 
 
 class Anomaly(Frozen):

@@ -36,7 +36,7 @@ class ImageInput(InputModality):
     name: ClassVar[Modality] = "image"
     unit: ClassVar[str] = "input units [0, 1]"
     starter: ClassVar[Starter] = Starter(
-        data="  range: [0, 255]               # the values that mean black and white\n",
+        data="  # range: [0, 255]             # the values that mean black and white; left out: found\n",
         threat="  norm: linf\n  epsilon: 8/255                # input units: black is 0, white is 1\n",
         certify="  noise: 0.25                   # sigma, input units\n",
         network="cnn",

@@ -22,6 +22,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
+from holdfast.modality.cells import missing_cells, numbers, seconds, spell
 from holdfast.modality.delivered import as_delivered
 from holdfast.modality.frames import class_indices, read_frame
 from holdfast.modality.norms import BOXES
@@ -78,7 +79,8 @@ class TableInput(InputModality):
 
         if not isinstance(raw, pd.DataFrame):
             raise InputError(f"tabular input: expected a DataFrame, found {type(raw).__name__}")
-        missing = [column.name for column in spec.columns if column.name not in raw.columns]
+        delivered = [column.name for column in spec.columns if column.indicates is None]
+        missing = [name for name in delivered if name not in raw.columns]
         if missing:
             raise InputError(f"table: expected a column {missing[0]!r}, found {list(map(str, raw.columns))}")
         return np.stack([part for column in spec.columns for part in _encoded(raw, column)], axis=1)
@@ -104,17 +106,22 @@ class TableInput(InputModality):
         return as_delivered(given, spec.columns)
 
     def example(self, snapshot: Artifact[Snapshot], spec: InputSpec, rows: int) -> Any:
-        """Columns that the model sees; whole numbers as integers."""
-        whole = {column.name: "int64" for column in spec.columns if column.integer}
-        frame = read_frame(snapshot, "test").head(rows)
-        return frame[[column.name for column in spec.columns]].astype(whole)
+        """Delivered columns that the model sees; whole numbers as integers, dates as dates in UTC."""
+        import pandas as pd
+
+        delivered = [column for column in spec.columns if column.indicates is None]
+        whole = {column.name: "int64" for column in delivered if _mlflow_kind(column) == "long"}
+        frame = read_frame(snapshot, "test").head(rows)[[column.name for column in delivered]].astype(whole)
+        dates = [column.name for column in delivered if column.datetime]
+        return frame.assign(**{name: pd.to_datetime(frame[name], unit="s") for name in dates})
 
     def mlflow_schema(self, spec: InputSpec, example: Any) -> Any:
         """One named column per delivered column; of any type, since the model reads the types that files have."""
         from mlflow.types.schema import AnyType, ColSpec, Schema
 
+        delivered = [column for column in spec.columns if column.indicates is None]
         # MLflow would refuse bools and whole numbers where the training rows had decimals, and decimals for a long.
-        return Schema([ColSpec(AnyType(), column.name) for column in spec.columns])
+        return Schema([ColSpec(AnyType(), column.name) for column in delivered])
 
     def ball(self, threat: ThreatModel, spec: InputSpec, device: str) -> "Ball":
         """The ball around rows; what the threat model has for single features goes before its epsilon."""
@@ -162,20 +169,57 @@ def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[
 
 
 def _encoded(frame: "pd.DataFrame", column: Column) -> list[NDArray[np.float32]]:
+    if column.indicates is not None:
+        return [_indicator(frame, column)]
     if column.kind != "category":
-        return [_numbers(frame, column.name)]
-    values = frame[column.name].astype(str).to_numpy()
+        return [_numbers(frame[column.name], column)]
+    values = _categories(frame[column.name], column)
     return [(values == value).astype(np.float32) for value in column.categories]
 
 
-def _numbers(frame: "pd.DataFrame", name: str) -> NDArray[np.float32]:
+def _indicator(frame: "pd.DataFrame", column: Column) -> NDArray[np.float32]:
+    if column.name in frame.columns:
+        return _numbers(frame[column.name], column)
+    return missing_cells(frame[column.indicates].to_numpy(dtype=object)).astype(np.float32)
+
+
+def _categories(cells: "pd.Series[Any]", column: Column) -> NDArray[np.object_]:
+    """Values in the spelling of the training rows; one of their categories is never a missing value."""
+    values = spell(cells.to_numpy(dtype=object))
+    missing = missing_cells(values) & ~np.isin(values.astype(str), np.array(column.categories, dtype=str))
+    if missing.any() and column.fill is None:
+        raise _no_value(column, missing)
+    values[missing] = column.fill
+    return values
+
+
+def _numbers(cells: "pd.Series[Any]", column: Column) -> NDArray[np.float32]:
     try:
-        values: NDArray[np.float64] = frame[name].to_numpy(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"table: expected numbers in column {name!r}, found {error}") from None
+        values = _dates(cells) if column.datetime else numbers(cells.to_numpy())
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = "dates (ISO 8601)" if column.datetime else "numbers"
+        raise InputError(f"table: expected {expected} in column {column.name!r}, found {error}") from None
+    if column.fill is not None:
+        values = np.where(np.isnan(values), float(column.fill), values)
     if not np.isfinite(values).all():
-        raise InputError(f"table: expected finite numbers in column {name!r}, found NaN or infinity")
+        raise InputError(f"table: expected finite numbers in column {column.name!r}, found NaN or infinity")
     return values.astype(np.float32)
+
+
+def _dates(cells: "pd.Series[Any]") -> NDArray[np.float64]:
+    """Dates, ISO 8601 texts, or seconds, as seconds since 1970-01-01T00:00:00Z."""
+    if cells.dtype.kind in "iuf":
+        return numbers(cells.to_numpy())
+    values = cells.to_numpy(dtype=object)
+    missing = missing_cells(values)
+    return np.array([np.nan if gone else seconds(value) for value, gone in zip(values, missing, strict=True)])
+
+
+def _no_value(column: Column, missing: NDArray[np.bool_]) -> InputError:
+    return InputError(
+        f"table: expected a value in every row of column {column.name!r}, "
+        f"found nothing in {int(missing.sum())} of {len(missing)} rows"
+    )
 
 
 def _one_hot(name: str, value: str, hits: "pd.Series[bool]") -> Feature:
@@ -195,6 +239,15 @@ def _number(column: Column, values: NDArray[np.float64]) -> Feature:
         mutable=not column.immutable,
         integer=column.integer,
     )
+
+
+def _mlflow_kind(column: Column) -> str:
+    if column.kind != "number":
+        return "string"
+    if column.datetime:
+        return "datetime"
+    # MLflow takes whole numbers for a long and refuses them for a double, and a long has no missing values.
+    return "long" if column.integer and column.fill is None else "double"
 
 
 def _named_rules(threat: ThreatModel, spec: InputSpec) -> dict[str, FeatureThreat]:

@@ -6,6 +6,7 @@ Each section is the configuration of one step; a step receives nothing but its s
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from unicodedata import normalize
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OwnFunction = Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
+DeclaredKind = Literal["category", "number", "datetime"]
 Radius = Annotated[float, Field(ge=0)]
 Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
@@ -44,6 +46,12 @@ class DataConfig(Section):
     """Of the downloaded file."""
     format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
     """`auto`: by the name of the file."""
+    delimiter: Literal[",", ";", "\t", "|"] | None = None
+    """Between the cells of a CSV; left out: found in the file, or refused where several fit."""
+    decimal: Literal[".", ","] | None = None
+    """Before the fraction of a number in a CSV or TSV; left out: found in the file, or refused."""
+    encoding: str | None = None
+    """Of a CSV or TSV, such as `latin-1`; left out: UTF-8, or what the byte order mark shows."""
     columns: tuple[str, ...] | None = None
     """Names of the columns when a CSV or TSV has no header row."""
     label: str = "label"
@@ -51,19 +59,28 @@ class DataConfig(Section):
     text: str | None = None
     """The column that holds the message (text workloads)."""
     classes: tuple[str, ...] | None = None
-    """The classes in order; found in the data when left out. NPZ labels are indices into them."""
+    """The classes in order; found in the data when left out. NPZ labels are indices into them, or, where all are
+    numbers, the classes themselves."""
     drop: tuple[str, ...] = ()
-    """Columns that the model must not see."""
+    """Columns that the model must not see; they are not read."""
+    columns_as: dict[str, DeclaredKind] = {}
+    """What columns are where their cells do not show it: `category` (codes), `number`, or `datetime` (ISO 8601; becomes
+    seconds since 1970-01-01T00:00:00Z, and a date without a time zone is UTC)."""
+    missing: Literal["refuse", "indicator"] | dict[str, str | float] = "refuse"
+    """Missing cells (empty, NaN, NULL, None, NA ...): `refuse`; `indicator` adds a column of 0 and 1 for each column
+    that has some and fills with the mean or the most frequent value of the training rows; or `{column: value}`."""
     immutable: tuple[str, ...] = ()
     """Columns that an attacker cannot change."""
     test: str | None = None
     """A second file with the held-out rows; otherwise `holdout` of the rows are set apart."""
     holdout: float = Field(0.2, gt=0, lt=1)
     """Share of each class that is held out for evaluation."""
+    duplicates: Literal["anywhere", "together"] = "anywhere"
+    """Rows of equal values, where the held-out rows are chosen here: `together` keeps them in one part."""
     split_seed: int = 0
     """Of the held-out choice: it stays the same for every seed of the run."""
-    value_range: tuple[float, float] = Field((0.0, 1.0), alias="range")
-    """Images: the delivered values that mean 0 and 1."""
+    value_range: tuple[float, float] | None = Field(None, alias="range")
+    """Images: the delivered values that mean 0 and 1; left out: from 0 to 1, 255 or 65535, by the largest value."""
     length: int = Field(200, ge=8, le=4096)
     """Text: how many characters of a message the model sees."""
     review: str | None = None
@@ -71,6 +88,31 @@ class DataConfig(Section):
     one review as FOLDER or FOLDER@DIGEST."""
     max_bytes: int = Field(4 * 2**30, gt=0)
     """Largest delivery (decoded) that is read."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, found: str | None) -> str | None:
+        try:
+            "".encode(found or "utf-8")
+        except LookupError:
+            raise ValueError("expected an encoding such as utf-8, utf-16, latin-1 or cp1252") from None
+        return found
+
+    @field_validator("label", "text", "columns", "drop", "immutable", "classes", "columns_as", "missing", mode="before")
+    @classmethod
+    def _composed(cls, found: object) -> object:
+        """Names in composed Unicode (NFC), as they are read from files."""
+        if isinstance(found, str):
+            return normalize("NFC", found)
+        if isinstance(found, list | tuple):
+            return tuple(normalize("NFC", name) if isinstance(name, str) else name for name in found)
+        if isinstance(found, dict):
+            return {normalize("NFC", key) if isinstance(key, str) else key: value for key, value in found.items()}
+        return found
+
+    def fill_of(self, column: str) -> str | float | None:
+        """What the workload writes into the missing cells of `column`; None where it does not say."""
+        return None if isinstance(self.missing, str) else self.missing.get(column)
 
 
 class SnapshotConfig(Section):

@@ -1,9 +1,10 @@
 """Files that people edit: YAML into closed pydantic models, with errors that name the line and the key meant."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,8 @@ from holdfast.errors import WorkloadError
 
 MAX_BYTES = 2**20
 M = TypeVar("M", bound=BaseModel)
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 Location = tuple[int | str, ...]
 
 
@@ -42,7 +45,9 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
     """As `read_yaml`, for text that came from elsewhere; `name` is what error messages call it."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        _refuse_duplicates(node, name)
+        _keep_texts(node, model)
+        value = yaml.constructor.SafeConstructor().construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{mark.line + 1}" if mark else "1"
@@ -51,7 +56,6 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
         raise WorkloadError(f"{name}:1: expected YAML, found nesting without end") from None
     if not isinstance(value, dict):
         raise WorkloadError(f"{name}:1: expected keys and values, found {type(value).__name__}")
-    _refuse_duplicates(node, name)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -119,6 +123,46 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _refuse_duplicates(value, name)
+
+
+def _keep_texts(node: yaml.Node | None, annotation: Any) -> None:
+    """Scalars stay the text that was written where `annotation` takes text: YAML 1.1 reads no, on and 1.0 otherwise."""
+    options = _options(annotation)
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is None and _is_text(node, options):
+            node.tag = _TEXT
+    elif isinstance(node, yaml.SequenceNode):
+        items = next((get_args(one)[0] for one in options if get_origin(one) in (tuple, list)), None)
+        for child in node.value:
+            _keep_texts(child, items)
+    elif isinstance(node, yaml.MappingNode):
+        _keep_texts_of_mapping(node, options)
+
+
+def _keep_texts_of_mapping(node: yaml.MappingNode, options: Sequence[Any]) -> None:
+    model = next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    values = next((get_args(one)[1] for one in options if get_origin(one) is dict), None)
+    fields = {} if model is None else _by_key(model)
+    for key, value in node.value:
+        if model is None and values is not None and isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            key.tag = _TEXT
+        _keep_texts(value, values if model is None else fields.get(key.value))
+
+
+def _is_text(node: yaml.ScalarNode, options: Sequence[Any]) -> bool:
+    """Whether a plain scalar is a text: where nothing but texts fit, or when it is no number where numbers fit, too."""
+    if str not in options or bool in options or (node.tag == _NULL and (type(None) in options or node.value == "")):
+        return False
+    return node.tag not in _NUMBERS or not {int, float} & set(options)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, without their constraints."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [option for one in get_args(annotation) for option in _options(one)]
+    return [annotation]
 
 
 def _keys(model: type[BaseModel], location: Location) -> list[str]:

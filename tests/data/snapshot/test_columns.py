@@ -3,16 +3,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.data.snapshot.columns import class_labels, describe, find_classes, pick
+from holdfast.data.snapshot.columns import describe, pick
+from holdfast.data.snapshot.labels import class_labels, find_classes
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
+from holdfast.workload.schema import DataConfig
 
 
 def column(*cells: str | float | None) -> tuple[Any, list[Any]]:
     numbers = all(isinstance(cell, float) for cell in cells)
     values = np.array(cells, dtype=np.float64 if numbers else object)
-    described, parts = describe([Part("data.csv", {"c": values})], "c", immutable=False)
-    return described, parts[0].tolist()
+    described = describe([Part("data.csv", {"c": values})], "c", DataConfig(source="data.csv"))
+    return described.column, described.values[0].tolist()
 
 
 def test_numbers_bools_and_categories_are_told_apart() -> None:

@@ -13,8 +13,8 @@ CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)
 
 def read(text: str | bytes, kind: str = "csv", **more: object) -> dict[str, list[str]]:
     data = text if isinstance(text, bytes) else text.encode()
-    cells = read_delimited(data, kind, name="data." + kind, **more)  # type: ignore[arg-type]
-    return {name: list(values) for name, values in cells.items()}
+    part = read_delimited(data, kind, name="data." + kind, **more)  # type: ignore[arg-type]
+    return {name: list(values) for name, values in part.cells.items()}
 
 
 @given(rows=st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=5))

@@ -17,7 +17,7 @@ def packed(columns: dict[str, Any], **more: Any) -> bytes:
 
 
 def read(data: bytes, max_bytes: int = 2**24) -> dict[str, Any]:
-    return read_parquet(data, name="data.parquet", max_bytes=max_bytes)
+    return dict(read_parquet(data, name="data.parquet", max_bytes=max_bytes).cells)
 
 
 def test_numbers_bools_and_strings_come_back() -> None:

@@ -189,7 +189,7 @@ def refused(take: Take, tmp_path: Path, source: Path | str, message: str, *more:
     [
         ("", "data.csv: expected data, found an empty file"),
         ("age,label\n", "found the header only"),
-        (TABLE.encode("utf-16"), "expected text, found a NUL byte|expected UTF-8"),
+        (TABLE.encode("utf-16-le"), "expected text, found a NUL byte at offset 1; another encoding"),
         (TABLE.replace("Bonn", "K\xf6ln").encode("latin-1"), "expected UTF-8, found byte 0xf6 at offset"),
         (TABLE.replace("label", "lable"), "expected a label column 'label'; did you mean 'lable'?"),
         (TABLE.replace("yes", "no"), "expected at least two classes, found 'no' only"),
@@ -230,7 +230,7 @@ def test_labels_outside_the_classes_are_refused(take: Take, write: Write, save_n
     npz = save_npz(x=X, y=Y)
     refused(take, tmp_path, npz, "expected labels below 2 .data.classes., found 2 in", "image", classes=("a", "b"))
     npz = save_npz(x_train=X, y_train=Y, x_test=X, y_test=Y + 1)
-    refused(take, tmp_path, npz, "held-out rows.: expected labels below 3", "image")
+    refused(take, tmp_path, npz, "held-out rows.: expected one of '0', '1', '2' .*, found 3 in 4 of 12", "image")
 
 
 def test_a_held_out_file_with_other_columns_is_refused(take: Take, write: Write, tmp_path: Path) -> None:
@@ -248,10 +248,9 @@ def test_a_held_out_file_with_other_columns_is_refused(take: Take, write: Write,
         ({"x": X[:0], "y": Y[:0]}, "expected images .* found shape"),
         ({"x": X, "y": Y[:5]}, r"data.npz\[y\]: expected 12 labels, one per image, found shape \(5,\)"),
         ({"x": X, "y": Y / 2}, "expected whole numbers .class indices., found dtype float64"),
-        ({"x": X, "y": Y - 1}, "expected class indices from 0, found negative ones in 4 of 12 rows"),
         ({"x": X, "y": Y * 0}, "expected at least two classes, found '0' only"),
-        ({"x": X, "y": Y * 2}, "found fewer of '1' .0., '3' .0."),
-        ({"x": X, "y": np.where(Y, 10**9, 0)}, "expected class indices below 10000, found 1000000000"),
+        ({"x": X, "y": np.arange(12)}, "found fewer of '0' .1., '1' .1."),
+        ({"x": X - 7.0, "y": Y}, "expected data.range with images of values from -7 to"),
         ({"x": np.where(X == 50, np.nan, X), "y": Y}, "expected finite numbers, found NaN or infinity in 1 of 12 rows"),
         ({"x": np.where(X == 50, 1e300, X), "y": Y}, "expected numbers up to 3.4.*e.38, found 1e.300"),
         ({"x": np.where(X == 50, np.inf, X), "y": Y}, "expected finite numbers"),

@@ -14,7 +14,7 @@ from holdfast.modality.text import HIDDEN, PAD
 from holdfast.model.attack.losses import Ascent, cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
-from holdfast.model.train.adversarial import READ_EVERY, Training, one_cycle, split_selection
+from holdfast.model.train.adversarial import READ_EVERY, Training, epoch_value, one_cycle, split_selection
 from holdfast.model.train.recipes import with_noise
 from holdfast.workload.schema import RecipeConfig
 
@@ -122,8 +122,17 @@ def test_the_rows_set_apart_are_at_most_a_fifth_and_never_fitted() -> None:
 def test_the_best_epoch_has_the_highest_harmonic_mean_of_both_balanced_accuracies() -> None:
     training = Training(net(), rows(), ball(), recipe(), seed=0)
     finished(training)
-    means = [harmonic_mean([row.clean_balanced, row.robust_balanced]) for row in training.state.curve]
+    # Of two classes, so that a constant answer has 1/2 in both.
+    shares = [(max(0, 2 * row.clean_balanced - 1), max(0, 2 * row.robust_balanced - 1)) for row in training.state.curve]
+    means = [harmonic_mean(pair) for pair in shares]
     assert means[training.best_epoch.epoch - 1] == pytest.approx(max(means))
+
+
+def test_a_constant_answer_is_the_worst_epoch() -> None:
+    constant, learning, half_held, held = (0.5, 0.5), (0.69, 0.39), (0.72, 0.51), (0.70, 0.62)
+    values = [epoch_value(*pair, 0.5) for pair in (constant, learning, half_held, held)]
+    assert values == sorted(values)
+    assert len(set(values)) == 4
 
 
 def test_one_cycle_rises_for_three_tenths_and_ends_at_zero() -> None:

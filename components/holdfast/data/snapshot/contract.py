@@ -1,24 +1,24 @@
 """The contract: the columns, the classes and the types that a workload asks for, made from what was read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column
-from holdfast.data.snapshot.columns import class_labels, describe, find_classes, known_classes, pick
-from holdfast.data.snapshot.listing import quoted
-from holdfast.data.snapshot.pictures import class_names
+from holdfast.data.snapshot.columns import Described, describe, pick
+from holdfast.data.snapshot.labels import class_labels, find_classes, known_classes
+from holdfast.data.snapshot.listing import quoted, rows_of
+from holdfast.data.snapshot.pictures import class_indices, class_names, fills_range, value_range
 from holdfast.data.snapshot.rows import DeliveredRows, ImageRows, Part, TableRows
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
+from holdfast.modality.cells import spelt
 from holdfast.workload.schema import DataConfig, SnapshotConfig
 
 _MIN_ROWS = 2
-_DEFAULT_RANGE = (0.0, 1.0)
-"""A workload with this range leaves the choice to the reader."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class TypedDelivery:
     columns: tuple[Column, ...] = ()
     pixel_range: tuple[float, float] = (0.0, 1.0)
     """The delivered values that mean 0 and 1 in images."""
+    read_as: tuple[str | None, ...] = ()
+    """How each file was read, where that is not the usual way."""
 
 
 def enough_rows(y: NDArray[np.int64], classes: Sequence[str], name: str) -> None:
@@ -55,8 +57,8 @@ def type_images(parts: Sequence[ImageRows], config: SnapshotConfig) -> TypedDeli
     """Images of one shape whose labels index the classes.
 
     Raises:
-        InputError: the parts differ in shape, a label indexes no class, a class has too few rows, or `data.range` is
-            not in order.
+        InputError: the parts differ in shape, a label indexes no class, a class has too few rows, or the values
+            do not fill their range.
     """
     train, *held_out = parts
     shape = train.x.shape[1:]
@@ -66,16 +68,21 @@ def type_images(parts: Sequence[ImageRows], config: SnapshotConfig) -> TypedDeli
     classes = class_names(train.y, config.data.classes, name=train.name)
     if len(classes) < 2:
         raise InputError(f"{train.name}: expected at least two classes, found {quoted(classes)} only")
-    enough_rows(train.y, classes, train.name)
+    given = "data.classes" if config.data.classes is not None else "the classes of the training rows"
+    y = [class_indices(train.y, classes, name=train.name, source=given)]
+    enough_rows(y[0], classes, train.name)
     for part in held_out:
-        class_names(part.y, classes, name=f"{part.name} (held-out rows)")
-    return TypedDelivery(parts, classes, shape, pixel_range=_pixel_range(train, config.data))
+        y.append(class_indices(part.y, classes, name=f"{part.name} (held-out rows)", source=given))
+    limits = _pixel_range(train, config.data)
+    fills_range(train.x, limits, name=train.name)
+    rows = [replace(part, y=one) for part, one in zip(parts, y, strict=True)]
+    return TypedDelivery(rows, classes, shape, pixel_range=limits)
 
 
 def _pixel_range(train: ImageRows, data: DataConfig) -> tuple[float, float]:
+    if data.value_range is None:
+        return train.pixel_range or value_range(train.x, name=train.name)
     lower, upper = data.value_range
-    if (lower, upper) == _DEFAULT_RANGE:
-        return train.pixel_range
     if not lower < upper:
         raise InputError(f"{train.name}: expected data.range with the lower value first, found [{lower}, {upper}]")
     return lower, upper
@@ -92,14 +99,15 @@ def type_table(parts: Sequence[Part], config: SnapshotConfig) -> TypedDelivery:
         LimitError: a column has too many categories.
     """
     _same_columns(parts)
-    labels = [class_labels(pick(part, config.data.label, "label"), _label(part, config.data)) for part in parts]
+    labels = [_class_labels(part, config.data) for part in parts]
     classes = _classes(parts, labels, config.data)
     y = [_indices(one, classes) for one in labels]
     enough_rows(y[0], classes, parts[0].name)
     one_column = modality_of(config.modality).one_column
     columns, cells = (_message_column if one_column else _columns)(parts, config.data)
+    read_as = tuple(part.read_as for part in parts)
     rows = [TableRows(values, one) for values, one in zip(cells, y, strict=True)]
-    return TypedDelivery(rows, classes, (config.data.length if one_column else len(columns),), columns)
+    return TypedDelivery(rows, classes, (config.data.length if one_column else len(columns),), columns, read_as=read_as)
 
 
 def _same_columns(parts: Sequence[Part]) -> None:
@@ -115,10 +123,22 @@ def _same_columns(parts: Sequence[Part]) -> None:
             )
 
 
+def _class_labels(part: Part, data: DataConfig) -> NDArray[np.object_]:
+    fill = data.fill_of(data.label)
+    return class_labels(
+        pick(part, data.label, "label"),
+        _label(part, data),
+        given=data.classes,
+        fill=None if fill is None else spelt(fill),
+        lines=part.lines,
+    )
+
+
 def _classes(parts: Sequence[Part], labels: Sequence[NDArray[np.object_]], data: DataConfig) -> tuple[str, ...]:
     classes = find_classes(labels[0], data.classes, _label(parts[0], data))
     for part, found in zip(parts[1:], labels[1:], strict=True):
-        known_classes(found, classes, _label(part, data), source="the classes of the training rows")
+        source = "the classes of the training rows"
+        known_classes(found, classes, _label(part, data), source=source, lines=part.lines)
     return classes
 
 
@@ -138,19 +158,49 @@ _Columns = tuple[tuple[Column, ...], list[dict[str, NDArray[Any]]]]
 def _message_column(parts: Sequence[Part], data: DataConfig) -> _Columns:
     assert data.text is not None, "a text workload names its text column"
     column = Column(name=data.text, kind="text", immutable=data.text in data.immutable)
-    return (column,), [{data.text: _messages(pick(part, data.text, "text"))} for part in parts]
+    return (column,), [{data.text: _messages(part, data.text, data)} for part in parts]
 
 
-def _messages(cells: NDArray[Any]) -> NDArray[np.object_]:
-    return np.array(["" if value is None else str(value) for value in cells], dtype=object)
+def _messages(part: Part, column: str, data: DataConfig) -> NDArray[np.object_]:
+    """Messages as they are; a word such as `None` is a message, an empty cell is none."""
+    cells = pick(part, column, "text")
+    missing = np.array([value is None or value != value or not str(value).strip() for value in cells], dtype=bool)
+    fill = data.fill_of(column)
+    if missing.any() and fill is None:
+        raise InputError(
+            f"{part.name}: text {column!r}: expected a message in every row, found nothing in "
+            f"{rows_of(missing, part.lines)}; fill them: data.missing: {{{column}: VALUE}}"
+        )
+    return np.array([fill if gone else str(value) for value, gone in zip(cells, missing, strict=True)], dtype=object)
 
 
 def _columns(parts: Sequence[Part], data: DataConfig) -> _Columns:
-    for named in (*data.drop, *data.immutable):
-        pick(parts[0], named, "data")
-    names = [column for column in parts[0].cells if column != data.label and column not in data.drop]
+    _known_names(parts[0], data)
+    names = [column for column in parts[0].cells if column != data.label]
     if not names:
         raise InputError(f"{parts[0].name}: expected columns other than the label {data.label!r}, found none")
-    described = {name: describe(parts, name, immutable=name in data.immutable) for name in names}
-    values = [{name: cells[i] for name, (_, cells) in described.items()} for i in range(len(parts))]
-    return tuple(column for column, _ in described.values()), values
+    described = [describe(parts, name, data) for name in names]
+    indicators = [_indicator(one, parts[0]) for one in described if one.indicated]
+    every = [*described, *indicators]
+    values = [{one.column.name: one.values[i] for one in every} for i in range(len(parts))]
+    return tuple(one.column for one in every), values
+
+
+def _known_names(part: Part, data: DataConfig) -> None:
+    """Every column that the workload names is there."""
+    fills = () if isinstance(data.missing, str) else data.missing
+    for named in (*data.drop, *data.immutable, *data.columns_as, *fills):
+        if named not in part.dropped:
+            pick(part, named, "data")
+    if data.columns_as.get(data.label, "category") != "category":
+        raise InputError(f"data.columns_as: expected columns other than the label {data.label!r}, which holds classes")
+
+
+def _indicator(described: Described, part: Part) -> Described:
+    """The column of 0 and 1 that remembers where cells were missing."""
+    source = described.column
+    name = f"{source.name} missing"
+    if name in part.cells:
+        raise InputError(f"{part.name}: expected no column {name!r} with data.missing: indicator, found one")
+    column = Column(name=name, kind="number", integer=True, immutable=source.immutable, indicates=source.name)
+    return Described(column, [one.astype(np.float64) for one in described.missing], [])

@@ -12,6 +12,7 @@ from typing import Literal
 
 from holdfast.artifacts.documents import SourceFile
 from holdfast.data.snapshot import bundled
+from holdfast.data.snapshot.archives import unpack
 from holdfast.data.snapshot.download import Wanted, download
 from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
@@ -26,16 +27,18 @@ _SCHEMES = ("https://", "http://")
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """One file of the delivery: its path relative to the delivery, and all its bytes."""
+    """One file of the delivery: its path relative to the delivery, what it holds, and what a snapshot records of it."""
 
     path: str
     data: bytes
+    """The bytes that are parsed: those of the file, or those of the only file in an archive."""
     format: Format
+    pin: SourceFile
 
-    @property
-    def pin(self) -> SourceFile:
-        """What a snapshot records of the file."""
-        return SourceFile(path=self.path, sha256=hashlib.sha256(self.data).hexdigest(), bytes=len(self.data))
+    def pin_as(self, read_as: str | None) -> SourceFile:
+        """What a snapshot records of the file, with how it was read."""
+        how = ", ".join(part for part in (self.pin.read_as, read_as) if part is not None)
+        return self.pin.model_copy(update={"read_as": how or None})
 
 
 def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
@@ -48,7 +51,7 @@ def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
     """
     if override is None and config.source in bundled.FILES:
         data = _bundled_bytes(config.source, config.max_bytes)
-        return [DeliveredFile(config.source, data, _BUNDLED[config.source])]
+        return [DeliveredFile(config.source, data, _BUNDLED[config.source], _pin(config.source, data))]
     if override is None and config.source.startswith("sklearn:"):
         raise InputError(f"{config.source}: expected one of {quoted(bundled.FILES)}")
     first = _local_path(config) if override is None else override
@@ -90,8 +93,16 @@ def _names(config: DataConfig, override: Path | None, paths: Sequence[Path]) -> 
 
 
 def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
-    format_ = _format(config, name)
-    return DeliveredFile(name, _read_bytes(path, config.max_bytes), format_)
+    data = _read_bytes(path, config.max_bytes)
+    found = unpack(data, name, config.max_bytes)
+    format_ = _format(config, found.name)
+    if not found.data:
+        raise InputError(f"{name}: expected data, found an empty file in the archive")
+    return DeliveredFile(name, found.data, format_, _pin(name, data, found.archive))
+
+
+def _pin(name: str, data: bytes, archive: str | None = None) -> SourceFile:
+    return SourceFile(path=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), read_as=archive)
 
 
 def _format(config: DataConfig, name: str) -> Format:
@@ -100,7 +111,8 @@ def _format(config: DataConfig, name: str) -> Format:
     suffix = Path(name).suffix.lower()
     if suffix not in _SUFFIXES:
         raise InputError(
-            f"{name}: expected a name that ends in {', '.join(_SUFFIXES)}, or data.format; found {suffix!r}"
+            f"{name}: expected a name that ends in {', '.join(_SUFFIXES)} (or one of these and .gz or .zip), or "
+            f"data.format; found {suffix!r}"
         )
     return _SUFFIXES[suffix]
 

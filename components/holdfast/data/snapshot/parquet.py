@@ -1,25 +1,31 @@
 """Parquet, read within a limit: types are checked in the footer, strings are counted before they are spread out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError, LimitError
+from holdfast.modality.cells import spelt
 from holdfast.tables import check_names
+from holdfast.workload.schema import DeclaredKind
 
-Columns = dict[str, NDArray[Any]]
-"""Column name -> float64[rows] with NaN for missing, or object[rows] of `str`, `bool` and None."""
 _BATCH = 65_536
 _POINTER = 8
+_EXACT = 2**53
+"""Whole numbers up to it are float64."""
 
 
-def read_parquet(data: bytes, *, name: str, max_bytes: int) -> Columns:
-    """The columns of a Parquet file.
+def read_parquet(data: bytes, *, name: str, max_bytes: int, drop: Collection[str] = ()) -> Part:
+    """The columns of a Parquet file without those in `drop`, which may be of any type.
+
+    Numbers are float64[rows] with NaN for missing, or whole numbers of 64 bits; dates are seconds since 1970; bools,
+    strings and whole numbers with gaps that a float64 cannot hold are object[rows] with None for missing.
 
     Raises:
-        InputError: not a whole Parquet file, no rows, a column twice or of a type that is no number, bool or string.
+        InputError: not a whole Parquet file, no rows, a column twice or of a type that is not read.
         LimitError: decoded it would take more than `max_bytes`.
     """
     import pyarrow as pa
@@ -30,19 +36,24 @@ def read_parquet(data: bytes, *, name: str, max_bytes: int) -> Columns:
     harden_pyarrow()
     try:
         schema = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
-        _check_types(schema, name)
-        texts = [field.name for field in schema if _is_text(field.type)]
+        check_names(schema.names, name)
+        kept = [field for field in schema if field.name not in drop and not field.name.startswith("__index_level_")]
+        _check_types(kept, name)
+        texts = [field.name for field in kept if _is_text(field.type)]
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
-        names = [column for column in schema.names if not column.startswith("__index_level_")]
+        names = [field.name for field in kept]
         if file.metadata.num_rows * len(names) * _POINTER > max_bytes:
             raise _too_large(name, max_bytes)
-        return _read(file, names, name=name, max_bytes=max_bytes)
+        cells = _read(file, names, name=name, max_bytes=max_bytes)
     except (pa.ArrowException, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{name}: expected a whole Parquet file, found {first}") from None
+    kinds = {spelt(field.name): kind for field in kept if (kind := _kind(field.type)) is not None}
+    cells = {spelt(column): values for column, values in cells.items()}
+    return Part(name, cells, kinds=kinds, dropped=frozenset(schema.names) & frozenset(drop))
 
 
-def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> Columns:
+def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[NDArray[Any]]] = {column: [] for column in names}
     decoded = 0
     for batch in file.iter_batches(batch_size=_BATCH, columns=list(names), use_threads=False):
@@ -53,7 +64,20 @@ def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> Colu
             parts[column].append(_values(array))
     if not any(parts.values()):
         raise InputError(f"{name}: expected rows, found none")
-    return {column: np.concatenate(arrays) for column, arrays in parts.items()}
+    return {column: _joined(arrays) for column, arrays in parts.items()}
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One array; batches of whole numbers with and without gaps stay exact."""
+    if len({array.dtype for array in arrays}) == 1 or not any(_inexact(array) for array in arrays):
+        return np.concatenate(arrays)
+    return np.concatenate([np.array([None if v != v else v for v in one.tolist()], dtype=object) for one in arrays])
+
+
+def _inexact(array: NDArray[Any]) -> bool:
+    if array.dtype.kind in "iu":
+        return bool(len(array)) and max(-int(array.min()), int(array.max())) > _EXACT
+    return array.dtype.kind == "O"
 
 
 def _decoded_bytes(array: Any) -> int:
@@ -61,7 +85,7 @@ def _decoded_bytes(array: Any) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_dictionary(array.type):
+    if not pa.types.is_dictionary(array.type) or not _is_text(array.type):
         return len(array) * _POINTER
     lengths = pc.fill_null(pc.binary_length(array.dictionary).cast(pa.int64()), 0)
     total = pc.sum(pc.take(lengths, array.indices)).as_py() if len(array.dictionary) else 0
@@ -71,27 +95,64 @@ def _decoded_bytes(array: Any) -> int:
 def _values(array: Any) -> NDArray[Any]:
     import pyarrow as pa
 
-    kind = array.type
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    elif not pa.types.is_boolean(kind):
-        array = array.cast(pa.float64(), safe=False)
-    if pa.types.is_floating(array.type):
-        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
+    kind = array.type
+    if pa.types.is_temporal(kind):
+        return _seconds(array)
+    if pa.types.is_decimal(kind) and kind.scale == 0:
+        return _whole(array.to_pylist())
+    if pa.types.is_integer(kind):
+        return _whole(array.to_pylist()) if array.null_count else np.asarray(array.to_numpy(zero_copy_only=False))
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
     values = np.empty(len(array), dtype=object)
     values[:] = array.to_pylist()
     return values
 
 
-def _check_types(schema: Any, name: str) -> None:
+def _whole(cells: Sequence[Any]) -> NDArray[Any]:
+    """Whole numbers with gaps: float64 with NaN, or exact with None where that would change one."""
+    if all(cell is None or abs(cell) <= _EXACT for cell in cells):
+        return np.array([np.nan if cell is None else float(cell) for cell in cells])
+    return np.array([None if cell is None else int(cell) for cell in cells], dtype=object)
+
+
+def _seconds(array: Any) -> NDArray[np.float64]:
+    """Timestamps, which Parquet keeps in UTC, and days, as seconds since 1970-01-01T00:00:00Z."""
     import pyarrow as pa
 
-    check_names(schema.names, name)
-    for field in schema:
-        kind = field.type
+    moments = array.cast(pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False)
+    micros = moments.cast(pa.int64()).cast(pa.float64(), safe=False)
+    return np.asarray(micros.to_numpy(zero_copy_only=False), dtype=np.float64) / 1e6
+
+
+def _check_types(fields: Sequence[Any], name: str) -> None:
+    import pyarrow as pa
+
+    for field in fields:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        if not (number or pa.types.is_boolean(kind) or _is_text(kind)):
-            raise InputError(f"{name}: column {field.name!r}: expected numbers, bools or strings, found {kind}")
+        if not (number or pa.types.is_boolean(kind) or _is_text(kind) or _is_date(kind)):
+            raise InputError(
+                f"{name}: column {field.name!r}: expected numbers, bools or strings, found {field.type}; "
+                "columns in data.drop may be of any type"
+            )
+
+
+def _kind(kind: Any) -> DeclaredKind | None:
+    """What the file's own type shows that cells do not: a string of digits is a code, and a timestamp is a date."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind) or _is_text(kind):
+        return "category"
+    return "datetime" if _is_date(kind) else None
+
+
+def _is_date(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def _is_text(kind: Any) -> bool:

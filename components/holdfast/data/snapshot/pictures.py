@@ -1,15 +1,20 @@
 """Images and their labels, from the shapes that people deliver to `number[N, C, H, W]` and `int64[N]`."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.data.snapshot.listing import listed, rows_of
+from holdfast.data.snapshot.listing import listed, quoted, rows_of
 from holdfast.errors import InputError
 
 MAX_CHANNELS = 4
 MAX_CLASSES = 10_000
+_RANGES = (1, 255, 65_535)
+_ROUNDING = 1 + 1e-4
+_FILLED = 0.01
+_WHOLE = re.compile(r"-?[0-9]+")
 
 
 def images(x: NDArray[np.generic], *, name: str) -> NDArray[np.generic]:
@@ -27,11 +32,11 @@ def images(x: NDArray[np.generic], *, name: str) -> NDArray[np.generic]:
     return np.ascontiguousarray(_narrow(_finite(_channels_first(x, name), name), name))
 
 
-def labels(y: NDArray[np.generic], rows: int, *, name: str) -> NDArray[np.int64]:
-    """Class indices `int64[N]` from whole numbers [N] or [N, 1].
+def labels(y: NDArray[np.generic], rows: int, *, name: str) -> NDArray[np.generic]:
+    """Labels, whole numbers [N] as they were delivered, from [N] or [N, 1].
 
     Raises:
-        InputError: another shape or number of rows, fractions, or negative numbers.
+        InputError: another shape or number of rows, or fractions.
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -39,30 +44,67 @@ def labels(y: NDArray[np.generic], rows: int, *, name: str) -> NDArray[np.int64]
         raise InputError(f"{name}: expected {rows} labels, one per image, found shape {y.shape}")
     if y.dtype.kind not in "biu":
         raise InputError(f"{name}: expected whole numbers (class indices), found dtype {y.dtype}")
-    wide = y.astype(np.int64)
-    if (wide < 0).any():
-        raise InputError(f"{name}: expected class indices from 0, found negative ones in {rows_of(wide < 0)}")
-    return wide
+    return y.astype(np.int64) if y.dtype.kind == "b" else y
 
 
-def class_names(y: NDArray[np.int64], given: Sequence[str] | None, *, name: str) -> tuple[str, ...]:
-    """The classes that labels index: `given`, or "0", "1", ... up to the largest label.
+def class_names(y: NDArray[np.generic], given: Sequence[str] | None, *, name: str) -> tuple[str, ...]:
+    """The classes of labels: `given`, or the values found, by size.
 
     Raises:
-        InputError: a label indexes no class.
+        InputError: there are too many.
     """
     if given is not None:
-        unknown = y >= len(given)
-        if unknown.any():
-            found = listed(np.unique(y[unknown]))
-            raise InputError(
-                f"{name}: expected labels below {len(given)} (data.classes), found {found} in {rows_of(unknown)}"
-            )
         return tuple(given)
-    highest = int(y.max())
-    if highest >= MAX_CLASSES:
-        raise InputError(f"{name}: expected class indices below {MAX_CLASSES}, found {highest}")
-    return tuple(str(index) for index in range(highest + 1))
+    found = np.unique(y)
+    if len(found) > MAX_CLASSES:
+        raise InputError(f"{name}: expected at most {MAX_CLASSES} classes, found {len(found)}")
+    return tuple(str(value) for value in found.tolist())
+
+
+def class_indices(y: NDArray[np.generic], classes: Sequence[str], *, name: str, source: str) -> NDArray[np.int64]:
+    """The class of each label, int64[N]: the one of that name where all names are numbers, else that position from 0.
+
+    Raises:
+        InputError: a label is no class; `source` names where the classes come from.
+    """
+    by_name = all(_WHOLE.fullmatch(text) for text in classes)
+    index = {text if by_name else str(position): position for position, text in enumerate(classes)}
+    values, inverse = np.unique(y, return_inverse=True)
+    unknown = [value for value in values.tolist() if str(value) not in index]
+    if unknown:
+        rows = rows_of(np.isin(y, np.array(unknown, dtype=y.dtype)))
+        expected = f"one of {quoted(classes)}" if by_name else f"labels below {len(classes)}"
+        raise InputError(f"{name}: expected {expected} ({source}), found {listed(unknown)} in {rows}")
+    return np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)[inverse]
+
+
+def value_range(x: NDArray[np.generic], *, name: str) -> tuple[float, float]:
+    """The values that mean black and white, from the kind of numbers and from the largest: 0..1, 0..255 or 0..65535.
+
+    Raises:
+        InputError: negative or larger values: `data.range` decides.
+    """
+    lowest, highest = float(x.min()), float(x.max())
+    if lowest < 0 or highest > _RANGES[-1]:
+        raise InputError(
+            f"{name}: expected data.range with images of values from {lowest:g} to {highest:g}, found none"
+        )
+    return 0.0, float(next(upper for upper in _RANGES if highest <= upper * _ROUNDING))
+
+
+def fills_range(x: NDArray[np.generic], limits: tuple[float, float], *, name: str) -> None:
+    """Some value is above the lowest hundredth of the range.
+
+    Raises:
+        InputError: otherwise: all images would be black.
+    """
+    lower, upper = limits
+    highest = float(x.max())
+    if highest < lower + (upper - lower) * _FILLED:
+        raise InputError(
+            f"{name}: expected values that fill the range {lower:g} to {upper:g}, found none above {highest:g}; "
+            "name the values that mean black and white in data.range"
+        )
 
 
 def _channels_first(x: NDArray[np.generic], name: str) -> NDArray[np.generic]:

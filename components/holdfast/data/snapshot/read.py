@@ -1,12 +1,13 @@
 """Readers from bytes to rows, one for each format; those of tables all give a `Part`, those of images `ImageRows`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.delimited import read_delimited
+from holdfast.data.snapshot.dialect import Dialect
 from holdfast.data.snapshot.fetch import DeliveredFile, Format
 from holdfast.data.snapshot.npz import keys_of, read_npz
 from holdfast.data.snapshot.parquet import read_parquet
@@ -54,23 +55,38 @@ def _read_table(file: DeliveredFile, config: DataConfig) -> Part:
         raise InputError(f"{file.path}: expected a table for this workload, found images")
     if file.format not in TABLE_READERS:
         raise InputError(f"{file.path}: expected CSV, TSV or Parquet for a table or messages, found NPZ")
-    return Part(file.path, TABLE_READERS[file.format](file, config))
+    return TABLE_READERS[file.format](file, config)
 
 
-def _csv(file: DeliveredFile, config: DataConfig) -> _Arrays:
-    return {**read_delimited(file.data, "csv", name=file.path, columns=config.columns)}
+def _csv(file: DeliveredFile, config: DataConfig) -> Part:
+    return _delimited(file, config, "csv")
 
 
-def _tsv(file: DeliveredFile, config: DataConfig) -> _Arrays:
-    return {**read_delimited(file.data, "tsv", name=file.path, columns=config.columns)}
+def _tsv(file: DeliveredFile, config: DataConfig) -> Part:
+    return _delimited(file, config, "tsv")
 
 
-def _parquet(file: DeliveredFile, config: DataConfig) -> _Arrays:
-    return read_parquet(file.data, name=file.path, max_bytes=config.max_bytes)
+def _delimited(file: DeliveredFile, config: DataConfig, kind: Literal["csv", "tsv"]) -> Part:
+    codes = [column for column, stated in config.columns_as.items() if stated != "number"]
+    return read_delimited(
+        file.data,
+        kind,
+        name=file.path,
+        columns=config.columns,
+        drop=config.drop,
+        codes=[*codes, config.label, *([config.text] if config.text is not None else [])],
+        stated=Dialect(config.delimiter, config.decimal, config.encoding),
+    )
 
 
-def _breast_cancer(file: DeliveredFile, config: DataConfig) -> _Arrays:
-    return bundled.breast_cancer(file.data, config.label)
+def _parquet(file: DeliveredFile, config: DataConfig) -> Part:
+    return read_parquet(file.data, name=file.path, max_bytes=config.max_bytes, drop=config.drop)
+
+
+def _breast_cancer(file: DeliveredFile, config: DataConfig) -> Part:
+    cells = bundled.breast_cancer(file.data, config.label)
+    kept = {column: values for column, values in cells.items() if column not in config.drop}
+    return Part(file.path, kept, dropped=frozenset(cells) - frozenset(kept))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -98,7 +114,7 @@ def _rows(path: str, arrays: _Arrays, suffix: str) -> ImageRows:
     return ImageRows(path, x, labels(arrays[f"y{suffix}"], len(x), name=f"{path}[y{suffix}]"))
 
 
-TABLE_READERS: dict[Format, Callable[[DeliveredFile, DataConfig], _Arrays]] = {
+TABLE_READERS: dict[Format, Callable[[DeliveredFile, DataConfig], Part]] = {
     "csv": _csv,
     "tsv": _tsv,
     "parquet": _parquet,

@@ -2,15 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column, Snapshot
+from holdfast.data.snapshot.listing import Lines
 from holdfast.quarantine.rows import image_digests, table_digests
+from holdfast.workload.schema import DeclaredKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,13 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """One file's rows as they were read: `cells` maps a column to float64[rows] or object[rows].
+    """One file's rows as they were read: `cells` maps a column to its cells, of any number type or object[rows].
 
     Messages call the file `name`.
     """
 
     name: str
     cells: Mapping[str, NDArray[Any]]
+    lines: Lines = None
+    kinds: Mapping[str, DeclaredKind] = field(default_factory=dict)
+    """What a typed file states about its columns, where that is more than their cells show."""
+    dropped: frozenset[str] = frozenset()
+    """Columns of the file that were not read."""
+    decimal: Literal[".", ","] = "."
+    """What the file writes before the fraction of a number."""
+    read_as: str | None = None
+    """How the file was read, where that is not the usual way."""
 
     def __len__(self) -> int:
         return len(next(iter(self.cells.values())))
@@ -44,6 +56,10 @@ class DeliveredRows(ABC):
         """What a review calls each row: `holdfast.quarantine.rows`."""
 
     @abstractmethod
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A number per row that rows of equal values share; labels are left out."""
+
+    @abstractmethod
     def training_columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """The columns, with the categories that these rows hold."""
 
@@ -58,9 +74,10 @@ class ImageRows(DeliveredRows):
 
     name: str
     x: NDArray[Any]
-    y: NDArray[np.int64]
-    pixel_range: tuple[float, float] = (0.0, 1.0)
-    """The values that mean 0 and 1, unless the workload names others."""
+    y: NDArray[Any]
+    """The labels as they were read, then int64[N]."""
+    pixel_range: tuple[float, float] | None = None
+    """The values that mean 0 and 1 where the source states them, unless the workload names others."""
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
@@ -69,6 +86,11 @@ class ImageRows(DeliveredRows):
     def digests(self, classes: Sequence[str]) -> list[str]:
         """What a review calls each row."""
         return image_digests(self.x, [classes[index] for index in self.y])
+
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A hash of the pixels of each image."""
+        digests = b"".join(blake2b(image.tobytes(), digest_size=8).digest() for image in self.x)
+        return np.frombuffer(digests, dtype=np.uint64)
 
     def training_columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """None: images have no columns."""
@@ -95,6 +117,14 @@ class TableRows(DeliveredRows):
         """What a review calls each row."""
         cells = {name: values.tolist() for name, values in self.columns.items()}
         return table_digests(cells, [classes[index] for index in self.y])
+
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A hash of the cells of each row."""
+        import pandas as pd
+
+        # -0 and 0 are one value.
+        cells = {name: values + 0.0 if values.dtype.kind == "f" else values for name, values in self.columns.items()}
+        return np.asarray(pd.util.hash_pandas_object(pd.DataFrame(cells), index=False), dtype=np.uint64)
 
     def training_columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """The columns, with the categories that these rows hold."""

@@ -1,4 +1,4 @@
-"""Reads a delivery once, splits it, pins it: fetch, read, name and type, split, review, write."""
+"""Reads a delivery once, splits it, pins it: fetch, read, name and type, split, fill, review, write."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ from holdfast.artifacts.folder import Artifact
 from holdfast.data.snapshot import merkle
 from holdfast.data.snapshot.contract import TypedDelivery, type_images, type_table
 from holdfast.data.snapshot.fetch import DeliveredFile, fetch
+from holdfast.data.snapshot.fill import fill_missing
+from holdfast.data.snapshot.leakage import leaked_rows
 from holdfast.data.snapshot.read import read_images, read_tables
 from holdfast.data.snapshot.reviewed import SnapshotParts, leave_out
 from holdfast.data.snapshot.split import split
@@ -36,7 +38,8 @@ def snapshot(
     decided = None if named is None else find_review(named)
     files = fetch(config.data, data)
     typed = _TYPED[modality_of(config.modality).storage](files, config)
-    train, test = split(typed.parts, config.data)
+    train, test = split(typed.parts, config.data, typed.classes)
+    typed, train, test = fill_missing(typed, train, test)
     parts = leave_out(train, test, typed.classes, decided)
     return write(_document(config, files, typed, parts, decided), parts, out)
 
@@ -56,7 +59,8 @@ def _document(
     parts: SnapshotParts,
     review: Artifact[Review] | None,
 ) -> Snapshot:
-    pins = tuple(file.pin for file in files)
+    read_as = typed.read_as or (None,) * len(files)
+    pins = tuple(file.pin_as(how) for file, how in zip(files, read_as, strict=True))
     lower, upper = typed.pixel_range
     return Snapshot(
         inputs={} if review is None else {review.document.kind: review.digest},
@@ -75,6 +79,7 @@ def _document(
         lower=lower,
         upper=upper,
         review=parts.review,
+        leaked_rows=leaked_rows(parts.train, parts.test),
     )
 
 

@@ -166,8 +166,8 @@ class Training:
     def best_epoch(self) -> Epoch:
         """The epoch whose weights are kept, by balanced accuracy on the rows set apart.
 
-        The harmonic mean of that without and under attack: an epoch at chance in either is not chosen. The recipe
-        `standard`, which attacks nothing, goes by the one without. Ties: the count under attack, then that without.
+        By `epoch_value` of that without and under attack. The recipe `standard`, which attacks nothing, goes by the one
+        without. Ties: the count under attack, then that without.
         """
         return max(self.state.curve, key=self._rank)
 
@@ -241,11 +241,11 @@ class Training:
         for name in ("best", "average", "sound"):
             setattr(self.state, name, _on(device, _under(tensors, f"{name}.")))
 
-    def _rank(self, row: Epoch) -> tuple[float, int, int]:
+    def _rank(self, row: Epoch) -> tuple[float, float, int, int]:
         if self.config.recipe == "standard":
-            return row.clean_balanced, row.clean, row.robust
-        total = row.clean_balanced + row.robust_balanced
-        return (2 * row.clean_balanced * row.robust_balanced / total if total else 0.0), row.robust, row.clean
+            return row.clean_balanced, 0.0, row.clean, row.robust
+        chance = 1 / max(1, len(self.apart[1].unique()))
+        return (*epoch_value(row.clean_balanced, row.robust_balanced, chance), row.robust, row.clean)
 
     def _batch_rows(self) -> Tensor:
         epoch = self.state.epoch
@@ -383,6 +383,18 @@ class Training:
             return
         state.most_sound = max(state.most_sound, many)
         state.sound = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+
+
+def epoch_value(clean: float, robust: float, chance: float) -> tuple[float, float]:
+    """What two balanced accuracies are worth above `chance`, which any constant answer reaches; compare as tuples.
+
+    First the harmonic mean of both shares of the way from chance to 1: at chance in either there is nothing. Where that
+    is so, their plain mean: a constant answer, at chance in both, is worth less than a network that has learned, and
+    does not resist yet.
+    """
+    above = [max(0.0, (value - chance) / (1 - chance)) if chance < 1 else value for value in (clean, robust)]
+    harmonic = 2 * above[0] * above[1] / sum(above) if all(above) else 0.0
+    return harmonic, (clean + robust) / 2
 
 
 def balanced_accuracy(right: Tensor, y: Tensor) -> float:

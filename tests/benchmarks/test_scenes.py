@@ -1,0 +1,34 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import scenes
+from benchmarks.scenes import Images
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (12, 8, 8)).astype(np.uint8), np.arange(12) % 2
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    return Images.read(tmp_path / "few.npz", Fraction(1, 10))
+
+
+def test_a_trained_network_is_kept_until_its_code_or_data_changes(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "CACHE", tmp_path / "cache")
+    trained = []
+
+    def make() -> torch.nn.Module:
+        trained.append(1)
+        return images.network()
+
+    first = images.trained("few", make, images.network(seed=1))[0]
+    again = images.trained("few", make, images.network(seed=2))[0]
+    assert len(trained) == 1
+    assert torch.equal(next(first.parameters()), next(again.parameters()))
+    monkeypatch.setattr(scenes, "_code", lambda: "another loop")
+    images.trained("few", make, images.network())
+    assert len(trained) == 2
