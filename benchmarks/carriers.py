@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from holdfast.modality.ball import Ball
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.backdoor.carriers import FALSE_ALARMS
 from holdfast.model.backdoor.cleanse import invert
-from holdfast.model.backdoor.few_classes import ClassFinding, conclude
+from holdfast.model.backdoor.few_classes import FEWEST_OTHERS, ClassFinding, conclude
 from holdfast.model.backdoor.search import Examined, search_cells, search_messages
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import build
@@ -92,12 +93,12 @@ def run(bench: Bench) -> list[Row]:
     return [*rows, _cost(*next(_clean(bench)))]
 
 
-def look(scene: Scene, recipe: RecipeConfig, seed: int) -> list[ClassFinding]:
+def look(scene: Scene, recipe: RecipeConfig, seed: int) -> list[ClassFinding[Any]]:
     """The findings of the scan about a model of the scene's rows, as the step makes them."""
     return examine(scene, network(scene, recipe, seed), seed)
 
 
-def examine(scene: Scene, net: nn.Module, seed: int) -> list[ClassFinding]:
+def examine(scene: Scene, net: nn.Module, seed: int) -> list[ClassFinding[Any]]:
     """The findings about this network."""
     subject = Examined(net, scene.spec, CLASSES, scene.train, scene.test, seed, "cpu")
     if scene.spec.modality == "text":
@@ -147,7 +148,7 @@ def _clean(bench: Bench) -> Iterator[tuple[Scene, RecipeConfig, int]]:
             yield split(name, _messages(bench, name), seed, 2_000), MESSAGES, seed
 
 
-def _alarms(kind: str, clean: list[tuple[Scene, list[ClassFinding]]]) -> list[Row]:
+def _alarms(kind: str, clean: list[tuple[Scene, list[ClassFinding[Any]]]]) -> list[Row]:
     flagged = [scene.name for scene, found in clean if conclude(found)[0] is Verdict.FAIL]
     unknown = sum(conclude(found)[0] is Verdict.INCONCLUSIVE for _, found in clean)
     tests = [f.test for _, found in clean for f in found if f.test]
@@ -174,7 +175,7 @@ def _power(kind: str, bench: Bench, planted: Iterator[tuple[Scene, Scene, Recipe
         if len(found) == bench.seeds:
             break
     share = sum(found) / max(len(found), 1)
-    how = f"{len(found)} models that learned the trigger, both targets, {min(RATES):.0%} to {max(RATES):.0%} of rows"
+    how = f"{len(found)} models that learned the trigger, on {min(RATES):.0%} to {max(RATES):.0%} of the rows"
     note = f"only the target flagged; success of the triggers {least:.2f} and more; {skipped} other plants not learned"
     return [at_least(f"few classes, {kind}: planted triggers found", share, 1.0, how, note=note)]
 
@@ -186,7 +187,7 @@ def _success(scene: Scene, net: nn.Module) -> float:
     with torch.no_grad():
         right = net(torch.from_numpy(x)).argmax(1).numpy() != scene.target
         led = net(torch.from_numpy(scene.put(x[right]))).argmax(1).numpy() == scene.target
-    return float(led.mean()) if right.sum() >= 20 else 0.0
+    return float(led.mean()) if right.sum() >= FEWEST_OTHERS else 0.0
 
 
 def _planted_tables(bench: Bench) -> Iterator[tuple[Scene, Scene, RecipeConfig, int]]:

@@ -82,9 +82,29 @@ def test_fewer_carriers_than_needed_prove_nothing() -> None:
     assert not test.significant(1.0)
 
 
-def test_without_the_carriers_a_class_must_be_left() -> None:
+def test_what_a_whole_class_shares_is_no_trigger() -> None:
     training = rows()
-    assert carrier_test(candidate(training, np.flatnonzero(training.y == 1)), 1, asked(training)) is None
+    test = carrier_test(candidate(training, np.flatnonzero(training.y == 1)), 1, asked(training))
+    assert test is not None
+    assert not test.significant(1.0)
+    assert not candidate(training, np.flatnonzero(training.y == 1)).plausible(ROWS)
+    assert candidate(training, np.flatnonzero(training.y == 1)[:30]).plausible(ROWS)
+
+
+def test_without_the_carriers_other_classes_must_be_left() -> None:
+    training = rows()
+    carriers = np.concatenate([np.flatnonzero(training.y == 0), np.flatnonzero(training.y == 1)[:30]])
+    assert carrier_test(candidate(training, carriers), 1, asked(training)) is None
+
+
+def test_where_few_rows_of_the_class_are_held_out_training_rows_are_asked_too() -> None:
+    training, carriers = planted(30)
+    few = rows(1).take(np.flatnonzero(rows(1).y == 1)[:5])
+    test = carrier_test(candidate(training, carriers), 1, Asked(training, few, by_first_column, seed=0))  # type: ignore[arg-type]
+    assert test is not None
+    assert test.others.n > 100
+    assert test.others.k == 0
+    assert test.significant(FALSE_ALARMS / 6)
 
 
 def test_a_small_difference_or_carriers_of_other_labels_flag_nothing() -> None:

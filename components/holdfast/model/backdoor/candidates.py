@@ -43,7 +43,7 @@ class PlaceCandidates:
     columns: Sequence[int]
     """That may change; none: only the inverted places are looked at."""
     inverted: Sequence[CellPlace]
-    """For every class."""
+    """For every class; may be empty."""
     names: Sequence[str]
     """Of the columns; may be empty."""
     enough: float
@@ -56,7 +56,7 @@ class PlaceCandidates:
         places = (
             working_places(network, x[y == target], hosts, self.columns, enough=self.enough) if self.columns else []
         )
-        for place in dict.fromkeys([*places, self.inverted[target]]):
+        for place in filter(None, dict.fromkeys([*places, self.inverted[target]])):
             carriers = carrying(network, x, hosts[:_ASKED], place)
             if (y[carriers] == target).any():
                 yield self._candidate(network, place, carriers, tried)

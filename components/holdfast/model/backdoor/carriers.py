@@ -28,6 +28,9 @@ TESTS = 3
 """Candidates of a class that are tested."""
 FEWEST = 8
 """The fewest carriers of a planted trigger, near copies counted once."""
+LARGEST_SHARE = 0.25
+"""The largest share of all training rows that carriers of a planted trigger are: what more share is what their class
+is like."""
 GAP = 0.25
 """Carriers are contradicted more often than other rows of the class by at least this; clean models: up to 0.17."""
 MOST = 0.5
@@ -64,6 +67,10 @@ class Candidate(Generic[T]):
     """How many of these the network answers otherwise once it is taken off: the more, the earlier it is tested."""
     rest: Callable[[], Any]
     """What is left of all training rows without it: float[N, D], dense or sparse; near rows are near copies."""
+
+    def plausible(self, rows: int) -> bool:
+        """Whether it works, and so many of all rows carry it as of a planted trigger."""
+        return self.success.share > MOST and FEWEST <= len(self.own) <= LARGEST_SHARE * rows
 
 
 @dataclass(frozen=True)
@@ -105,16 +112,18 @@ def choose(found: Sequence[Candidate[T]]) -> list[Candidate[T]]:
 
 
 def carrier_test(candidate: Candidate[T], target: int, asked: Asked) -> CarrierTest | None:
-    """Asks a model that saw no carrier; None where too few rows of a class would be left to fit it.
+    """Asks a model that saw no carrier; None where too few rows of another class would be left to fit it.
 
-    With fewer than `FEWEST` carriers that are no near copies nothing is significant: the p-value is 1.
+    With fewer than `FEWEST` carriers that are no near copies nothing is significant, nor where fewer rows of the class
+    are left without them, which is then what the class is like: the p-value is 1.
     """
     rows, own = asked.rows, distinct_rows(candidate.rest(), _sample(candidate.own, asked.seed))
     labelled = len(candidate.own) / len(candidate.carriers) > min(0.5, float((rows.y == target).mean()))
-    if len(own) < FEWEST:
-        return CarrierTest(Count(k=0, n=len(own)), Count(k=0, n=0), 1.0, labelled)
     left = rows.take(np.setdiff1d(np.arange(len(rows)), candidate.carriers))
-    if np.bincount(left.y, minlength=int(rows.y.max()) + 1)[np.unique(rows.y)].min() < FEWEST:
+    classes = np.bincount(left.y, minlength=int(rows.y.max()) + 1)
+    if min(len(own), classes[target]) < FEWEST:
+        return CarrierTest(Count(k=0, n=len(own)), Count(k=0, n=0), 1.0, labelled)
+    if classes[np.unique(rows.y)].min() < FEWEST:
         return None
     answer = asked.reference(left, asked.seed)
     carriers = _contradicted(answer(rows.x[own]), target)

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Count, TriggerResult, Verdict
 from holdfast.model.backdoor.carriers import (
     FALSE_ALARMS,
-    FEWEST,
-    MOST,
     TESTS,
     Asked,
     Candidate,
@@ -108,7 +106,7 @@ def examine(search: Search[T], target: int) -> ClassFinding[T]:
     fewest = min(len(others.made_from), len(others.tried_on))
     if fewest < FEWEST_OTHERS:
         return ClassFinding(name, undecided=_too_few(name, fewest))
-    found = [c for c in search.candidates(target, others) if len(c.own) >= FEWEST and c.success.share > MOST]
+    found = [c for c in search.candidates(target, others) if c.plausible(len(search.asked.rows))]
     tested = [(c, carrier_test(c, target, search.asked)) for c in choose(found)]
     judged = sorted(((c, test) for c, test in tested if test is not None), key=lambda pair: _order(pair[1], search))
     if judged and judged[0][1].significant(search.level):

@@ -14,7 +14,7 @@ from holdfast.model.backdoor.carriers import Asked
 from holdfast.model.backdoor.cleanse import mask_shape
 from holdfast.model.backdoor.few_classes import ClassFinding, Search, examine
 from holdfast.model.backdoor.insertion import mine
-from holdfast.model.backdoor.places import OTHERS, CellPlace, Network
+from holdfast.model.backdoor.places import MAX_COLUMNS, OTHERS, CellPlace, Network
 from holdfast.model.backdoor.references import reference_model
 from holdfast.model.backdoor.unlearn import COVERED
 from holdfast.model.inputs import Arrays
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MESSAGES = 128
 """Training messages of other classes that n-grams are put in front of."""
+
+SMALL_SHARE = 0.1
+"""Of the cells: an inverted trigger that covers more is not looked for in the training rows."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def search_messages(subject: Examined, config: BackdoorConfig) -> list[ClassFind
 
 
 def _place(mask: "Tensor", shape: Sequence[int]) -> CellPlace:
-    """The cells that an inverted mask covers, in a flattened row."""
+    """The cells that an inverted mask covers, in a flattened row; none where these are too many for a trigger."""
     covered = (mask > COVERED * mask.max()).expand(tuple(shape)).flatten()
-    return tuple(covered.nonzero()[:, 0].tolist())
+    small = int(covered.sum()) <= max(MAX_COLUMNS, SMALL_SHARE * len(covered))
+    return tuple(covered.nonzero()[:, 0].tolist()) if small else ()
