@@ -21,10 +21,7 @@ from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.artifacts.documents import Feature, InputSpec
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.combine import Findings, ScanSettings, scan_rows
-from holdfast.model.scan.crossfit import out_of_fold
-from holdfast.model.scan.labels import FALSE_ALARM_RATE, LabelErrors, find_label_errors, label_suspicion
-from holdfast.model.scan.learners import (
+from holdfast.model.learners import (
     Learner,
     fit_network,
     image_learner,
@@ -33,6 +30,9 @@ from holdfast.model.scan.learners import (
     table_learner,
     text_learner,
 )
+from holdfast.model.scan.combine import Findings, ScanSettings, scan_rows
+from holdfast.model.scan.crossfit import out_of_fold
+from holdfast.model.scan.labels import FALSE_ALARM_RATE, LabelErrors, find_label_errors, label_suspicion
 from holdfast.model.scan.ngrams import suspicious_ngrams
 from holdfast.model.scan.spectral import spectral_ranks
 from holdfast.model.scan.trigger_transfer import ALARM
@@ -414,7 +414,7 @@ def _spam_as_ham(rows: Arrays, word: str, rate: float, seed: int) -> Planted:
 
 
 def _tables(bench: Bench) -> list[Row]:
-    rows, names = _credit(bench)
+    rows, names = credit(bench)
     quiet = scan_rows(rows, _table_plan(names))
     shares = {rate: _table_share(rows, names, rate, seed) for seed, rate in enumerate((0.005, 0.01, 0.03))}
     return [
@@ -447,7 +447,7 @@ def _table_plan(names: list[str]) -> ScanSettings:
     return ScanSettings(spec, ("paid", "default"), FOLDS, EPOCHS, "cpu", 0)
 
 
-def _credit(bench: Bench) -> tuple[Arrays, list[str]]:
+def credit(bench: Bench) -> tuple[Arrays, list[str]]:
     """The table without its running number."""
     with bench.file("credit_default.csv").open(encoding="utf-8", newline="") as stream:
         head, *lines = list(csv.reader(stream))

@@ -110,7 +110,7 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
     Step(
         "scan", "holdfast.model.scan", "model", "Model", "ScanReport", reads=("snapshot",), follows=("schema", "drift"),
         config="scan", computes=True, evidence=True,
-        libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.scan.learners:library"),
+        libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.learners:library"),
     ),
     Step(
         "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan", "baseline"),

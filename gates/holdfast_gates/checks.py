@@ -105,7 +105,9 @@ def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
         measured=float(len(report.flagged)),
         required=f"no flagged class; {_accepts(asked)}",
         verdict=verdict,
-        reason=some(found or list(report.flagged)) or f"{len(report.triggers)} classes inverted by {report.method}",
+        reason=report.reason
+        or some(found or list(report.flagged))
+        or f"{len(report.triggers)} classes inverted by {report.method}",
     )
 
 

@@ -56,6 +56,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def make_table() -> Callable[..., Artifact[Snapshot]]:
+    """Writes a snapshot of a table or of messages."""
+    return table_snapshot
+
+
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact[Snapshot]:
     """scikit-learn's digits, 1,437 training rows."""
     data = load_digits()

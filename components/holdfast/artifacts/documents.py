@@ -656,6 +656,15 @@ class TriggerResult(Frozen):
     """Held-out rows of other classes that the recovered trigger sends to the target."""
     flagged: bool
     """Whether the class looks backdoored."""
+    content: str = ""
+    """Few classes, messages: the trigger in words: columns and values, or an n-gram."""
+    carriers: Count | None = None
+    """Few classes, messages: training rows of the class that carry the trigger (near copies once), and how many of
+    them a model that saw no such row contradicts."""
+    others: Count | None = None
+    """The same of other rows of the class that the model did not see."""
+    p_value: float | None = None
+    """Chance of such a difference between the two when none was planted (Fisher's exact test)."""
 
 
 class BackdoorReport(Document):
@@ -671,6 +680,8 @@ class BackdoorReport(Document):
     """Classes that look backdoored."""
     verdict: Verdict
     """Fail: a class is flagged; inconclusive: there was too little to judge by."""
+    reason: str = ""
+    """What decided, in a sentence."""
 
 
 class AttackResult(Frozen):

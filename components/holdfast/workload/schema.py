@@ -336,7 +336,7 @@ class BackdoorConfig(Section):
     examples: int = Field(400, gt=0)
     """Training rows that a trigger is made from, and as many held-out rows that it is tried on."""
     anomaly_index: float = Field(2.0, gt=0)
-    """A class is suspicious above this index."""
+    """Four classes and more: a class is suspicious above this index."""
     relative_norm: float = Field(0.5, gt=0)
     """Largest size of a trigger, relative to the median of the other classes'."""
     attack_success: Share = 0.9

@@ -159,7 +159,8 @@ def triggers(run: LoadedRun, place: PageLocation) -> PageSection | None:
     )
     head = ("target class", "trigger size", "anomaly index", "sends others to it", "flagged")
     words = f"Flagged: {', '.join(report.flagged)}." if report.flagged else "No class is flagged."
-    blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}."), *_trigger_pictures(artifact))
+    why = f" {report.reason[:1].upper()}{report.reason[1:]}." if report.reason else ""
+    blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}.{why}"), *_trigger_pictures(artifact))
     return PageSection(
         "triggers", "Backdoor triggers", (*blocks, TableBlock(head, rows, numeric=(1, 2, 3))), report.verdict.value
     )

@@ -10,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import table_learner
 from holdfast.model.scan import contamination
 from holdfast.model.scan.contamination import BinnedRows, binned, fit, log_odds_of
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.findings import gather
 from holdfast.model.scan.labels import EVIDENCE, FALSE_ALARM_RATE, LabelErrors, find_label_errors
-from holdfast.model.scan.learners import table_learner
 from holdfast.model.scan.pairs import repeated_pairs
 
 

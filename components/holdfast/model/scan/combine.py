@@ -15,12 +15,12 @@ from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import Learner, image_learner, table_learner, text_learner
 from holdfast.model.scan.findings import Findings, ScanSettings
 from holdfast.model.scan.groups import scan_tables, scan_texts
 from holdfast.model.scan.held_out import HeldOutErrors, find_held_out_errors
 from holdfast.model.scan.images import scan_images
 from holdfast.model.scan.labels import MIN_CLASS_ROWS
-from holdfast.model.scan.learners import Learner, image_learner, table_learner, text_learner
 
 SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "trigger-transfer": scan_images,

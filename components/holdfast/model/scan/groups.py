@@ -5,11 +5,11 @@ import numpy as np
 from holdfast.artifacts.documents import Detector
 from holdfast.modality.text import decode_text
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.findings import Findings, ScanSettings, gather
 from holdfast.model.scan.holdout import IMPROBABLE, GroupTest, planted_groups
 from holdfast.model.scan.labels import LabelErrors, find_label_errors
-from holdfast.model.scan.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.ngrams import Group, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
 

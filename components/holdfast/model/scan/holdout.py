@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
+from holdfast.model.learners import Learner
 from holdfast.model.scan.crossfit import own
 from holdfast.model.scan.labels import ALPHA
-from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
 from holdfast.model.scan.pairs import MAX_PAIRS
 from holdfast.statistics import lower_bound

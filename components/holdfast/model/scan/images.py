@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Detector
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.crossfit import Mask, out_of_fold, outermost, own
-from holdfast.model.scan.findings import Findings, ScanSettings, gather
-from holdfast.model.scan.labels import find_label_errors, label_suspicion
-from holdfast.model.scan.learners import (
+from holdfast.model.learners import (
     Learner,
     PredictProba,
     fit_network,
@@ -24,6 +21,9 @@ from holdfast.model.scan.learners import (
     network_features,
     network_probabilities,
 )
+from holdfast.model.scan.crossfit import Mask, out_of_fold, outermost, own
+from holdfast.model.scan.findings import Findings, ScanSettings, gather
+from holdfast.model.scan.labels import find_label_errors, label_suspicion
 from holdfast.model.scan.spectral import spectral_ranks
 from holdfast.model.scan.trigger_transfer import (
     ALARM,
