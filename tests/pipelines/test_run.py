@@ -365,6 +365,13 @@ def test_a_class_that_the_data_lacks_is_refused_when_the_rows_were_read(toy, tmp
     assert run(**toy).outcome == "promoted"
 
 
+def test_an_operating_point_of_an_unknown_class_is_refused_when_the_rows_were_read(toy, tmp_path):
+    toy["workload"].write_text(WORKLOAD + "decision: {positive: c, false_positive_rate: 0.01}\n")
+    with pytest.raises(WorkloadError, match=r"decision.positive: expected one of 'a', 'b', found 'c'"):
+        run(**toy, from_step="snapshot")
+    assert set(calls(tmp_path)) == {"snapshot"}
+
+
 def test_a_network_with_arguments_is_tried_on_the_rows_before_anything_is_computed(toy, tmp_path, monkeypatch):
     toy["workload"].write_text(WORKLOAD.replace("architecture: cnn", "architecture: cnn, arguments: {hiden: 1}"))
     monkeypatch.setenv("STAND_IN_NETWORK", "holdfast: network 'cnn' with {'hiden': 1}: unexpected")

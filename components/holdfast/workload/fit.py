@@ -20,6 +20,8 @@ def check_fit(workload: Workload, snapshot: Snapshot) -> None:
     weights = workload.train.class_weights
     if not isinstance(weights, str):
         known_classes(weights, snapshot.classes)
+    if workload.decision is not None:
+        workload.decision.index_in(snapshot.classes)
     columns = {one.name: (one.kind == "category", not one.immutable) for one in snapshot.columns}
     check_rules(workload.threat_model, columns)
     enough_training_rows(snapshot.train_rows, len(snapshot.classes))
