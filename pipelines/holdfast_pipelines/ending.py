@@ -7,6 +7,7 @@ from holdfast.artifacts.documents import Document, DriftReport, GateDecision, Ro
 from holdfast.serving.rollout.reporting import ending
 from holdfast.steps import writer
 from holdfast.wording import printable
+from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.held_out import first_sentence, questions_labels
 from holdfast_gates.shortfalls import Shortfall, of_decision, of_drift, of_schema
 from holdfast_pipelines.folder import place_of, read_artifact
@@ -81,6 +82,9 @@ def _refused(out: Path) -> str:
     labels = next((first_sentence(check) for check in worst if questions_labels(check)), None)
     if labels is not None:
         return f"the gate did not pass {names}: {labels}."
+    contract = next((check.reason for check in worst if check.reason.startswith(NEW_CONTRACT)), None)
+    if contract is not None and decision.verdict is Verdict.INCONCLUSIVE:
+        return f"the gate was inconclusive on {names}: {contract}."
     if decision.verdict is Verdict.INCONCLUSIVE:
         return f"the gate was inconclusive on {names}: more examples make its intervals narrower."
     return f"the gate failed {names}: train another model, or look at the data."

@@ -5,7 +5,16 @@ from fractions import Fraction
 import pytest
 
 from holdfast.artifacts.contract import as_texts, differences, exchangeable, in_order_of, published, unread
-from holdfast.artifacts.documents import Architecture, Column, Count, Feature, InputSpec, Model, ThreatModel
+from holdfast.artifacts.documents import (
+    Architecture,
+    Column,
+    Count,
+    Feature,
+    InputSpec,
+    Model,
+    OperatingPoint,
+    ThreatModel,
+)
 
 AGE = Column(name="age", kind="number", integer=True)
 FEE = Column(name="fee", kind="number")
@@ -100,6 +109,27 @@ def test_the_name_of_a_column_of_messages_is_no_part_of_the_contract() -> None:
     old, new = (model(Column(name=name, kind="text"), modality="text") for name in ("message", "text"))
     assert differences(new, old) == ()
     assert unread(old.input, new.input.columns) == ()
+
+
+def test_another_rule_for_the_operating_point_is_a_difference_and_another_threshold_is_none() -> None:
+    none = Count(k=0, n=9)
+    by_cost, moved, by_rate = (
+        model(AGE).model_copy(
+            update={"operating_point": OperatingPoint(positive="fraud", misses=none, false_alarms=none, **rule)}
+        )
+        for rule in (
+            {"threshold": -2.0, "costs": {"miss": 50.0, "false_alarm": 1.0}},
+            {"threshold": -1.5, "costs": {"miss": 50.0, "false_alarm": 1.0}},
+            {"threshold": -2.0, "false_positive_rate": 0.01},
+        )
+    )
+    assert differences(moved, by_cost) == ()
+    (found,) = differences(by_rate, by_cost)
+    assert found == (
+        "the candidate answers 'fraud' above a threshold (false-positive rate at most 0.01, by its upper 95 % bound), "
+        "the champion 'fraud' above a threshold (least cost: 50 for a miss, 1 for a false alarm)"
+    )
+    assert differences(model(AGE), by_cost)[0].startswith("the candidate answers the largest logit, the champion ")
 
 
 def test_a_request_fits_both_when_only_its_meaning_differs() -> None:

@@ -8,20 +8,21 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from holdfast.artifacts.documents import Column, InputSpec, Model
+from holdfast.artifacts.documents import Column, InputSpec, Model, OperatingPoint
 from holdfast.wording import quoted
 
 
 def differences(candidate: Model, champion: Model) -> tuple[str, ...]:
     """Where clients of the champion would be misunderstood by the candidate, each in words; empty: nowhere.
 
-    What only a threat model reads (which columns are immutable, which numbers are whole) is no part of a contract.
+    What only a threat model reads (which columns are immutable, which numbers are whole) is no part of a contract, nor
+    is the threshold of an operating point, which each training chooses by the same rule.
     """
     ours, theirs = candidate.input, champion.input
     if ours.modality != theirs.modality:
         return (f"the candidate takes {ours.modality} data, the champion {theirs.modality} data",)
     found = [*_columns(ours, theirs)] or [*_encoding(ours, theirs)]
-    return (*found, *_classes(candidate.classes, champion.classes))
+    return (*found, *_classes(candidate.classes, champion.classes), *_decisions(candidate, champion))
 
 
 def objection(candidate: Model, champion: Model, *, allowed: bool) -> str | None:
@@ -206,3 +207,13 @@ def _classes(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[str]:
         yield f"the candidate's classes are in the order {quoted(ours)}, the champion's in {quoted(theirs)}"
     else:
         yield f"the candidate answers {quoted(ours)}, the champion {quoted(theirs)}"
+
+
+def _decisions(candidate: Model, champion: Model) -> Iterator[str]:
+    ours, theirs = (_rule(one.operating_point) for one in (candidate, champion))
+    if ours != theirs:
+        yield f"the candidate answers {ours}, the champion {theirs}"
+
+
+def _rule(point: OperatingPoint | None) -> str:
+    return "the largest logit" if point is None else f"{point.positive!r} above a threshold ({point.rule})"
