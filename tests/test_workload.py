@@ -134,7 +134,7 @@ def test_a_mistake_in_a_plan_names_its_line_and_the_key_meant(tmp_path: Path) ->
         ("{positive: '1', costs: {miss: .nan, false_alarm: 1}}", "decision.costs.miss: input should be"),
         (
             "{positive: '1', costs: {miss: true, false_alarm: 1}}",
-            "decision.costs.miss: value error, expected a number, found 'True'",
+            "decision.costs.miss: expected a number, found 'True'",
         ),
         ("{positive: '1', costs: {mis: 5, false_alarm: 1}}", "unknown key 'decision.costs.mis'; did you mean 'miss'"),
         ("{positive: '1', false_positive_rate: 0}", "decision.false_positive_rate: input should be greater than 0"),
