@@ -113,8 +113,8 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
         libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.learners:library"),
     ),
     Step(
-        "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan"), writes_role="model",
-        config="train_config", computes=True, prepares=("serving",),
+        "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan", "baseline"),
+        writes_role="model", config="train_config", computes=True, prepares=("serving",),
         libraries=("holdfast.model.train.step", *_TRAINING, "torch.export._trace", "holdfast.model.train.recipes"),
     ),
     Step(

@@ -41,6 +41,12 @@ def table_snapshot(
     return save(out, _document(modality, classes, y, train, shape=shape, columns=columns), files)
 
 
+@pytest.fixture(scope="session")
+def save_table() -> Callable[..., Artifact[Snapshot]]:
+    """Saves a table of the test's own as a snapshot."""
+    return table_snapshot
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Threads that wait for each other make small networks slower when several tests run at once."""

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Anomaly, Baseline, SchemaReport, Snapshot, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.artifacts.contract import other_kinds
+from holdfast.artifacts.documents import Anomaly, Baseline, InputSpec, SchemaReport, Snapshot, Verdict
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, save
 from holdfast.data.schema import contract
 from holdfast.data.schema.domains import domains, stack
 from holdfast.errors import InputError
+from holdfast.modality.protocol import SplitName
+from holdfast.model.champion import champion_of
 from holdfast.steps import by_role
 from holdfast.tables import read_table
 from holdfast.workload.schema import SchemaConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SPLITS: tuple[SplitName, SplitName] = ("train", "test")
+OTHER_KIND = "UNEXPECTED_DATA_TYPE"
+"""As TFDV calls it."""
 
 
 def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | None) -> Artifact[SchemaReport]:
@@ -29,11 +36,14 @@ def schema(snapshot: Ref, out: Path, *, config: SchemaConfig, baseline: Ref | No
     """
     data = load(snapshot, Snapshot)
     champion = load(baseline, Baseline) if baseline is not None else None
-    tables = {"train": read_table(data, "train"), "test": read_table(data, "test")}
+    known = _champions_input(champion)
+    tables: dict[str, pd.DataFrame] = {split: _indicating(read_table(data, split), known) for split in SPLITS}
     statistics = {split: contract.statistics_of(table, split) for split, table in tables.items()}
     judge = _given(config) or _champions(champion) or _inferred(data, statistics["train"], tables)
     found = {split: contract.validate(part, judge.schema, judge.name) for split, part in statistics.items()}
     anomalies = _report(found["train"], found["test"])
+    if judge.source == "champion":
+        anomalies += _other_kinds(data.document, known, {anomaly.column for anomaly in anomalies})
     report = SchemaReport(
         inputs=by_role(data, champion) | judge.pin,
         source=judge.source,
@@ -97,3 +107,26 @@ def _report(train: contract.Anomalies, test: contract.Anomalies) -> tuple[Anomal
     known = {(anomaly.column, anomaly.kind) for anomaly in found}
     only_test = [a for a in contract.listed(test, where="held-out rows: ") if (a.column, a.kind) not in known]
     return tuple(found + only_test)
+
+
+def _champions_input(champion: Artifact[Baseline] | None) -> InputSpec | None:
+    """What the champion reads; None where there is no champion."""
+    if champion is None or f"model/{DOCUMENT}" not in champion.document.files:
+        return None
+    model = champion_of(champion)
+    return None if model is None else model.document.input
+
+
+def _indicating(table: "pd.DataFrame", champion: InputSpec | None) -> "pd.DataFrame":
+    """The table with a column of zeros for missing cells that the champion knows and this delivery does not have."""
+    columns = () if champion is None else champion.columns
+    absent = [column.name for column in columns if column.indicates in table and column.name not in table]
+    return table.assign(**dict.fromkeys(absent, 0.0))
+
+
+def _other_kinds(data: Snapshot, champion: InputSpec | None, named: set[str]) -> tuple[Anomaly, ...]:
+    """Columns that the champion reads as another kind, where TFDV, which knows texts and numbers, found nothing."""
+    found = () if champion is None else other_kinds(champion, data.columns)
+    return tuple(
+        Anomaly(column=column, kind=OTHER_KIND, detail=detail) for column, detail in found if column not in named
+    )

@@ -22,6 +22,8 @@ from holdfast.modality.precision import check_precision
 from holdfast.workload.schema import DataConfig
 
 MAX_CATEGORIES = 1000
+MIN_CATEGORY_ROWS = 100
+OWN_VALUE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def describe(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
     return _category(parts, column, data)
 
 
+def repeats_little(values: NDArray[np.object_]) -> bool:
+    """Whether, of at least 100 values of a category column, nine in ten have a row of their own: an identifier."""
+    return len(values) >= MIN_CATEGORY_ROWS and len(set(values)) >= OWN_VALUE_SHARE * len(values)
+
+
 def known(values: NDArray[np.object_]) -> tuple[str, ...]:
     """The values of a category column in the training rows, sorted."""
     return tuple(sorted(set(values)))
@@ -127,8 +134,9 @@ def _category(parts: Sequence[Part], column: str, data: DataConfig) -> Described
             raise InputError(f"{_where(part, column)}: expected texts or numbers (data.columns_as), found dates")
         _refuse_missing(gone, part, column, data, nothing="nothing")
     values = [_filled(spell(part.cells[column]), gone, fill) for part, gone in zip(parts, missing, strict=True)]
-    for part, one in zip(parts, values, strict=True):
-        _few_enough(one, _where(part, column))
+    if data.identifiers == "keep" or not repeats_little(values[0][~missing[0]]):
+        for part, one in zip(parts, values, strict=True):
+            _few_enough(one, _where(part, column))
     immutable = column in data.immutable
     described = Column(name=column, kind="category", categories=known(values[0]), immutable=immutable, fill=fill)
     return Described(described, values, missing)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Column, Snapshot
 from holdfast.data.snapshot.listing import Lines
-from holdfast.quarantine.rows import image_digests, table_digests
+from holdfast.data.snapshot.places import RowPlaces
+from holdfast.quarantine.rows import image_digests, table_digests, without_fills
 from holdfast.workload.schema import DeclaredKind
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ class DeliveredRows(ABC):
     """Rows whose columns and classes have their types: `y` is int64[rows], an index into the classes."""
 
     y: NDArray[np.int64]
+    places: RowPlaces | None
+    """None where the source is no file that a person reads."""
 
     @abstractmethod
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
 
     @abstractmethod
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> list[str]:
         """What a review calls each row: `holdfast.quarantine.rows`."""
 
     @abstractmethod
@@ -78,12 +81,13 @@ class ImageRows(DeliveredRows):
     """The labels as they were read, then int64[N]."""
     pixel_range: tuple[float, float] | None = None
     """The values that mean 0 and 1 where the source states them, unless the workload names others."""
+    places: RowPlaces | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        return replace(self, x=self.x[rows], y=self.y[rows], places=self.places and self.places.take(rows))
 
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> list[str]:
         """What a review calls each row."""
         return image_digests(self.x, [classes[index] for index in self.y])
 
@@ -108,14 +112,16 @@ class TableRows(DeliveredRows):
 
     columns: Mapping[str, NDArray[Any]]
     y: NDArray[np.int64]
+    places: RowPlaces | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
-        return type(self)({name: values[rows] for name, values in self.columns.items()}, self.y[rows])
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return type(self)(columns, self.y[rows], self.places and self.places.take(rows))
 
-    def digests(self, classes: Sequence[str]) -> list[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> list[str]:
         """What a review calls each row."""
-        cells = {name: values.tolist() for name, values in self.columns.items()}
+        cells = without_fills({name: values.tolist() for name, values in self.columns.items()}, columns)
         return table_digests(cells, [classes[index] for index in self.y])
 
     def fingerprints(self) -> NDArray[np.uint64]:
@@ -150,3 +156,10 @@ class TableRows(DeliveredRows):
             pa.array(values, pa.float64() if values.dtype.kind == "f" else pa.string()) for values in cells.values()
         ]
         return pa.Table.from_arrays(arrays, names=list(cells))
+
+
+def save_places(path: Path, train: RowPlaces | None, test: RowPlaces | None) -> None:
+    """Writes where the rows of both parts are in the delivered file, where that is known of both; not compressed."""
+    if train is not None and test is not None:
+        with path.open("wb") as stream:
+            np.savez(stream, train=train.stored(), test=test.stored())

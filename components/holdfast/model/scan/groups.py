@@ -46,7 +46,7 @@ def _judge(
         planted[answer.group.rows] |= answer.planted
     told = [_detector(name, answer, plan.classes[answer.group.label]) for answer in answers]
     nothing = Detector(name=name, statistic=0, threshold=IMPROBABLE, alarm=False, detail="none")
-    return gather(told or [nothing], planted, labels, backdoor=score, others={})
+    return gather(told or [nothing], planted, labels, backdoor=score, others={}, classes=plan.classes)
 
 
 def _detector(name: str, answer: GroupTest, label: str) -> Detector:
