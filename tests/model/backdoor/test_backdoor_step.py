@@ -113,7 +113,6 @@ def test_one_honest_feature_that_decides_is_no_trigger(tmp_path: Path, fit: Fit,
     found = look(model, snapshot, tmp_path / "report").document
     assert found.verdict is Verdict.PASS
     assert found.triggers[1].success.share > 0.9
-    assert "near" in found.triggers[1].content
 
 
 def test_two_classes_with_too_few_held_out_rows_are_inconclusive(
