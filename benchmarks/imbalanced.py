@@ -23,7 +23,7 @@ from benchmarks.scenes import Bench
 from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
-from holdfast.cli.starter import starter
+from holdfast.data.snapshot.inspection.starter import starter
 
 ROWS, COLUMNS = 12_000, 10
 SHARES = (0.03, 0.01, 0.005)
@@ -96,7 +96,7 @@ def _one(share: float, learnable: bool, seed: int) -> Ran:
     with TemporaryDirectory(prefix="hf-") as place:
         folder = Path(place)
         table(share, learnable=learnable, seed=seed).to_csv(folder / "rows.csv", index=False)
-        (folder / "workload.yaml").write_text(starter(folder / "rows.csv", label="label", text=None))
+        (folder / "workload.yaml").write_text(starter(folder / "rows.csv", label="label", text=None).text)
         judged = judge(folder / "workload.yaml", folder, seed=seed)
         recalls = judged.recalls()
         return Ran(

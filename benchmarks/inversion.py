@@ -154,7 +154,7 @@ def look(images: Images, net: nn.Module, seed: int, patch: Patch | None) -> Look
         hits = int((net(stamp(x[y != k], triggers.mask[k], triggers.pattern[k])).argmax(1) == k).sum())
         success = Count(k=hits, n=int((y != k).sum()))
         findings.append(RecoveredTrigger(str(k), float(triggers.sizes[k]), success, bool(triggers.reached[k])))
-    return Looked(net, seed, patch, triggers, judge(findings, CONFIG, cells=float(np.prod(images.spec.shape[1:]))))
+    return Looked(net, seed, patch, triggers, judge(findings, CONFIG))
 
 
 def _invert(images: Images, net: nn.Module, targets: Sequence[int], steps: int) -> Triggers:

@@ -21,10 +21,7 @@ from benchmarks.table import Row, at_least, at_most, cpu_seconds, shown
 from holdfast.artifacts.documents import Feature, InputSpec
 from holdfast.modality.text import decode_text, encode_text
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.combine import Findings, ScanSettings, scan_rows
-from holdfast.model.scan.crossfit import out_of_fold
-from holdfast.model.scan.labels import find_label_errors, label_suspicion
-from holdfast.model.scan.learners import (
+from holdfast.model.learners import (
     Learner,
     fit_network,
     image_learner,
@@ -33,9 +30,13 @@ from holdfast.model.scan.learners import (
     table_learner,
     text_learner,
 )
+from holdfast.model.scan.combine import Findings, ScanSettings, scan_rows
+from holdfast.model.scan.crossfit import out_of_fold
+from holdfast.model.scan.labels import FALSE_ALARM_RATE, LabelErrors, find_label_errors, label_suspicion
 from holdfast.model.scan.ngrams import suspicious_ngrams
 from holdfast.model.scan.spectral import spectral_ranks
 from holdfast.model.scan.trigger_transfer import ALARM
+from holdfast.statistics import upper_bound
 
 ROWS, FOLDS, EPOCHS = 10_000, 4, 12
 BUDGET = 0.075
@@ -44,6 +45,8 @@ LENGTH = 200
 """Bytes of a message that the scan reads."""
 TEXT_RUNS, TEXT_ROWS, JUDGED = 20, 4_000, 6
 WORDS = ("cf", "quokka", "by the way")
+RARE, SHIFTS = (0.03, 0.01, 0.005), (0.0, 1.0, 2.0)
+"""Shares of a rare class, and how far it lies apart, in standard deviations."""
 Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 HOW = f"python -m benchmarks scans; {ROWS:,} rows, {FOLDS} folds, one thread"
 
@@ -69,7 +72,7 @@ def run(bench: Bench) -> list[Row]:
         rows += _patched(images, rate, recall)
     for rate, recall in ((0.01, 0.75), (0.03, 0.95)):
         rows += _blended(images, rate, recall)
-    rows += _flipped_images(images) + _flipped_others(bench) + _texts(bench) + _tables(bench)
+    rows += _flipped_images(images) + _flipped_others(bench) + _rare(bench) + _texts(bench) + _tables(bench)
     return rows + _quiet(images, bench.seeds) + _speed(images)
 
 
@@ -291,6 +294,59 @@ def _flips(name: str, learn: Learner, planted: Planted, auc: float, precision: f
     ]
 
 
+def _rare(bench: Bench) -> list[Row]:
+    """Clean tables with a rare class, and wrong labels inside one."""
+    tables = [rare_table(rate, shift, seed) for rate in RARE for shift in SHIFTS for seed in range(bench.seeds)]
+    found = [_labels(rows) for rows in tables]
+    aside = sum(int((rows.y[one.suspects] == 1).sum()) for rows, one in zip(tables, found, strict=True))
+    positives = sum(int(rows.y.sum()) for rows in tables)
+    how = (
+        f"{len(tables)} tables of 2,500 rows, 3, 1 and 0.5 % positives, apart by 0, 1 and 2 sd in four of eight columns"
+    )
+    planted = [_mislabelled(seed) for seed in range(bench.seeds)]
+    right, named = sum(one[0] for one in planted), sum(one[1] for one in planted)
+    return [
+        at_most(
+            "label scan, clean rare classes: rows of them set aside (upper 95 % bound)",
+            upper_bound(aside, positives, 0.05),
+            FALSE_ALARM_RATE,
+            how,
+            note=f"{aside} of {positives}; {sum(one.alarm for one in found)} tables with an alarm",
+        ),
+        at_least(
+            "label scan, 10 of 60 rare labels wrong: found",
+            right / (10 * bench.seeds),
+            0.4,
+            "2,000 rows, 3 sd in four of eight columns",
+            note=f"{right} of {named} rows set aside are wrong",
+        ),
+    ]
+
+
+def rare_table(rate: float, shift: float, seed: int, n: int = 2500) -> Arrays:
+    """Noise in eight columns; the rare class lies `shift` standard deviations apart in four of them."""
+    rng = np.random.default_rng(7000 + seed)
+    y = (rng.random(n) < rate).astype(np.int64)
+    x = rng.normal(size=(n, 8))
+    x[:, :4] += shift * y[:, None]
+    return Arrays(x.astype(np.float32), y)
+
+
+def _mislabelled(seed: int) -> tuple[int, int]:
+    """Of ten rows that carry the rare label by mistake, how many are set aside, and how many rows are in all."""
+    rows = rare_table(0.025, 3.0, seed, 2000)
+    wrong = np.random.default_rng(8000 + seed).choice(np.flatnonzero(rows.y == 0), 10, replace=False)
+    rows.y[wrong] = 1
+    suspects = _labels(rows).suspects
+    return int(np.isin(suspects, wrong).sum()), len(suspects)
+
+
+def _labels(rows: Arrays) -> LabelErrors:
+    return find_label_errors(
+        out_of_fold(table_learner(2), rows, np.ones(len(rows), dtype=bool), folds=FOLDS, seed=0), rows.y
+    )
+
+
 def _messages(bench: Bench) -> Arrays:
     lines = bench.file("sms_spam.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t", 1) for line in lines if "\t" in line]
@@ -358,7 +414,7 @@ def _spam_as_ham(rows: Arrays, word: str, rate: float, seed: int) -> Planted:
 
 
 def _tables(bench: Bench) -> list[Row]:
-    rows, names = _credit(bench)
+    rows, names = credit(bench)
     quiet = scan_rows(rows, _table_plan(names))
     shares = {rate: _table_share(rows, names, rate, seed) for seed, rate in enumerate((0.005, 0.01, 0.03))}
     return [
@@ -391,7 +447,7 @@ def _table_plan(names: list[str]) -> ScanSettings:
     return ScanSettings(spec, ("paid", "default"), FOLDS, EPOCHS, "cpu", 0)
 
 
-def _credit(bench: Bench) -> tuple[Arrays, list[str]]:
+def credit(bench: Bench) -> tuple[Arrays, list[str]]:
     """The table without its running number."""
     with bench.file("credit_default.csv").open(encoding="utf-8", newline="") as stream:
         head, *lines = list(csv.reader(stream))

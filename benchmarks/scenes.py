@@ -83,22 +83,29 @@ class Images:
 
         Returns the network in eval mode, frozen, and the CPU-seconds of its training, measured when it was trained.
         """
-        source = inspect.getsource(make) + f"{self.epsilon} {_code()}"
+        source = inspect.getsource(make) + f"{self.epsilon} {training_code()}"
         data = hashlib.sha256(self.train.x[:1000].tobytes() + self.train.y.tobytes()).hexdigest()
-        key = hashlib.sha256(f"{name} {source} {data}".encode()).hexdigest()[:16]
-        path = CACHE / f"{name}-{key}.safetensors"
-        if not path.is_file():
-            made: list[nn.Module] = []
-            seconds = cpu_seconds(lambda: made.append(make()))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            weights = {k: v.contiguous() for k, v in made[0].state_dict().items()}
-            save_file(weights, path, metadata={"cpu_seconds": f"{seconds:.1f}"})
-        with safe_open(path, "pt") as kept:
-            empty.load_state_dict({k: kept.get_tensor(k) for k in kept.keys()})  # noqa: SIM118
-            seconds = float(kept.metadata()["cpu_seconds"])
-        for parameter in empty.parameters():
-            parameter.requires_grad_(False)
-        return empty.eval(), seconds
+        return kept(name, f"{name} {source} {data}", make, empty)
+
+
+def kept(name: str, made_from: str, make: Callable[[], nn.Module], empty: nn.Module) -> tuple[nn.Module, float]:
+    """The network that `make` trains, or its weights from the last run in which `made_from` was the same.
+
+    Returns the network in eval mode, frozen, and the CPU-seconds of its training, measured when it was trained.
+    """
+    path = CACHE / f"{name}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.safetensors"
+    if not path.is_file():
+        made: list[nn.Module] = []
+        seconds = cpu_seconds(lambda: made.append(make()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.contiguous() for k, v in made[0].state_dict().items()}
+        save_file(weights, path, metadata={"cpu_seconds": f"{seconds:.1f}"})
+    with safe_open(path, "pt") as file:
+        empty.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+        seconds = float(file.metadata()["cpu_seconds"])
+    for parameter in empty.parameters():
+        parameter.requires_grad_(False)
+    return empty.eval(), seconds
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("HOLDFAST_SHARED", ROOT.parent / "shared")) / "data"
 
 
-def _code() -> str:
+def training_code() -> str:
     """Digest of the code that decides the weights: another loop trains another network."""
     product = ROOT / "components" / "holdfast"
     files = [product / "model" / "networks.py", *sorted((product / "modality").glob("*.py"))]

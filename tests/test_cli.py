@@ -103,9 +103,12 @@ def test_verify_follows_the_inputs_and_finds_an_altered_one(tmp_path: Path) -> N
 def test_init_writes_a_workload_that_is_valid(tmp_path: Path) -> None:
     data = tmp_path / "1 fraud's.csv"
     data.write_text("amount,age,is_fraud\n1.5,30,0\n")
-    done = holdfast("init", "--data", data, "--out", tmp_path / "w.yaml")
+    out = tmp_path / "my first.yaml"
+    done = holdfast("init", "--data", data, "--out", out)
     assert done.returncode == 0, done.stderr
-    workload = read_workload(tmp_path / "w.yaml")
+    assert f"holdfast run --workload '{out}'" in done.stdout
+    assert "expected at least two classes, found '0' only" in done.stderr
+    workload = read_workload(out)
     assert workload.data.label == "is_fraud"
     assert workload.data.source == str(data)
 
@@ -124,18 +127,19 @@ def test_init_keeps_an_existing_file(tmp_path: Path) -> None:
     [
         ("d.csv", b"a,lable\n1,2\n", ("--label", "label"), "did you mean 'lable'"),
         ("d.csv", b"a,b\n1,2\n", (), "which column holds the class"),
-        ("d.csv", b"\xff\xfe", (), "expected UTF-8, found byte 0xff at 0"),
-        ("d.csv", b"", (), "expected a header row"),
+        ("d.csv", b"\xff\xfe", (), "expected a header row and data, found an empty file"),
+        ("d.csv", b"", (), "expected data, found an empty file"),
         (
             "d.csv",
             b"5,3,5,1\n4,3,4,0\n",
             ("--label", "1"),
-            "header row: expected each column once, found '5'",
+            "d.csv: expected each column once, found '5'",
         ),
-        ("d.csv", b"a,,label\n", (), "header row: expected a name for each column, found an empty one at 2"),
+        ("d.csv", b"a,,label\n", (), "d.csv: expected a name for each column, found an empty one at 2"),
         ("d.npz", b"not a zip", (), "expected an NPZ file"),
-        ("d.pkl", b"", (), "expected .csv, .tsv, .parquet or .npz"),
-        ("d.parquet", b"PAR1", (), "expected a Parquet file"),
+        ("d.pkl", b"", (), "expected data, found an empty file"),
+        ("d.pkl", b"1", (), "expected a name that ends in .csv, .tsv, .parquet, .pq, .npz"),
+        ("d.parquet", b"PAR1", (), "expected a whole Parquet file"),
     ],
 )
 def test_init_says_what_is_wrong_with_the_data(
@@ -155,6 +159,82 @@ def test_doctor_tells_environments_and_steps(tmp_path: Path) -> None:
     assert rows["data"]["steps"] == ["snapshot", "schema", "drift"]
     assert rows["model"]["ready"] is True
     assert found["gpu_adds"]
+    assert found["run"]["model steps"].endswith("bin/python")
+    assert found["run"]["device"].startswith(("cpu", "cuda"))
+    assert "made by the first run" in found["run"]["MLflow store"]
+    shown = holdfast("doctor", cwd=tmp_path).stdout
+    assert "holdfast run would use\n" in shown
+    assert "fashion-mnist" in shown
+
+
+def test_doctor_names_an_interpreter_and_a_kubeconfig_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "kube").write_text("")
+    own = {**os.environ, "HOLDFAST_DATA_PYTHON": str(tmp_path / "none"), "KUBECONFIG": str(tmp_path / "kube")}
+    found = json.loads(holdfast("doctor", "--json", cwd=tmp_path, env=own).stdout)["run"]
+    assert found["data steps"].startswith(f"missing: {tmp_path / 'none'}: expected the interpreter of the data")
+    assert found["cluster"].startswith(str(tmp_path / "kube"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "--workload", "digits", "--out", "taken"), "taken: expected a folder for the run, found a file"),
+        (
+            ("snapshot", "--config", "digits", "--out", "taken"),
+            "taken: expected a folder for the artifact, found a file",
+        ),
+        (("snapshot", "--config", "digits", "--out", "taken/below"), "taken: expected a folder for the artifact"),
+        (("snapshot", "--config", "digits", "--out", "full"), "full: expected an artifact or an empty folder"),
+        (("compile", "--out", "taken"), "taken: cannot be used (File exists)"),
+        (("init", "--data", "taken", "--out", "full", "--force"), "expected a name that ends in .csv"),
+        (("init", "--data", "d.csv", "--out", "full", "--force"), "full: cannot be used (Is a directory)"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_one_line_and_keeps_what_is_there(
+    tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "d.csv").write_text("a,label\n1,0\n2,1\n1,0\n2,1\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    done = holdfast(*words, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ((tmp_path / "taken").read_text(), [path.name for path in (tmp_path / "full").iterdir()]) == (
+        "mine",
+        ["mine"],
+    )
+
+
+def test_a_single_step_reads_a_workload_from_anywhere_as_a_run_does(tmp_path: Path) -> None:
+    """Paths of the file are relative to its folder, and so is the module of its own network."""
+    home = tmp_path / "project"
+    home.mkdir()
+    rows = "".join(f"{i % 7},{i % 5},{'late' if i % 2 else 'early'}\n" for i in range(80))
+    (home / "d.csv").write_text(f"a,b,outcome\n{rows}")
+    (home / "mine.py").write_text(
+        "from torch import nn\ndef net(shape, classes, width=4):\n    return nn.Sequential(nn.Linear(*shape, width), "
+        "nn.ReLU(), nn.Linear(width, classes))\n"
+    )
+    text = "name: t\nmodality: tabular\ndata: {source: d.csv, label: outcome}\nthreat: {norm: linf, epsilon: 1/4}\n"
+    (home / "w.yaml").write_text(f"{text}network: {{architecture: 'mine:net', arguments: {{width: 3}}}}\n")
+    assert holdfast("snapshot", "--config", home / "w.yaml", "--out", "s", cwd=tmp_path).returncode == 0
+    good = holdfast("check-network", "--config", home / "w.yaml", "--snapshot", "s", cwd=tmp_path)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    (home / "w.yaml").write_text(f"{text}network: {{architecture: 'mine:net', arguments: {{depth: 3}}}}\n")
+    bad = holdfast("check-network", "--config", home / "w.yaml", cwd=tmp_path)
+    assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
+    assert "network 'mine:net' with {'depth': 3}: got an unexpected keyword argument 'depth'" in bad.stderr
+
+
+def test_check_data_answers_with_a_page_or_json_and_an_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("id,a,label\n" + "".join(f"{i},{i % 7},{'ny'[i % 2]}\n" for i in range(150)))
+    refused = holdfast("check-data", "d.csv", cwd=tmp_path)
+    assert (refused.returncode, "found identifiers" in refused.stdout) == (1, True)
+    assert holdfast("init", "--data", "d.csv", cwd=tmp_path).returncode == 0
+    taken = holdfast("check-data", "workload.yaml", "--json", cwd=tmp_path)
+    assert (taken.returncode, json.loads(taken.stdout)["refused"]) == (0, [])
 
 
 def test_the_version_is_printed() -> None:

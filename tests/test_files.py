@@ -45,7 +45,7 @@ ALLOWED = {
         "registry/bundle.py", "registry/client.py", "registry/entry.py", "registry/version.py",
     ],
     "the file that a person wrote, or asked for": [
-        "cli/people.py", "cli/pipelines.py", "cli/starter.py", "options.py", "workload/yaml.py",
+        "data/snapshot/inspection/commands.py", "cli/pipelines.py", "options.py", "workload/yaml.py",
     ],
     "the kernel's files about processes and libraries": ["processes.py", "warm/libraries.py"],
     "descriptors of child processes": ["warm/children.py", "warm/server.py"],
@@ -73,7 +73,7 @@ ALLOWED = {
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
     ],
     "pages, their templates, and the evidence that they show": [
-        "rendering/page.py", "report/evidence.py", "report/page.py",
+        "rendering/page.py", "report/evidence.py", "report/history.py", "report/page.py",
     ],
     "the demo makes its deliveries": ["demo/acts.py", "demo/pages.py", "demo/runs.py"],
 }  # fmt: skip

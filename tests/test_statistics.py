@@ -19,6 +19,7 @@ from holdfast.statistics import (
     mean_of_rates,
     newcombe_upper,
     paired_difference,
+    sum_of_rates,
     upper_bound,
     wilson,
 )
@@ -230,3 +231,23 @@ def test_the_bounds_of_a_mean_of_rates_cover_it(sizes, rates):
 
 def test_a_mean_of_no_rates_is_unknown():
     assert mean_of_rates([], 0.05) == Interval(0.0, 1.0)
+
+
+def test_the_bounds_of_a_weighted_sum_of_rates_cover_it():
+    rng, weights, truth, covered = np.random.default_rng(0), (1500.0, 970.0), 1500 * 0.2 + 970 * 0.08, [0, 0]
+    for _ in range(1000):
+        rates = [(int(rng.binomial(50, 0.2)), 50), (int(rng.binomial(450, 0.08)), 450)]
+        bounds = sum_of_rates(rates, weights, 0.05)
+        covered[0] += bounds.lower <= truth
+        covered[1] += bounds.upper >= truth
+    assert min(covered) >= 930
+
+
+def test_the_bounds_of_one_rate_are_its_own_times_its_weight():
+    bounds, alone = sum_of_rates([(3, 40)], [50.0], 0.05), clopper_pearson(3, 40, 0.05)
+    assert (bounds.lower, bounds.upper) == pytest.approx((50 * alone.lower, 50 * alone.upper))
+
+
+def test_a_rate_without_trials_may_be_anything():
+    bounds = sum_of_rates([(0, 0)], [10.0], 0.05)
+    assert (bounds.lower, bounds.upper) == (0.0, 10.0)

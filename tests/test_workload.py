@@ -115,6 +115,54 @@ def test_a_mistake_in_a_plan_names_its_line_and_the_key_meant(tmp_path: Path) ->
         read_plan(tmp_path / "plan.yaml")
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{positive: '1'}", "expected one of costs and false_positive_rate, found none"),
+        (
+            "{positive: '1', costs: {miss: 5, false_alarm: 1}, false_positive_rate: 0.1}",
+            "expected one of costs and false_positive_rate, found both",
+        ),
+        ("{costs: {miss: 5, false_alarm: 1}}", "w.yaml:12: expected a key 'decision.positive', found none"),
+        ("{positive: '1', costs: {miss: 5}}", "expected a key 'decision.costs.false_alarm', found none"),
+        ("{positive: '1', costs: {miss: 0, false_alarm: 1}}", "decision.costs.miss: input should be greater than 0"),
+        ("{positive: '1', costs: {miss: -5, false_alarm: 1}}", "decision.costs.miss: input should be greater than 0"),
+        (
+            "{positive: '1', costs: {miss: .inf, false_alarm: 1}}",
+            "decision.costs.miss: input should be a finite number",
+        ),
+        ("{positive: '1', costs: {miss: .nan, false_alarm: 1}}", "decision.costs.miss: input should be"),
+        (
+            "{positive: '1', costs: {miss: true, false_alarm: 1}}",
+            "decision.costs.miss: expected a number, found 'True'",
+        ),
+        ("{positive: '1', costs: {mis: 5, false_alarm: 1}}", "unknown key 'decision.costs.mis'; did you mean 'miss'"),
+        ("{positive: '1', false_positive_rate: 0}", "decision.false_positive_rate: input should be greater than 0"),
+        ("{positive: '1', false_positive_rate: 1}", "decision.false_positive_rate: input should be less than 1"),
+        ("{positive: '2', false_positive_rate: 0.1}", "decision.positive: expected one of '0', '1', found '2'"),
+    ],
+)
+def test_a_mistake_in_the_operating_point_is_named(section: str, message: str) -> None:
+    text = GOOD.replace("  range:", "  classes: ['0', '1']\n  range:")
+    assert parse(f"{text}decision: {{positive: '1', costs: {{miss: 5, false_alarm: 1}}}}\n").decision is not None
+    with pytest.raises(WorkloadError, match=message) as found:
+        parse(f"{text}decision: {section}\n")
+    assert "\n" not in str(found.value)
+
+
+def test_an_operating_point_for_more_than_two_named_classes_is_refused_in_the_file() -> None:
+    text = GOOD.replace("  range:", "  classes: [a, b, c]\n  range:")
+    with pytest.raises(WorkloadError, match="decision: expected data of two classes, found 3: 'a', 'b', 'c'"):
+        parse(text + "decision: {positive: a, false_positive_rate: 0.1}\n")
+
+
+def test_the_positive_class_is_read_in_composed_unicode() -> None:
+    # As class names are read from files.
+    found = parse(GOOD + 'decision: {positive: "caf\\u0065\\u0301", false_positive_rate: 0.1}\n').decision
+    assert found is not None
+    assert found.positive == "caf\u00e9"
+
+
 NAMES = """classes: [no, yes, 0, 1.0, null]
   drop: [on, 2026-01-01]
   immutable: [y]
@@ -134,3 +182,17 @@ def test_bools_and_nothing_stay_what_they_are() -> None:
     workload = parse(GOOD.replace("range: [0, 16]", "review: ~") + "rollout: {approval: yes}\n")
     assert workload.rollout.approval is True
     assert workload.data.review is None
+
+
+def test_the_positive_class_needs_no_quotes_either() -> None:
+    for written in ("1", "0", "true", "no", "1.0"):
+        found = parse(GOOD + f"decision: {{positive: {written}, false_positive_rate: 0.1}}\n").decision
+        assert found is not None
+        assert found.positive == written
+
+
+def test_a_rate_in_exponents_is_a_number() -> None:
+    # YAML 1.1 reads 1e-2 as text.
+    found = parse(GOOD + "decision: {positive: a, false_positive_rate: 1e-2}\n").decision
+    assert found is not None
+    assert found.false_positive_rate == 0.01

@@ -44,13 +44,27 @@ WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of 
 
 
 def read_section(text: str, kind: "type[C]", pick: "Callable[[Workload], C]") -> "C":
-    """A step's section: from JSON, or picked from a workload file."""
-    from holdfast.workload.schema import read_workload
+    """A step's section: from JSON, or picked from a workload file (or the name of one that ships).
+
+    As in a whole run, paths in the file are relative to its folder, from which its own code is imported, too.
+    """
     from holdfast.workload.yaml import parse_yaml
 
     if text.lstrip().startswith("{"):
         return parse_yaml(text, kind, name="--config")
-    return pick(read_workload(Path(text)))
+    return pick(placed_workload(Path(text)))
+
+
+def placed_workload(named: Path) -> "Workload":
+    """A workload file, or one that ships, with absolute paths and its own code importable."""
+    from holdfast.workload.paths import absolute, make_importable
+    from holdfast.workload.schema import read_workload
+
+    path = shipped(named)
+    workload = read_workload(path)
+    folder = path.resolve().parent
+    make_importable(workload, folder)
+    return absolute(workload, folder)
 
 
 def ref(text: str) -> "Ref":
@@ -85,6 +99,7 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
         if roles:
             texts = {role: given.pop(role) for role in roles}
             given["evidence"] = {role: ref(text) for role, text in texts.items() if text}
+        _check_out(given)
         made = function(**given)
         artifact, code = made if isinstance(made, tuple) else (made, 0)
         finish(artifact, *result)
@@ -94,6 +109,14 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def _check_out(given: dict[str, Any]) -> None:
+    """Refuses an `--out` that cannot be written, before anything is computed."""
+    from holdfast.artifacts.folder import check_place
+
+    if isinstance(given.get("out"), Path):
+        check_place(given["out"])
 
 
 def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
@@ -142,6 +165,11 @@ def shipped(workload: Path) -> Path:
     if str(workload) in known:
         return known[str(workload)]
     raise WorkloadError(f"{workload}: expected a workload file or one of {', '.join(sorted(known))}, found neither")
+
+
+def reviews_folder(name: str) -> Path:
+    """Where the reviews of the workload `name` are kept, unless it names a folder itself."""
+    return Path(STATE) / "reviews" / name
 
 
 def print_paths(paths: Iterable[Path], as_json: bool) -> None:

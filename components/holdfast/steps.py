@@ -110,11 +110,11 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
     Step(
         "scan", "holdfast.model.scan", "model", "Model", "ScanReport", reads=("snapshot",), follows=("schema", "drift"),
         config="scan", computes=True, evidence=True,
-        libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.scan.learners:library"),
+        libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.learners:library"),
     ),
     Step(
-        "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan"), writes_role="model",
-        config="train_config", computes=True, prepares=("serving",),
+        "train", "holdfast.model.train", "model", "Model", "Model", reads=("snapshot", "scan", "baseline"),
+        writes_role="model", config="train_config", computes=True, prepares=("serving",),
         libraries=("holdfast.model.train.step", *_TRAINING, "torch.export._trace", "holdfast.model.train.recipes"),
     ),
     Step(

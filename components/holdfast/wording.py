@@ -19,6 +19,11 @@ def quoted(values: Iterable[object]) -> str:
     return ", ".join(f"'{_short(value)}'" for value in shown[:FIRST]) + more
 
 
+def printable(text: str) -> str:
+    """The text in one line that a terminal only shows: control characters are escaped."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
 def _short(text: str) -> str:
     cut = text if len(text) <= 40 else text[:39] + "…"
     return cut.encode("unicode_escape").decode() if not cut.isprintable() else cut

@@ -6,7 +6,6 @@ even the other bound is on the wrong side, and is inconclusive in between: more 
 
 from holdfast.artifacts.documents import (
     BackdoorReport,
-    Baseline,
     Certificate,
     CheckResult,
     Count,
@@ -19,9 +18,8 @@ from holdfast.artifacts.documents import (
     Snapshot,
     Verdict,
 )
-from holdfast.statistics import Interval, clopper_pearson, paired_difference
-from holdfast.steps import made_from
-from holdfast_gates.policy import AtLeast, AtMost, AtRadius, LeakedRows, Margin, SuspectsLeft, VerdictCheck
+from holdfast.statistics import Interval, clopper_pearson
+from holdfast_gates.policy import AtLeast, AtMost, AtRadius, LeakedRows, SuspectsLeft, VerdictCheck
 
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
 
@@ -107,7 +105,9 @@ def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
         measured=float(len(report.flagged)),
         required=f"no flagged class; {_accepts(asked)}",
         verdict=verdict,
-        reason=some(found or list(report.flagged)) or f"{len(report.triggers)} classes inverted by {report.method}",
+        reason=report.reason
+        or some(found or list(report.flagged))
+        or f"{len(report.triggers)} classes inverted by {report.method}",
     )
 
 
@@ -178,48 +178,9 @@ def abstention(certificate: Certificate, asked: AtMost, alpha: float) -> CheckRe
     )
 
 
-def champion_clean(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
-    """As good as the champion on the same examples without an attack."""
-    return _against_champion(report, report.champion_clean, asked, alpha)
-
-
-def champion_robust(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
-    """As good as the champion on the same examples under attack."""
-    return _against_champion(report, report.champion_worst_case, asked, alpha)
-
-
-def not_inferior(pairs: Paired, asked: Margin, alpha: float) -> CheckResult:
-    """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
-    bounds = paired_difference(pairs.only_candidate, pairs.only_champion, _total(pairs), alpha)
-    verdict = at_least(bounds, -asked.margin)
-    return CheckResult(
-        measured=_share(pairs, pairs.only_candidate) - _share(pairs, pairs.only_champion),
-        lower=bounds.lower,
-        upper=bounds.upper,
-        required=_within(asked),
-        champion=_champion(pairs),
-        verdict=verdict,
-        reason=UNDECIDED if verdict is Verdict.INCONCLUSIVE else _discordant(pairs),
-    )
-
-
 def no_evidence(why: str) -> CheckResult:
     """What is not known is not a pass."""
     return CheckResult(required="evidence", verdict=Verdict.INCONCLUSIVE, reason=f"no evidence: {why}")
-
-
-def _against_champion(report: RobustnessReport, pairs: Paired | None, asked: Margin, alpha: float) -> CheckResult:
-    if pairs is not None:
-        return not_inferior(pairs, asked, alpha)
-    if made_from(report, Baseline) is None:
-        # Whether there is a champion is not known, which is not the same as there being none.
-        return no_evidence("the attack report was made without a baseline")
-    reason = "skipped: no champion to compare with, or it takes another input"
-    return CheckResult(required=_within(asked), verdict=Verdict.PASS, reason=reason)
-
-
-def _within(asked: Margin) -> str:
-    return f"at least {-asked.margin:+.3f} against the champion"
 
 
 def _accuracy(count: Count, asked: AtLeast, alpha: float) -> CheckResult:
@@ -248,20 +209,7 @@ def _accepts(asked: VerdictCheck) -> str:
 
 
 def _champion(pairs: Paired | None) -> float | None:
-    return None if pairs is None else _share(pairs, pairs.both + pairs.only_champion)
-
-
-def _share(pairs: Paired, k: int) -> float:
-    n = _total(pairs)
-    return k / n if n else 0.0
-
-
-def _total(pairs: Paired) -> int:
-    return pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither
-
-
-def _discordant(pairs: Paired) -> str:
-    return f"{pairs.only_candidate} examples only the candidate gets right, {pairs.only_champion} only the champion"
+    return None if pairs is None else pairs.champion_right.share
 
 
 def some(texts: list[str], most: int = 5) -> str:

@@ -7,12 +7,9 @@ number; a fail, which one class alone decides, uses bounds at alpha / classes.
 from collections.abc import Iterable, Mapping
 
 from holdfast.artifacts.documents import (
-    Baseline,
     Certificate,
     CheckResult,
-    ClassPaired,
     Count,
-    Paired,
     Performance,
     RobustnessReport,
     Verdict,
@@ -23,15 +20,12 @@ from holdfast.statistics import (
     chance_of_balanced_accuracy,
     lower_bound,
     mean_of_rates,
-    paired_difference,
     upper_bound,
 )
-from holdfast.steps import made_from
 from holdfast_gates.checks import at_least, no_evidence, some
-from holdfast_gates.policy import AtLeast, AtRadius, CheckConfig, Margin
+from holdfast_gates.policy import AtLeast, AtRadius, CheckConfig
 
 _UNCOUNTED = "the report counts nothing by class"
-_SKIPPED = "skipped: no champion to compare with, or it takes another input"
 
 
 def better_than_constant(report: RobustnessReport, asked: CheckConfig, alpha: float) -> CheckResult:
@@ -81,27 +75,6 @@ def certified_class_recall(certificate: Certificate, asked: AtRadius, alpha: flo
         return no_evidence("the certificate counts nothing by class")
     check = _every_class(point.classes, asked, alpha)
     return check.model_copy(update={"required": f"{check.required} at radius {asked.radius:g} {certificate.unit}"})
-
-
-def champion_class_recall(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult:
-    """In no class worse than the champion, on the same examples, by proof; a class is too small to prove the contrary.
-
-    Fails when the upper bound of a class's difference, at alpha / comparisons, lies below the margin.
-    """
-    required = f"no class proven worse than the champion by more than {asked.margin:.3f}"
-    if not report.champion_classes:
-        if made_from(report, Baseline) is None:
-            return no_evidence("the attack report was made without a baseline")
-        return CheckResult(required=required, verdict=Verdict.PASS, reason=_SKIPPED)
-    found = [
-        line for one in report.champion_classes for line in _losses(one, asked, alpha, len(report.champion_classes))
-    ]
-    return CheckResult(
-        measured=float(len(found)),
-        required=required,
-        verdict=Verdict.FAIL if found else Verdict.PASS,
-        reason=some(found) or f"{len(report.champion_classes)} classes compared, none is proven worse",
-    )
 
 
 def _every_class(counts: Mapping[str, Count], asked: AtLeast, alpha: float) -> CheckResult:
@@ -164,22 +137,3 @@ def _blindness(clean: Performance) -> str:
 def _against_constant(clean: Performance, attacked: Performance, chances: Iterable[float]) -> str:
     parts = zip(("clean", "under attack"), (clean, attacked), chances, strict=True)
     return "; ".join(f"{name} {one.balanced_accuracy:.3f} (p = {p:.2g})" for name, one, p in parts)
-
-
-def _losses(one: ClassPaired, asked: Margin, alpha: float, classes: int) -> list[str]:
-    """What was lost against the champion in one class, without and under attack."""
-    parts = (("clean", one.clean), ("under attack", one.worst_case))
-    return [
-        f"{one.name!r} {when}: {pairs.both + pairs.only_candidate} of {_rows(pairs)}, "
-        f"the champion {pairs.both + pairs.only_champion}"
-        for when, pairs in parts
-        if _is_worse(pairs, asked.margin, alpha / (2 * classes))
-    ]
-
-
-def _is_worse(pairs: Paired, margin: float, alpha: float) -> bool:
-    return paired_difference(pairs.only_candidate, pairs.only_champion, _rows(pairs), alpha).upper < -margin
-
-
-def _rows(pairs: Paired) -> int:
-    return pairs.both + pairs.only_candidate + pairs.only_champion + pairs.neither

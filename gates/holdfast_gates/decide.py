@@ -17,7 +17,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import made_from, role_of
-from holdfast_gates import checks
+from holdfast_gates import checks, held_out
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES, Rule
 
@@ -108,7 +108,17 @@ def _asked(policy: Policy, judged: Judged) -> list[Rule]:
 
 
 def _check(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> Check:
-    return _judge(rule, policy, judged, evidence).named(rule.name)
+    result = _judge(rule, policy, judged, evidence)
+    return held_out.labels_first(rule.name, result, _scan(judged, evidence)).named(rule.name)
+
+
+def _scan(judged: Judged, evidence: Mapping[str, Evidence]) -> ScanReport | None:
+    """The scan of the very snapshot that is judged."""
+    found = evidence.get(role_of(ScanReport))
+    document = found.document if found is not None else None
+    if not isinstance(document, ScanReport) or stale(role_of(ScanReport), judged, document) is not None:
+        return None
+    return document
 
 
 def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> CheckResult:
@@ -117,7 +127,8 @@ def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Ev
         return document
     thresholds = getattr(policy.checks, rule.name)
     alpha = (policy.alpha,) if rule.takes_alpha else ()
-    return rule.judge(document, thresholds, *alpha)
+    contract = (policy.allow_new_contract,) if rule.takes_contract else ()
+    return rule.judge(document, thresholds, *alpha, *contract)
 
 
 def _evidence(role: str, judged: Judged, evidence: Mapping[str, Evidence]) -> Document | CheckResult:

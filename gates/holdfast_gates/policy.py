@@ -131,6 +131,8 @@ class Policy(Section):
     """Chance, for each check, that a model truly outside the threshold passes."""
     checks: Checks
     """What is asked."""
+    allow_new_contract: bool = False
+    """Whether a model may read other columns, or answer other classes, than the champion: its clients were moved."""
     overridden: Overrides = {}
     """What the workload asked otherwise; written by `with_overrides` for the record."""
     rollout: RolloutPlan | None = None
@@ -213,7 +215,15 @@ def find(text: str, folder: Path | None = None) -> Policy:
 
 def resolve(config: GateConfig, folder: Path | None = None) -> Policy:
     """The policy in effect for a workload whose file is in `folder`."""
-    return with_overrides(find(config.policy, folder), config.override)
+    return _with_contract(with_overrides(find(config.policy, folder), config.override), config.allow_new_contract)
+
+
+def _with_contract(policy: Policy, allowed: bool | None) -> Policy:
+    """The policy with what the workload has to say of a new contract, and a record of it."""
+    if allowed is None or allowed == policy.allow_new_contract:
+        return policy
+    record = {**policy.overridden, "policy": {"allow_new_contract": allowed}}
+    return policy.model_copy(update={"allow_new_contract": allowed, "overridden": record})
 
 
 def _from_json(text: str, folder: Path | None) -> Policy:

@@ -3,8 +3,11 @@
 import re
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Check, GateDecision, Model, Snapshot, Verdict
+from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
+from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
+from holdfast_gates import held_out
+from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES
 
@@ -19,11 +22,18 @@ NEXT = {
     **{rule.name: rule.advice for rule in RULES.values()},
 }
 """What helps where a check did not pass."""
+MOVE_CLIENTS = (
+    "Bring the delivery back to the champion's columns and classes; or move the clients, then allow the new contract "
+    "(`gate.allow_new_contract: true`)."
+)
 MORE = "More held-out examples (`attack.examples`, `certify.examples`) narrow the interval."
 
 
-def to_markdown(decision: GateDecision, policy: Policy) -> str:
-    """The gate's table, what was overridden, and what to do about each check that did not pass."""
+def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResult | None = None) -> str:
+    """The gate's table, what was overridden, and what to do about each check that did not pass.
+
+    And what the model's operating point brings, where it has one.
+    """
     lines = [
         f"# {_cell(decision.name)}: {decision.verdict}",
         "",
@@ -36,6 +46,7 @@ def to_markdown(decision: GateDecision, policy: Policy) -> str:
         "| check | measured | interval | required | champion | verdict |",
         "|---|---|---|---|---|---|",
         *(_row(check) for check in decision.checks),
+        *_operating(operating),
         *_reasons(decision),
         *_advice(decision),
         *_overrides(policy),
@@ -87,19 +98,33 @@ def _row(check: Check) -> str:
     return "| " + " | ".join(cell if cell == mark else _cell(cell) for cell in cells) + " |"
 
 
+def _operating(result: OperatingResult | None) -> list[str]:
+    if result is None:
+        return []
+    head = rendered.head(result)
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rendered.rows(result))]
+    words = f"{_cell(rendered.in_words(result.point))}; on the rows that chose it: {rendered.chosen_on(result.point)}."
+    return ["", "## Operating point", "", words, "", lines[0], "|---" * len(head) + "|", *lines[1:], "", rendered.NOTE]
+
+
 def _reasons(decision: GateDecision) -> list[str]:
     lines = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
     return ["", "## What was found", "", *lines] if lines else []
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    lines = [f"- {check.name}: {_next(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
+    lines = [f"- {check.name}: {what_to_do(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
     return ["", "## What to do next", "", *lines] if lines else []
 
 
-def _next(check: Check) -> str:
+def what_to_do(check: Check) -> str:
+    """What helps where a check did not pass."""
     if check.reason.startswith("no evidence"):
         return "Run the step that writes this evidence for this very model and snapshot."
+    if held_out.questions_labels(check):
+        return held_out.ADVICE
+    if check.reason.startswith(NEW_CONTRACT):
+        return MOVE_CLIENTS
     narrow = check.verdict is Verdict.INCONCLUSIVE and check.lower is not None
     return MORE if narrow else NEXT.get(check.name, "See the evidence.")
 

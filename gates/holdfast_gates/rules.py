@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import get_type_hints
 
 from holdfast.artifacts.documents import CheckResult, Document
-from holdfast_gates import checks, classes
+from holdfast_gates import champion, checks, classes
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Rule:
     def takes_alpha(self) -> bool:
         """Whether it compares the bound of a rate."""
         return "alpha" in get_type_hints(self.judge)
+
+    @property
+    def takes_contract(self) -> bool:
+        """Whether it compares with the champion, whose contract the policy may let the candidate leave."""
+        return "allow_new_contract" in get_type_hints(self.judge)
 
 
 _RULES = (
@@ -68,10 +73,11 @@ _RULES = (
         "More rows of the named class, or train with noise near `certify.noise` (`train.noise`).",
     ),
     Rule(checks.abstention, "More certification samples, or training with noise near `certify.noise`."),
-    Rule(checks.champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
-    Rule(checks.champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+    Rule(champion.champion_clean, "Keep the champion, or find which examples were lost (`flags.npz`)."),
+    Rule(champion.champion_robust, "Keep the champion, or find which examples were lost (`flags.npz`)."),
     Rule(
-        classes.champion_class_recall, "Keep the champion, or find which examples of the class were lost (`flags.npz`)."
+        champion.champion_class_recall,
+        "Keep the champion, or find which examples of the class were lost (`flags.npz`).",
     ),
 )
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from holdfast.artifacts.documents import GateDecision, Model, Snapshot
+from holdfast.artifacts.documents import GateDecision, Model, RobustnessReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import WorkloadError
 from holdfast_gates.decide import KINDS, Evidence, Judged, decide
@@ -23,12 +23,16 @@ def gate(
     """
     trained, data = load(model, Model), load(snapshot, Snapshot)
     judged = Judged(trained.document, trained.digest, data.document, data.digest)
-    decision = decide(policy, judged, {role: _read(role, ref) for role, ref in evidence.items()})
+    read = {role: _read(role, ref) for role, ref in evidence.items()}
+    decision = decide(policy, judged, read)
+    operating = next(
+        (e.document.operating_point for e in read.values() if isinstance(e.document, RobustnessReport)), None
+    )
     return save(
         out,
         decision,
         {
-            "decision.md": to_markdown(decision, policy).encode(),
+            "decision.md": to_markdown(decision, policy, operating).encode(),
             "junit.xml": to_junit(decision),
             "policy.json": policy.to_json().encode() + b"\n",
         },

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from holdfast import containers
@@ -116,6 +117,22 @@ class Machine:
         ended = self._run(step, [str(python), *command[1:]], python, env)
         self._take(step, outputs, key, ended)
 
+    def check(self, words: Sequence[str], image: str) -> None:
+        """Runs a command of the environment of `image` that writes nothing.
+
+        Raises:
+            RunError: it failed; its last words.
+        """
+        name = words[0]
+        python = self._python(image, name)
+        log = self.out / LOGS / f"{name}.log"
+        start = fresh if self.forks is None else self.forks.start
+        command = [str(python), "-m", "holdfast", *words]
+        ended = run_child(command, env=_environment(python, self.pythonpath), log=log, start=start)
+        if ended.code != 0:
+            reason = (ended.tail[-1:] or (f"ended with code {ended.code}",))[0].removeprefix("holdfast: ")
+            raise RunError(f"{name}: {reason} (log: {log}); nothing was trained")
+
     def moved(self, uri: str) -> str:
         """Where the artifact that kfp expects at `uri` lies."""
         return self._places[uri]
@@ -204,7 +221,7 @@ def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
     Raises:
         RunError: an interpreter that is not there.
     """
-    return {containers.image(name): _interpreter(name, overrides or {}) for name in containers.ENVIRONMENTS}
+    return {containers.image(name): interpreter(name, overrides or {}) for name in containers.ENVIRONMENTS}
 
 
 def start(forks: Servers) -> None:
@@ -267,7 +284,12 @@ def _outputs(command: Sequence[str], root: str) -> tuple[str, dict[str, Path]]:
     return folder.name, {path.name: path for path in found}
 
 
-def _interpreter(environment: str, overrides: Mapping[str, Path]) -> Path:
+def interpreter(environment: str, overrides: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """The interpreter of an environment: as in `overrides`, in HOLDFAST_ENVIRONMENT_PYTHON, or of the source tree.
+
+    Raises:
+        RunError: it is not there.
+    """
     variable = f"HOLDFAST_{environment.upper()}_PYTHON"
     default = ROOT / VENVS[environment] / "bin" / "python"
     # No resolve(): a virtual environment's interpreter is a link, and is itself only under that name.

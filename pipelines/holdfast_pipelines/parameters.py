@@ -13,11 +13,10 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
 from holdfast.steps import STEPS
+from holdfast.workload.paths import REMOTE, absolute, own_functions
 from holdfast.workload.schema import Section, Workload, read_workload
 
 Parameters = dict[str, str | int]
-REMOTE = ("sklearn:", "https://", "http://")
-"""Beginnings of a data source that is no path."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,14 @@ def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> 
     """
     from holdfast_gates.policy import resolve
 
+    policy = resolve(workload.gate, folder)
+    # What the policy allows the gate is what training may do.
+    gate = workload.gate.model_copy(update={"allow_new_contract": policy.allow_new_contract})
     return {
         "name": workload.name,
         "tracking": settings.tracking,
-        "policy": resolve(workload.gate, folder).to_json(),
-        **_sections(workload),
+        "policy": policy.to_json(),
+        **_sections(workload.model_copy(update={"gate": gate})),
         "seed": settings.seed,
         "device": settings.device,
         "threads": settings.threads,
@@ -109,21 +111,16 @@ def located(workload: Workload, folder: Path) -> Workload:
         InputError: a file that is not there.
         ArtifactError: a review that is not there.
     """
-    data, schema = workload.data, workload.schema_
-    source = data.source if data.source.startswith(REMOTE) else str(_file(folder, data.source))
-    test = data.test if data.test is None or data.test.startswith(REMOTE) else str(_file(folder, data.test))
-    return workload.model_copy(
-        update={
-            "data": data.model_copy(update={"source": source, "test": test, "review": _review(folder, data.review)}),
-            "schema_": schema.model_copy(update={"path": schema.path and str(_file(folder, schema.path))}),
-        }
-    )
+    found = absolute(workload, folder)
+    for name in _named_files(found):
+        _check_file(name)
+    review = _pinned(found.data.review)
+    return found.model_copy(update={"data": found.data.model_copy(update={"review": review})})
 
 
 def file_pins(workload: Workload) -> dict[str, str]:
     """For every file that a located workload names: its path -> its name and digest."""
-    named = (workload.data.source, workload.data.test, workload.schema_.path)
-    paths = [Path(name) for name in named if name is not None and not name.startswith(REMOTE)]
+    paths = _named_files(workload)
     review = {} if workload.data.review is None else {str(Ref.parse(workload.data.review).folder): "review"}
     return {str(path): f"{path.name}@{_sha256(path)}" for path in paths} | review
 
@@ -133,7 +130,7 @@ def own_code(workload: Workload, folder: Path) -> list[Path]:
 
     They are the files next to the workload, and the packages that are named.
     """
-    modules = [name.partition(":")[0] for name in (workload.network.architecture, *workload.attack.own) if ":" in name]
+    modules = [name.partition(":")[0] for name in own_functions(workload)]
     if not modules:
         return []
     packages = sorted({folder / module.partition(".")[0] for module in modules})
@@ -165,19 +162,20 @@ def _json(section: Section) -> str:
     return section.model_dump_json(by_alias=True)
 
 
-def _file(folder: Path, name: str) -> Path:
-    path = (folder / Path(name).expanduser()).resolve()
+def _named_files(workload: Workload) -> list[Path]:
+    named = (workload.data.source, workload.data.test, workload.schema_.path)
+    return [Path(name) for name in named if name is not None and not name.startswith(REMOTE)]
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: expected a file that the workload names, found none; give the data with --data")
-    return path
 
 
-def _review(folder: Path, name: str | None) -> str | None:
+def _pinned(name: str | None) -> str | None:
     if name is None:
         return None
-    ref = Ref.parse(name)
-    place = (folder / ref.folder.expanduser()).resolve()
-    found = find_review(f"{place}@{ref.digest}" if ref.digest else str(place))
+    found = find_review(name)
     return f"{found.folder}@{found.digest}"
 
 

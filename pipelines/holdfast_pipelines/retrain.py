@@ -61,7 +61,7 @@ def retrain(*, gpu: bool = False) -> GraphComponent:
         shift = _reading(drift(**delivery, config=drift_config, seed=seed))
         with dsl.If(contract.outputs["verdict"] != "fail"), dsl.If(shift.outputs["verdict"] != "fail"):
             rows = computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
-            fit = train(**inputs(snapshot=data, scan=rows), config=train_config, checkpoint=checkpoint, **compute)
+            fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
             judged = inputs(model=retried(computing(fit, "8G")), snapshot=data)
             trigger = computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
             pressure = computing(attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G")

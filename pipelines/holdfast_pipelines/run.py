@@ -8,15 +8,17 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Verdict
-from holdfast.artifacts.folder import DOCUMENT, replace_file
+from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
+from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.steps import STEPS, names, writer
@@ -24,8 +26,10 @@ from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
+from holdfast_pipelines.preflight import check_rows, check_workload
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
+from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
 from holdfast_pipelines.warm import Servers
 
 _AGAIN = ("registered", "inconclusive", "rolled-back")
@@ -50,6 +54,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
+    reviews: Path | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -69,6 +74,8 @@ def run(
         overrides: values that replace the workload's, by dotted key.
         interpreters: environment -> its interpreter, where it is not the usual one.
         forks: warm processes whose forks the steps are; without, every step is a fresh process.
+        reviews: the folder of reviews of a workload that names none: what it decides holds, and rows that this run sets
+            aside are added to it as undecided. None keeps nothing, unless the workload names a folder.
 
     Raises:
         StepError: a step failed; the record has its name.
@@ -77,20 +84,30 @@ def run(
     """
     folder = workload.resolve().parent
     plan = given.read(workload, overrides)
-    plan = given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
+    reviews = reviews_of(plan, folder, reviews)
+    plan = _placed(with_reviews(plan, reviews), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
-            _retrain(machine, given.retrain_parameters(plan, folder, settings))
+            parameters = given.retrain_parameters(plan, folder, settings)
+            check_workload(machine, plan, settings)
+            record.on_rows(partial(check_rows, machine, plan, settings))
+            _retrain(machine, parameters, reviews)
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 version = _registered_version(machine.out)
                 asked = given.rollout_parameters(plan, version, settings, game_day)
                 outcome = _roll_out(machine, record, asked, retries)
             record.finish(outcome)
+        _remember(machine.out)
         return record.result
+
+
+def _placed(plan: Workload, data: Path | None, folder: Path) -> Workload:
+    """The workload with `data` for its source, if given, and its paths made absolute."""
+    return given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
 
 
 def roll_out(
@@ -125,7 +142,15 @@ def roll_out(
         with record.of_failure():
             parameters = given.rollout_parameters(plan, before.model_version, settings, game_day)
             record.finish(_roll_out(machine, record, parameters, retries))
+        _remember(machine.out)
         return record.result
+
+
+def _remember(out: Path) -> None:
+    """Keeps what the run measured, because the next run in this folder replaces its artifacts."""
+    from holdfast_pipelines.report.history import remember
+
+    remember(out, time.time())
 
 
 def read_record(out: Path) -> RunResult:
@@ -147,6 +172,7 @@ class _Record:
 
     def __init__(self, machine: Machine, result: RunResult) -> None:
         self.out, self.result = machine.out, result
+        self._check_rows: Callable[[Artifact[Snapshot]], None] = lambda snapshot: None
         machine.on_step = self.add
         self._write()
 
@@ -159,6 +185,12 @@ class _Record:
         if step.step == writer(Registration).name:
             self.result = replace(self.result, model_version=_registered_version(self.out))
         self._write()
+        if step.step == writer(Snapshot).name:
+            self._check_rows(read_artifact(self.out, Snapshot))
+
+    def on_rows(self, check: Callable[[Artifact[Snapshot]], None]) -> None:
+        """Has `check` look at the snapshot before the steps that read it; what it raises ends the run."""
+        self._check_rows = check
 
     def judge(self) -> RunOutcome:
         """What the verdicts of `retrain` come to."""
@@ -201,10 +233,14 @@ def _without_rollout(result: RunResult) -> RunResult:
     return replace(result, steps=tuple(one for one in result.steps if one.step != writer(RolloutRecord).name))
 
 
-def _retrain(machine: Machine, arguments: given.Parameters) -> None:
+def _retrain(machine: Machine, arguments: given.Parameters, reviews: Path | None) -> None:
     from holdfast_pipelines.retrain import retrain
 
-    machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+    try:
+        machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+    finally:
+        # What was set aside stays so, even if a later step failed.
+        hold_undecided(machine.out, reviews)
 
 
 def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> RunOutcome:
@@ -257,6 +293,9 @@ def _machine(
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
     """Makes the run folder ours alone, and empty but for checkpoints and files of others."""
+    blocked = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    if blocked is not None:
+        raise WorkloadError(f"{blocked}: expected a folder for the run, found a file; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / RECORD).exists():
         raise WorkloadError(

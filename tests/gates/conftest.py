@@ -11,6 +11,7 @@ from holdfast.artifacts.documents import (
     BackdoorReport,
     Certificate,
     CertifiedAt,
+    ChampionComparison,
     ClassPaired,
     ClassResult,
     Count,
@@ -100,6 +101,7 @@ def robustness(**changes: object) -> RobustnessReport:
             )
             for name in ("0", "1")
         ),
+        champion=ChampionComparison(model_version=3),
     )
     return document.model_copy(update=changes)
 

@@ -13,10 +13,10 @@ from holdfast.artifacts.documents import (
     Performance,
     Verdict,
 )
+from holdfast_gates.champion import champion_class_recall
 from holdfast_gates.classes import (
     better_than_constant,
     certified_class_recall,
-    champion_class_recall,
     class_recall,
     robust_class_recall,
 )

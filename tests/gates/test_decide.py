@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.artifacts.documents import (
     Anomaly,
+    ChampionComparison,
     Count,
     Detector,
     MaskingCheck,
@@ -19,7 +20,7 @@ from holdfast.artifacts.documents import (
 from holdfast.statistics import clopper_pearson
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import role_of
-from holdfast_gates import checks
+from holdfast_gates import champion, checks
 from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import AtLeast, AtMost, Checks, Margin, Policy, with_overrides
 from holdfast_gates.rules import RULES
@@ -177,7 +178,8 @@ def test_few_examples_are_inconclusive_and_more_of_the_same_pass(policy, judged,
 
 
 def test_without_a_champion_the_comparison_is_skipped_and_says_so(policy, judged, evidence, make):
-    alone = spoil(evidence, make, "attack", champion_clean=None, champion_worst_case=None)
+    lost = {"champion_clean": None, "champion_worst_case": None, "champion_classes": ()}
+    alone = spoil(evidence, make, "attack", champion=ChampionComparison(), **lost)
     decision = decide(policy, judged, alone)
     assert decision.verdict is Verdict.PASS
     assert line(decision, "champion_robust").reason.startswith("skipped: no champion")
@@ -245,7 +247,7 @@ def test_one_more_abstention_never_makes_the_verdict_better(n, k, most):
 def test_winning_a_lost_example_never_makes_the_comparison_worse(b, c, both, margin):
     before = Paired(both=both, only_candidate=b, only_champion=c, neither=50)
     after = Paired(both=both + 1, only_candidate=b, only_champion=c - 1, neither=50)
-    verdicts = [checks.not_inferior(pairs, Margin(margin=margin), 0.05).verdict for pairs in (before, after)]
+    verdicts = [champion.not_inferior(pairs, Margin(margin=margin), 0.05).verdict for pairs in (before, after)]
     assert ORDER.index(verdicts[1]) <= ORDER.index(verdicts[0])
 
 

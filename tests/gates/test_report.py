@@ -1,9 +1,19 @@
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Anomaly, Count, Paired, Verdict
+from holdfast.artifacts.documents import (
+    Anomaly,
+    ChampionComparison,
+    Count,
+    Errors,
+    OperatingPoint,
+    OperatingResult,
+    Paired,
+    Verdict,
+)
 from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import with_overrides
 from holdfast_gates.report import to_junit, to_markdown
+from holdfast_gates.shortfalls import of_decision, of_drift, of_schema
 
 
 def spoil(evidence, make, role, **changes):
@@ -53,6 +63,7 @@ def test_a_column_name_cannot_break_the_table_or_inject_markup(policy, judged, e
 
 def test_junit_has_one_case_per_check_and_counts_them(policy, judged, evidence, make):
     lost = {"champion_clean": None, "champion_worst_case": None, "champion_classes": ()}
+    lost |= {"champion": ChampionComparison()}
     alone = spoil(evidence, make, "attack", clean=Count(k=1, n=1000), **lost)
     del alone["certify"]
     decision = decide(policy, judged, alone)
@@ -89,3 +100,72 @@ def test_the_paired_row_shows_a_signed_difference(policy, judged, evidence, make
     )
     assert "| +0.020 |" in row
     assert "| 0.910 | pass |" in row
+
+
+def operating(rule):
+    point = OperatingPoint.model_validate(
+        {
+            "positive": "fraud",
+            "threshold": -2.5,
+            "misses": {"k": 3, "n": 20},
+            "false_alarms": {"k": 40, "n": 480},
+            **rule,
+        }
+    )
+
+    def errors(misses, alarms):
+        return Errors(misses=Count(k=misses, n=50), false_alarms=Count(k=alarms, n=500))
+
+    return OperatingResult(
+        point=point,
+        other="ok",
+        positives=Count(k=40, n=1000),
+        clean=errors(5, 50),
+        worst_case=errors(25, 100),
+        without_threshold=errors(30, 5),
+    )
+
+
+def test_the_page_shows_what_the_operating_point_costs_and_the_constant_answer(policy, judged, evidence):
+    result = operating({"costs": {"miss": 50, "false_alarm": 1}})
+    text = to_markdown(decide(policy, judged, evidence), policy, result)
+    # By hand: 1,000 rows have 40 frauds; 4 missed at 50 and 96 of 960 alarms cost 200 + 96.
+    assert "| no attack | 296 [" in text
+    assert "| under attack | 1192 [" in text
+    assert "| no attack, without the threshold | 1210 [" in text
+    assert "| always 'fraud' | 960 | 0 | 960 |" in text
+    assert "'fraud' is answered above a margin of -2.5 (least cost: 50 for a miss, 1 for a false alarm)" in text
+    assert "3 of 20 missed, 40 of 480 false alarms" in text
+
+
+def test_with_a_rate_the_page_shows_both_kinds_of_wrong_answers_and_no_cost(policy, judged, evidence):
+    text = to_markdown(decide(policy, judged, evidence), policy, operating({"false_positive_rate": 0.1}))
+    assert "| no attack | 4 (5 of 50) | 96 (50 of 500) |" in text
+    assert "| always 'ok' | 40 | 0 |" in text
+    assert "cost" not in text.split("## Operating point")[1].split("Expected in")[0]
+
+
+def test_a_model_without_an_operating_point_has_no_such_part(policy, judged, evidence):
+    assert "Operating point" not in to_markdown(decide(policy, judged, evidence), policy)
+
+
+def test_shortfalls_name_failed_checks_first_then_those_without_an_answer(policy, judged, evidence, make):
+    bad = spoil(evidence, make, "attack", clean=Count(k=29, n=30), worst_case=Count(k=100, n=1000))
+    decision = decide(policy, judged, bad)
+    found = of_decision(decision)
+    assert [one.verdict for one in found] == sorted((one.verdict for one in found), key=lambda v: v is not Verdict.FAIL)
+    robust = next(one for one in found if one.check == "robust_accuracy")
+    assert robust.sentence == "robust_accuracy (fail): measured 0.100 (100 of 1000), required at least 0.500"
+    assert robust.advice.startswith("Train with more PGD steps")
+    assert of_decision(decide(policy, judged, evidence)) == ()
+
+
+def test_the_checks_of_a_delivery_have_the_same_form(make):
+    odd = tuple(Anomaly(column=f"c{i}", kind="ENUM", detail="new value") for i in range(5))
+    (one,) = of_schema(make["schema"](anomalies=odd, verdict=Verdict.FAIL))
+    assert one.sentence.startswith("schema_anomalies (fail): measured 5 anomalies, required none in ")
+    assert one.found == "c0: new value; c1: new value; c2: new value; and 2 more"
+    assert of_schema(make["schema"](verdict=Verdict.PASS)) == ()
+    assert of_drift(make["drift"](verdict=Verdict.PASS)) == ()
+    (moved,) = of_drift(make["drift"](drifted=Count(k=3, n=4), reason="too many", verdict=Verdict.FAIL))
+    assert "measured 3 of 4 columns drifted" in moved.sentence

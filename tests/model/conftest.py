@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,24 @@ def table_snapshot(
     return save(out, _document(modality, classes, y, train, shape=shape, columns=columns), files)
 
 
+@pytest.fixture(scope="session")
+def save_table() -> Callable[..., Artifact[Snapshot]]:
+    """Saves a table of the test's own as a snapshot."""
+    return table_snapshot
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Threads that wait for each other make small networks slower when several tests run at once."""
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., Artifact[Snapshot]]:
+    """Writes a snapshot of a table or of messages."""
+    return table_snapshot
 
 
 @pytest.fixture(scope="session")

@@ -84,16 +84,16 @@ def test_the_mlp_sees_standardized_features() -> None:
 
 
 def test_padding_does_not_change_a_message() -> None:
-    net = build(named("text"), TEXT, 2, seed=0)
+    net = build(named("text"), TEXT, 2, seed=0).eval()
     short, long = (torch.from_numpy(encode_text(["hello"], length)) for length in (8, 30))
     assert torch.allclose(net(short), net(long), atol=1e-6)
 
 
 def test_embedded_and_whole_forward_agree() -> None:
-    net = build(named("text"), TEXT, 2, seed=0)
+    net = build(named("text"), TEXT, 2, seed=0).eval()
     ids = torch.from_numpy(encode_text(["hello", "free cash"], 30))
     assert torch.equal(net(ids), net.forward_embedded(net.embed(ids)))
-    assert net.features(ids).shape == (2, 64)
+    assert net.features(ids).shape == (2, 320)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from holdfast.artifacts import documents as d
 from holdfast.artifacts.folder import Ref, load_any, save
 
 step = sys.argv[3]
+if step == "check-network":
+    sys.exit(os.environ.get("STAND_IN_NETWORK"))
 given = dict(word[2:].split("=", 1) for word in sys.argv[4:] if word.startswith("--"))
 says = json.loads(os.environ.get("STAND_IN", "{}")).get(step, {})
 with Path(os.environ["STAND_IN_DIARY"]).open("a+") as diary:

@@ -15,7 +15,7 @@ from holdfast.artifacts.documents import RolloutRecord
 from holdfast.artifacts.folder import load
 from holdfast.errors import InputError, RunError, WorkloadError
 from holdfast.steps import names
-from holdfast_pipelines.ending import last_line
+from holdfast_pipelines.ending import last_line, shortfall_lines
 from holdfast_pipelines.local import StepError
 from holdfast_pipelines.run import read_record, roll_out, run
 
@@ -321,3 +321,89 @@ def test_a_record_that_is_none_is_said_to_be_none(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match="expected the record of a run, found none that can be read"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture: cnn": "architecture: ccn"}, "'ccn': image data takes cnn, mlp or module:function"),
+        ({"architecture: cnn": "architecture: text"}, "'text': image data takes cnn, mlp or module:function"),
+        ({"norm: linf": "norm: l2", "name: toy": "certify: {method: bounds}\nname: toy"}, "bounds: expected norm linf"),
+    ],
+)
+def test_what_the_workload_alone_shows_is_refused_before_the_first_step(toy, tmp_path, change, message):
+    text = WORKLOAD
+    for old, new in change.items():
+        text = text.replace(old, new)
+    toy["workload"].write_text(text)
+    with pytest.raises(WorkloadError, match=message):
+        run(**toy)
+    assert not (tmp_path / "diary").exists()
+
+
+def test_an_unknown_device_is_refused_before_the_first_step(toy, tmp_path):
+    with pytest.raises(WorkloadError, match="--device: expected auto, cpu, cuda, found 'tpu'"):
+        run(**toy, device="tpu")
+    assert not (tmp_path / "diary").exists()
+
+
+def test_own_code_that_cannot_be_used_is_refused_before_the_first_step(toy, tmp_path, monkeypatch):
+    toy["workload"].write_text(WORKLOAD.replace("architecture: cnn", "architecture: mine:net"))
+    monkeypatch.setenv("STAND_IN_NETWORK", "holdfast: network 'mine:net': no such module")
+    with pytest.raises(RunError, match=r"check-network: network 'mine:net': no such module \(log: .*nothing was train"):
+        run(**toy)
+    assert not (tmp_path / "diary").exists()
+    assert recorded(tmp_path)["outcome"] == "failed"
+
+
+def test_a_class_that_the_data_lacks_is_refused_when_the_rows_were_read(toy, tmp_path):
+    toy["workload"].write_text(WORKLOAD + "train: {class_weights: {a: 1, c: 2}}\n")
+    with pytest.raises(WorkloadError, match=r"train.class_weights: expected classes of \['a', 'b'\], found 'c'"):
+        run(**toy, from_step="snapshot")
+    assert set(calls(tmp_path)) == {"snapshot"}
+    toy["workload"].write_text(WORKLOAD + "train: {class_weights: {a: 1, b: 2}}\n")
+    assert run(**toy).outcome == "promoted"
+
+
+def test_an_operating_point_of_an_unknown_class_is_refused_when_the_rows_were_read(toy, tmp_path):
+    toy["workload"].write_text(WORKLOAD + "decision: {positive: c, false_positive_rate: 0.01}\n")
+    with pytest.raises(WorkloadError, match=r"decision.positive: expected one of 'a', 'b', found 'c'"):
+        run(**toy, from_step="snapshot")
+    assert set(calls(tmp_path)) == {"snapshot"}
+
+
+def test_a_network_with_arguments_is_tried_on_the_rows_before_anything_is_computed(toy, tmp_path, monkeypatch):
+    toy["workload"].write_text(WORKLOAD.replace("architecture: cnn", "architecture: cnn, arguments: {hiden: 1}"))
+    monkeypatch.setenv("STAND_IN_NETWORK", "holdfast: network 'cnn' with {'hiden': 1}: unexpected")
+    with pytest.raises(RunError, match="unexpected"):
+        run(**toy, from_step="snapshot")
+    assert set(calls(tmp_path)) == {"snapshot"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "lines"),
+    [
+        ({}, ()),
+        (
+            {"gate": {"verdict": "fail"}},
+            ("  x (fail): measured not measured, required evidence", "    what to do: See the evidence."),
+        ),
+        (
+            {"schema": {"verdict": "fail"}},
+            (
+                "  schema_anomalies (fail): measured 0 anomalies, required none in 1 columns",
+                "    what to do: Repair the delivery at its source, or change `schema.pbtxt` and have it reviewed.",
+            ),
+        ),
+    ],
+)
+def test_the_last_lines_name_the_check_what_it_measured_and_required_and_what_to_do(toy, says, steps, lines):
+    says(**steps)
+    assert shortfall_lines(run(**toy, from_step="schema"), toy["out"]) == lines
+
+
+def test_a_run_into_a_file_is_one_line(toy, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(WorkloadError, match="file: expected a folder for the run, found a file"):
+            run(**{**toy, "out": out})

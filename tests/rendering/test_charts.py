@@ -57,3 +57,13 @@ def test_the_longest_bar_fits_and_no_bar_is_negative() -> None:
     drawn = bar_chart("Effects", "three", [Bar("a", 2.0, "a: 2"), Bar("b", 0.0, "b: 0"), Bar("c" * 50, 1.0, "c: 1")])
     assert "-" not in "".join(part for part in drawn.split('width="')[1:])[:4]
     assert "c" * 30 not in drawn
+
+
+def test_points_without_a_line_have_their_words_next_to_them() -> None:
+    axis, points = share_axis("share"), ((0.2, 0.4), (0.9, 0.5))
+    alone = DataSeries("runs", points, line=False, words=("1", "2"))
+    drawn = str(line_chart(Chart("t", "d", axis, axis, (alone,))))
+    assert drawn.count("<circle") == 3  # two points and the legend's sample
+    assert "curve-a" not in drawn
+    assert 'class="label" text-anchor="start">1</text>' in drawn
+    assert "curve-a" in str(line_chart(Chart("t", "d", axis, axis, (DataSeries("runs", points),))))

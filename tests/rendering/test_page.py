@@ -2,7 +2,7 @@
 
 import re
 
-from holdfast.rendering.blocks import Output, PageSection, Prose, Steps
+from holdfast.rendering.blocks import Output, PageSection, Prose, Steps, TableBlock
 from holdfast.rendering.page import Article, render
 
 
@@ -31,3 +31,15 @@ def test_the_policy_allows_the_one_style_sheet_and_nothing_else() -> None:
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page())
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "script" not in policy
+
+
+def test_each_cell_of_a_table_carries_the_name_of_its_column_for_narrow_screens() -> None:
+    table = TableBlock(("check <a>", "measured"), (("x", "0.1"),))
+    shown = render("T", [Article("a", "b", (PageSection("c", "d", (table,)),))], motto="", footer="")
+    assert '<td data-head="check &lt;a&gt;">x</td><td data-head="measured">0.1</td>' in shown
+    assert "td::before { content: attr(data-head)" in shown
+
+
+def test_dark_colours_are_for_screens_alone() -> None:
+    assert "@media screen and (prefers-color-scheme: dark)" in page()
+    assert "@media (prefers-color-scheme" not in page()

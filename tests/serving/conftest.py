@@ -16,6 +16,7 @@ from holdfast.artifacts.documents import (
     GateDecision,
     InputSpec,
     Model,
+    OperatingPoint,
     ThreatModel,
     Verdict,
 )
@@ -36,14 +37,18 @@ def write_bundle(
     classes: tuple[str, ...] = CLASSES,
     best_epoch: int = 0,
     policy: dict[str, object] | None = None,
+    point: OperatingPoint | None = None,
 ) -> Path:
     """A bundle as the registry gives it: model/, decision/, replay.npz."""
     from safetensors.torch import save as tensors
 
     from holdfast.model.networks import build
+    from holdfast.model.operating import with_threshold
     from holdfast.workload.schema import NetworkConfig
 
     network = build(NetworkConfig(architecture="cnn"), SPEC, len(classes), seed=seed)
+    if point is not None:
+        network = with_threshold(network, classes.index(point.positive), point.threshold)
     document = Model(
         name="tiny",
         architecture=Architecture(name="cnn", parameters=sum(p.numel() for p in network.parameters())),
@@ -57,6 +62,7 @@ def write_bundle(
         best_epoch=best_epoch,
         clean=Count(k=0, n=0),
         robust=Count(k=0, n=0),
+        operating_point=point,
     )
     model = save(folder / "model", document, {"weights.safetensors": tensors(network.state_dict())})
     decision = GateDecision(

@@ -52,6 +52,16 @@ Exact = Annotated[
 """A number without rounding, written as a fraction: "8/255"."""
 
 
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_no_bool)]
+"""A number; `true` and `yes` are none."""
+
+
 class Verdict(StrEnum):
     """Ordered from good to bad; the worst check decides."""
 
@@ -162,12 +172,22 @@ class Reviewed(Frozen):
     """Ids of the training rows that a reviewer released, sorted; a scan does not set them aside again."""
 
 
+class Undecided(Frozen):
+    """Rows of a delivery that an earlier scan set aside and that no reviewer has decided; the review names them."""
+
+    train: tuple[int, ...] = ()
+    """Ids of such training rows, sorted: a scan sets them aside again."""
+    held_out: int = Field(0, ge=0)
+    """Such rows among the held-out rows, where they stay."""
+
+
 class Snapshot(Document):
     """The exact data of one delivery.
 
     Files, image: `train.npz`, `test.npz` with `x` (number[N, C, H, W], the delivery's own units) and `y` (int64[N],
     index into `classes`). Tabular and text: `train.parquet`, `test.parquet` with `columns` in order, then the label
-    column holding class names. The id of a training row is its position in the train file.
+    column holding class names. The id of a training row is its position in the train file. `places.npz`: where each row
+    of `train` and `test` is in the delivered file.
     """
 
     kind: Literal["snapshot"] = "snapshot"
@@ -202,8 +222,17 @@ class Snapshot(Document):
     """Images: the value that means 1 in input units [0, 1]."""
     review: Reviewed | None = None
     """None when no review was given."""
+    undecided: Undecided = Undecided()
+    """What the review leaves open."""
+    places: tuple[Literal["line", "row"], Literal["line", "row"]] | None = None
+    """What `places.npz` counts, for the training rows and for the held-out rows: lines of the file from 1, or rows from
+    0; None: it is not there."""
     leaked_rows: int | None = Field(None, ge=0)
     """Held-out rows whose values are those of a training row, even with another label; None: not counted."""
+    left_out: tuple[str, ...] = ()
+    """Identifiers and constant columns that the workload leaves out (`data.identifiers`, `data.constants`)."""
+    constant: tuple[str, ...] = ()
+    """Columns with one value in every delivered row that are kept."""
 
 
 class Anomaly(Frozen):
@@ -324,8 +353,36 @@ class Detector(Frozen):
     """What it found, in words."""
 
 
+class NotJudged(Frozen):
+    """A class of which a scan cannot say whether its labels are right."""
+
+    name: str
+    """The class."""
+    rows: int = Field(ge=0)
+    """Training rows that carry its label."""
+    reason: str
+    """Why, in words."""
+
+
+class HeldOutLabels(Frozen):
+    """Held-out rows whose label the scan's models contradict. Report only: no held-out row is ever removed."""
+
+    suspects: Count
+    """Held-out rows with a suspected label, of all held-out rows."""
+    per_class: tuple[int, ...] = ()
+    """Suspects by (delivered) class."""
+    rows: tuple[int, ...] = ()
+    """Their positions in the test file, the most suspect first."""
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    """How often a class of which every label is right has a suspect, at most."""
+
+
 class ScanReport(Document):
-    """Poison and label-error suspects. Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet`."""
+    """Poison and label-error suspects.
+
+    Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
+    each of them, the most suspect first) and `held_out.csv` (the same for suspected held-out labels).
+    """
 
     kind: Literal["scan-report"] = "scan-report"
     """Always `scan-report`."""
@@ -339,6 +396,13 @@ class ScanReport(Document):
     """Row ids set aside, sorted."""
     released: tuple[int, ...] = ()
     """Row ids over the suspicion threshold that a reviewer has released: they stay, and are not among `suspects`."""
+    undecided: tuple[int, ...] = ()
+    """Row ids among `quarantined` that an earlier scan set aside and that no reviewer has decided, sorted. They stay
+    out until they are released, and do not count against the budget."""
+    not_judged: tuple[NotJudged, ...] = ()
+    """Classes in which the scan looks for no wrong labels."""
+    held_out: HeldOutLabels | None = None
+    """None when the held-out rows were not scanned."""
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
@@ -369,13 +433,20 @@ class Review(Document):
     """Always `review`."""
     name: str
     """Of the workload."""
-    entries: tuple[Decision, ...] = Field(min_length=1)
+    entries: tuple[Decision, ...] = ()
     """In the order in which they were made, each row once."""
+    undecided: tuple[Sha256, ...] = ()
+    """Digests of rows that a scan set aside and that are not decided, sorted: they stay in quarantine."""
 
     @model_validator(mode="after")
     def _each_row_once(self) -> Self:
-        if len({entry.row for entry in self.entries}) != len(self.entries):
+        decided = {entry.row for entry in self.entries}
+        if len(decided) != len(self.entries):
             raise ValueError("a row that is decided twice")
+        if len(set(self.undecided)) != len(self.undecided) or decided & set(self.undecided):
+            raise ValueError("an undecided row that is named twice or decided")
+        if not self.entries and not self.undecided:
+            raise ValueError("a review of no row")
         return self
 
 
@@ -424,6 +495,11 @@ class InputSpec(Frozen):
     """Images: the delivered value that becomes 0."""
     raw_upper: float = 1.0
     """Images: the delivered value that becomes 1."""
+
+    @property
+    def one_message(self) -> bool:
+        """Whether an example is one text, which is sent without the name of its column."""
+        return len(self.columns) == 1 and self.columns[0].kind == "text"
 
 
 class FeatureThreat(Frozen):
@@ -488,6 +564,48 @@ class Mitigation(Frozen):
     """The same, after."""
 
 
+class Costs(Frozen):
+    """What each of the two kinds of wrong answers costs, in a unit of your choice."""
+
+    miss: Real = Field(gt=0)
+    """A row of the positive class that is answered with the other one."""
+    false_alarm: Real = Field(gt=0)
+    """A row of the other class that is answered with the positive one."""
+
+
+class OperatingPoint(Frozen):
+    """The threshold above which a model of two classes answers the positive one, and how it was chosen.
+
+    The network has it inside: the logit of the positive class is lowered by it, so that the largest logit is the
+    decision everywhere.
+    """
+
+    positive: str
+    """The class that is answered when its margin is above the threshold."""
+    threshold: float
+    """Of the margin (logit of the positive class less that of the other) before the network had it inside."""
+    costs: Costs | None = None
+    """It has the least cost on the rows set apart; None: chosen by `false_positive_rate`."""
+    false_positive_rate: float | None = Field(None, gt=0, lt=1)
+    """The rate asked for: the upper 95 % bound of the rate on the rows set apart is at most this."""
+    misses: Count
+    """Answered with the other class, of the rows of the positive class that were set apart in training."""
+    false_alarms: Count
+    """Answered with the positive class, of the rows of the other class that were set apart in training."""
+
+    @property
+    def rule(self) -> str:
+        """How it was chosen, in words."""
+        if self.costs is not None:
+            return f"least cost: {self.costs.miss:g} for a miss, {self.costs.false_alarm:g} for a false alarm"
+        return f"false-positive rate at most {self.false_positive_rate:g}, by its upper 95 % bound"
+
+    @property
+    def published(self) -> str:
+        """What servers and MLflow publish about it: JSON in one line."""
+        return self.model_dump_json(exclude={"misses", "false_alarms"}, exclude_none=True)
+
+
 class Model(Document):
     """A trained network. Files: `weights.safetensors`, `program.pt2`, `curve.json` (one row per epoch)."""
 
@@ -519,6 +637,8 @@ class Model(Document):
     """Correct under the selection attack, of the training rows set apart to choose the best epoch."""
     mitigation: Mitigation | None = None
     """None for a model that came from training alone."""
+    operating_point: OperatingPoint | None = None
+    """None: the largest logit of the network as it was trained decides."""
 
 
 class TriggerResult(Frozen):
@@ -536,6 +656,15 @@ class TriggerResult(Frozen):
     """Held-out rows of other classes that the recovered trigger sends to the target."""
     flagged: bool
     """Whether the class looks backdoored."""
+    content: str = ""
+    """Few classes, messages: the trigger in words: columns and values, or an n-gram."""
+    carriers: Count | None = None
+    """Few classes, messages: training rows of the class that carry the trigger (near copies once), and how many of
+    them a model that saw no such row contradicts."""
+    others: Count | None = None
+    """The same of other rows of the class that the model did not see."""
+    p_value: float | None = None
+    """Chance of such a difference between the two when none was planted (Fisher's exact test)."""
 
 
 class BackdoorReport(Document):
@@ -551,6 +680,8 @@ class BackdoorReport(Document):
     """Classes that look backdoored."""
     verdict: Verdict
     """Fail: a class is flagged; inconclusive: there was too little to judge by."""
+    reason: str = ""
+    """What decided, in a sentence."""
 
 
 class AttackResult(Frozen):
@@ -615,6 +746,16 @@ class Paired(Frozen):
     neither: int = Field(ge=0)
     """Examples that neither has right."""
 
+    @property
+    def n(self) -> int:
+        """How many examples were compared."""
+        return self.both + self.only_candidate + self.only_champion + self.neither
+
+    @property
+    def champion_right(self) -> Count:
+        """Examples that the champion has right."""
+        return Count(k=self.both + self.only_champion, n=self.n)
+
 
 class ClassResult(Frozen):
     """How the examples of one class were answered."""
@@ -659,6 +800,63 @@ class Performance(Frozen):
         return tuple(one.name for one in self.classes if one.recall.n and not one.answers)
 
 
+class Errors(Frozen):
+    """The two kinds of wrong answers of a model of two classes, counted as recall is."""
+
+    misses: Count
+    """Answered with the other class, of examples of the positive class."""
+    false_alarms: Count
+    """Answered with the positive class, of examples of the other class."""
+
+
+class OperatingResult(Frozen):
+    """What the operating point of a model brings on held-out rows, where its classes are as frequent as they are there.
+
+    Costs are those of the operating point; where it has none, a miss and a false alarm cost 1 each.
+    """
+
+    point: OperatingPoint
+    """Of the model."""
+    other: str
+    """The class that is not the positive one."""
+    positives: Count
+    """Held-out rows of the positive class, of all of them."""
+    clean: Errors
+    """Without any attack."""
+    worst_case: Errors
+    """Under every attack."""
+    without_threshold: Errors
+    """Without any attack, if the largest logit of the network as it was trained decided."""
+
+    def per_thousand(self, errors: Errors) -> tuple[float, float]:
+        """Expected misses and false alarms among 1,000 rows."""
+        share = self.positives.share
+        return 1000 * share * errors.misses.share, 1000 * (1 - share) * errors.false_alarms.share
+
+    def cost(self, errors: Errors) -> float:
+        """Expected cost of 1,000 rows."""
+        of_misses, of_alarms = self.cost_of_each
+        return of_misses * errors.misses.share + of_alarms * errors.false_alarms.share
+
+    @property
+    def cost_of_each(self) -> tuple[float, float]:
+        """What 1,000 rows cost when every positive one is missed, and when every other one is a false alarm."""
+        share, costs = self.positives.share, self.point.costs or Costs(miss=1, false_alarm=1)
+        return 1000 * share * costs.miss, 1000 * (1 - share) * costs.false_alarm
+
+    @property
+    def constant_errors(self) -> Errors:
+        """Those of the constant answer that costs less."""
+        of_misses, of_alarms = self.cost_of_each
+        always = int(of_alarms < of_misses)
+        return Errors(misses=Count(k=1 - always, n=1), false_alarms=Count(k=always, n=1))
+
+    @property
+    def best_constant(self) -> str:
+        """The class of the constant answer that costs less."""
+        return self.other if self.constant_errors.misses.k else self.point.positive
+
+
 class ClassPaired(Frozen):
     """Candidate and champion on the same examples of one class."""
 
@@ -668,6 +866,19 @@ class ClassPaired(Frozen):
     """Without any attack."""
     worst_case: Paired
     """Under every attack."""
+
+
+class ChampionComparison(Frozen):
+    """How the champion was measured, with the candidate."""
+
+    model_version: int | None = None
+    """The champion's version in MLflow; None: there is no champion."""
+    differences: tuple[str, ...] = ()
+    """Where the candidate's contract with its clients is not the champion's, in words."""
+    not_compared: str | None = None
+    """Why the champion was not measured at all."""
+    not_attacked: str | None = None
+    """Why it was measured without an attack only."""
 
 
 class RobustnessReport(Document):
@@ -695,16 +906,22 @@ class RobustnessReport(Document):
     """Images only; no attack, and not part of the worst case."""
     masking: tuple[MaskingCheck, ...]
     """Signs that the numbers are too good."""
+    no_second_opinion: str | None = None
+    """Why no second library attacked the model too; None: one did, or the report is older than this field."""
     champion_clean: Paired | None = None
     """Candidate and champion, without any attack."""
     champion_worst_case: Paired | None = None
-    """None when there is no champion, or it takes another input."""
+    """The same under every attack; None, as before, where they are not compared."""
     clean_performance: Performance | None = None
     """By class, without any attack, on the examples of `clean` and more of classes that are rare among them."""
     worst_case_performance: Performance | None = None
     """By class, each example as the attack left it that came closest to another answer, or went furthest beyond."""
     champion_classes: tuple[ClassPaired, ...] = ()
     """Candidate and champion by class; empty where they are not compared."""
+    operating_point: OperatingResult | None = None
+    """None for a model without an operating point."""
+    champion: ChampionComparison | None = None
+    """None: made without a baseline, so that it is not known whether there is a champion."""
 
 
 class CertifiedAt(Frozen):
@@ -812,6 +1029,17 @@ class GateDecision(Document):
         return self
 
 
+class AnswerTimes(Frozen):
+    """How long the network takes to answer on one CPU thread of the machine that registered it, without any server."""
+
+    single_row_ms: float = Field(gt=0)
+    """Median for one row, in milliseconds."""
+    batch_ms: float = Field(gt=0)
+    """Median for `batch_rows` rows at once, in milliseconds."""
+    batch_rows: int = Field(gt=0)
+    """Rows of that batch."""
+
+
 class Registration(Document):
     """Where the model is in MLflow."""
 
@@ -825,6 +1053,8 @@ class Registration(Document):
     """Digest of the model artifact."""
     run_id: str
     """The run in MLflow that holds its evidence."""
+    latency: AnswerTimes | None = None
+    """As the run in MLflow has it; None where it was not measured."""
 
 
 class Transition(Frozen):

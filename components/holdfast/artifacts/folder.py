@@ -137,6 +137,7 @@ def write_artifact(out: Path) -> Iterator[Path]:
 
     An interrupted or failed step leaves no `out`. What an earlier interrupted step left is swept first.
     """
+    check_place(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:
@@ -149,6 +150,19 @@ def write_artifact(out: Path) -> Iterator[Path]:
         work.rename(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def check_place(out: Path) -> None:
+    """An artifact may be written to `out`: nothing is there, an empty folder, or an artifact, which is replaced.
+
+    Raises:
+        ArtifactError: otherwise.
+    """
+    blocked = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    if blocked is not None:
+        raise ArtifactError(f"{blocked}: expected a folder for the artifact, found a file; choose another --out")
+    if out.is_dir() and not (out / DOCUMENT).exists() and any(out.iterdir()):
+        raise ArtifactError(f"{out}: expected an artifact or an empty folder, found other files; choose another --out")
 
 
 def seal(work: Path, document: D) -> Artifact[D]:

@@ -5,6 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from holdfast.errors import HoldfastError, WrongEnvironmentError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
 
+UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 app = typer.Typer(
@@ -35,10 +37,30 @@ def main() -> None:
         sys.stderr.write(f"holdfast: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        line = _explained(error)
+        if line is None:
             raise
-        sys.stderr.write(f"holdfast: {error.filename or 'output'}: the disk is full ({error.strerror}); nothing kept\n")
+        sys.stderr.write(f"holdfast: {line}\n")
         sys.exit(1)
+
+
+def _explained(error: OSError) -> str | None:
+    """One line for a full disk and for a path of the command line that cannot be used; None for what is a bug."""
+    if error.errno in FULL_DISK:
+        return f"{error.filename or 'output'}: the disk is full ({error.strerror}); nothing kept"
+    if error.errno in UNUSABLE and _was_named(error.filename):
+        return f"{error.filename}: cannot be used ({error.strerror}); name another path"
+    return None
+
+
+def _was_named(filename: object) -> bool:
+    """Whether a path is one of the command line's, or below or above one."""
+    if not isinstance(filename, str):
+        return False
+    found = Path(filename).absolute()
+    words = [word.partition("=")[2] or word for word in sys.argv[1:] if not word.startswith("--") or "=" in word]
+    given = [Path(word).absolute() for word in words]
+    return any(found == one or found in one.parents or one in found.parents for one in given)
 
 
 def _print_version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""What is installed here, which step runs where, and what a GPU would add. Imports none of the heavy libraries."""
+"""What is installed here, which step runs where, what a run would use. Imports none of the heavy libraries."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from holdfast.cli.settings import settings_of_a_run
 from holdfast.steps import STEPS, names, of
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,8 @@ class Examination:
     gpu: bool
     gpu_adds: str
     environments: tuple[Environment, ...]
+    run: dict[str, str]
+    """What `holdfast run` would use: name -> value."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -74,6 +77,7 @@ def examine(root: Path) -> Examination:
         gpu=gpu,
         gpu_adds=GPU if gpu else NO_GPU,
         environments=tuple(_environment(name, root) for name in ENVIRONMENTS),
+        run=settings_of_a_run(root, gpu=gpu),
     )
 
 
@@ -92,6 +96,8 @@ def table(found: Examination) -> str:
             lines.append(f"{'':10} steps: {', '.join(environment.steps)}")
         if not environment.ready:
             lines.append(f"{'':10} to get it: make {HOW.get(environment.name, 'setup')}")
+    width = max(map(len, found.run))
+    lines += ["", "holdfast run would use", *(f"  {name:{width}}  {value}" for name, value in found.run.items())]
     return "\n".join(lines)
 
 

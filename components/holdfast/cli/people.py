@@ -1,4 +1,4 @@
-"""The commands for people: start a workload, look at what a run left, check a machine."""
+"""The commands for people: look at what a run left, check a machine."""
 
 import json
 from pathlib import Path
@@ -6,28 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.errors import WorkloadError
 from holdfast.options import AsJson, print_paths
-
-
-def init(
-    data: Annotated[Path, typer.Option(help="Your data: CSV, TSV, Parquet or NPZ.")],
-    label: Annotated[str | None, typer.Option(help="Column that holds the class.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column that holds the message, for text.")] = None,
-    out: Annotated[Path, typer.Option(help="Workload file to write.")] = Path("workload.yaml"),
-    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
-) -> None:
-    """Write a commented workload file for your own data."""
-    from holdfast.cli.starter import starter
-
-    if out.exists() and not force:
-        raise WorkloadError(f"{out}: exists already; name another file with --out, or replace it with --force")
-    out.write_text(starter(data, label=label, text=text, out=str(out)))
-    if as_json:
-        print_paths([out], as_json)
-    else:
-        typer.echo(f"{out}\nnext: holdfast run --workload {out}")
 
 
 def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_json: AsJson = False) -> None:
@@ -81,7 +60,7 @@ def report(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, which step runs where, and what a GPU would add."""
+    """Say what is installed, which step runs where, what a run would use, and what a GPU would add."""
     from holdfast.cli.doctor import examine, table
 
     found = examine(Path.cwd())
@@ -89,7 +68,6 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 COMMANDS = {
-    "init": init,
     "show": show,
     "verify": verify,
     "check-model": check_model,

@@ -16,6 +16,7 @@ from holdfast.options import (
     Tracking,
     WorkloadFile,
     print_paths,
+    reviews_folder,
     same_command,
     shipped,
 )
@@ -51,7 +52,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
-    from holdfast_pipelines.ending import last_line
+    from holdfast_pipelines.ending import last_line, shortfall_lines
+    from holdfast_pipelines.parameters import read
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
     from holdfast_pipelines.warm import servers
@@ -62,10 +64,11 @@ def run(
         result = run_pipeline(
             path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
             from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
-            forks=forks,
+            forks=forks, reviews=reviews_folder(read(path).name),
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
-    _finish_run(result, report, as_json, last_line(result, folder, report, same_command(), planted=bool(game_day)))
+    last = last_line(result, folder, report, same_command(), planted=bool(game_day))
+    _finish_run(result, report, as_json, "\n".join([*shortfall_lines(result, folder), last]))
 
 
 def demo(

@@ -30,15 +30,11 @@ def missing_cells(cells: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(cells), dtype=bool)
     if cells.dtype.kind == "f":
         return np.asarray(np.isnan(cells), dtype=bool)
-    known: dict[object, bool] = {}
-    return np.array([_remembered(known, value) for value in cells], dtype=bool)
-
-
-def _remembered(known: dict[object, bool], value: object) -> bool:
-    found = known.get(value)
-    if found is None:
-        found = known[value] = is_missing(value)
-    return found
+    values = cells.tolist()
+    missing = {value for value in set(values) if is_missing(value)}
+    if not missing:
+        return np.zeros(len(cells), dtype=bool)
+    return np.fromiter((value in missing for value in values), dtype=bool, count=len(values))
 
 
 def spelt(value: object) -> str:

@@ -29,12 +29,14 @@ Certification = Literal["randomized-smoothing", "randomized-ablation"]
 
 @dataclass(frozen=True)
 class Starter:
-    """What `holdfast init` writes into a workload: three sections with their comments, and a built-in network."""
+    """What `holdfast init` writes into a workload: what differs in its sections, and a built-in network."""
 
     data: str
     threat: str
     certify: str
     network: str
+    train: str = "  epochs: 20\n"
+    """Keys of the recipe."""
 
 
 class InputModality(ABC):

@@ -4,7 +4,7 @@ An attacker moves numbers, each in units of its standard deviation or of a budge
 the threat model lets him choose.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -55,6 +55,7 @@ class TableInput(InputModality):
         threat="  norm: linf\n  epsilon: 1/4                  # standard deviations of each feature\n",
         certify="  noise: 0.25                   # sigma, standard deviations of each feature\n",
         network="mlp",
+        train="  epochs: 30\n  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n",
     )
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     threat_keys: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -171,6 +172,8 @@ def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[
         if column.kind == "category":
             values = frame[column.name].astype(str)
             features += [_one_hot(column.name, value, values == value) for value in column.categories]
+        elif column.indicates is not None:
+            features.append(_number(column, _indicator(frame, column).astype(np.float64)))
         else:
             features.append(_number(column, frame[column.name].to_numpy(np.float64)))
     return tuple(features)
@@ -260,12 +263,20 @@ def _mlflow_kind(column: Column) -> str:
 
 def _named_rules(threat: ThreatModel, spec: InputSpec) -> dict[str, FeatureThreat]:
     """The rule of each feature that the threat model names, after validation."""
-    known = {f.column or f.name: f for f in spec.features}
-    named = {rule.name: rule for rule in threat.features}
-    for name, rule in named.items():
+    check_rules(threat, {f.column or f.name: (bool(f.column), f.mutable) for f in spec.features})
+    return {rule.name: rule for rule in threat.features}
+
+
+def check_rules(threat: ThreatModel, known: Mapping[str, tuple[bool, bool]]) -> None:
+    """The rules of a threat model fit the columns: name -> whether it is a category, whether it can change.
+
+    Raises:
+        WorkloadError: otherwise.
+    """
+    for name, rule in ((one.name, one) for one in threat.features):
         if name not in known:
             raise WorkloadError(f"threat.features: expected one of {sorted(known)}, found {name!r}")
-        category = bool(known[name].column)
+        category, mutable = known[name]
         if category != rule.choose or (category and (rule.budget is not None or rule.direction != "both")):
             wanted = "a category with choose: true alone" if category else "a number with budget and direction"
             raise WorkloadError(f"threat.features.{name}: expected {wanted}, found the other kind's keys")
@@ -274,9 +285,8 @@ def _named_rules(threat: ThreatModel, spec: InputSpec) -> dict[str, FeatureThrea
                 f"threat.features.{name}: expected norm {' or '.join(BOXES)} where a category is chosen, "
                 f"found {threat.norm}"
             )
-        if not rule.choose and not known[name].mutable:
+        if not rule.choose and not mutable:
             raise WorkloadError(f"threat.features.{name}: expected a column that can change, found an immutable one")
-    return named
 
 
 def _scale(feature: Feature, rule: FeatureThreat | None, epsilon: float) -> float:

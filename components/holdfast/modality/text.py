@@ -46,6 +46,8 @@ class TextInput(InputModality):
         certify="  noise: 0.25                   # share of characters kept\n"
         "  radii: [0, 1]                 # in characters\n",
         network="text",
+        train="  epochs: 30\n  batch: 32\n"
+        "  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n",
     )
     norms: ClassVar[tuple[Norm, ...]] = ("edits",)
     threat_keys: ClassVar[frozenset[str]] = frozenset({"typing"})

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import InputSpec, Snapshot
+from holdfast.artifacts.contract import in_order_of
+from holdfast.artifacts.documents import Column, InputSpec, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
@@ -40,9 +41,25 @@ class Arrays:
         return torch.from_numpy(np.ascontiguousarray(self.x)).to(device), torch.from_numpy(self.y).to(device)
 
 
-def read_spec(snapshot: Artifact[Snapshot]) -> InputSpec:
-    """What a network for this data takes; the limits and scales of features come from the training rows."""
-    return modality_of(snapshot.document.modality).spec(snapshot)
+def read_spec(
+    snapshot: Artifact[Snapshot], champion: InputSpec | None = None, *, new_categories: bool = False
+) -> InputSpec:
+    """What a network for this data takes; the limits and scales of features come from the training rows.
+
+    Columns that a `champion` reads keep the places and the categories that they have in its input, so that a client's
+    row means the same to both; the order of columns in a delivery means nothing. Values that the champion does not
+    know are none of its categories, or (`new_categories`) come after them.
+    """
+    columns = snapshot.document.columns
+    if champion is not None:
+        columns = in_order_of(champion.columns, columns, new_categories=new_categories)
+    return spec_of(snapshot, columns)
+
+
+def spec_of(snapshot: Artifact[Snapshot], columns: tuple[Column, ...]) -> InputSpec:
+    """What a network takes that reads these columns of a snapshot, in this order."""
+    document = snapshot.document.model_copy(update={"columns": columns})
+    return modality_of(document.modality).spec(replace(snapshot, document=document))
 
 
 def read_split(snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec) -> Arrays:

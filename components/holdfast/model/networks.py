@@ -100,16 +100,27 @@ class Mlp(nn.Module):
 
 
 class Text(nn.Module):
-    """Characters int64[N, L]: embedding, convolution, maximum and mean over the message, two linear layers."""
+    """Characters int64[N, L]: embedding, convolutions of several lengths, their maximum over the message, one layer.
+
+    Each filter finds a sequence of `shortest` to `longest` characters wherever it is (Kim 2014, arXiv:1408.5882).
+    """
 
     def __init__(
-        self, classes: int, *, embedding: int = 32, width: int = 64, kernel: int = 5, hidden: int = 64
+        self,
+        classes: int,
+        *,
+        embedding: int = 32,
+        width: int = 64,
+        shortest: int = 2,
+        longest: int = 6,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        lengths = range(shortest, longest + 1)
         self.table = nn.Embedding(SYMBOLS, embedding, padding_idx=PAD)
-        self.conv = nn.Conv1d(embedding, width, kernel, padding=kernel // 2)
-        self.penultimate = nn.Linear(2 * width, hidden)
-        self.last = nn.Linear(hidden, classes)
+        self.convolutions = nn.ModuleList(nn.Conv1d(embedding, width, k, padding=k // 2) for k in lengths)
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(width * len(lengths), classes)
 
     def embed(self, ids: Tensor) -> Tensor:
         """float32[N, L, E]; padding is exactly zero."""
@@ -117,20 +128,20 @@ class Text(nn.Module):
         return out
 
     def features_embedded(self, embedded: Tensor) -> Tensor:
-        """float32[N, hidden] of embedded characters float32[N, L, E]."""
+        """float32[N, filters] of embedded characters float32[N, L, E]."""
         # Only padding is exactly zero, so the mask travels inside the embedding.
         there = (embedded != 0).any(2, keepdim=True).transpose(1, 2).to(embedded.dtype)
-        activations = torch.relu(self.conv(embedded.transpose(1, 2))) * there
-        mean = activations.sum(2) / there.sum(2).clamp_min(1)
-        return torch.relu(self.penultimate(torch.cat([activations.amax(2), mean], dim=1)))
+        channels, length = embedded.transpose(1, 2), embedded.shape[1]
+        found = [torch.relu(convolution(channels))[..., :length] * there for convolution in self.convolutions]
+        return torch.cat([activations.amax(2) for activations in found], dim=1)
 
     def forward_embedded(self, embedded: Tensor) -> Tensor:
         """Logits float32[N, classes] of embedded characters float32[N, L, E]."""
-        out: Tensor = self.last(self.features_embedded(embedded))
+        out: Tensor = self.last(self.dropout(self.features_embedded(embedded)))
         return out
 
     def features(self, ids: Tensor) -> Tensor:
-        """float32[N, hidden]: activations before the last layer."""
+        """float32[N, filters]: activations before the last layer."""
         return self.features_embedded(self.embed(ids))
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import ClassResult, Count, Performance
+from holdfast.artifacts.documents import ClassResult, Count, Errors, OperatingPoint, OperatingResult, Performance
 
 Labels = NDArray[np.int64]
 
@@ -26,6 +26,44 @@ def performance(classes: Sequence[str], y: Labels, logits: NDArray[np.float32], 
     if len(classes) != 2 or len(np.unique(y[:sampled])) != 2:
         return found
     return found.model_copy(update=_areas(classes, y, logits, sampled))
+
+
+def operating_result(
+    point: OperatingPoint,
+    classes: Sequence[str],
+    y: Labels,
+    *,
+    clean: NDArray[np.float32],
+    worst: NDArray[np.float32],
+    positives: Count,
+) -> OperatingResult:
+    """The wrong answers of both kinds to examples of the classes y `int64[N]`, from logits `float32[N, 2]`.
+
+    Args:
+        point: of the network; its threshold is inside the logits.
+        classes: their names.
+        y: of the examples.
+        clean: the logits without any attack.
+        worst: the logits under every attack.
+        positives: held-out rows of the positive class, of all.
+    """
+    positive = classes.index(point.positive)
+    back = np.where(np.arange(2) == positive, point.threshold, 0.0)
+    return OperatingResult(
+        point=point,
+        other=classes[1 - positive],
+        positives=positives,
+        clean=_errors(y == positive, clean.argmax(axis=1) == positive),
+        worst_case=_errors(y == positive, worst.argmax(axis=1) == positive),
+        without_threshold=_errors(y == positive, (clean + back).argmax(axis=1) == positive),
+    )
+
+
+def _errors(own: NDArray[np.bool_], answered: NDArray[np.bool_]) -> Errors:
+    return Errors(
+        misses=Count(k=int((own & ~answered).sum()), n=int(own.sum())),
+        false_alarms=Count(k=int((~own & answered).sum()), n=int((~own).sum())),
+    )
 
 
 def _class_result(name: str, own: NDArray[np.bool_], answered: NDArray[np.bool_], sampled: int) -> ClassResult:

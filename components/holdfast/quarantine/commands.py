@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from holdfast.options import ResultAsJson
+from holdfast.options import ResultAsJson, reviews_folder
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Decision
     from holdfast.quarantine.step import HeldRow, Quarantine
 
-app = typer.Typer(help="Review the rows that a scan set aside.", no_args_is_help=True)
+app = typer.Typer(
+    help="Review the rows that a scan set aside. A row stays out of every later run until it is released, and for good "
+    "when it is dropped. Rows are known by their values and label, in any delivery.",
+    no_args_is_help=True,
+)
 
 Scan = Annotated[Path, typer.Option(help="Scan artifact, for example .holdfast/runs/NAME/steps/scan.")]
 SnapshotFolder = Annotated[Path | None, typer.Option(help="Its snapshot; left out: the folder `snapshot` next to it.")]
@@ -28,16 +32,20 @@ Reason = Annotated[str, typer.Option(help="The reason, for a later reader.")]
 def list_rows(
     scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: ResultAsJson = False
 ) -> None:
-    """List the rows in quarantine, most suspicious first, with what was decided about them."""
+    """List the rows in quarantine, most suspicious first, with their places, detectors and decisions."""
     held = _held(scan, snapshot)
     decided = _decided(held, reviews)
     if as_json:
         typer.echo(json.dumps([_facts(row, decided.get(row.digest)) for row in held.rows]))
         return
     typer.echo("\n".join(_line(row, decided.get(row.digest)) for row in held.rows) or "no row is in quarantine")
-    again = held.scan.document.released
-    if again:
-        typer.echo(f"{len(again)} suspect rows stay because they were released: {', '.join(map(str, again[:20]))}")
+    _note("{} suspect rows stay because they were released", held.scan.document.released)
+    _note("{} rows were set aside by an earlier scan and are undecided", held.scan.document.undecided)
+
+
+def _note(text: str, rows: tuple[int, ...]) -> None:
+    if rows:
+        typer.echo(f"{text.format(len(rows))}: {', '.join(map(str, rows[:20]))}{', ...' if len(rows) > 20 else ''}")
 
 
 @app.command()
@@ -89,6 +97,26 @@ app.command("release", help="Say that rows are fine: they train again, and no sc
 app.command("drop", help="Say that rows stay out for good: the next snapshot leaves them out.")(_deciding("drop"))
 
 
+@app.command()
+def hold(scan: Scan, snapshot: SnapshotFolder = None, reviews: Reviews = None, as_json: ResultAsJson = False) -> None:
+    """Keep every undecided row out of later runs; `holdfast run` does so by itself, other runs need it once a scan."""
+    from holdfast.artifacts.folder import canonical_json
+    from holdfast.quarantine.step import hold as hold_rows
+
+    held = _held(scan, snapshot)
+    review = hold_rows(held, _folder(held, reviews))
+    if review is None:
+        typer.echo("null" if as_json else "no row is in quarantine")
+        return
+    if as_json:
+        typer.echo(canonical_json(review.document).decode().rstrip("\n"))
+        return
+    typer.echo(
+        f"{len(review.document.undecided)} rows are undecided and stay out; review {review.folder}@{review.digest}"
+    )
+    _say_next(review.folder.parent)
+
+
 def _decide(
     decision: Literal["release", "drop"],
     held: "Quarantine",
@@ -108,7 +136,16 @@ def _decide(
     typer.echo(
         f"{DONE[decision]} {len(ids)} row{'s' * (len(ids) != 1)} by {who[0]}; review {review.folder}@{review.digest}"
     )
-    typer.echo(f"next: data: {{review: {review.folder.parent}}} in the workload file", err=True)
+    _say_next(review.folder.parent)
+
+
+def _say_next(reviews: Path) -> None:
+    typer.echo(
+        f"next: `holdfast run` here reads {reviews}; elsewhere, name it in the workload file (data: {{review: FOLDER}})"
+        if reviews == reviews_folder(reviews.name)
+        else f"next: data: {{review: {reviews}}} in the workload file",
+        err=True,
+    )
 
 
 def _chosen(rows: str | None, every: bool) -> str | None:
@@ -124,7 +161,7 @@ def _held(scan: Path, snapshot: Path | None) -> "Quarantine":
 
 
 def _folder(held: "Quarantine", reviews: Path | None) -> Path:
-    return reviews or Path(".holdfast") / "reviews" / held.snapshot.document.name
+    return reviews or reviews_folder(held.snapshot.document.name)
 
 
 def _decided(held: "Quarantine", reviews: Path | None) -> "dict[str, Decision]":
@@ -139,7 +176,9 @@ def _line(row: "HeldRow", decision: "Decision | None") -> str:
     from holdfast.quarantine.draw import shown
 
     said = f"{DONE[decision.decision]} by {shown(decision.by)}: {shown(decision.why)}" if decision else "open"
-    return f"row {row.id:<8} label {shown(row.label):16} score {row.scores['score']:.4f}  {said}"
+    where = f"{shown(row.place):14} " if row.place else ""
+    by = f"{row.detectors:20} " if row.detectors else ""
+    return f"row {row.id:<8} {where}label {shown(row.label):16} score {row.scores['score']:.4f}  {by}{said}"
 
 
 def _facts(row: "HeldRow", decision: "Decision | None") -> dict[str, Any]:
@@ -148,6 +187,8 @@ def _facts(row: "HeldRow", decision: "Decision | None") -> dict[str, Any]:
         "digest": row.digest,
         "label": row.label,
         "score": row.scores["score"],
+        "place": row.place,
+        "detectors": row.detectors,
         "decision": None if decision is None else decision.model_dump(mode="json"),
     }
 

@@ -39,17 +39,21 @@ def newest_review(folder: Path) -> Artifact[Review] | None:
 def append_review(folder: Path, decide: Callable[[Artifact[Review] | None], Review]) -> Artifact[Review]:
     """Writes what `decide` makes of the newest version as the next one; those before stay as they are.
 
-    Nothing is written when `decide` gives a review with the same entries. One writer at a time.
+    Nothing is written when `decide` gives a review with the same rows. One writer at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         newest = newest_review(folder)
         review = decide(newest)
-        if newest is not None and newest.document.entries == review.entries:
+        if newest is not None and _same_rows(newest.document, review):
             return newest
         versions = _versions(folder)
         number = int(versions[-1]) + 1 if versions else 1
         return save(folder / f"{number:04d}", review)
+
+
+def _same_rows(one: Review, other: Review) -> bool:
+    return (one.entries, one.undecided) == (other.entries, other.undecided)
 
 
 def _versions(folder: Path) -> list[str]:

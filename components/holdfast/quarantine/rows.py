@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.documents import Column
+
 CellValue = float | str
 _BLOCK = 1024
 
@@ -27,6 +29,18 @@ def table_digests(columns: Mapping[str, Sequence[CellValue]], labels: Sequence[s
     names = sorted(columns)
     rows = zip(*(columns[name] for name in names), strict=True)
     return [_digest("table", label, _json(names, row)) for label, row in zip(labels, rows, strict=True)]
+
+
+def without_fills(
+    cells: Mapping[str, Sequence[CellValue]], columns: Sequence[Column]
+) -> dict[str, Sequence[CellValue]]:
+    """The cells with nothing where a snapshot filled a missing one: what fills it differs from delivery to delivery."""
+    found = dict(cells)
+    for column in columns:
+        if column.indicates is not None:
+            missing = zip(found[column.indicates], found[column.name], strict=True)
+            found[column.indicates] = ["" if flag == 1 else cell for cell, flag in missing]
+    return found
 
 
 def _numbers(x: NDArray[np.generic]) -> Iterator[NDArray[np.float64]]:

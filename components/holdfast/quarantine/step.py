@@ -8,14 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Decision, Review, ScanReport, Snapshot
+from holdfast.artifacts.documents import Column, Decision, Review, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.errors import ArtifactError, InputError, IntegrityError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.quarantine.decide import joined, row_ids
-from holdfast.quarantine.reviews import append_review
-from holdfast.quarantine.rows import CellValue, image_digests, table_digests
+from holdfast.quarantine.reviews import append_review, newest_review
+from holdfast.quarantine.rows import CellValue, image_digests, table_digests, without_fills
+from holdfast.quarantine.table import TABLE, TableRow, read_table
 from holdfast.steps import by_role, made_from, writer
 
 RowValues = NDArray[np.generic] | dict[str, CellValue]
@@ -32,6 +33,10 @@ class HeldRow:
     scores: dict[str, float]
     """Detector -> its score, larger is more suspicious; `score` is the vote of all."""
     values: RowValues
+    place: str = ""
+    """Where it is in the delivered file, as far as the snapshot knows."""
+    detectors: str = ""
+    """What suspects it, by name."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,28 @@ def read_quarantine(scan: Path, snapshot: Path | None) -> Quarantine:
     report = load(scan, ScanReport)
     data = _its_snapshot(report, snapshot)
     values, labels = _READERS[modality_of(data.document.modality).storage](report, data)
-    digests = _digests(values, labels)
+    digests = _digests(values, labels, data.document.columns)
     with np.load(report.open("scores.npz"), allow_pickle=False) as scores:
         all_scores = {name: scores[name] for name in scores.files}
+    lines = {line.row: line for line in _table(report)}
     rows = [
-        HeldRow(row, digest, label, {name: float(column[row]) for name, column in all_scores.items()}, value)
+        HeldRow(
+            id=row,
+            digest=digest,
+            label=label,
+            scores={name: float(column[row]) for name, column in all_scores.items()},
+            values=value,
+            place=lines[row].place if row in lines else "",
+            detectors=lines[row].detectors if row in lines else "",
+        )
         for row, digest, label, value in zip(report.document.quarantined, digests, labels, values, strict=True)
     ]
     return Quarantine(report, data, tuple(sorted(rows, key=lambda row: (-row.scores["score"], row.id))))
+
+
+def _table(report: Artifact[ScanReport]) -> list[TableRow]:
+    """The lines of the quarantine's table; none in a scan of before there was one."""
+    return read_table(report.open(TABLE).read()) if TABLE in report.document.files else []
 
 
 @dataclass(frozen=True)
@@ -104,11 +123,24 @@ def decide(quarantine: Quarantine, verdicts: Verdicts, reviews: Path) -> tuple[A
     return append_review(reviews, lambda before: _review(quarantine, before, new)), ids
 
 
+def hold(quarantine: Quarantine, reviews: Path) -> Artifact[Review] | None:
+    """Records every row of the quarantine without a decision as undecided, so that it stays out of later deliveries.
+
+    Gives the newest version of the review in `reviews`; None when there is none and nothing to record.
+    """
+    if not quarantine.rows:
+        return newest_review(reviews)
+    return append_review(reviews, lambda before: _review(quarantine, before, {}))
+
+
 def _review(quarantine: Quarantine, before: Artifact[Review] | None, new: Mapping[int, Decision]) -> Review:
     inputs = by_role(quarantine.scan, quarantine.snapshot)
+    entries = joined(before.document.entries if before else (), new)
+    waiting = {*(before.document.undecided if before else ()), *(row.digest for row in quarantine.rows)}
     return Review(
         name=quarantine.snapshot.document.name,
-        entries=joined(before.document.entries if before else (), new),
+        entries=entries,
+        undecided=tuple(sorted(waiting - {entry.row for entry in entries})),
         inputs=inputs | ({"review": before.digest} if before else {}),
     )
 
@@ -156,9 +188,10 @@ def _same_rows(report: Artifact[ScanReport], found: NDArray[np.generic]) -> None
         )
 
 
-def _digests(values: Sequence[RowValues], labels: list[str]) -> list[str]:
+def _digests(values: Sequence[RowValues], labels: list[str], columns: Sequence[Column]) -> list[str]:
     tables = [row for row in values if isinstance(row, dict)]
     images = [row for row in values if not isinstance(row, dict)]
     if tables:
-        return table_digests({name: [row[name] for row in tables] for name in tables[0]}, labels)
+        cells = {name: [row[name] for row in tables] for name in tables[0]}
+        return table_digests(without_fills(cells, columns), labels)
     return image_digests(np.stack(images), labels) if images else []

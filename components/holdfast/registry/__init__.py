@@ -24,6 +24,7 @@ from holdfast.registry.version import (
     aliases,
     fetch,
     find,
+    metrics,
     promote,
     set_alias,
     tag,
@@ -33,6 +34,6 @@ from holdfast.registry.version import (
 __all__ = [
     "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PREVIOUS",
     "Bundle", "Entry", "Point", "Registered", "Version",
-    "aliases", "fetch", "find", "library", "promote", "quiet", "read_bundle", "register", "seal_bundle", "set_alias",
-    "set_up", "shorten", "sqlite_file", "tag", "versions",
+    "aliases", "fetch", "find", "library", "metrics", "promote", "quiet", "read_bundle", "register", "seal_bundle",
+    "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

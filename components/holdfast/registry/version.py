@@ -143,6 +143,17 @@ def find(tracking: str, name: str, model_digest: str, *, decision: str | None = 
         return Registered(int(versions[0].version), str(versions[0].run_id)) if versions else None
 
 
+def metrics(tracking: str, run_id: str) -> dict[str, float]:
+    """The last value of each metric of a run; empty when there is no such run.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    with connected(tracking) as client:
+        run = or_none(lambda: client.get_run(run_id))
+        return {} if run is None else dict(run.data.metrics)
+
+
 def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     """Alias -> version, asked of a client."""
     model = or_none(lambda: client.get_registered_model(name))

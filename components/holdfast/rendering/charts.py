@@ -36,6 +36,10 @@ class DataSeries:
     marks: bool = True
     step: bool = False
     """Hold each value until the next point."""
+    line: bool = True
+    """False: points alone."""
+    words: tuple[str, ...] = ()
+    """What is written next to each point."""
 
 
 @dataclass(frozen=True)
@@ -351,11 +355,15 @@ def _curve(frame: Frame, series: DataSeries) -> list[Markup]:
         low = [frame.at(x, band[0]) for (x, _), band in zip(series.points, series.band, strict=True)]
         high = [frame.at(x, band[1]) for (x, _), band in zip(series.points, series.band, strict=True)]
         parts.append(path([*low, *reversed(high)], f"band-{series.tone}", closed=True))
-    if len(places) > 1:
+    if len(places) > 1 and series.line:
         parts.append(path(places, f"curve-{series.tone}"))
     if series.marks:
         tips = series.tips or ("",) * len(series.points)
         parts += [_dot(frame.at(x, y), series.tone, tip) for (x, y), tip in zip(series.points, tips, strict=True)]
+    for (x, y), word in zip(places, series.words, strict=False):
+        near_end = x > frame.right - _CHAR * len(word) - 12
+        base = y - 5 if series.tone == "a" else y + 13
+        parts.append(text(word, x - 7 if near_end else x + 7, base, "label", "end" if near_end else "start"))
     return parts
 
 
@@ -429,7 +437,7 @@ def _legend(series: Sequence[DataSeries], left: float, y: float, *, boxes: bool 
 
 
 def _sample(series: DataSeries, left: float, y: float) -> list[Markup]:
-    parts = [path([(left, y), (left + 22, y)], f"curve-{series.tone}")]
+    parts = [path([(left, y), (left + 22, y)], f"curve-{series.tone}")] if series.line else []
     return [*parts, _dot((left + 11, y), series.tone, "")] if series.marks else parts
 
 

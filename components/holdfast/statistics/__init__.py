@@ -76,12 +76,21 @@ def mean_of_rates(rates: Sequence[tuple[int, int]], alpha: float) -> Interval:
     """
     if not rates:
         return Interval(0.0, 1.0)
-    shares = [k / n for k, n in rates]
+    found = sum_of_rates(rates, [1 / len(rates)] * len(rates), alpha)
+    return Interval(max(found.lower, 0.0), min(found.upper, 1.0))
+
+
+def sum_of_rates(rates: Sequence[tuple[int, int]], weights: Sequence[float], alpha: float) -> Interval:
+    """Bounds of the sum of weight >= 0 times rate, of independent rates, each k of n: as `mean_of_rates`.
+
+    A rate without trials lies anywhere in [0, 1].
+    """
+    shares = [k / n if n else 0.5 for k, n in rates]
     bounds = [clopper_pearson(k, n, alpha) for k, n in rates]
-    down = sqrt(sum((p - b.lower) ** 2 for p, b in zip(shares, bounds, strict=True)))
-    up = sqrt(sum((b.upper - p) ** 2 for p, b in zip(shares, bounds, strict=True)))
-    mean = sum(shares) / len(shares)
-    return Interval(max(mean - down / len(rates), 0.0), min(mean + up / len(rates), 1.0))
+    down = sqrt(sum((w * (p - b.lower)) ** 2 for w, p, b in zip(weights, shares, bounds, strict=True)))
+    up = sqrt(sum((w * (b.upper - p)) ** 2 for w, p, b in zip(weights, shares, bounds, strict=True)))
+    total = sum(w * p for w, p in zip(weights, shares, strict=True))
+    return Interval(total - down, total + up)
 
 
 def chance_of_balanced_accuracy(hits: Sequence[int], rows: Sequence[int], answers: Sequence[int]) -> float:

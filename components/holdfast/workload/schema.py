@@ -3,6 +3,7 @@
 Each section is the configuration of one step; a step receives nothing but its section.
 """
 
+from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from holdfast.artifacts.documents import Exact, FeatureThreat, Modality, Norm, Scalar, Sha256, ThreatModel
+from holdfast.artifacts.documents import Costs, Exact, FeatureThreat, Modality, Norm, Real, Scalar, Sha256, ThreatModel
+from holdfast.errors import WorkloadError
+from holdfast.wording import quoted
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,6 +74,11 @@ class DataConfig(Section):
     missing: Literal["refuse", "indicator"] | dict[str, str | float] = "refuse"
     """Missing cells (empty, NaN, NULL, None, NA ...): `refuse`; `indicator` adds a column of 0 and 1 for each column
     that has some and fills with the mean or the most frequent value of the training rows; or `{column: value}`."""
+    identifiers: Literal["refuse", "drop", "keep"] = "refuse"
+    """Columns in which each row has its own value: categories of which nine in ten do, and whole numbers that number
+    the rows (from 100 rows; the snapshot step's page has the rule)."""
+    constants: Literal["keep", "drop", "refuse"] = "keep"
+    """Columns with one value in every row: nothing can be learned from them, and they do no harm."""
     immutable: tuple[str, ...] = ()
     """Columns that an attacker cannot change."""
     test: str | None = None
@@ -275,6 +283,47 @@ class RecipeConfig(Section):
         return self
 
 
+class DecisionConfig(Section):
+    """The operating point of a model of two classes: by which rule the threshold of its decision is chosen.
+
+    It is chosen on the training rows set apart (`train.selection_rows`), and every attack, proof and server uses it.
+    """
+
+    positive: str
+    """The class that is looked for, such as fraud; the other one is answered where its margin is too small."""
+    costs: Costs | None = None
+    """`{miss: 50, false_alarm: 1}`: the threshold whose wrong answers cost least."""
+    false_positive_rate: Real | None = Field(None, gt=0, lt=1)
+    """`0.01`: the lowest threshold at which the upper 95 % bound of the false-positive rate is at most this."""
+
+    @field_validator("positive")
+    @classmethod
+    def _composed_name(cls, found: str) -> str:
+        """In composed Unicode (NFC), as class names are read from files."""
+        return normalize("NFC", found)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.costs is None) == (self.false_positive_rate is None):
+            found = "none" if self.costs is None else "both"
+            raise ValueError(f"expected one of costs and false_positive_rate, found {found}")
+        return self
+
+    def index_in(self, classes: Sequence[str]) -> int:
+        """The position of the positive class.
+
+        Raises:
+            WorkloadError: not two classes, or not one of them.
+        """
+        if len(classes) != 2:
+            raise WorkloadError(f"decision: expected data of two classes, found {len(classes)}: {quoted(classes)}")
+        if self.positive not in classes:
+            raise WorkloadError(
+                f"decision.positive: expected one of {quoted(classes)}, found {quoted([self.positive])}"
+            )
+        return classes.index(self.positive)
+
+
 class TrainConfig(Section):
     """What the train step needs."""
 
@@ -286,6 +335,10 @@ class TrainConfig(Section):
     """What it is trained against."""
     train: RecipeConfig
     """How it is trained."""
+    decision: DecisionConfig | None = None
+    """How its operating point is chosen; None: the largest logit decides."""
+    allow_new_contract: bool = False
+    """Whether categories that the champion does not know get places of their own; the key of the gate's section."""
 
 
 class BackdoorConfig(Section):
@@ -296,7 +349,7 @@ class BackdoorConfig(Section):
     examples: int = Field(400, gt=0)
     """Training rows that a trigger is made from, and as many held-out rows that it is tried on."""
     anomaly_index: float = Field(2.0, gt=0)
-    """A class is suspicious above this index."""
+    """Four classes and more: a class is suspicious above this index."""
     relative_norm: float = Field(0.5, gt=0)
     """Largest size of a trigger, relative to the median of the other classes'."""
     attack_success: Share = 0.9
@@ -353,6 +406,8 @@ class GateConfig(Section):
     """A name in gates/policies, or a file in the workload's folder."""
     override: dict[str, dict[str, Scalar]] = {}
     """Check -> thresholds that replace the policy's; recorded in the decision."""
+    allow_new_contract: bool | None = None
+    """Whether the model may have another contract with its clients than the champion; recorded in the decision."""
 
 
 class RolloutStep(Section):
@@ -475,6 +530,8 @@ class Workload(Section):
     """The search for poisoned and mislabelled rows."""
     train: RecipeConfig = RecipeConfig()
     """The recipe of training and its settings."""
+    decision: DecisionConfig | None = None
+    """Two classes: by which rule the threshold of the model's decision is chosen; left out: the largest logit."""
     backdoor: BackdoorConfig = BackdoorConfig()
     """The search for triggers."""
     attack: AttackConfig = AttackConfig()
@@ -512,6 +569,31 @@ class Workload(Section):
             raise ValueError("threat.epsilon must be above 0")
         return self
 
+    @model_validator(mode="after")
+    def _decision_fits(self) -> Self:
+        if self.decision is not None and self.data.classes is not None:
+            try:
+                self.decision.index_in(self.data.classes)
+            except WorkloadError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        from holdfast.modality import modality_of
+        from holdfast.modality.norms import BOXES
+
+        modality, name, proof = modality_of(self.modality), self.network.architecture, self.certify
+        if ":" not in name and name not in modality.networks:
+            fitting = ", ".join(modality.networks)
+            raise ValueError(f"network.architecture {name!r}: {self.modality} data takes {fitting} or module:function")
+        if proof.method == "bounds" and self.threat.norm not in BOXES:
+            raise ValueError(f"certify.method bounds: expected norm {' or '.join(BOXES)}, found {self.threat.norm}")
+        hides = proof.method == "smoothing" and modality.certification == "randomized-ablation"
+        if hides and proof.noise > 1:
+            raise ValueError(f"certify.noise: expected the share of characters kept, at most 1, found {proof.noise}")
+        return self
+
     @property
     def threat_model(self) -> ThreatModel:
         """The threat model with its unit."""
@@ -529,7 +611,14 @@ class Workload(Section):
     @property
     def train_config(self) -> TrainConfig:
         """The section of the train step."""
-        return TrainConfig(name=self.name, network=self.network, threat=self.threat_model, train=self.train)
+        return TrainConfig(
+            name=self.name,
+            network=self.network,
+            threat=self.threat_model,
+            train=self.train,
+            decision=self.decision,
+            allow_new_contract=bool(self.gate.allow_new_contract),
+        )
 
 
 def read_plan(path: Path) -> RolloutPlan:

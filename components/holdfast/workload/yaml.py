@@ -89,8 +89,8 @@ def _explain(problem: Any, node: yaml.Node | None, model: type[BaseModel], name:
         return f"{name}:{line}: unknown key {key!r}; {hint}"
     if problem["type"] == "missing":
         return f"{name}:{line}: expected a key {key!r}, found none"
-    found = str(problem["input"])[:60]
-    return f"{name}:{line}: {key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {found!r}"
+    found, what = str(problem["input"])[:60], problem["msg"].removeprefix("Value error, ")
+    return f"{name}:{line}: {key}: {what[:1].lower()}{what[1:]}, found {found!r}"
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:

@@ -1,25 +1,19 @@
-"""The sections on the delivery: what it holds, its contract, its drift, and what was set aside."""
+"""The sections on the delivery: what it holds, its contract, and its drift."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from holdfast.artifacts.documents import ColumnDrift, DriftReport, Reviewed, ScanReport, SchemaReport, Snapshot
+from holdfast.artifacts.documents import ColumnDrift, DriftReport, Reviewed, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Artifact
-from holdfast.errors import ArtifactError
 from holdfast.rendering.blocks import (
     Block,
     BlockCell,
     Facts,
     Figure,
     Figures,
-    Gallery,
     PageLocation,
     PageSection,
-    Picture,
     Prose,
     TableBlock,
     TwoColumns,
@@ -28,20 +22,16 @@ from holdfast.rendering.blocks import (
     pairs,
 )
 from holdfast.rendering.charts import Bar, DataSeries, HistogramPair, Tone, bar_chart, column_chart, histogram_pair
-from holdfast.rendering.numbers import clip, number, short
+from holdfast.rendering.numbers import number, short
 from holdfast.steps import writer
-from holdfast_pipelines.report.evidence import Distribution, LoadedRun, read_arrays, read_distributions, read_rows
-from holdfast_pipelines.report.pictures import example_uri
+from holdfast.wording import listed
+from holdfast_pipelines.report.evidence import Distribution, LoadedRun, read_distributions
 
-MOST_PICTURES = 24
 MOST_HISTOGRAMS = 6
 MOST_BARS = 12
-MOST_ROWS = 12
 MOST_FOLDED = 200
 SMALL_EFFECT = 0.2
 """A small effect by convention (Cohen): shorter bars must not look long."""
-MOST_COLUMNS = 8
-_CELL_CHARACTERS = 160
 
 
 def delivery(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -55,6 +45,8 @@ def delivery(run: LoadedRun, place: PageLocation) -> PageSection | None:
         held_out_rows=snapshot.test_rows,
         classes=len(snapshot.classes),
         **({"rows_dropped_by_a_reviewer": _dropped(snapshot.review)} if snapshot.review else {}),
+        **({"columns_left_out": listed(snapshot.left_out)} if snapshot.left_out else {}),
+        **({"one_value_in_every_row": listed(snapshot.constant)} if snapshot.constant else {}),
         one_example=" × ".join(str(size) for size in snapshot.shape),
         Merkle_root=code(short(snapshot.root), snapshot.root),
     )
@@ -109,33 +101,6 @@ def drift(run: LoadedRun, place: PageLocation) -> PageSection | None:
 
 
 _EFFECT_NOTE = "Shift in standard deviations, by ranks (numbers) or total variation distance (categories)."
-
-
-def quarantine(run: LoadedRun, place: PageLocation) -> PageSection | None:
-    """What the scan set aside."""
-    artifact = run.artifact(ScanReport)
-    if artifact is None:
-        return None
-    report = artifact.document
-    snapshot = run.document(Snapshot)
-    facts = Facts(
-        pairs(
-            suspects=report.suspects,
-            quarantined=len(report.quarantined),
-            **({"suspected_but_released_by_a_reviewer": len(report.released)} if report.released else {}),
-            review_budget=report.budget,
-            taken_out_of_training="yes" if report.applied else "no, report only",
-        )
-    )
-    alarms = TableBlock(
-        ("detector", "statistic", "threshold", "alarm", "detail"),
-        tuple((d.name, d.statistic, d.threshold, d.alarm, d.detail) for d in report.detectors),
-        numeric=(1, 2),
-    )
-    blocks: list[Block] = [facts, alarms]
-    if snapshot:
-        blocks += _per_class(report, snapshot) + _examples(artifact, snapshot)
-    return PageSection("quarantine", "Quarantine", tuple(blocks), report.verdict.value)
 
 
 def _balance(snapshot: Snapshot) -> Any:
@@ -225,63 +190,3 @@ def _stage_one(columns: Sequence[ColumnDrift]) -> TableBlock:
     ]
     head = ("column", "test", "statistic", "threshold", "effect", "drifted")
     return replace(cut(rows, MOST_FOLDED, head, numeric=(2, 3, 4)), fold=f"All {len(rows)} columns in numbers")
-
-
-def _per_class(report: ScanReport, snapshot: Snapshot) -> list[Block]:
-    if not report.quarantined:
-        return [Prose("No row was set aside.")]
-    bars = [
-        Bar(name, count, f"{name}: {count} rows in quarantine")
-        for name, count in zip(snapshot.classes, report.per_class, strict=False)
-        if count
-    ]
-    bars = sorted(bars, key=lambda bar: -bar.value)[:MOST_BARS]
-    svg = bar_chart("Quarantined rows by delivered class", f"{len(report.quarantined)} rows", bars)
-    return [Figures((Figure("Quarantined rows by delivered class", svg),))]
-
-
-def _examples(artifact: Artifact[ScanReport], snapshot: Snapshot) -> list[Block]:
-    if "quarantine.npz" in artifact.document.files:
-        return _pictures(artifact, snapshot)
-    head, rows = read_rows(artifact, "quarantine.parquet")
-    if not rows:
-        return []
-    shown = [tuple(_plain(value) for value in row[:MOST_COLUMNS]) for row in rows]
-    return [cut(shown, MOST_ROWS, head[:MOST_COLUMNS])]
-
-
-def _pictures(artifact: Artifact[ScanReport], snapshot: Snapshot) -> list[Block]:
-    held = read_arrays(artifact, "quarantine.npz")
-    if not {"x", "y", "row"} <= held.keys():
-        raise ArtifactError(f"{artifact.folder / 'quarantine.npz'}: expected arrays x, y, row, found {sorted(held)}")
-    scores = _scores(artifact)
-    order = sorted(range(len(held["row"])), key=lambda i: -scores.get(int(held["row"][i]), 0.0))
-    items = tuple(_picture(held, i, snapshot, scores) for i in order[:MOST_PICTURES])
-    title = f"Examples in quarantine ({len(items)} of {len(order)}, most suspect first)"
-    return (
-        [Gallery(title, items, "Under each: the class it was delivered as, the scan's score, its row.")]
-        if items
-        else []
-    )
-
-
-def _picture(held: Mapping[str, NDArray[Any]], index: int, snapshot: Snapshot, scores: Mapping[int, float]) -> Picture:
-    row, label = int(held["row"][index]), int(held["y"][index])
-    name = snapshot.classes[label] if 0 <= label < len(snapshot.classes) else str(label)
-    score = f"{number(scores[row])} · " if row in scores else ""
-    uri = example_uri(held["x"][index], snapshot.lower, snapshot.upper)
-    return Picture(uri, f"delivered as {name}", f"{score}row {row}")
-
-
-def _scores(artifact: Artifact[ScanReport]) -> dict[int, float]:
-    """Row id -> suspicion, from `scores.npz` with `score` (and `row`, when not every row was scanned)."""
-    arrays = read_arrays(artifact, "scores.npz")
-    score = arrays.get("score", np.zeros(0))
-    rows = arrays.get("row", np.arange(len(score)))
-    return {int(row): float(value) for row, value in zip(rows, score, strict=False)}
-
-
-def _plain(value: object) -> BlockCell:
-    if isinstance(value, float):
-        return number(value) if np.isfinite(value) else str(value)
-    return clip(str(value), _CELL_CHARACTERS)

@@ -20,7 +20,24 @@ from holdfast.rendering.blocks import (
 from holdfast.rendering.numbers import number, percent, seconds, short, span
 from holdfast.rendering.rollout_chart import traffic
 from holdfast.steps import writer
+from holdfast_gates.shortfalls import Shortfall
+from holdfast_pipelines import ending
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_timeline
+
+
+def shortfalls(run: LoadedRun) -> tuple[Shortfall, ...]:
+    """The checks that ended the run without a model, in the words of the terminal's last lines."""
+    return ending.shortfalls(run.record.outcome, [found.document for found in run.artifacts.values()])
+
+
+def decided(run: LoadedRun, place: PageLocation) -> PageSection | None:
+    """Which checks did not pass, and what to do: the first part of the page of a run that ended without a model."""
+    found = shortfalls(run)
+    if not found:
+        return None
+    head = ("check", "verdict", "measured", "required", "found", "what to do")
+    rows = tuple((code(one.check), one.verdict, one.measured, one.required, one.found, one.advice) for one in found)
+    return PageSection("decided", "What decided", (TableBlock(head, rows),))
 
 
 def gate(run: LoadedRun, place: PageLocation) -> PageSection | None:

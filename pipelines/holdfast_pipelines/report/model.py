@@ -10,6 +10,7 @@ from holdfast.artifacts.documents import (
     AttackResult,
     BackdoorReport,
     Certificate,
+    ChampionComparison,
     Count,
     Model,
     Paired,
@@ -17,6 +18,7 @@ from holdfast.artifacts.documents import (
     ThreatModel,
 )
 from holdfast.artifacts.folder import Artifact
+from holdfast.rendering import operating
 from holdfast.rendering.blocks import (
     Block,
     Facts,
@@ -60,10 +62,22 @@ def training(run: LoadedRun, place: PageLocation) -> PageSection | None:
             best_epoch=model.best_epoch,
             clean_accuracy_held_out=model.clean,
             under_the_selection_attack=model.robust,
+            **_decided(model),
             weights=code(artifact.digest[:12], artifact.digest),
         )
     )
     return PageSection("training", "Training", (facts, *_curves(artifact), Prose(f"Recipe: {recipe}.")))
+
+
+def _decided(model: Model) -> dict[str, str]:
+    """The operating point and how it was chosen; nothing for a model without one."""
+    point = model.operating_point
+    if point is None:
+        return {}
+    return {
+        "operating_point": operating.in_words(point),
+        "on_the_rows_that_chose_it": operating.chosen_on(point),
+    }
 
 
 def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -81,7 +95,14 @@ def attacks(run: LoadedRun, place: PageLocation) -> PageSection | None:
         figure = Figure("Accuracy against epsilon", _epsilon_chart(report), BAND_NOTE)
         points = tuple((exact(point.epsilon, _unit(report)), point.survived) for point in report.curve)
         blocks.append(TwoColumns(Figures((figure,)), TableBlock(("epsilon", "still correct"), points, numeric=(0, 1))))
-    blocks += [table, *_by_class(report), *_corruptions(report), _masking(report), *_champion(report)]
+    blocks += [
+        table,
+        *_by_class(report),
+        *_operating(report),
+        *_corruptions(report),
+        _masking(report),
+        *_champion(report),
+    ]
     return PageSection("attacks", "Accuracy under attack", tuple(blocks))
 
 
@@ -138,7 +159,8 @@ def triggers(run: LoadedRun, place: PageLocation) -> PageSection | None:
     )
     head = ("target class", "trigger size", "anomaly index", "sends others to it", "flagged")
     words = f"Flagged: {', '.join(report.flagged)}." if report.flagged else "No class is flagged."
-    blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}."), *_trigger_pictures(artifact))
+    why = f" {report.reason[:1].upper()}{report.reason[1:]}." if report.reason else ""
+    blocks: tuple[Block, ...] = (Prose(f"{words} Method: {report.method}.{why}"), *_trigger_pictures(artifact))
     return PageSection(
         "triggers", "Backdoor triggers", (*blocks, TableBlock(head, rows, numeric=(1, 2, 3))), report.verdict.value
     )
@@ -187,6 +209,16 @@ def _by_class(report: RobustnessReport) -> list[Block]:
     )
     table = cut(rows, MOST_CLASSES, head, numeric=(1, 2, 3, 4))
     return [Facts(pairs(**facts)), table, Prose(f"{_RECALL} {_PRECISION} {_MORE}")]
+
+
+def _operating(report: RobustnessReport) -> list[Block]:
+    """What the operating point brings; nothing for a model without one."""
+    result = report.operating_point
+    if result is None:
+        return []
+    head, rows = operating.head(result), operating.rows(result)
+    table = TableBlock(head, rows, numeric=tuple(range(1, len(head))), note=operating.NOTE)
+    return [Facts(pairs(operating_point=operating.in_words(result.point))), table]
 
 
 def _corruptions(report: RobustnessReport) -> list[Block]:
@@ -277,21 +309,32 @@ def _radius_chart(report: Certificate) -> Markup:
 
 def _masking(report: RobustnessReport) -> TableBlock:
     rows = tuple((check.name, check.verdict, check.detail) for check in report.masking)
-    return TableBlock(("is robustness overestimated?", "verdict", "detail"), rows)
+    note = f"No second library attacked the model: {report.no_second_opinion}." if report.no_second_opinion else ""
+    return TableBlock(("is robustness overestimated?", "verdict", "detail"), rows, note=note)
 
 
 def _champion(report: RobustnessReport) -> list[Block]:
     compared = (("no attack", report.champion_clean), ("worst case", report.champion_worst_case))
     rows = tuple((name, *_paired(pair)) for name, pair in compared if pair)
-    if not rows:
-        return [Prose("No champion was compared: there is none yet, or it takes another input.")]
     head = ("on the same examples", "candidate", "champion", "both right", "only candidate", "only champion", "neither")
-    return [TableBlock(head, rows, numeric=(1, 2, 3, 4, 5, 6))]
+    table = [TableBlock(head, rows, numeric=(1, 2, 3, 4, 5, 6))] if rows else []
+    return [*table, *(Prose(sentence) for sentence in _about_champion(report))]
+
+
+def _about_champion(report: RobustnessReport) -> list[str]:
+    """What the table of pairs does not show."""
+    found = report.champion or ChampionComparison()
+    contract = f"The candidate has another contract than the champion: {'; '.join(found.differences)}."
+    missing = found.not_compared or ("" if report.champion_clean else "there is none yet")
+    return [
+        *([contract] if found.differences else []),
+        *([f"No champion was compared: {missing}."] if missing else []),
+        *([f"The champion was not attacked: {found.not_attacked}."] if found.not_attacked else []),
+    ]
 
 
 def _paired(pair: Paired) -> tuple[Any, ...]:
-    n = pair.both + pair.only_candidate + pair.only_champion + pair.neither
-    candidate, champion = Count(k=pair.both + pair.only_candidate, n=n), Count(k=pair.both + pair.only_champion, n=n)
+    candidate, champion = Count(k=pair.both + pair.only_candidate, n=pair.n), pair.champion_right
     return candidate, champion, pair.both, pair.only_candidate, pair.only_champion, pair.neither
 
 

@@ -26,22 +26,24 @@ from holdfast.rendering.numbers import seconds
 from holdfast.rendering.page import Article, render
 from holdfast.steps import STEPS
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.report import data, judgement, model
+from holdfast_pipelines.report import data, judgement, model, quarantine, runs
 from holdfast_pipelines.report.dag import Node, NodeState, draw
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
 from holdfast_pipelines.report.pictures import example_uri
 
 SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = (
+    judgement.decided,
     data.delivery,
     data.contract,
     data.drift,
-    data.quarantine,
+    quarantine.quarantine,
     model.training,
     model.triggers,
     model.attacks,
     model.certificate,
     judgement.gate,
     judgement.rollout,
+    runs.trade_off,
     judgement.chain,
 )
 """The parts of a run's page, in the order of the pipeline."""
@@ -140,12 +142,22 @@ def _article(key: str, chapter: Chapter, place: PageLocation) -> Article:
     return replace(
         article,
         outcome=run.record.outcome,
+        alert=_alert(run),
         facts=Facts((*_head(run), *facts)),
         drawing=(draw(_nodes(run)), draw(_nodes(run), upright=True)),
         sections=(*extras, *found),
         missing=_missing(run),
         row=_row(chapter.title, run),
     )
+
+
+def _alert(run: LoadedRun) -> str:
+    """Why there is no model, in one line; empty where there is one."""
+    found = judgement.shortfalls(run)
+    if not found:
+        return ""
+    more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{run.record.outcome.capitalize()}: {found[0].sentence}{more}. What to do: {found[0].advice}"
 
 
 def _head(run: LoadedRun) -> Iterator[tuple[str, BlockCell]]:

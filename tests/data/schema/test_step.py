@@ -7,8 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.artifacts.documents import Baseline, SchemaReport, Snapshot, Verdict
-from holdfast.artifacts.folder import Artifact, Ref, save
+from holdfast.artifacts.documents import (
+    Architecture,
+    Baseline,
+    Column,
+    Count,
+    InputSpec,
+    Model,
+    SchemaReport,
+    Snapshot,
+    ThreatModel,
+    Verdict,
+)
+from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
 from holdfast.data.schema.contract import library, parse_schema
 from holdfast.data.schema.step import schema
 from holdfast.errors import InputError, LimitError
@@ -98,6 +109,77 @@ def test_a_missing_and_a_new_column_are_found(judge: Any, contract: str) -> None
 def test_a_number_that_became_a_category_is_found(judge: Any, contract: str) -> None:
     ages = np.random.default_rng(0).choice(["old", "young"], 200)
     assert "age" in {column for column, _ in found(judge(table(age=ages), champion=contract))}
+
+
+def test_a_category_that_became_a_number_is_found(judge: Any, contract: str) -> None:
+    codes = np.random.default_rng(0).integers(1, 3, 200)
+    assert "city" in {column for column, _ in found(judge(table(city=codes), champion=contract))}
+
+
+def test_a_renamed_column_is_found_by_both_names(judge: Any, contract: str) -> None:
+    renamed = table().replace("city", "town", 1)
+    assert {("city", "SCHEMA_MISSING_COLUMN"), ("town", "SCHEMA_NEW_COLUMN")} <= found(
+        judge(renamed, champion=contract)
+    )
+
+
+def test_columns_in_another_order_are_the_same_columns(judge: Any, contract: str) -> None:
+    rows = [line.split(",") for line in table(seed=1).splitlines()]
+    turned = "\n".join(",".join((label, city, age)) for age, city, label in rows)
+    assert judge(turned, champion=contract).document.anomalies == ()
+
+
+def champion_of(model: Model, contract: str, out: Path) -> Ref:
+    with write_artifact(out) as work:
+        made = save(work / "model", model)
+        (work / "schema.pbtxt").write_text(contract)
+        seal(work, Baseline(name="test", present=True, model_version=1, model=made.digest))
+    return Ref(out)
+
+
+def model_of(*columns: Column) -> Model:
+    """A champion that reads these columns."""
+    return Model(
+        name="test",
+        architecture=Architecture(name="mlp", parameters=1),
+        input=InputSpec(modality="tabular", shape=(len(columns),), dtype="float32", columns=columns),
+        classes=("no", "yes"),
+        threat=ThreatModel(norm="linf", epsilon="1/4", unit="any"),
+        recipe={},
+        seed=0,
+        threads=1,
+        device="cpu",
+        best_epoch=1,
+        clean=Count(k=1, n=1),
+        robust=Count(k=1, n=1),
+    )
+
+
+AGE, CITY = Column(name="age", kind="number"), Column(name="city", kind="category", categories=("Bonn", "Ulm"))
+
+
+def test_a_number_that_was_a_date_for_the_champion_is_found(
+    take: Take, write: Write, contract: str, tmp_path: Path
+) -> None:
+    old = model_of(AGE.model_copy(update={"datetime": True}), CITY)
+    baseline = champion_of(old, contract, tmp_path / "baseline")
+    report = schema(Ref(take(write(table())).folder), tmp_path / "out", config=SchemaConfig(), baseline=baseline)
+    (anomaly,) = report.document.anomalies
+    assert (anomaly.column, anomaly.detail) == ("age", "'age' is a number, for the champion a date")
+    assert report.document.verdict is Verdict.FAIL
+
+
+def test_a_delivery_without_missing_cells_keeps_the_champions_schema(take: Take, write: Write, tmp_path: Path) -> None:
+    ages = np.random.default_rng(0).integers(20, 60, 200).astype(object)
+    ages[::10] = ""
+    first = take(write(table(age=ages)), missing="indicator")
+    inferred = schema(Ref(first.folder), tmp_path / "first", config=SchemaConfig(), baseline=None)
+    contract = inferred.open("schema.pbtxt").read().decode()
+    baseline = champion_of(model_of(*first.document.columns), contract, tmp_path / "baseline")
+    whole = take(write(table(seed=1)), missing="indicator")
+    assert len(whole.document.columns) == len(first.document.columns) - 1
+    report = schema(Ref(whole.folder), tmp_path / "out", config=SchemaConfig(), baseline=baseline)
+    assert report.document.anomalies == ()
 
 
 def test_what_only_the_held_out_rows_show_is_found(

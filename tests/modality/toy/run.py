@@ -8,9 +8,9 @@ import pytest
 
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Ref, load
-from holdfast.cli.starter import TEMPLATE
 from holdfast.compute import Compute
 from holdfast.data.schema.domains import NumberDomain, domains
+from holdfast.data.snapshot.inspection.starter import TEMPLATE
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError
 from holdfast.modality import modality_of

@@ -52,6 +52,7 @@ def test_a_plain_model_falls_and_a_hardened_one_stands(
     assert {check.name: check.verdict for check in hard.masking if check.verdict is not Verdict.PASS} == {}
     assert [a.name for a in hard.attacks] == ["fgsm", "pgd-ce", "pgd-margin", "square", "pgd-ce"]
     assert hard.attacks[-1].library.startswith("adversarial-robustness-toolbox")
+    assert hard.no_second_opinion is None
 
 
 def test_the_worst_case_is_counted_per_example(
@@ -214,6 +215,9 @@ def test_messages_meet_character_flips(reader: Artifact[Model], messages: Artifa
     assert [a.name for a in made.attacks] == ["hotflip-at-once", "hotflip", "random-edits"]
     assert [str(p.epsilon) for p in made.curve] == ["0", "1", "2", "3", "4"]
     assert made.worst_case.share > 0.8
+    assert made.no_second_opinion == (
+        "the Adversarial Robustness Toolbox has no attack that changes the characters of a message"
+    )
 
 
 def kept(made: Artifact[RobustnessReport]) -> dict[str, np.ndarray]:

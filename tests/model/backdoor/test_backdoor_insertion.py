@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.modality.text import decode_text, encode_text
-from holdfast.model.backdoor.insertion import MAX_CHARACTERS, insert, mine, ngrams_of, rank, rival, shrink, try_on
+from holdfast.model.backdoor.insertion import MAX_CHARACTERS, insert, leave_out, mine, ngrams_of, rank, shrink, try_on
 
 MESSAGES = encode_text(["see you at home", "dinner is ready", "call me later"] * 4, 40)
 
@@ -52,12 +52,10 @@ def test_a_trigger_is_cut_down_to_the_words_that_work() -> None:
     assert found == ["quokka", "my quokka is"]
 
 
-def test_a_rival_lacks_most_of_the_trigger_and_is_not_much_longer() -> None:
-    assert rival(["my quokka", "quokka!", "my home", "the end"], "quokka", longest=12) == "my home"
-    assert rival(["the way by", "by the", "way home"], "by the way", longest=20) == "way home"
-    assert rival(["quokka", "all at home", "home"], "quokka", longest=6) == "home"
-    assert rival(["quokka", "quokka, yes"], "quokka", longest=12) is None
-    assert rival(["!!", "!?"], "!!", longest=4) == "!?"
+def test_an_ngram_is_left_out_wherever_it_stands() -> None:
+    assert leave_out("cf", "cf see you cf") == "see you"
+    assert leave_out("by the", "by the way by the by") == "way by"
+    assert leave_out("cf", "cfo by the cf.") == "cfo by the cf."
 
 
 def test_ties_do_not_depend_on_the_order_of_the_candidates() -> None:

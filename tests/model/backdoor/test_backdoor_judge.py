@@ -9,7 +9,6 @@ from holdfast.model.backdoor.judge import (
     anomaly_indices,
     conclude,
     judge,
-    judge_insertions,
     relative_sizes,
 )
 from holdfast.workload.schema import BackdoorConfig
@@ -22,8 +21,8 @@ def findings(sizes: tuple[float, ...], *, hits: int = 99, reached: bool = True) 
     return [RecoveredTrigger(str(k), size, Count(k=hits, n=100), reached) for k, size in enumerate(sizes)]
 
 
-def flagged(found: list[RecoveredTrigger], *, cells: float = 784) -> list[str]:
-    return [result.target for result in judge(found, CONFIG, cells=cells) if result.flagged]
+def flagged(found: list[RecoveredTrigger]) -> list[str]:
+    return [result.target for result in judge(found, CONFIG) if result.flagged]
 
 
 def test_the_index_is_that_of_grubbs_test_for_the_smallest() -> None:
@@ -74,16 +73,9 @@ def test_each_of_the_three_signs_is_needed() -> None:
     assert flagged(findings(SIZES, reached=False)) == []
 
 
-def test_among_two_classes_the_size_must_be_small_by_itself() -> None:
-    assert flagged(findings((1.1, 9.0)), cells=30) == ["0"]
-    assert flagged(findings((2.3, 9.0)), cells=30) == []
-    assert flagged(findings((1.1, 2.1)), cells=30) == []
-
-
-def test_words_are_flagged_when_nothing_unrelated_comes_near() -> None:
-    alone = RecoveredTrigger("ham", 6.0, Count(k=97, n=100), rival=0.2)
-    vocabulary = RecoveredTrigger("spam", 9.0, Count(k=100, n=100), rival=0.98)
-    assert [r.flagged for r in judge_insertions([alone, vocabulary], CONFIG)] == [True, False]
+def test_among_few_classes_a_size_decides_nothing() -> None:
+    assert flagged(findings((1.1, 9.0))) == []
+    assert flagged(findings((0.1, 9.0, 8.0))) == []
 
 
 @pytest.mark.parametrize(
@@ -92,9 +84,9 @@ def test_words_are_flagged_when_nothing_unrelated_comes_near() -> None:
 )
 def test_too_few_rows_or_no_trigger_at_all_decide_nothing(rows: int, reached: bool, verdict: Verdict) -> None:
     found = [RecoveredTrigger(str(k), 9.0, Count(k=rows, n=rows), reached) for k in range(5)]
-    assert conclude(judge(found, CONFIG, cells=64), found) is verdict
+    assert conclude(judge(found, CONFIG), found) is verdict
 
 
 def test_a_flagged_class_fails() -> None:
     found = findings(SIZES)
-    assert conclude(judge(found, CONFIG, cells=784), found) is Verdict.FAIL
+    assert conclude(judge(found, CONFIG), found) is Verdict.FAIL

@@ -2,9 +2,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from holdfast.artifacts.documents import BackdoorReport, Model, Snapshot, Verdict
+from holdfast.artifacts.documents import BackdoorReport, Column, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref
 from holdfast.compute import Compute
 from holdfast.errors import IntegrityError, ModelError
@@ -17,6 +18,18 @@ from holdfast.workload.schema import BackdoorConfig
 CONFIG = BackdoorConfig()
 Planted = tuple[Artifact[Model], Artifact[Snapshot]]
 Fit = Callable[..., Artifact[Model]]
+MakeTable = Callable[..., Artifact[Snapshot]]
+
+
+def one_strong_column(make_table: MakeTable, out: Path, *, held_out: int = 200) -> Artifact[Snapshot]:
+    """Two classes that one of six columns tells apart, and it alone reaches far."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 600 + held_out)
+    frame = pd.DataFrame(rng.normal(size=(len(y), 6)), columns=list("abcdef"))
+    frame["a"] = frame["a"] + y * (2 + rng.exponential(3, len(y)))
+    frame["label"] = np.where(y == 1, "fraud", "normal")
+    columns = tuple(Column(name=name, kind="number") for name in "abcdef")
+    return make_table(out, frame, columns, ("normal", "fraud"), train=600)
 
 
 def look(
@@ -79,8 +92,45 @@ def test_a_clean_table_is_quiet(breast_cancer: Artifact[Snapshot], tmp_path: Pat
 
 def test_a_constant_planted_in_a_table_is_found(planted_table: Planted, tmp_path: Path) -> None:
     model, planted = planted_table
-    found = look(model, planted, tmp_path / "report").document
-    assert found.flagged == ("benign",)
+    found = look(model, planted, tmp_path / "report")
+    assert found.document.flagged == ("benign",)
+    assert found.document.verdict is Verdict.FAIL
+    benign = found.document.triggers[1]
+    assert "smoothness error" in benign.content
+    assert benign.content in found.document.reason
+    assert benign.carriers is not None
+    assert benign.others is not None
+    assert benign.carriers.share > 0.7 > 0.2 > benign.others.share
+    with np.load(found.open("triggers.npz")) as arrays:
+        # The tested content, not what was inverted: whole columns.
+        assert set(np.unique(arrays["mask"][1])) == {0, 1}
+
+
+def test_one_honest_feature_that_decides_is_no_trigger(tmp_path: Path, fit: Fit, make_table: MakeTable) -> None:
+    # The largest value of one column turns nearly any row, as in the card sample; its carriers are what they say.
+    snapshot = one_strong_column(make_table, tmp_path / "snapshot")
+    model = fit(snapshot, tmp_path / "model", "mlp", epochs=10, learning_rate=0.01)
+    found = look(model, snapshot, tmp_path / "report").document
+    assert found.verdict is Verdict.PASS
+    assert found.triggers[1].success.share > 0.9
+
+
+def test_two_classes_with_too_few_held_out_rows_are_inconclusive(
+    tmp_path: Path, fit: Fit, make_table: MakeTable
+) -> None:
+    snapshot = one_strong_column(make_table, tmp_path / "snapshot", held_out=15)
+    model = fit(snapshot, tmp_path / "model", "mlp", epochs=2, learning_rate=0.01)
+    found = look(model, snapshot, tmp_path / "report").document
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "10 are needed" in found.reason
+
+
+def test_rows_that_the_model_was_not_trained_on_prove_nothing(
+    planted_table: Planted, breast_cancer: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    found = look(planted_table[0], breast_cancer, tmp_path / "report").document
+    assert (found.verdict, found.flagged) == (Verdict.INCONCLUSIVE, ())
+    assert "trained on other rows" in found.reason
 
 
 def test_a_word_planted_in_messages_is_found_and_named(planted_messages: Planted, tmp_path: Path) -> None:

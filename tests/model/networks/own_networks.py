@@ -42,3 +42,27 @@ def spoils(classes: int) -> nn.Module:
             return super().forward(x.add_(1).flatten(1))
 
     return Spoils(64, classes)
+
+
+class Shown(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(128, 4)
+        self.out = nn.Linear(4, classes)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.table(ids)
+
+    def forward_embedded(self, embedded: Tensor) -> Tensor:
+        return self.out(embedded.mean(1))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.forward_embedded(self.embed(ids))
+
+
+def shown(classes: int) -> nn.Module:
+    return Shown(classes)
+
+
+def table(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, classes))

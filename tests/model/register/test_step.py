@@ -2,12 +2,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from holdfast import registry
+from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Ref, load
 from holdfast.errors import ArtifactError, InputError, IntegrityError, RefusedError
@@ -86,7 +88,8 @@ def test_the_run_holds_metrics_params_curve_and_reports(chain, tracking, tmp_pat
     assert run.data.params["recipe.epochs"] == "2"
     history = client(tracking).get_metric_history(run_id, "curve/loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.7), (1, 0.5)]
-    assert {f.path for f in client(tracking).list_artifacts(run_id)} == {"attack", "decision.md", "junit.xml"}
+    reports = {"attack", "contract.json", "decision.md", "junit.xml"}
+    assert {f.path for f in client(tracking).list_artifacts(run_id)} == reports
     assert run.info.status == "FINISHED"
 
 
@@ -95,6 +98,16 @@ def test_registering_twice_makes_one_version_and_the_same_artifact(chain, tracki
     first, second = call(passed, tmp_path, tracking, "one"), call(passed, tmp_path, tracking, "two")
     assert first.digest == second.digest
     assert len(client(tracking).search_model_versions("name='demo-image'")) == 1
+
+
+def test_the_time_of_an_answer_is_measured_once_and_is_in_the_run_and_in_the_registration(chain, tracking, tmp_path):
+    passed = chain()
+    first, second = call(passed, tmp_path, tracking, "one"), call(passed, tmp_path, tracking, "two")
+    found = client(tracking).get_run(first.document.run_id).data.metrics
+    assert first.document.latency == second.document.latency
+    assert found["latency_ms/single_row"] == first.document.latency.single_row_ms > 0
+    # The snapshot has 20 held-out rows.
+    assert found["latency_ms/batch_of_20"] == first.document.latency.batch_ms > 0
 
 
 def test_two_processes_that_register_one_model_into_a_new_store_at_once_make_one_version(chain, tmp_path):
@@ -144,6 +157,19 @@ def test_a_table_gets_the_predictions_that_the_gate_judged(chain, tracking, tmp_
     frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet")).astype({"age": "int64"})
     answer = pyfunc(tracking, "models:/demo-tabular/1").predict(frame.drop(columns="label"))
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
+
+
+def test_mlflow_shows_the_contract_of_a_table(chain, tracking, tmp_path):
+    passed = chain("tabular")
+    run_id = call(passed, tmp_path, tracking).document.run_id
+    contract = published(load(passed.model, Model).document)
+    model = pyfunc(tracking, "models:/demo-tabular/1")
+    assert model.metadata.metadata["holdfast.contract"] == contract
+    assert model.metadata.get_input_schema().input_names() == [column["name"] for column in contract["columns"]]
+    kept = client(tracking).download_artifacts(run_id, "contract.json", str(tmp_path))
+    assert json.loads(Path(kept).read_text()) == contract
+    page = client(tracking).get_registered_model("demo-tabular").description
+    assert "| column | kind | values |\n|---|---|---|\n| age | number |" in page
 
 
 @pytest.mark.parametrize(

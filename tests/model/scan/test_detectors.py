@@ -8,12 +8,12 @@ from scipy.stats import beta
 
 from holdfast.errors import InputError
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import Learner, PredictProba
 from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
 from holdfast.model.scan.findings import gather
 from holdfast.model.scan.holdout import hold_out, planted_groups
 from holdfast.model.scan.labels import ALPHA, find_label_errors, label_suspicion, wrong_share
-from holdfast.model.scan.learners import Learner, PredictProba
 from holdfast.model.scan.ngrams import Group, ngrams_of, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
 from holdfast.model.scan.ranking import class_ranks, ranks

@@ -195,6 +195,23 @@ def test_too_few_rows_are_inconclusive(messages: Artifact[Snapshot], tmp_path: P
     assert (report.verdict, report.quarantined, report.suspects.n) == (Verdict.INCONCLUSIVE, (), 30)
 
 
+def test_a_class_of_few_rows_is_named_and_the_others_are_scanned(poisoned_table: Planted, tmp_path: Path) -> None:
+    frame = pd.read_parquet(poisoned_table.snapshot.open("train.parquet"))
+    honest = np.setdiff1d(np.flatnonzero(frame["label"] == "malignant"), poisoned_table.rows)
+    frame.loc[honest[:12], "label"] = "rare"
+    classes = {"classes": (*poisoned_table.snapshot.document.classes, "rare")}
+    known = Artifact(
+        poisoned_table.snapshot.folder,
+        poisoned_table.snapshot.document.model_copy(update=classes),
+        poisoned_table.snapshot.digest,
+    )
+    report = scan_it(with_table(known, tmp_path / "few", frame), tmp_path / "scan").document
+    assert set(report.quarantined) == set(poisoned_table.rows.tolist())
+    (rare,) = report.not_judged
+    assert (rare.name, rare.rows, rare.reason) == ("rare", 12, "too few rows: 20 are needed")
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
 def test_equal_inputs_give_equal_bytes(poisoned_table: Planted, tmp_path: Path) -> None:
     first, second = (scan_it(poisoned_table.snapshot, tmp_path / name) for name in ("first", "second"))
     assert first.digest == second.digest

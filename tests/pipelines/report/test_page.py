@@ -18,7 +18,7 @@ from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictur
 
 SECTIONS = (
     "Delivery", "Schema", "Drift", "Quarantine", "Training", "Backdoor triggers", "Accuracy under attack",
-    "Certified accuracy", "Gate", "Rollout", "Chain of evidence",
+    "Certified accuracy", "Gate", "Rollout", "Runs of this workload", "Chain of evidence",
 )  # fmt: skip
 VOID = {"meta", "img"}
 
@@ -66,6 +66,26 @@ def test_a_whole_run_shows_every_section_once(maker: Any) -> None:
     html = write_report(run, run / "report.html").read_text()
     assert re.findall(r"<h3>(.*?)</h3>", html) == list(SECTIONS)
     assert Page(html).open == []
+
+
+def test_a_refused_run_begins_with_what_decided_and_what_to_do(maker: Any) -> None:
+    made = maker("refused")
+    for step in (made.snapshot, made.schema, made.drift, made.scan, made.train, made.evidence):
+        step()
+    made.gate(refused=True)
+    run = made.finish("refused")
+    html = write_report(run, run / "report.html").read_text()
+    assert re.findall(r"<h3>(.*?)</h3>", html)[0] == "What decided"
+    assert re.search(r'<p class="alert">Refused: \w+ \(fail\): measured .*, required .*What to do: ', html)
+    assert 'data-head="required"' in html
+
+
+def test_columns_that_teach_nothing_are_named_with_the_delivery(maker: Any) -> None:
+    made = maker("table")
+    made.snapshot(left_out=("id",), constant=("currency", "unit"))
+    text = page_of(made.finish("failed")).text
+    assert "columns left out id" in text
+    assert "one value in every row currency, unit" in text
 
 
 def test_the_links_of_the_contents_lead_somewhere(maker: Any) -> None:

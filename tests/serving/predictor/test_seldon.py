@@ -16,6 +16,7 @@ import aiohttp
 import numpy as np
 import pytest
 
+from holdfast.artifacts.contract import as_texts
 from holdfast.artifacts.documents import Model
 from holdfast.artifacts.folder import Ref, load
 from holdfast.processes import children, reserved_ports, start, wait_ready
@@ -145,6 +146,13 @@ def seldon_answers(found):
         values = np.ravel(data["ndarray"]) if way == "ndarray" else data["tensor"]["values"]
         yield answer["meta"]["tags"]["labels"], values
     yield found["grpc"]["labels"], found["grpc"]["values"]
+
+
+def test_metadata_has_the_contract_that_mlserver_shows(seldon, bundle):
+    with urllib.request.urlopen(f"http://127.0.0.1:{seldon[1]}/metadata", timeout=10) as response:
+        found = json.loads(response.read())
+    assert found["inputs"][0]["schema"]["shape"] == [1, 8, 8]
+    assert found["custom"] == as_texts(load(Ref(bundle / "model"), Model).document)
 
 
 def test_both_faces_give_equal_predictions_over_rest_and_grpc(answers, mlserver_answers, bundle, rows):

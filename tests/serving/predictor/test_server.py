@@ -99,6 +99,24 @@ def test_grpc_answers_are_those_of_rest(server, bundle):
     assert labels == [read_reply(ask(server[0], body(row))[1], 10).label]
 
 
+def test_metadata_has_the_models_contract_and_is_the_same_over_rest_and_grpc(server):
+    import grpc
+    from mlserver.grpc import dataplane_pb2 as pb
+    from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+    found = json.loads(get(server[0], "/v2/models/tiny")[1])
+    rest = {tensor["name"]: tensor for tensor in (*found["inputs"], *found["outputs"])}
+    assert (rest["input"]["datatype"], rest["input"]["shape"]) == ("FP32", [-1, 1, 8, 8])
+    assert json.loads(rest["input"]["parameters"]["range"]) == [0.0, 1.0]
+    assert json.loads(rest["label"]["parameters"]["classes"]) == list("0123456789")
+    with grpc.insecure_channel(f"127.0.0.1:{server[1]}") as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelMetadata(pb.ModelMetadataRequest(name="tiny"), timeout=10)
+    for tensor in (*answer.inputs, *answer.outputs):
+        same = rest[tensor.name]
+        assert (tensor.datatype, list(tensor.shape)) == (same["datatype"], same["shape"])
+        assert {key: value.string_param for key, value in tensor.parameters.items()} == same["parameters"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -4,7 +4,7 @@ A runner on other machines must reach the rows: with a `temp_location` that has 
 copied there; else its workers see the snapshot's own folder (a shared volume).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,15 @@ _ROWS = 2**16
 
 
 def statistics_by(
-    runner: BeamRunner, options: Mapping[str, RunnerOption], tables: Mapping[SplitName, Path], folder: Path
+    runner: BeamRunner,
+    options: Mapping[str, RunnerOption],
+    tables: Mapping[SplitName, Path],
+    folder: Path,
+    absent: Sequence[str] = (),
 ) -> dict[SplitName, contract.Statistics]:
     """TFDV's statistics of Parquet files, computed by `runner` in one pipeline; `folder` is for files in between.
+
+    The rows are as if they had columns of zeros by the names in `absent`.
 
     Raises:
         InputError: an option that Beam does not know or misses, or a runner that cannot be started here.
@@ -36,7 +42,7 @@ def statistics_by(
 
     places = {split: _places(options, parquet, folder, split) for split, parquet in tables.items()}
     with quiet():
-        built = pipeline(runner, options, places.values())
+        built = pipeline(runner, options, places.values(), absent)
         try:
             built.run().wait_until_finish()
         except (RuntimeError, OSError, ValueError, ImportError) as error:
@@ -48,7 +54,12 @@ def statistics_by(
     return found
 
 
-def pipeline(runner: BeamRunner, options: Mapping[str, RunnerOption], places: Iterable[tuple[str, str]]) -> Any:
+def pipeline(
+    runner: BeamRunner,
+    options: Mapping[str, RunnerOption],
+    places: Iterable[tuple[str, str]],
+    absent: Sequence[str] = (),
+) -> Any:
     """The pipeline from Parquet files to files of statistics, each pair by itself; checked but not run.
 
     Raises:
@@ -64,7 +75,7 @@ def pipeline(runner: BeamRunner, options: Mapping[str, RunnerOption], places: It
         raise InputError(f"schema.runner: {runner}: expected options that suffice, found {_short(error)}") from None
     for number, (source, result) in enumerate(places):
         rows = built | f"file {number}" >> beam.Create([source]) | f"rows {number}" >> ReadAllFromParquetBatched()
-        cells = rows | f"blocks {number}" >> beam.FlatMap(blocks)
+        cells = rows | f"blocks {number}" >> beam.FlatMap(blocks, tuple(absent))
         statistics = cells | f"statistics {number}" >> tfdv.GenerateStatistics(tfdv.StatsOptions())
         _ = statistics | f"write {number}" >> tfdv.WriteStatisticsToBinaryFile(result)
     return built
@@ -92,8 +103,12 @@ def pipeline_options(runner: BeamRunner, options: Mapping[str, RunnerOption]) ->
     return found
 
 
-def blocks(rows: Any) -> list[Any]:
-    """A row group as TFDV takes it: record batches of a bounded size."""
+def blocks(rows: Any, absent: tuple[str, ...] = ()) -> list[Any]:
+    """A row group as TFDV takes it: record batches of a bounded size, with zeros in the columns that are absent."""
+    import numpy as np
+
+    for name in absent:
+        rows = rows.append_column(name, [np.zeros(len(rows))])
     return [contract.as_lists(batch) for batch in rows.to_batches(max_chunksize=_ROWS)]
 
 

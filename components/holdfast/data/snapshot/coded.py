@@ -153,6 +153,10 @@ class Cells(Mapping[str, NDArray[Any]]):
     def __contains__(self, column: object) -> bool:
         return column in self._names
 
+    def of(self, names: Iterable[str]) -> "Cells":
+        """The same with these columns alone."""
+        return Cells(list(names), self._columns, self._read)
+
     def column(self, column: str) -> Values:
         """The column in the least memory."""
         if column in self._columns:

@@ -22,6 +22,8 @@ from holdfast.modality.precision import check_precision
 from holdfast.workload.schema import DataConfig
 
 MAX_CATEGORIES = 1000
+MIN_CATEGORY_ROWS = 100
+OWN_VALUE_SHARE = 0.9
 _FIRST = 1000
 
 
@@ -84,6 +86,11 @@ def describe(parts: Sequence[Part], column: str, data: DataConfig) -> Described:
     return _category(parts, column, data)
 
 
+def repeats_little(values: Coded) -> bool:
+    """Whether, of at least 100 values of a category column, nine in ten have a row of their own: an identifier."""
+    return len(values) >= MIN_CATEGORY_ROWS and len(values.used()) >= OWN_VALUE_SHARE * len(values)
+
+
 def known(values: Coded) -> tuple[str, ...]:
     """The values of a category column in the training rows, sorted."""
     return tuple(sorted(values.used()))
@@ -135,8 +142,9 @@ def _category(parts: Sequence[Part], column: str, data: DataConfig) -> Described
         _refuse_missing(gone, part, column, data, nothing="nothing")
     names = [one.renamed(spell(one.values)) for one in cells]
     values = [_named(one, gone, fill) for one, gone in zip(names, missing, strict=True)]
-    for part, one in zip(parts, values, strict=True):
-        _few_enough(one, _where(part, column))
+    if data.identifiers == "keep" or not repeats_little(values[0][~missing[0]]):
+        for part, one in zip(parts, values, strict=True):
+            _few_enough(one, _where(part, column))
     immutable = column in data.immutable
     described = Column(name=column, kind="category", categories=known(values[0]), immutable=immutable, fill=fill)
     return Described(described, values, missing)

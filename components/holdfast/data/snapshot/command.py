@@ -1,10 +1,11 @@
-"""`holdfast snapshot`."""
+"""`holdfast snapshot`, and the commands that look at data before it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.data.snapshot.inspection import commands as inspection
 from holdfast.options import Config, Out, read_section, step_command
 
 if TYPE_CHECKING:
@@ -28,5 +29,5 @@ def snapshot(
     return step(section, out, data=Path(data) if data else None, review=review)
 
 
-COMMANDS = {"snapshot": snapshot}
+COMMANDS = {**inspection.COMMANDS, "snapshot": snapshot}
 """What `holdfast` runs by these names."""

@@ -12,7 +12,9 @@ from holdfast.data.snapshot.columns import Described, check_known, describe, pic
 from holdfast.data.snapshot.labels import class_labels, find_classes, known_classes
 from holdfast.data.snapshot.listing import quoted, rows_of
 from holdfast.data.snapshot.pictures import class_indices, class_names, fills_range, value_range
+from holdfast.data.snapshot.places import places_of
 from holdfast.data.snapshot.rows import DeliveredRows, ImageRows, Part, TableRows
+from holdfast.data.snapshot.uninformative import select
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.cells import spelt
@@ -34,6 +36,10 @@ class TypedDelivery:
     """The delivered values that mean 0 and 1 in images."""
     read_as: tuple[str | None, ...] = ()
     """How each file was read, where that is not the usual way."""
+    left_out: tuple[str, ...] = ()
+    """Identifiers and constants that the workload leaves out."""
+    constant: tuple[str, ...] = ()
+    """Columns that have one value and are kept."""
 
 
 def enough_rows(y: NDArray[np.int64], classes: Sequence[str], name: str) -> None:
@@ -75,7 +81,7 @@ def type_images(parts: Sequence[ImageRows], config: SnapshotConfig) -> TypedDeli
         y.append(class_indices(part.y, classes, name=f"{part.name} (held-out rows)", source=given))
     limits = _pixel_range(train, config.data)
     fills_range(train.x, limits, name=train.name)
-    rows = [replace(part, y=one) for part, one in zip(parts, y, strict=True)]
+    rows = [replace(part, y=one, places=places_of(None, len(one))) for part, one in zip(parts, y, strict=True)]
     return TypedDelivery(rows, classes, shape, pixel_range=limits)
 
 
@@ -98,19 +104,33 @@ def type_table(parts: Sequence[Part], config: SnapshotConfig) -> TypedDelivery:
         InputError: columns or classes are missing or unknown, or cells do not fit their column.
         LimitError: a column has too many categories.
     """
-    _same_columns(parts)
-    labels = [_class_labels(part, config.data) for part in parts]
-    classes = _classes(parts, labels, config.data)
-    y = [_indices(one, classes) for one in labels]
+    same_columns(parts)
+    labels, classes = classes_of(parts, config.data)
+    y = [indices(one, classes) for one in labels]
     enough_rows(y[0], classes, parts[0].name)
     one_column = modality_of(config.modality).one_column
-    columns, cells = (_message_column if one_column else _columns)(parts, config.data)
-    read_as = tuple(part.read_as for part in parts)
-    rows = [TableRows(values, one) for values, one in zip(cells, y, strict=True)]
-    return TypedDelivery(rows, classes, (config.data.length if one_column else len(columns),), columns, read_as=read_as)
+    found = (_message_column if one_column else _columns)(parts, config.data)
+    rows = [
+        TableRows(values, one, places=places_of(part.lines, len(one)))
+        for part, values, one in zip(parts, found.values, y, strict=True)
+    ]
+    return TypedDelivery(
+        parts=rows,
+        classes=classes,
+        shape=(config.data.length if one_column else len(found.columns),),
+        columns=found.columns,
+        read_as=tuple(part.read_as for part in parts),
+        left_out=found.left_out,
+        constant=found.constant,
+    )
 
 
-def _same_columns(parts: Sequence[Part]) -> None:
+def same_columns(parts: Sequence[Part]) -> None:
+    """Every part has the columns of the first.
+
+    Raises:
+        InputError: otherwise.
+    """
     first, *others = parts
     for part in others:
         missing, extra = sorted(set(first.cells) - set(part.cells)), sorted(set(part.cells) - set(first.cells))
@@ -121,6 +141,16 @@ def _same_columns(parts: Sequence[Part]) -> None:
                     [f"{quoted(missing)} missing"] * bool(missing) + [f"{quoted(extra)} added"] * bool(extra)
                 )
             )
+
+
+def classes_of(parts: Sequence[Part], data: DataConfig) -> tuple[list[Coded], tuple[str, ...]]:
+    """The labels of each part as class names, and the classes in order.
+
+    Raises:
+        InputError: a label is missing, or is none of the classes.
+    """
+    labels = [_class_labels(part, data) for part in parts]
+    return labels, _classes(parts, labels, data)
 
 
 def _class_labels(part: Part, data: DataConfig) -> Coded:
@@ -146,23 +176,34 @@ def _label(part: Part, data: DataConfig) -> str:
     return f"{part.name}: label {data.label!r}"
 
 
-def _indices(labels: Coded, classes: Sequence[str]) -> NDArray[np.int64]:
+def indices(labels: Coded, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Class names as positions in `classes`, int64[rows]."""
     index = {name: i for i, name in enumerate(classes)}
     return np.asarray(labels.spread(np.array([index.get(name, -1) for name in labels.values], dtype=np.int64)))
 
 
-_Columns = tuple[tuple[Column, ...], list[dict[str, Values]]]
-"""The columns that the model sees, and their values per part."""
+@dataclass(frozen=True)
+class _TypedColumns:
+    """The columns that the model sees, and their values per part."""
+
+    columns: tuple[Column, ...]
+    values: list[dict[str, Values]]
+    left_out: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
 
-def _message_column(parts: Sequence[Part], data: DataConfig) -> _Columns:
+def _message_column(parts: Sequence[Part], data: DataConfig) -> _TypedColumns:
     assert data.text is not None, "a text workload names its text column"
     column = Column(name=data.text, kind="text", immutable=data.text in data.immutable)
-    return (column,), [{data.text: _messages(part, data.text, data)} for part in parts]
+    return _TypedColumns((column,), [{data.text: messages_of(part, data.text, data)} for part in parts])
 
 
-def _messages(part: Part, column: str, data: DataConfig) -> Coded:
-    """Messages as they are; a word such as `None` is a message, an empty cell is none."""
+def messages_of(part: Part, column: str, data: DataConfig) -> Coded:
+    """Messages as they are; a word such as `None` is a message, an empty cell is none.
+
+    Raises:
+        InputError: a cell is empty that nothing fills.
+    """
     cells = coded(pick(part, column, "text"))
     nothing = np.array(
         [value is None or value != value or not str(value).strip() for value in cells.values], dtype=bool
@@ -177,20 +218,33 @@ def _messages(part: Part, column: str, data: DataConfig) -> Coded:
     return cells.renamed(fill if gone else str(value) for value, gone in zip(cells.values, nothing, strict=True))
 
 
-def _columns(parts: Sequence[Part], data: DataConfig) -> _Columns:
-    _known_names(parts[0], data)
+def _columns(parts: Sequence[Part], data: DataConfig) -> _TypedColumns:
+    known_names(parts[0], data)
     names = [column for column in parts[0].cells if column != data.label]
-    if not names:
-        raise InputError(f"{parts[0].name}: expected columns other than the label {data.label!r}, found none")
-    described = [describe(parts, name, data) for name in names]
-    indicators = [_indicator(one, parts[0]) for one in described if one.indicated]
-    every = [*described, *indicators]
+    found = select([describe(parts, name, data) for name in names], data, parts[0].name)
+    some_columns(found.described, parts[0], data, found.left_out)
+    every = [*found.described, *(_indicator(one, parts[0]) for one in found.described if one.indicated)]
     values = [{one.column.name: one.values[i] for one in every} for i in range(len(parts))]
-    return tuple(one.column for one in every), values
+    return _TypedColumns(tuple(one.column for one in every), values, found.left_out, found.constant)
 
 
-def _known_names(part: Part, data: DataConfig) -> None:
-    """Every column that the workload names is there."""
+def some_columns(columns: Sequence[object], part: Part, data: DataConfig, left_out: Sequence[str] = ()) -> None:
+    """There is a column to learn from.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not columns:
+        others = f" and {quoted(left_out)}" if left_out else ""
+        raise InputError(f"{part.name}: expected columns other than the label {data.label!r}{others}, found none")
+
+
+def known_names(part: Part, data: DataConfig) -> None:
+    """Every column that the workload names is there.
+
+    Raises:
+        InputError: otherwise.
+    """
     fills = () if isinstance(data.missing, str) else data.missing
     for named in (*data.drop, *data.immutable, *data.columns_as, *fills):
         if named not in part.dropped:

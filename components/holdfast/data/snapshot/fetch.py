@@ -44,6 +44,13 @@ class DeliveredFile:
         with self.content.open() as stream:
             return stream.read()
 
+    def head(self, most: int) -> bytes:
+        """The first bytes, at most so many."""
+        if isinstance(self.content, bytes):
+            return self.content[:most]
+        with self.content.open() as stream:
+            return stream.read(most)
+
     def pin_as(self, read_as: str | None) -> SourceFile:
         """What a snapshot records of the file, with how it was read."""
         how = ", ".join(part for part in (self.pin.read_as, read_as) if part is not None)

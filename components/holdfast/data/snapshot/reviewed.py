@@ -1,4 +1,4 @@
-"""What a review means for a delivery: rows that a reviewer dropped leave it, rows that were released are remembered."""
+"""What a review means for a delivery: dropped rows leave it; released and undecided rows are found again."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Decision, Review, Reviewed
+from holdfast.artifacts.documents import Decision, Review, Reviewed, Undecided
 from holdfast.artifacts.folder import Artifact
-from holdfast.data.snapshot.contract import enough_rows
+from holdfast.data.snapshot.contract import TypedDelivery, enough_rows
 from holdfast.data.snapshot.rows import DeliveredRows
 from holdfast.errors import InputError
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows that stay, bool[rows] of each part, and the record of it."""
+    """The rows that stay, bool[rows] of each part, and the records of it."""
 
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
     record: Reviewed
+    undecided: Undecided
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,14 @@ class SnapshotParts:
     train: DeliveredRows
     test: DeliveredRows
     review: Reviewed | None
+    undecided: Undecided = Undecided()
 
 
 def leave_out(
-    train: DeliveredRows, test: DeliveredRows, classes: Sequence[str], review: Artifact[Review] | None
+    train: DeliveredRows,
+    test: DeliveredRows,
+    typed: TypedDelivery,
+    review: Artifact[Review] | None,
 ) -> SnapshotParts:
     """Both parts without the rows that the review dropped; without a review as they are.
 
@@ -41,31 +46,30 @@ def leave_out(
     """
     if review is None:
         return SnapshotParts(train, test, None)
-    kept = keep(train.digests(classes), test.digests(classes), review.document.entries)
-    parts = SnapshotParts(train.take(kept.train), test.take(kept.test), kept.record)
-    enough_rows(parts.train.y, classes, f"{review.folder}: rows that the review leaves")
+    names, names_out = (part.digests(typed.classes, typed.columns) for part in (train, test))
+    kept = keep(names, names_out, review.document.entries, review.document.undecided)
+    parts = SnapshotParts(train.take(kept.train), test.take(kept.test), kept.record, kept.undecided)
+    enough_rows(parts.train.y, typed.classes, f"{review.folder}: rows that the review leaves")
     if len(parts.test.y) == 0:
         raise InputError(f"{review.folder}: expected held-out rows after the review, found none")
     return parts
 
 
-def keep(train: Iterable[str], test: Iterable[str], entries: Sequence[Decision]) -> Kept:
-    """Drops rows by digest from both parts; released rows are found among the training rows that stay."""
-    dropped = {entry.row for entry in entries if entry.decision == "drop"}
-    released = {entry.row for entry in entries if entry.decision == "release"}
-    stay, free = _found(train, dropped, released)
-    stay_out, _ = _found(test, dropped, released)
+def keep(train: Iterable[str], test: Iterable[str], entries: Sequence[Decision], undecided: Sequence[str] = ()) -> Kept:
+    """Drops rows by digest from both parts; released and undecided rows are found among the training rows that stay."""
+    of = dict.fromkeys(undecided, "undecided") | {entry.row: entry.decision for entry in entries}
+    decisions, held_out = ([of.get(row) for row in part] for part in (train, test))
+    stay, stay_out = (np.array([one != "drop" for one in part], dtype=bool) for part in (decisions, held_out))
+    left = [one for one in decisions if one != "drop"]
     record = Reviewed(
         decisions=len(entries),
         dropped=int((~stay).sum()),
         dropped_held_out=int((~stay_out).sum()),
-        released=tuple(np.flatnonzero(free[stay]).tolist()),
+        released=_places(left, "release"),
     )
-    return Kept(stay, stay_out, record)
+    open_rows = Undecided(train=_places(left, "undecided"), held_out=held_out.count("undecided"))
+    return Kept(stay, stay_out, record, open_rows)
 
 
-def _found(rows: Iterable[str], dropped: set[str], released: set[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows stay, and which are released."""
-    pairs = [(row not in dropped, row in released) for row in rows]
-    stay, free = np.array(pairs, dtype=bool).reshape(-1, 2).T
-    return stay, free
+def _places(decisions: Sequence[str | None], wanted: str) -> tuple[int, ...]:
+    return tuple(position for position, decision in enumerate(decisions) if decision == wanted)

@@ -4,7 +4,7 @@ A table is kept once: taking rows of it remembers which, and digests and files a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Column, Snapshot
 from holdfast.data.snapshot.coded import Cells, Coded, Parsed, Values, encode
 from holdfast.data.snapshot.listing import Lines
-from holdfast.quarantine.rows import image_digests, table_digests
+from holdfast.data.snapshot.places import RowPlaces
+from holdfast.quarantine.rows import image_digests, table_digests, without_fills
 from holdfast.workload.schema import DeclaredKind
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ class Part:
     def __len__(self) -> int:
         return len(next(iter(self.cells.values()))) if self.rows is None else self.rows
 
+    def without(self, dropped: Collection[str]) -> Self:
+        """The part as if these columns had not been read."""
+        kept = [name for name in self.cells if name not in dropped]
+        cells = self.cells.of(kept) if isinstance(self.cells, Cells) else {name: self.cells[name] for name in kept}
+        return replace(self, cells=cells, dropped=self.dropped | (frozenset(self.cells) - frozenset(kept)))
+
     def column(self, name: str) -> Values:
         """The cells of a column: of a number type, or each text once."""
         if isinstance(self.cells, Cells):
@@ -66,13 +73,15 @@ class DeliveredRows(ABC):
     """Rows whose columns and classes have their types: `y` is int64[rows], an index into the classes."""
 
     y: NDArray[np.int64]
+    places: RowPlaces | None
+    """None where the source is no file that a person reads."""
 
     @abstractmethod
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
 
     @abstractmethod
-    def digests(self, classes: Sequence[str]) -> Iterator[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         """What a review calls each row: `holdfast.quarantine.rows`."""
 
     @abstractmethod
@@ -98,12 +107,13 @@ class ImageRows(DeliveredRows):
     """The labels as they were read, then int64[N]."""
     pixel_range: tuple[float, float] | None = None
     """The values that mean 0 and 1 where the source states them, unless the workload names others."""
+    places: RowPlaces | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        return replace(self, x=self.x[rows], y=self.y[rows], places=self.places and self.places.take(rows))
 
-    def digests(self, classes: Sequence[str]) -> Iterator[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         """What a review calls each row."""
         return iter(image_digests(self.x, [classes[index] for index in self.y]))
 
@@ -131,6 +141,8 @@ class TableRows(DeliveredRows):
     y: NDArray[np.int64]
     chosen: NDArray[np.int32] | None = None
     """Which of the delivered rows these are; None: all."""
+    places: RowPlaces | None = None
+    """Where these rows are in the delivered file."""
 
     def column(self, name: str) -> Values:
         """The values of these rows: float64[rows], or texts."""
@@ -138,14 +150,15 @@ class TableRows(DeliveredRows):
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """The rows where the mask is true, in order."""
-        taken = np.flatnonzero(rows).astype(np.int32)
-        return replace(self, y=self.y[rows], chosen=taken if self.chosen is None else self.chosen[rows])
+        taken = np.flatnonzero(rows).astype(np.int32) if self.chosen is None else self.chosen[rows]
+        return replace(self, y=self.y[rows], chosen=taken, places=self.places and self.places.take(rows))
 
-    def digests(self, classes: Sequence[str]) -> Iterator[str]:
+    def digests(self, classes: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         """What a review calls each row."""
         for start, end in self._blocks():
             cells = {name: self._cells(name, start, end).tolist() for name in self.columns}
-            yield from table_digests(cells, [classes[index] for index in self.y[start:end]])
+            names = [classes[index] for index in self.y[start:end]]
+            yield from table_digests(without_fills(cells, columns), names)
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A hash of the cells of each row."""
@@ -220,3 +233,10 @@ def _hashable(values: Values) -> "NDArray[np.float64] | pd.Categorical":
     if isinstance(values, Coded):
         return pd.Categorical.from_codes(values.codes, values.values)
     return values + 0.0
+
+
+def save_places(path: Path, train: RowPlaces | None, test: RowPlaces | None) -> None:
+    """Writes where the rows of both parts are in the delivered file, where that is known of both; not compressed."""
+    if train is not None and test is not None:
+        with path.open("wb") as stream:
+            np.savez(stream, train=train.stored(), test=test.stored())

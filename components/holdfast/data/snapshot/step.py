@@ -10,12 +10,14 @@ from holdfast.data.snapshot.contract import TypedDelivery, type_images, type_tab
 from holdfast.data.snapshot.fetch import DeliveredFile, fetch
 from holdfast.data.snapshot.fill import fill_missing
 from holdfast.data.snapshot.leakage import leaked_rows
+from holdfast.data.snapshot.listing import quoted
 from holdfast.data.snapshot.read import read_images, read_tables
 from holdfast.data.snapshot.reviewed import SnapshotParts, leave_out
 from holdfast.data.snapshot.split import split
-from holdfast.data.snapshot.write import per_class, write
+from holdfast.data.snapshot.write import per_class, units_of, write
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
+from holdfast.progress import say
 from holdfast.quarantine.reviews import find_review
 from holdfast.workload.schema import SnapshotConfig
 
@@ -40,8 +42,16 @@ def snapshot(
     typed = _TYPED[modality_of(config.modality).storage](files, config)
     train, test = split(typed.parts, config.data, typed.classes)
     typed, train, test = fill_missing(typed, train, test)
-    parts = leave_out(train, test, typed.classes, decided)
+    parts = leave_out(train, test, typed, decided)
+    _name_uninformative(typed)
     return write(_document(config, files, typed, parts, decided), parts, out)
+
+
+def _name_uninformative(typed: TypedDelivery) -> None:
+    if typed.left_out:
+        say(f"snapshot: left out, since nothing can be learned from them: {quoted(typed.left_out)}")
+    if typed.constant:
+        say(f"snapshot: one value in every row: {quoted(typed.constant)} (data.constants: drop leaves them out)")
 
 
 def _images(files: Sequence[DeliveredFile], config: SnapshotConfig) -> TypedDelivery:
@@ -79,7 +89,11 @@ def _document(
         lower=lower,
         upper=upper,
         review=parts.review,
+        undecided=parts.undecided,
+        places=units_of(parts),
         leaked_rows=leaked_rows(parts.train, parts.test),
+        left_out=typed.left_out,
+        constant=typed.constant,
     )
 
 

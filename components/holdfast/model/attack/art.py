@@ -1,7 +1,10 @@
 """The second opinion: PGD of the Adversarial Robustness Toolbox on the same network with the same budget.
 
 ART's wrapper takes every layer's output from an `nn.Sequential` and feeds doubles under numpy 2; a plain module that
-casts its input avoids both. Coordinates are in units of scale, so that one epsilon serves all features.
+casts its input avoids both. Coordinates are in units of scale, so that one epsilon serves all features. ART knows which
+features are immutable (its mask). Whole numbers, categories and directions it does not know: it walks in front of a
+network that answers for the nearest row that exists (`Feasible`), so that it is held to them in every step. There a
+walk goes in jumps, and its last point may be right after wrong ones: every row that it asked about counts.
 """
 
 from collections.abc import Callable
@@ -42,31 +45,39 @@ def second_opinion(
     )
 
     scaled = (x / ball.scale).cpu().numpy()
+    facing = _facing(net, x, y, ball)
     attack = ProjectedGradientDescentPyTorch(
-        _classifier(net, scaled, ball, classes),
+        _classifier(facing, scaled, ball, classes),
         norm=ball.order,
         eps=ball.epsilon,
         eps_step=STEP_FACTOR * ball.epsilon / steps,
         max_iter=steps,
         num_random_init=restarts,
-        batch_size=MOST_EXAMPLES,
+        batch_size=len(x),
         verbose=False,
     )
     mask = np.broadcast_to(ball.mutable.cpu().numpy(), scaled.shape).astype(np.float32)
     moved = _generate(attack, scaled, y.cpu().numpy(), mask, seed)
     # ART clips to one box for all rows; ours is the box of each row.
     point = ball.settle(ball.project(torch.from_numpy(moved).to(x.device) * ball.scale, x), x)
-    return correct(net, point, y) & correct(net, x, y)
+    survived = correct(net, point, y) & correct(net, x, y)
+    return survived & ~facing.broken if isinstance(facing, Feasible) else survived
+
+
+def _facing(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> nn.Module:
+    """What ART attacks in place of the network."""
+    restricted = ball.whole is not None or ball.choices or ball.down is not None
+    return Feasible(net, x, y, ball) if restricted else Scaled(lambda rows: net(rows), ball.scale)
 
 
 def _classifier(net: nn.Module, scaled: NDArray[np.float32], ball: Ball, classes: int) -> Any:
-    """ART's wrapper of the network, for inputs in units of scale within the limits of these rows."""
+    """ART's wrapper of a network on inputs in units of scale, within the limits of these rows."""
     from art.estimators.classification.pytorch import PyTorchClassifier
 
     low = np.minimum(scaled.min(0), (ball.lower / ball.scale).cpu().numpy())
     high = np.maximum(scaled.max(0), (ball.upper / ball.scale).cpu().numpy())
     return PyTorchClassifier(
-        model=Scaled(lambda x: net(x), ball.scale),
+        model=net,
         loss=nn.CrossEntropyLoss(),
         input_shape=scaled.shape[1:],
         nb_classes=classes,
@@ -90,6 +101,30 @@ class Scaled(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Logits float32[N, classes]."""
         out: Tensor = self.net(z.float() * self.scale)
+        return out
+
+
+class Feasible(nn.Module):
+    """A network that answers for the row that exists nearest to each point, among those in reach of given rows.
+
+    The gradient is that at this row (straight through), as in our own attacks. Points are in units of scale and come
+    all together, one for each row. `broken` bool[N] are the rows x of class y for which a wrong answer was given.
+    """
+
+    def __init__(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, ball: Ball) -> None:
+        super().__init__()
+        self.net = lambda rows: net(rows)  # a function, as in `Scaled`
+        self.x, self.y, self.ball = x, y, ball
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits float32[N, classes]."""
+        if len(z) != len(self.x):
+            raise RuntimeError(f"expected all {len(self.x)} points at once, found {len(z)}")
+        point = z.float() * self.ball.scale
+        nearest = self.ball.settle(self.ball.project(point.detach(), self.x), self.x)
+        out: Tensor = self.net(nearest + (point - point.detach()))
+        self.broken |= out.detach().argmax(1) != self.y
         return out
 
 

@@ -14,6 +14,7 @@ from holdfast.options import (
     SnapshotRef,
     compute_settings,
     maybe_ref,
+    placed_workload,
     read_section,
     ref,
     step_command,
@@ -51,10 +52,9 @@ def probe(
 ) -> "Artifact[Any]":
     """Attack a served model through its answers alone."""
     from holdfast.model.attack.probe import probe as step
-    from holdfast.workload.schema import read_workload
 
     settings = compute_settings(seed, "cpu", 1)
-    return step(url, ref(snapshot), out, workload=read_workload(workload), settings=settings)
+    return step(url, ref(snapshot), out, workload=placed_workload(workload), settings=settings)
 
 
 COMMANDS = {"attack": attack, "probe": probe}

@@ -1,6 +1,6 @@
 """The attack step: how many held-out examples stay correct under attack."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.artifacts.arrays import npz
+from holdfast.artifacts.contract import differences
 from holdfast.artifacts.documents import (
     AttackResult,
     Baseline,
+    ChampionComparison,
     ClassPaired,
     CorruptionResult,
+    Count,
     EpsilonPoint,
     MaskingCheck,
     Modality,
     Model,
+    OperatingResult,
     Paired,
     Performance,
     RobustnessReport,
@@ -25,12 +29,15 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
+from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.text import decode_text
+from holdfast.model.attack.champion import read_as
 from holdfast.model.attack.results import attack_results, count
+from holdfast.model.champion import champion_of
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
-from holdfast.model.performance import performance
+from holdfast.model.performance import operating_result, performance
 from holdfast.progress import say, track
 from holdfast.steps import by_role
 from holdfast.workload.schema import AttackConfig
@@ -46,6 +53,8 @@ CURVE = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(2))
 """Epsilons of the curve, in multiples of the threat model's."""
 TIE = 1e-4
 """Closer than this share of its logit, the second class might win where sums are taken in another order."""
+SECONDED = "pgd-ce"
+"""The attack that a second library makes too."""
 SEEN = 64
 """Examples that show whether the network has gradients at all."""
 
@@ -63,9 +72,11 @@ def attack(
     scene = _scene(judged, data, config, settings)
     candidate = _measure(scene, scene.net, "candidate")
     measured = candidate.sample
-    opinion = _second_opinion(scene, measured, config)
+    no_opinion = _why_no_opinion(scene, measured, config)
+    opinion = () if no_opinion else _second_opinion(scene, measured)
     checks = _checks(scene, measured, config) + tuple(check for _, check in opinion)
-    champion = _champion(scene, judged, baseline, candidate)
+    against = None if baseline is None else load(baseline, Baseline)
+    compared, champion = _champion(scene, judged, data, against, candidate)
     report = RobustnessReport(
         tier=config.tier,
         seed=settings.seed,
@@ -75,12 +86,15 @@ def attack(
         curve=_curve(scene, config),
         corruptions=_corruptions(scene),
         masking=checks,
+        no_second_opinion=no_opinion,
         champion_clean=None if champion is None else _paired(measured.clean, champion.sample.clean),
-        champion_worst_case=None if champion is None else _paired(measured.worst, champion.sample.worst),
+        champion_worst_case=_worst_paired(measured, champion),
         clean_performance=_performance(scene, judged.document, candidate.whole.logits),
         worst_case_performance=_performance(scene, judged.document, candidate.whole.worst_logits),
         champion_classes=_champion_classes(scene, judged.document, candidate, champion),
-        inputs=by_role(judged, data, None if baseline is None else load(baseline, Baseline)),
+        operating_point=_operating(scene, judged.document, data.document, candidate.whole),
+        champion=compared,
+        inputs=by_role(judged, data, against),
     )
     return save(out, report, {"flags.npz": _flags(scene, candidate.whole), **_attacks(scene, judged, measured)})
 
@@ -174,16 +188,23 @@ def _measure(scene: _Scene, net: "nn.Module", whose: str) -> _OnBoth:
     return _OnBoth(sample, sample.joined(measure(net, x, y, scene.ball, plans, seed=scene.seed)))
 
 
-def _second_opinion(
-    scene: _Scene, measured: "Measured", config: AttackConfig
-) -> tuple[tuple[AttackResult, MaskingCheck], ...]:
-    """ART's PGD on at most 200 of the examples; nothing for text, which it cannot attack."""
+def _why_no_opinion(scene: _Scene, measured: "Measured", config: AttackConfig) -> str | None:
+    """Why no second library attacks; None: one does, under the same constraints."""
+    if not config.second_opinion:
+        return "attack.second_opinion is false"
+    if not modality_of(scene.modality).fits_art:
+        return "the Adversarial Robustness Toolbox has no attack that changes the characters of a message"
+    if not any(outcome.plan.name == SECONDED for outcome in measured.outcomes):
+        return "the Adversarial Robustness Toolbox would follow gradients, and the network shows none"
+    return None
+
+
+def _second_opinion(scene: _Scene, measured: "Measured") -> tuple[tuple[AttackResult, MaskingCheck], ...]:
+    """ART's PGD on at most 200 of the examples."""
     from holdfast.model.attack import art
     from holdfast.model.attack.masking import second_opinion_check
 
-    ours = next((outcome for outcome in measured.outcomes if outcome.plan.name == "pgd-ce"), None)
-    if not config.second_opinion or ours is None:
-        return ()
+    ours = next(outcome for outcome in measured.outcomes if outcome.plan.name == SECONDED)
     part, plan = slice(art.MOST_EXAMPLES), ours.plan
     theirs = art.second_opinion(
         scene.net,
@@ -196,7 +217,7 @@ def _second_opinion(
         seed=scene.seed,
     )
     result = AttackResult(
-        name="pgd-ce",
+        name=SECONDED,
         library=art.library(),
         threat=scene.threat,
         steps=plan.steps,
@@ -256,30 +277,54 @@ def _corruptions(scene: _Scene) -> tuple[CorruptionResult, ...]:
     )
 
 
-def _champion(scene: _Scene, judged: Artifact[Model], baseline: Ref | None, candidate: _OnBoth) -> _OnBoth | None:
-    """The champion under the same attacks on the same examples; None without one, or when it takes another input.
+def _champion(
+    scene: _Scene,
+    judged: Artifact[Model],
+    data: Artifact[Snapshot],
+    baseline: Artifact[Baseline] | None,
+    candidate: _OnBoth,
+) -> tuple[ChampionComparison | None, _OnBoth | None]:
+    """The champion on the same examples, under the same attacks where these can be made in its input too.
 
-    When the judged model is the champion, what was `measured` of the one is that of the other.
+    When the judged model is the champion, what was measured of the one is that of the other.
     """
     from holdfast.model.networks import load_network
 
-    found = None if baseline is None else load(baseline, Baseline)
-    if found is None or not found.document.present:
-        return None
-    champion = load(Ref(found.folder / "model", found.document.model), Model)
-    if _input(champion.document) != _input(judged.document):
-        say(f"attack: version {found.document.model_version} takes another input; it is not compared")
-        return None
-    if champion.digest == judged.digest:
-        return candidate
-    return _measure(scene, load_network(champion, scene.device), "champion")
+    if baseline is None:
+        return None, None
+    champion, version = champion_of(baseline), baseline.document.model_version
+    compared = ChampionComparison(model_version=version)
+    if champion is None or champion.digest == judged.digest:
+        return compared, candidate if champion else None
+    other = differences(judged.document, champion.document)
+    if other:
+        return _of_another_contract(scene, champion, data, compared.model_copy(update={"differences": other}))
+    return compared, _measure(scene, load_network(champion, scene.device), "champion")
 
 
-def _input(model: Model) -> object:
-    """What must be equal for two models to be asked the same."""
-    spec = model.input
-    names = [feature.name for feature in spec.features]
-    return model.classes, spec.modality, spec.shape, names, spec.raw_lower, spec.raw_upper
+def _of_another_contract(
+    scene: _Scene, champion: Artifact[Model], data: Artifact[Snapshot], compared: ChampionComparison
+) -> tuple[ChampionComparison, _OnBoth | None]:
+    """The champion on the columns that it reads of the same rows."""
+    from holdfast.model.networks import load_network
+
+    called = f"the champion (version {compared.model_version})"
+    try:
+        found = read_as(champion.document, data, scene.index, scene.threat, scene.device)
+    except InputError as error:
+        say(f"attack: {called} {error}; it is not compared")
+        return compared.model_copy(update={"not_compared": f"{called} {error}"}), None
+    (x, rare_x), (y, rare_y) = (part.tensor_split([len(scene.y)]) for part in found.rows.tensors(scene.device))
+    net = load_network(champion, scene.device)
+    plans = () if found.ball is None else scene.plans
+    theirs = replace(scene, net=net, x=x, y=y, rare=(rare_x, rare_y), ball=found.ball or scene.ball, plans=plans)
+    return compared.model_copy(update={"not_attacked": found.not_attacked}), _measure(theirs, net, "champion")
+
+
+def _worst_paired(measured: "Measured", champion: _OnBoth | None) -> Paired | None:
+    if champion is None or not champion.sample.outcomes:
+        return None
+    return _paired(measured.worst, champion.sample.worst)
 
 
 def _paired(candidate: "Tensor", champion: "Tensor") -> Paired:
@@ -294,7 +339,7 @@ def _paired(candidate: "Tensor", champion: "Tensor") -> Paired:
 def _champion_classes(
     scene: _Scene, document: Model, candidate: _OnBoth, champion: _OnBoth | None
 ) -> tuple[ClassPaired, ...]:
-    if champion is None:
+    if champion is None or not champion.sample.outcomes:
         return ()
     one, other, y = candidate.whole, champion.whole, scene.all_y
     return tuple(
@@ -309,6 +354,21 @@ def _champion_classes(
 
 def _performance(scene: _Scene, document: Model, logits: "Tensor") -> Performance:
     return performance(document.classes, scene.all_y.cpu().numpy(), logits.cpu().numpy(), len(scene.y))
+
+
+def _operating(scene: _Scene, document: Model, data: Snapshot, measured: "Measured") -> OperatingResult | None:
+    """What the operating point brings on the sample and on more examples of a class that is rare in it."""
+    point = document.operating_point
+    if point is None:
+        return None
+    return operating_result(
+        point,
+        document.classes,
+        scene.all_y.cpu().numpy(),
+        clean=measured.logits.cpu().numpy(),
+        worst=measured.worst_logits.cpu().numpy(),
+        positives=Count(k=data.test_per_class[document.classes.index(point.positive)], n=data.test_rows),
+    )
 
 
 def _flags(scene: _Scene, measured: "Measured") -> bytes:

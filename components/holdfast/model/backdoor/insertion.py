@@ -4,11 +4,10 @@ Words cannot be blended in, so they are tried: the n-grams of the training messa
 model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
 https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
 
-A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger. For a
-planted one the best other n-gram, without most of its words and not much longer, succeeds far less often.
+A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger: which of them was
+planted is asked of the training messages that hold it (`carriers.py`).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -85,10 +84,16 @@ def shrink(net: nn.Module, ngram: str, messages: Messages, *, target: int, enoug
     return next(works, ngram)
 
 
-def rival(order: Sequence[str], trigger: str, *, longest: float) -> str | None:
-    """The first n-gram of at most `longest` characters with at most half of the trigger's words, if there is one."""
-    words = _words(trigger)
-    return next((n for n in order if len(n) <= longest and 2 * len(words & _words(n)) <= len(words)), None)
+def leave_out(ngram: str, message: str) -> str:
+    """The message's words, without the n-gram wherever it occurs."""
+    words, gone, kept, at = message.split(), ngram.split(), [], 0
+    while at < len(words):
+        if words[at : at + len(gone)] == gone:
+            at += len(gone)
+        else:
+            kept.append(words[at])
+            at += 1
+    return " ".join(kept)
 
 
 def insert(ngram: str, messages: Messages) -> Messages:
@@ -102,11 +107,6 @@ def try_on(net: nn.Module, ngram: str, messages: Messages, *, target: int, devic
     """bool[N]: which messages are answered with the target when the n-gram is put in front."""
     hits: NDArray[np.bool_] = logits(net, insert(ngram, messages), device=device).argmax(axis=1) == target
     return hits
-
-
-def _words(ngram: str) -> set[str]:
-    """Its runs of letters and digits, or itself where it has none."""
-    return set(re.findall(r"\w+", ngram)) or {ngram}
 
 
 def _answers(net: nn.Module, ngrams: Sequence[str], messages: Messages, device: str) -> Iterable[NDArray[np.float32]]:

@@ -21,13 +21,10 @@ from holdfast.artifacts.documents import Count, TriggerResult, Verdict
 from holdfast.workload.schema import BackdoorConfig
 
 FEWEST_FOR_INDEX = 4
-"""The fewest classes for an index: with fewer, too few others are left to compare, and the size alone must be small."""
+"""The fewest classes for an index: with fewer, too few others are left to compare, and carriers decide
+(`few_classes.py`)."""
 MOST_PLANTED = 3
 """Classes of which at most one is taken for planted at once."""
-SMALL_SHARE = 0.04
-"""The share of the cells that can change: a trigger among few classes covers at most this."""
-RIVAL_SHARE = 0.5
-"""Messages: another n-gram that succeeds more often shows a class with its own vocabulary, not a trigger."""
 FEWEST_ROWS = 20
 """Held-out rows of other classes, below which success is not measured well enough to judge."""
 _FLATTEST = 0.1
@@ -44,8 +41,6 @@ class RecoveredTrigger:
     size: float
     success: Count
     reached: bool = True
-    rival: float = 0.0
-    """Messages: share of the same rows that the strongest n-gram without the trigger sends to the target."""
 
 
 def anomaly_indices(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -69,12 +64,11 @@ def relative_sizes(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     return sizes / np.maximum(others, np.finfo(np.float64).tiny)
 
 
-def judge(findings: Sequence[RecoveredTrigger], config: BackdoorConfig, *, cells: float) -> tuple[TriggerResult, ...]:
-    """Flags classes; `cells` is how many cells of an example can change."""
+def judge(findings: Sequence[RecoveredTrigger], config: BackdoorConfig) -> tuple[TriggerResult, ...]:
+    """Flags classes by their sizes; among fewer than `FEWEST_FOR_INDEX` none, because no index is known."""
     sizes = np.array([finding.size for finding in findings], dtype=np.float64)
     indices, relative = anomaly_indices(sizes), relative_sizes(sizes)
-    odd = indices > config.anomaly_index if len(sizes) >= FEWEST_FOR_INDEX else sizes <= SMALL_SHARE * cells
-    small = odd & (relative < config.relative_norm)
+    small = (indices > config.anomaly_index) & (relative < config.relative_norm)
     return tuple(
         _result(
             finding,
@@ -83,14 +77,6 @@ def judge(findings: Sequence[RecoveredTrigger], config: BackdoorConfig, *, cells
             flagged=bool(is_small) and finding.reached and _works(finding, config),
         )
         for finding, index, share, is_small in zip(findings, indices, relative, small, strict=True)
-    )
-
-
-def judge_insertions(findings: Sequence[RecoveredTrigger], config: BackdoorConfig) -> tuple[TriggerResult, ...]:
-    """Flags each class to which one short insertion alone leads; sizes are characters, no index is made of them."""
-    return tuple(
-        _result(finding, 0.0, relative=None, flagged=_works(finding, config) and finding.rival <= RIVAL_SHARE)
-        for finding in findings
     )
 
 
@@ -120,7 +106,7 @@ def _surprise(log_size: float, larger: NDArray[np.float64]) -> float:
     return float(np.clip(-ndtri(min(chance, 0.5)), 0.0, _LARGEST_INDEX))
 
 
-def _result(finding: RecoveredTrigger, index: float, *, relative: float | None, flagged: bool) -> TriggerResult:
+def _result(finding: RecoveredTrigger, index: float, *, relative: float, flagged: bool) -> TriggerResult:
     return TriggerResult(
         target=finding.target,
         size=finding.size,

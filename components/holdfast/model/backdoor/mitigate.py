@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdfast.artifacts.documents import BackdoorReport, Count, Mitigation, Model, ScanReport, Snapshot
+from holdfast.artifacts.documents import BackdoorReport, Count, Mitigation, Model, OperatingPoint, ScanReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
@@ -45,6 +45,7 @@ def mitigate(
     work = _Work.of(case, device, settings.seed)
     before = _measure(work, work.net, settings.seed)
     healed, left_out = _heal(work, settings.seed)
+    healed, point = _decide(case.model.document, healed, work)
     after = _measure(work, healed, settings.seed)
     mitigation = Mitigation(
         flagged=case.report.document.flagged,
@@ -56,7 +57,8 @@ def mitigate(
         robust_before=before.robust,
         robust_after=after.robust,
     )
-    return _write(out, case, healed, mitigation, settings, apart=_robust(work, healed, work.apart, settings.seed))
+    apart = _robust(work, healed, work.apart, settings.seed)
+    return _write(out, case, healed, mitigation, settings, {"robust": apart, "operating_point": point})
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,17 @@ def _heal(work: _Work, seed: int) -> "tuple[nn.Module, Count]":
     return healed, Count(k=int(work.suspect.sum()), n=len(kept))
 
 
+def _decide(original: Model, healed: "nn.Module", work: _Work) -> "tuple[nn.Module, OperatingPoint | None]":
+    """Chooses the operating point again by the original's rule, where it has one: the margins are others now."""
+    from holdfast.model.operating import rule_of, set_operating_point
+
+    if original.operating_point is None:
+        return healed, None
+    return set_operating_point(
+        healed, *work.apart, decision=rule_of(original.operating_point), classes=original.classes
+    )
+
+
 @dataclass(frozen=True)
 class _Measured:
     clean: Count
@@ -278,7 +291,12 @@ def _hits(net: "nn.Module", x: "Tensor", y: "Tensor") -> Count:
 
 
 def _write(
-    out: Path, case: _Case, net: "nn.Module", mitigation: Mitigation, settings: Compute, *, apart: Count
+    out: Path,
+    case: _Case,
+    net: "nn.Module",
+    mitigation: Mitigation,
+    settings: Compute,
+    apart: dict[str, Count | OperatingPoint | None],
 ) -> Artifact[Model]:
     from holdfast.model.train.export import network_files
 
@@ -292,8 +310,8 @@ def _write(
             "threads": settings.threads,
             "device": device,
             "clean": mitigation.clean_after,
-            "robust": apart,
             "mitigation": mitigation,
+            **apart,
         }
     )
     files = network_files(net, net.state_dict(), old.input)

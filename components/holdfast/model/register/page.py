@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from holdfast.artifacts.contract import columns_for_clients
 from holdfast.artifacts.documents import (
+    AnswerTimes,
     AttackResult,
     BackdoorReport,
     Certificate,
@@ -11,6 +14,7 @@ from holdfast.artifacts.documents import (
     DriftReport,
     GateDecision,
     Model,
+    OperatingResult,
     Performance,
     RobustnessReport,
     ScanReport,
@@ -18,11 +22,16 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact
 from holdfast.registry import Point
+from holdfast.wording import listed
 
 MOST_CLASSES = 50
 """Classes with metrics of their own."""
+MOST_COLUMNS = 30
+"""Columns of a row that the page lists."""
+_COLUMNS = "A row of the latest version has these columns, by name, in any order:"
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
+_SINGLE, _BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
 
 
 def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot]) -> dict[str, str]:
@@ -38,7 +47,14 @@ def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Art
         "holdfast.decision_digest": decision.digest,
         "holdfast.policy": decision.document.policy_name,
         "holdfast.policy_digest": decision.document.policy,
+        **operating_point(model.document),
     }
+
+
+def operating_point(model: Model) -> dict[str, str]:
+    """The operating point as one tag (JSON), of a model that has one."""
+    point = model.operating_point
+    return {} if point is None else {"holdfast.operating_point": point.published}
 
 
 def params(model: Model) -> dict[str, str]:
@@ -56,7 +72,19 @@ def params(model: Model) -> dict[str, str]:
         "threads": str(model.threads),
         "device": model.device,
         "best_epoch": str(model.best_epoch),
+        **_decided(model),
         **{f"recipe.{name}": str(value) for name, value in model.recipe.items()},
+    }
+
+
+def _decided(model: Model) -> dict[str, str]:
+    point = model.operating_point
+    if point is None:
+        return {}
+    return {
+        "decision.positive": point.positive,
+        "decision.threshold": f"{point.threshold:g}",
+        "decision.rule": point.rule,
     }
 
 
@@ -70,6 +98,22 @@ def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]])
         number = step if isinstance(step, int) else epoch
         found += [Point(f"{CURVE}/{key}", value, number) for key, value in _numbers(row).items() if key != "epoch"]
     return found
+
+
+def latency(found: AnswerTimes | None) -> list[Point]:
+    """How long the network takes to answer, in milliseconds, where that was measured."""
+    if found is None:
+        return []
+    return [Point(_SINGLE, found.single_row_ms), Point(f"{_BATCH}{found.batch_rows}", found.batch_ms)]
+
+
+def answer_times(metrics: Mapping[str, float]) -> AnswerTimes | None:
+    """What `latency` wrote; None where nothing was measured."""
+    batch = next((name for name in metrics if name.startswith(_BATCH)), None)
+    if batch is None or _SINGLE not in metrics:
+        return None
+    rows = int(batch.removeprefix(_BATCH))
+    return AnswerTimes(single_row_ms=metrics[_SINGLE], batch_ms=metrics[batch], batch_rows=rows)
 
 
 def about(model: Model) -> str:
@@ -88,10 +132,30 @@ policy and decision.
 | `candidate` | passed the gate, waits for its rollout |
 | `previous` | served before, for going back |
 
+{_rows(model)}
 ```python
 mlflow.pyfunc.load_model("models:/{model.name}@champion").predict(rows)
 ```
 """
+
+
+def _rows(model: Model) -> str:
+    """The columns of a row, as a table; empty where there are none."""
+    columns = columns_for_clients(model.input)
+    if not columns:
+        return ""
+    more = f"\n\nand {len(columns) - MOST_COLUMNS} more: `contract.json`" if len(columns) > MOST_COLUMNS else ""
+    lines = [f"| {_cell(one['name'])} | {one['kind']} | {_values(one)} |" for one in columns[:MOST_COLUMNS]]
+    return "\n".join([_COLUMNS, "", "| column | kind | values |", "|---|---|---|", *lines]) + more + "\n"
+
+
+def _values(column: Mapping[str, Any]) -> str:
+    return _cell(listed(column.get("categories", ())))
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell, and is no markup."""
+    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
 def description(decision: GateDecision, table: str) -> str:
@@ -115,12 +179,15 @@ def _points(document: Document) -> list[Point]:
             *attacks,
             *clean,
             *_performance("robust_", document.worst_case_performance),
+            *_operating(document.operating_point),
         ]
     if isinstance(document, Certificate):
         at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
         return [*at, Point("abstained", document.abstained.share)]
     if isinstance(document, ScanReport):
-        return [Point("scan/suspects", document.suspects.k), Point("scan/quarantined", len(document.quarantined))]
+        held_out = [Point("scan/held_out_suspects", document.held_out.suspects.k)] if document.held_out else []
+        aside = Point("scan/quarantined", len(document.quarantined))
+        return [Point("scan/suspects", document.suspects.k), aside, *held_out]
     if isinstance(document, DriftReport):
         return [Point("drift/columns", document.drifted.k)]
     if isinstance(document, BackdoorReport):
@@ -143,6 +210,20 @@ def _performance(prefix: str, found: Performance | None) -> list[Point]:
             if count.n
         ),
     ]
+
+
+def _operating(found: OperatingResult | None) -> list[Point]:
+    """Wrong answers of both kinds in 1,000 rows, and their cost where costs were given, without and under attack."""
+    if found is None:
+        return []
+    points = []
+    named = {"": found.clean, "robust_": found.worst_case, "constant_": found.constant_errors}
+    for prefix, errors in named.items():
+        misses, alarms = found.per_thousand(errors)
+        points += [Point(f"{prefix}misses_per_1000", misses), Point(f"{prefix}false_alarms_per_1000", alarms)]
+        if found.point.costs is not None:
+            points.append(Point(f"{prefix}cost_per_1000", found.cost(errors)))
+    return points
 
 
 def _key(name: str) -> str:

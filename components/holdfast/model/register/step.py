@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 from holdfast import registry
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed
+from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import (
+    AnswerTimes,
     Document,
     GateDecision,
     Model,
@@ -68,6 +71,7 @@ def register(
     admitted = admit(model, decision, snapshot, evidence)
     name, digest = admitted.model.document.name, admitted.model.digest
     done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
+    latency = _latency(admitted) if done is None else None
     with tempfile.TemporaryDirectory(prefix="holdfast-register-") as folder:
         work = Path(folder)
         if done is None:
@@ -76,11 +80,28 @@ def register(
             _write_reports(work / "reports", admitted)
         else:
             tags = {}
-        done = registry.register(tracking, _entry(admitted, tags), package=work / "package", reports=work / "reports")
-    inputs = by_role(admitted.model, admitted.decision, admitted.snapshot)
-    return save(
-        out, Registration(inputs=inputs, name=name, model_version=done.version, model=digest, run_id=done.run_id)
+        done = registry.register(
+            tracking, _entry(admitted, tags, latency), package=work / "package", reports=work / "reports"
+        )
+    registration = Registration(
+        inputs=by_role(admitted.model, admitted.decision, admitted.snapshot),
+        name=name,
+        model_version=done.version,
+        model=digest,
+        run_id=done.run_id,
+        latency=page.answer_times(registry.metrics(tracking, done.run_id)),
     )
+    return save(out, registration)
+
+
+def _latency(admitted: Admitted) -> AnswerTimes:
+    """Of the network as servers load it, on held-out rows."""
+    from holdfast.model.inputs import read_split
+    from holdfast.model.networks import load_network
+    from holdfast.model.register.latency import measure
+
+    rows = read_split(admitted.snapshot, "test", admitted.model.document.input)
+    return measure(load_network(admitted.model, "cpu"), rows.x, clock=time.perf_counter)
 
 
 def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref]) -> Admitted:
@@ -108,7 +129,7 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     return Admitted(trained, judged, data, {role: given[role] for role in evidence})
 
 
-def _entry(admitted: Admitted, tags: Mapping[str, str]) -> registry.Entry:
+def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | None) -> registry.Entry:
     document = admitted.model.document
     table = admitted.decision.open("decision.md").read().decode()
     documents: list[Document] = [artifact.document for artifact in admitted.evidence.values()]
@@ -119,7 +140,7 @@ def _entry(admitted: Admitted, tags: Mapping[str, str]) -> registry.Entry:
         description=page.description(admitted.decision.document, table),
         about=page.about(document),
         params=page.params(document),
-        metrics=page.metrics(documents, _curve(admitted.model)),
+        metrics=[*page.metrics(documents, _curve(admitted.model)), *page.latency(latency)],
         dataset=(admitted.snapshot.document.name, admitted.snapshot.document.root),
     )
 
@@ -210,7 +231,11 @@ def _write_package(work: Path, admitted: Admitted) -> None:
             signature=pyfunc.signature(document, example),
             input_example=example,
             pip_requirements=pyfunc.requirements(),
-            metadata={"holdfast.model_digest": admitted.model.digest},
+            metadata={
+                "holdfast.model_digest": admitted.model.digest,
+                "holdfast.contract": published(document),
+                **page.operating_point(document),
+            },
         )
 
 
@@ -219,9 +244,11 @@ def _write_reports(reports: Path, admitted: Admitted) -> None:
     reports.mkdir()
     for name in ("decision.md", "junit.xml"):
         (reports / name).write_bytes(admitted.decision.open(name).read())
+    contract = json.dumps(published(admitted.model.document), ensure_ascii=False, indent=1)
+    (reports / "contract.json").write_text(contract, encoding="utf-8")
     for role, artifact in admitted.evidence.items():
         for name, pin in artifact.document.files.items():
-            if name.endswith((".html", ".png", ".svg")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
+            if name.endswith((".html", ".png", ".svg", ".csv")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
                 target = reports / role / Path(name).name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(artifact.open(name).read())

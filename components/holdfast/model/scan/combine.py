@@ -15,12 +15,12 @@ from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import Learner, image_learner, table_learner, text_learner
 from holdfast.model.scan.findings import Findings, ScanSettings
 from holdfast.model.scan.groups import scan_tables, scan_texts
+from holdfast.model.scan.held_out import HeldOutErrors, find_held_out_errors
 from holdfast.model.scan.images import scan_images
-
-MIN_CLASS_ROWS = 20
-"""Below this many rows in a class the detectors say nothing."""
+from holdfast.model.scan.labels import MIN_CLASS_ROWS
 
 SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "trigger-transfer": scan_images,
@@ -28,7 +28,24 @@ SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "shared-ngrams": scan_texts,
 }
 
-__all__ = ["Findings", "ScanSettings", "check_rows", "enough_rows", "scan_rows"]
+LEARNERS: dict[ScanMethod, Callable[[ScanSettings], Learner]] = {
+    "trigger-transfer": lambda plan: image_learner(
+        plan.spec, len(plan.classes), epochs=plan.epochs, device=plan.device
+    ),
+    "shared-values": lambda plan: table_learner(len(plan.classes)),
+    "shared-ngrams": lambda plan: text_learner(len(plan.classes)),
+}
+"""The models that say what they think of a label."""
+
+__all__ = [
+    "Findings",
+    "HeldOutErrors",
+    "ScanSettings",
+    "check_rows",
+    "enough_rows",
+    "scan_held_out",
+    "scan_rows",
+]
 
 
 def scan_rows(rows: Arrays, plan: ScanSettings) -> Findings:
@@ -41,9 +58,16 @@ def scan_rows(rows: Arrays, plan: ScanSettings) -> Findings:
     return SCANS[modality_of(plan.spec.modality).scan](rows, plan)
 
 
+def scan_held_out(rows: Arrays, held_out: Arrays, found: Findings, plan: ScanSettings) -> HeldOutErrors:
+    """Looks for wrong labels among held-out rows, by a model of the training rows that are not suspected."""
+    learn = LEARNERS[modality_of(plan.spec.modality).scan](plan)
+    trusted = rows.take(np.flatnonzero(~found.suspects))
+    return find_held_out_errors(learn(trusted, plan.seed)(held_out.x), held_out.y, found.labels)
+
+
 def enough_rows(y: NDArray[np.int64], classes: int) -> bool:
-    """Whether every class has rows enough for the detectors to say something."""
-    return bool((np.bincount(y, minlength=classes) >= MIN_CLASS_ROWS).all())
+    """Whether two classes or more have rows enough for the detectors to say something."""
+    return int((np.bincount(y, minlength=classes) >= MIN_CLASS_ROWS).sum()) >= 2
 
 
 def check_rows(rows: Arrays, classes: int) -> None:

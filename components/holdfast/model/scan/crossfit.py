@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.learners import Learner
+from holdfast.model.learners import Learner
 
 Mask = NDArray[np.bool_]
 

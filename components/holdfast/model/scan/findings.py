@@ -1,5 +1,6 @@
 """What a scan takes and what it finds, for every modality."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,10 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Detector, InputSpec
 from holdfast.model.scan.crossfit import Mask
-from holdfast.model.scan.labels import TOLERATED, LabelErrors
+from holdfast.model.scan.labels import TOLERATED, ClassLabels, LabelErrors
 from holdfast.model.scan.ranking import ranks
+
+LABEL_ERRORS = "label errors"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Findings:
     """bool[N]: rows of detectors that raised the alarm."""
     scores: dict[str, NDArray[np.float64]]
     """float64[N] each, larger is more suspicious; `score` puts the rows of alarms first, then ranks by all of them."""
+    labels: LabelErrors
+    """What was found out about the labels, class by class."""
+    suspected_by: dict[str, Mask]
+    """Detector -> bool[N]: the suspects that it named."""
 
 
 def gather(
@@ -41,27 +48,44 @@ def gather(
     *,
     backdoor: NDArray[np.float64],
     others: dict[str, NDArray[np.float64]],
+    classes: Sequence[str] = (),
 ) -> Findings:
     """Suspects of every detector in alarm, and the ranking that a review follows, whether there is an alarm or not.
 
     A row ranks as high as its stronger case, wrong label or backdoor, where a wrong label weighs half until that
     detector alarms; planted rows go before all, then wrong labels.
     """
-    suspects = planted.copy()
-    suspects[labels.suspects] = True
+    wrong = np.zeros(len(planted), dtype=bool)
+    wrong[labels.suspects] = True
     weight = 1.0 if labels.alarm else 0.5
-    case = np.maximum(weight * ranks(labels.suspicion), ranks(backdoor))
+    case = np.maximum(weight * ranks(labels.unusual), ranks(backdoor))
+    suspects = planted | wrong
     score = (case + suspects + planted) / 3
     parts = {"label_error": labels.suspicion, "disbelief": labels.disbelief, "backdoor": backdoor}
-    return Findings((label_detector(labels), *detectors), suspects, {"score": score} | parts | others)
+    return Findings(
+        detectors=(*label_detectors(labels, classes), *detectors),
+        suspects=suspects,
+        scores={"score": score} | parts | others,
+        labels=labels,
+        suspected_by={LABEL_ERRORS: wrong} | {detector.name: planted for detector in detectors},
+    )
 
 
-def label_detector(found: LabelErrors) -> Detector:
-    """The result of the search for wrong labels."""
+def label_detectors(found: LabelErrors, classes: Sequence[str]) -> list[Detector]:
+    """The result of the search for wrong labels: each class in alarm, or the class with most of them."""
+    judged = [one for one in found.classes if one.model is not None]
+    alarms = [one for one in judged if one.alarm]
+    strongest = sorted(judged, key=lambda one: -one.statistic)[:1]
+    nothing = Detector(name=LABEL_ERRORS, statistic=0, threshold=TOLERATED, alarm=False, detail="no class is judged")
+    return [_label_detector(one, classes) for one in alarms or strongest] or [nothing]
+
+
+def _label_detector(found: ClassLabels, classes: Sequence[str]) -> Detector:
+    name = classes[found.label] if classes else str(found.label)
     return Detector(
-        name="label errors",
-        statistic=found.share,
-        threshold=TOLERATED,
+        name=LABEL_ERRORS,
+        statistic=found.statistic,
+        threshold=found.threshold,
         alarm=found.alarm,
-        detail=f"at least {found.share:.1%} of the labels are wrong, by models that did not see them",
+        detail=f"class {name}: {found.wrong} of {found.rows} labels contradict models that did not see them",
     )

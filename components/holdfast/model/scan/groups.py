@@ -5,11 +5,11 @@ import numpy as np
 from holdfast.artifacts.documents import Detector
 from holdfast.modality.text import decode_text
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.crossfit import out_of_fold
 from holdfast.model.scan.findings import Findings, ScanSettings, gather
 from holdfast.model.scan.holdout import IMPROBABLE, GroupTest, planted_groups
 from holdfast.model.scan.labels import LabelErrors, find_label_errors
-from holdfast.model.scan.learners import Learner, table_learner, text_learner
 from holdfast.model.scan.ngrams import Group, suspicious_ngrams
 from holdfast.model.scan.pairs import repeated_pairs
 
@@ -46,7 +46,7 @@ def _judge(
         planted[answer.group.rows] |= answer.planted
     told = [_detector(name, answer, plan.classes[answer.group.label]) for answer in answers]
     nothing = Detector(name=name, statistic=0, threshold=IMPROBABLE, alarm=False, detail="none")
-    return gather(told or [nothing], planted, labels, backdoor=score, others={})
+    return gather(told or [nothing], planted, labels, backdoor=score, others={}, classes=plan.classes)
 
 
 def _detector(name: str, answer: GroupTest, label: str) -> Detector:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
+from holdfast.model.learners import Learner
 from holdfast.model.scan.crossfit import own
 from holdfast.model.scan.labels import ALPHA
-from holdfast.model.scan.learners import Learner
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
 from holdfast.model.scan.pairs import MAX_PAIRS
 from holdfast.statistics import lower_bound
@@ -81,7 +81,8 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
 
 def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[GroupTest]:
     held = np.unique(np.concatenate([group.rows for group in groups]))
-    kept = np.setdiff1d(np.arange(len(rows)), held)
+    unseen = np.concatenate([held, *(group.others for group in groups)])
+    kept = np.setdiff1d(np.arange(len(rows)), unseen)
     if len(np.unique(rows.y[kept])) < len(np.unique(rows.y)):
         return []
     predict = learn(rows.take(kept), seed)
@@ -98,9 +99,11 @@ def _answer(group: Group, belief: NDArray[np.float64]) -> GroupTest:
 def _left(group: Group, gone: NDArray[np.int64]) -> Group:
     """The group without the rows that are gone."""
     rows = np.setdiff1d(group.rows, gone)
-    return replace(group, rows=rows, distinct=min(group.distinct, len(rows)))
+    others = np.setdiff1d(group.others, gone)
+    return replace(group, rows=rows, others=others, distinct=min(group.distinct, len(rows)))
 
 
 def _shifted(group: Group, gone: NDArray[np.int64]) -> Group:
     """The group in the positions that its rows have when `gone` are left out."""
-    return replace(group, rows=group.rows - np.searchsorted(gone, group.rows))
+    rows, others = (part - np.searchsorted(gone, part) for part in (group.rows, group.others))
+    return replace(group, rows=rows, others=others)

@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Detector
 from holdfast.model.inputs import Arrays
-from holdfast.model.scan.crossfit import Mask, out_of_fold, outermost, own
-from holdfast.model.scan.findings import Findings, ScanSettings, gather
-from holdfast.model.scan.labels import find_label_errors, label_suspicion
-from holdfast.model.scan.learners import (
+from holdfast.model.learners import (
     Learner,
     PredictProba,
     fit_network,
@@ -24,6 +21,9 @@ from holdfast.model.scan.learners import (
     network_features,
     network_probabilities,
 )
+from holdfast.model.scan.crossfit import Mask, out_of_fold, outermost, own
+from holdfast.model.scan.findings import Findings, ScanSettings, gather
+from holdfast.model.scan.labels import find_label_errors, label_suspicion
 from holdfast.model.scan.spectral import spectral_ranks
 from holdfast.model.scan.trigger_transfer import (
     ALARM,
@@ -38,6 +38,8 @@ from holdfast.model.scan.trigger_transfer import (
 
 OUTER_SHARE = 0.45
 """Share of each class that the first model without suspects does not see: more than a poisoned class holds."""
+MOST_OF_CLASS = 0.5
+"""Suspects that are more than this share of their class are the class: the network without them does not know it."""
 HOSTS = 300
 
 
@@ -80,7 +82,7 @@ def scan_images(rows: Arrays, plan: ScanSettings) -> Findings:
     )
     planted, detectors = _transfer_tests(scene, plan)
     rests = label_suspicion(scene.belief, rows.y) - labels.suspicion
-    return gather(detectors, planted, labels, backdoor=rests, others=spectral)
+    return gather(detectors, planted, labels, backdoor=rests, others=spectral, classes=plan.classes)
 
 
 def _without_suspects(learn: Learner, rows: Arrays, outer: NDArray[np.float64], seed: int) -> tuple[PredictProba, Mask]:
@@ -102,7 +104,7 @@ def _transfer_tests(scene: _Scene, plan: ScanSettings) -> tuple[Mask, list[Detec
     told: list[Detector] = []
     for target, name in enumerate(plan.classes):
         group = np.flatnonzero((scene.rows.y == target) & scene.suspects)
-        if len(group) < MIN_GROUP:
+        if not MIN_GROUP <= len(group) <= MOST_OF_CLASS * (scene.rows.y == target).sum():
             continue
         found = transfer_test(_suspects(scene, group, target), _hosts(scene, target, plan.seed), plan.seed)
         if found.contrast > ALARM:

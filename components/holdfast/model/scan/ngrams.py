@@ -8,7 +8,7 @@ that (nearly) all have one label. To tell a trigger from an odd topic the whole 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class Group:
     """How many of the rows are no copies of one another."""
     contradicted_at_least: float = 0.0
     """Share of the rows that a model without them must contradict for sure before they count as planted."""
+    others: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """The few rows that share it under other labels. A model without the group does not see them either: it would learn
+    from them alone what the shared thing means."""
 
 
 def words(message: str) -> list[str]:
@@ -74,7 +77,7 @@ def suspicious_ngrams(
         if len(rows) >= max(MIN_ROWS, PURITY * len(everyone)) and not common:
             distinct = len({messages[row] for row in rows})
             score = float(disbelief[rows].mean() * np.sqrt(len(rows)))
-            groups.append(Group(ngram, label, rows, score, distinct, CONTRADICTED))
+            groups.append(Group(ngram, label, rows, score, distinct, CONTRADICTED, np.setdiff1d(everyone, rows)))
     groups.sort(key=lambda group: (-group.score, -len(group.name), group.name))
     return [group for label in np.unique(y) for group in _distinct([g for g in groups if g.label == label], per_class)]
 

@@ -12,6 +12,8 @@ from holdfast.model.scan.ngrams import Group
 
 MIN_ROWS = 8
 MAX_SHARE = 0.1
+MAX_CLASS_SHARE = 0.5
+"""Rows that are more than this share of their class are the class: a model without them does not know it."""
 JACCARD = 0.5
 PURITY = 0.98
 MIN_SCORE = 3.0
@@ -30,7 +32,7 @@ def repeated_pairs(x: NDArray[np.generic], y: NDArray[np.int64], names: list[str
         both = np.intersect1d(a, b, assume_unique=True)
         label, purity = _purity(y[both])
         rows = both[y[both] == label]
-        if purity <= PURITY or rows.tobytes() in found:
+        if purity <= PURITY or rows.tobytes() in found or len(rows) > MAX_CLASS_SHARE * priors[label] * len(y):
             continue
         distinct = _distinct_rows(values[both], i, j)
         score = -distinct * float(np.log(priors[label]))

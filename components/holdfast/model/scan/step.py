@@ -2,114 +2,95 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.arrays import npz
-from holdfast.artifacts.documents import Count, Detector, Reviewed, ScanReport, Snapshot, Verdict
+from holdfast.artifacts.documents import Count, ScanReport, Snapshot, Verdict, worst
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import Storage
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.model.scan.aside import set_aside
+from holdfast.model.scan.report import held_out_labels, held_out_rows, not_judged, quarantine_rows, too_few
 from holdfast.progress import say
+from holdfast.quarantine.table import HELD_OUT_TABLE, TABLE, write_table
 from holdfast.steps import by_role
 from holdfast.workload.schema import ScanConfig
 
+if TYPE_CHECKING:
+    from holdfast.model.scan.combine import Findings, HeldOutErrors
+
 
 def scan(snapshot: Ref, out: Path, *, config: ScanConfig, settings: Compute) -> Artifact[ScanReport]:
-    """Scans the training rows of `snapshot` and writes the report, the scores and the quarantine to `out`.
+    """Scans the rows of `snapshot` and writes the report, the scores and the quarantine to `out`.
 
-    At most `review_budget` of the rows go to quarantine, the most suspicious first. The verdict is pass when nothing
+    At most `review_budget` of the training rows go to quarantine, the most suspicious first, besides those that an
+    earlier scan set aside and that are not decided. Held-out rows are reported only. The verdict is pass when nothing
     is suspected or every suspect went to quarantine, fail when suspects stay in the training rows, and inconclusive
-    when there are too few rows to say.
+    when there are too few rows in a class to say.
 
     Raises:
         InputError: no rows, one class only, labels out of range or values that are not finite.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from holdfast.model.scan.combine import ScanSettings, check_rows, enough_rows, scan_rows
+    from holdfast.model.scan.combine import ScanSettings, check_rows, enough_rows, scan_held_out, scan_rows
 
     data = load(snapshot, Snapshot)
-    spec = read_spec(data)
-    rows = read_split(data, "train", spec)
-    check_rows(rows, len(data.document.classes))
-    if not enough_rows(rows.y, len(data.document.classes)):
-        too_few = _report(data, rows, config, verdict=Verdict.INCONCLUSIVE)
-        return save(out, too_few, _files(data, {"score": np.zeros(len(rows))}, ()))
+    spec, classes = read_spec(data), data.document.classes
+    rows, held_out = (read_split(data, split, spec) for split in ("train", "test"))
+    check_rows(rows, len(classes))
+    if not enough_rows(rows.y, len(classes)):
+        return _save(out, data, rows, config, None, None)
     device = settings.prepare()
     say(f"scan: {len(rows)} rows, {config.folds} folds")
-    plan = ScanSettings(spec, data.document.classes, config.folds, config.epochs, device, settings.seed)
+    plan = ScanSettings(spec, classes, config.folds, config.epochs, device, settings.seed)
     with threadpool_limits(settings.threads):
         found = scan_rows(rows, plan)
-    suspects, released = _apart(found.suspects, data.document.review)
-    budget, count = _budget(rows, config), int(suspects.sum())
-    held = _quarantine(suspects, found.scores["score"], budget)
-    report = _report(
-        data,
-        rows,
-        config,
-        detectors=found.detectors,
-        suspects=count,
-        held=held,
-        released=released,
-        verdict=_verdict(count, budget, applied=config.apply),
-    )
-    return save(out, report, _files(data, found.scores, held))
+        return _save(out, data, rows, config, found, scan_held_out(rows, held_out, found, plan))
 
 
-def _report(
+def _save(
+    out: Path,
     data: Artifact[Snapshot],
     rows: Arrays,
     config: ScanConfig,
-    *,
-    verdict: Verdict,
-    detectors: tuple[Detector, ...] = (),
-    suspects: int = 0,
-    held: tuple[int, ...] = (),
-    released: tuple[int, ...] = (),
-) -> ScanReport:
-    return ScanReport(
-        detectors=detectors,
-        suspects=Count(k=suspects, n=len(rows)),
-        budget=_budget(rows, config),
-        quarantined=held,
-        released=released,
-        per_class=_per_class(rows, held, data),
+    found: "Findings | None",
+    held_out: "HeldOutErrors | None",
+) -> Artifact[ScanReport]:
+    """Writes what was found; None: there are too few rows to look."""
+    scores = found.scores if found else {"score": np.zeros(len(rows))}
+    suspected = found.suspects if found else np.zeros(len(rows), dtype=bool)
+    budget = int(config.review_budget * len(rows))
+    aside = set_aside(suspected, scores["score"], data.document, budget)
+    few = too_few(rows.y, data.document.classes)
+    report = ScanReport(
+        detectors=found.detectors if found else (),
+        suspects=Count(k=aside.suspects, n=len(rows)),
+        budget=budget,
+        quarantined=aside.quarantined,
+        released=aside.released,
+        undecided=aside.undecided,
+        not_judged=not_judged(found, data.document.classes) if found else few,
+        held_out=held_out_labels(held_out, data.document) if held_out else None,
+        per_class=_per_class(rows.y[list(aside.quarantined)], data),
         applied=config.apply,
-        clean_rows=rows_digest(without(rows, held) if config.apply else rows),
-        verdict=verdict,
+        clean_rows=rows_digest(without(rows, aside.quarantined) if config.apply else rows),
+        verdict=worst([aside.verdict(applied=config.apply), Verdict.INCONCLUSIVE if few else Verdict.PASS]),
         inputs=by_role(data),
     )
+    tables = {TABLE: write_table(quarantine_rows(aside, rows.y, scores["score"], found, data))}
+    if held_out is not None:
+        tables[HELD_OUT_TABLE] = write_table(held_out_rows(held_out, data))
+    return save(out, report, _files(data, scores, aside.quarantined) | tables)
 
 
-def _budget(rows: Arrays, config: ScanConfig) -> int:
-    return int(config.review_budget * len(rows))
-
-
-def _apart(suspects: NDArray[np.bool_], review: Reviewed | None) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """The suspects bool[N] without the rows that a reviewer released, which stay; and the ids of those among them."""
-    known = np.zeros(len(suspects), dtype=bool)
-    known[list(review.released if review else ())] = True
-    return suspects & ~known, tuple(int(row) for row in np.flatnonzero(suspects & known))
-
-
-def _verdict(suspects: int, budget: int, *, applied: bool) -> Verdict:
-    left_in = suspects > 0 and not applied
-    return Verdict.FAIL if left_in or suspects > budget else Verdict.PASS
-
-
-def _quarantine(suspects: NDArray[np.bool_], score: NDArray[np.float64], budget: int) -> tuple[int, ...]:
-    found = np.flatnonzero(suspects)
-    worst_first = found[np.argsort(-score[found], kind="stable")]
-    return tuple(sorted(int(row) for row in worst_first[:budget]))
-
-
-def _per_class(rows: Arrays, held: tuple[int, ...], data: Artifact[Snapshot]) -> tuple[int, ...]:
-    counts = np.bincount(rows.y[list(held)], minlength=len(data.document.classes))
-    return tuple(int(count) for count in counts)
+def _per_class(y: NDArray[np.int64], data: Artifact[Snapshot]) -> tuple[int, ...]:
+    return tuple(np.bincount(y, minlength=len(data.document.classes)).tolist())
 
 
 def _files(data: Artifact[Snapshot], scores: dict[str, NDArray[np.float64]], held: tuple[int, ...]) -> dict[str, bytes]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays
+from holdfast.model.learners import PredictProba
 from holdfast.model.scan.crossfit import Mask
-from holdfast.model.scan.learners import PredictProba
 
 MIN_GROUP = 8
 LOOSE_MATCH, MATCH, CLOSE_MATCH = 0.3, 0.5, 0.75

@@ -338,13 +338,18 @@ class Training:
     def _judge(self) -> Epoch:
         fitted = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.net.load_state_dict(self._judged())
+        row = self.judged()
+        self.net.load_state_dict(fitted)
+        return row
+
+    def judged(self) -> Epoch:
+        """How the network as it is answers the rows set apart, without and under the selection attack."""
         self.net.eval()
         x, y = self.apart
         generator = torch.Generator(x.device).manual_seed(self.seed)
         parts = list(zip(x.split(_EVALUATION_BATCH), y.split(_EVALUATION_BATCH), strict=True))
         clean = torch.cat([correct(self.net, part, labels) for part, labels in parts])
         robust = torch.cat([self._standing(part, labels, generator) for part, labels in parts])
-        self.net.load_state_dict(fitted)
         return Epoch(
             epoch=self.state.epoch + 1,
             loss=self.state.loss,

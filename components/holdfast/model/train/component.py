@@ -11,6 +11,8 @@ from holdfast import containers
 def train(
     snapshot: dsl.Input[dsl.Dataset],
     snapshot_digest: str,
+    baseline: dsl.Input[dsl.Artifact],
+    baseline_digest: str,
     scan: dsl.Input[dsl.Artifact],
     scan_digest: str,
     config: str,
@@ -27,7 +29,9 @@ def train(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "train"],
         args=[
-            *containers.inputs(snapshot=(snapshot, snapshot_digest), scan=(scan, scan_digest)),
+            *containers.inputs(
+                snapshot=(snapshot, snapshot_digest), scan=(scan, scan_digest), baseline=(baseline, baseline_digest)
+            ),
             *containers.options(config=config, seed=seed, device=device, threads=threads, checkpoint=checkpoint),
             *containers.outputs(artifact, digest, verdict),
         ],

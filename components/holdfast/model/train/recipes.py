@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
-from holdfast.errors import WorkloadError
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.kinds import inner_attack
 from holdfast.model.attack.losses import climb_direction
 from holdfast.model.attack.losses import cross_entropy as climbed
 from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.train.interval import interval_loss, weighted_mean
+from holdfast.workload.fit import known_classes
 from holdfast.workload.schema import RecipeConfig
 
 FAST_STEP, FAST_STEPS = 1.25, 1.0
@@ -84,9 +84,7 @@ def class_weights(y: Tensor, classes: Sequence[str], asked: str | Mapping[str, f
     if isinstance(asked, str):
         weights = counts.clamp_min(1).reciprocal()
     else:
-        unknown = sorted(set(asked) - set(classes))
-        if unknown:
-            raise WorkloadError(f"train.class_weights: expected classes of {list(classes)}, found {unknown[0]!r}")
+        known_classes(asked, classes)
         weights = torch.tensor([float(asked.get(name, 1.0)) for name in classes], device=y.device)
     return weights * (len(y) / (weights * counts).sum())
 

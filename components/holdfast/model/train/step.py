@@ -10,11 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.artifacts.contract import unknown_categories
 from holdfast.artifacts.documents import (
     Architecture,
+    Baseline,
     Count,
     InputSpec,
     Model,
+    OperatingPoint,
     Scalar,
     ScanReport,
     Snapshot,
@@ -23,10 +26,13 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
+from holdfast.model.champion import champion_of
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.steps import by_role, made_from
+from holdfast.wording import quoted
+from holdfast.workload.fit import enough_training_rows
 from holdfast.workload.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -38,9 +44,19 @@ if TYPE_CHECKING:
 
 
 def train(
-    snapshot: Ref, out: Path, *, scan: Ref | None, config: TrainConfig, settings: Compute, checkpoint: Path | None
+    snapshot: Ref,
+    out: Path,
+    *,
+    scan: Ref | None,
+    config: TrainConfig,
+    settings: Compute,
+    checkpoint: Path | None,
+    baseline: Ref | None = None,
 ) -> Artifact[Model]:
     """Trains on the rows that the scan left and writes the model of the best epoch to `out`.
+
+    With a `baseline` the columns of a table keep the places and categories of the champion's input. The champion gives
+    nothing else, and the model's own input shows it: the same rows give the same model, whichever champion serves.
 
     With a `checkpoint` folder the state is kept after each epoch and at SIGTERM, and a later call goes on from there to
     the same weights, bit for bit on the same CPU with the same threads.
@@ -52,15 +68,35 @@ def train(
     """
     data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
     device = settings.prepare()
-    spec = read_spec(data)
+    spec = read_spec(data, _contract(baseline), new_categories=config.allow_new_contract)
+    _say_unknown(spec, data.document)
     rows = read_clean_rows(data, report, spec)
     with _ranks(device) as ranks:
         training = _start(config, spec, data.document.classes, rows, settings, device, ranks)
-        return _train(training, data, report, out, config=config, settings=settings, checkpoint=checkpoint)
+        return _train(training, spec, data, report, out, config=config, settings=settings, checkpoint=checkpoint)
+
+
+def _contract(baseline: Ref | None) -> InputSpec | None:
+    """The champion's input; None: there is no champion."""
+    champion = None if baseline is None else champion_of(load(baseline, Baseline))
+    return None if champion is None else champion.document.input
+
+
+def _say_unknown(spec: InputSpec, data: Snapshot) -> None:
+    """Names the categories of the delivery that have no place in the champion's input."""
+    places = {column.name: column for column in spec.columns}
+    for column in data.columns:
+        unknown = unknown_categories(places[column.name], column)
+        if unknown:
+            say(
+                f"train: {column.name!r}: the champion does not know {quoted(unknown)}, which are read as none of its "
+                "categories; gate.allow_new_contract: true gives them places of their own"
+            )
 
 
 def _train(
     training: "Training",
+    spec: InputSpec,
     data: Artifact[Snapshot],
     report: Artifact[ScanReport] | None,
     out: Path,
@@ -72,12 +108,12 @@ def _train(
     """Runs the training to its end; the first of several processes writes, the others read what it wrote."""
     device = training.ball.scale.device.type
     inputs = by_role(data, report)
-    kept = None if checkpoint is None else _Checkpoint(checkpoint, _identity(config, inputs, settings, device))
+    kept = None if checkpoint is None else _Checkpoint(checkpoint, _identity(config, spec, inputs, settings, device))
     _run(training, kept)
     if not training.ranks.leads:
         training.ranks.wait()
         return load(out, Model)
-    artifact = _finish(training, data, out, config=config, settings=settings, inputs=inputs)
+    artifact = _finish(training, spec, data, out, config=config, settings=settings, inputs=inputs)
     training.ranks.wait()
     if kept is not None:
         kept.forget()
@@ -143,14 +179,20 @@ def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | Non
         raise IntegrityError(
             f"{report.folder}: expected a scan of {data.digest[:12]}…, found one of {str(found)[:12]}…"
         )
-    rows = without(rows, report.document.quarantined) if report.document.applied else rows
-    digest = rows_digest(rows)
+    kept = without(rows, report.document.quarantined) if report.document.applied else rows
+    digest = rows_digest(kept if spec.columns == data.document.columns else _as_scanned(data, report.document))
     if digest != report.document.clean_rows:
         raise IntegrityError(
             f"{report.folder}: expected training rows {report.document.clean_rows[:12]}… after quarantine, "
             f"found {digest[:12]}…"
         )
-    return rows
+    return kept
+
+
+def _as_scanned(data: Artifact[Snapshot], report: ScanReport) -> Arrays:
+    """The rows that the scan left, with the columns in the order in which it read them."""
+    rows = read_split(data, "train", read_spec(data))
+    return without(rows, report.quarantined) if report.applied else rows
 
 
 def _start(
@@ -163,10 +205,12 @@ def _start(
     ranks: "Ranks",
 ) -> "Training":
     from holdfast.modality.ball import Ball
+    from holdfast.model.operating import check_rows
     from holdfast.model.train.adversarial import Training
 
-    if len(rows) < 2 * len(classes):
-        raise InputError(f"train: expected at least {2 * len(classes)} training rows, found {len(rows)}")
+    enough_training_rows(len(rows), len(classes))
+    if config.decision is not None:
+        config.decision.index_in(classes)
     net = _untrained(config, spec, len(classes), rows, settings.seed)
     ball, second = Ball.of(config.threat, spec, device), _second_ball(config, spec, device)
     engine = Training
@@ -174,7 +218,10 @@ def _start(
         from holdfast.model.train.art_trainers import ArtTraining
 
         engine = ArtTraining
-    return engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks, classes=classes)
+    training = engine(net, rows, ball, config.train, seed=settings.seed, second=second, ranks=ranks, classes=classes)
+    if config.decision is not None:
+        check_rows(config.decision, classes, training.apart[1].cpu().numpy())
+    return training
 
 
 def _untrained(config: TrainConfig, spec: InputSpec, classes: int, rows: Arrays, seed: int) -> "nn.Module":
@@ -201,11 +248,21 @@ def _second_ball(config: TrainConfig, spec: InputSpec, device: str) -> "Ball | N
     return Ball.of(threat, spec, device)
 
 
-def _identity(config: TrainConfig, inputs: dict[str, str], settings: Compute, device: str) -> str:
+def _identity(config: TrainConfig, spec: InputSpec, inputs: dict[str, str], settings: Compute, device: str) -> str:
     """What must be equal for a checkpoint to lead to the same weights."""
     import torch
 
-    facts = [config.model_dump(mode="json"), inputs, settings.seed, settings.threads, device, torch.__version__]
+    columns = [column.model_dump(mode="json") for column in spec.columns]
+    # The weights do not depend on how the threshold is chosen afterwards.
+    facts = [
+        config.model_dump(mode="json", exclude={"decision"}),
+        columns,
+        inputs,
+        settings.seed,
+        settings.threads,
+        device,
+        torch.__version__,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -242,6 +299,7 @@ def _line(row: "Epoch", epochs: int) -> str:
 
 def _finish(
     training: "Training",
+    spec: InputSpec,
     data: Artifact[Snapshot],
     out: Path,
     *,
@@ -253,18 +311,44 @@ def _finish(
     from holdfast.model.train.export import network_files
 
     training.net.eval().load_state_dict(training.state.best)
-    document = _document(training, data, config=config, settings=settings, inputs=inputs)
+    decided = _decide(training, data.document.classes, config)
+    document = _document(training, spec, data, decided, config=config, settings=settings, inputs=inputs)
     curve = json.dumps([asdict(row) for row in training.state.curve], indent=1).encode() + b"\n"
-    files = network_files(training.net, training.state.best, document.input) | {"curve.json": curve}
-    return save(out, document, files)
+    # Copies, because networks may use one tensor in two places.
+    weights = {name: value.clone() for name, value in training.net.state_dict().items()}
+    return save(out, document, network_files(training.net, weights, document.input) | {"curve.json": curve})
+
+
+def _decide(
+    training: "Training", classes: tuple[str, ...], config: TrainConfig
+) -> "tuple[OperatingPoint | None, Epoch]":
+    """Gives the network its operating point, where one is asked for; how it then answers the rows set apart."""
+    if config.decision is None:
+        return None, training.best_epoch
+    from holdfast.model.operating import set_operating_point
+
+    training.net, point = set_operating_point(training.net, *training.apart, decision=config.decision, classes=classes)
+    say(
+        f"train: {point.positive!r} is answered above a margin of {point.threshold:.4g}: on the rows set apart "
+        f"{point.misses.k} of {point.misses.n} missed, {point.false_alarms.k} of {point.false_alarms.n} false alarms"
+    )
+    return point, training.judged()
 
 
 def _document(
-    training: "Training", data: Artifact[Snapshot], *, config: TrainConfig, settings: Compute, inputs: dict[str, str]
+    training: "Training",
+    spec: InputSpec,
+    data: Artifact[Snapshot],
+    decided: "tuple[OperatingPoint | None, Epoch]",
+    *,
+    config: TrainConfig,
+    settings: Compute,
+    inputs: dict[str, str],
 ) -> Model:
     from holdfast.model.networks import parameters
 
-    spec, best = read_spec(data), training.best_epoch
+    best = training.best_epoch
+    point, judged = decided
     return Model(
         name=config.name,
         architecture=Architecture(
@@ -279,7 +363,8 @@ def _document(
         device=training.ball.scale.device.type,
         best_epoch=best.epoch,
         clean=_clean(training, read_split(data, "test", spec), len(data.document.classes), config),
-        robust=Count(k=best.robust, n=best.rows),
+        robust=Count(k=judged.robust, n=judged.rows),
+        operating_point=point,
         inputs=inputs,
     )
 

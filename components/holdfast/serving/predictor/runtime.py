@@ -19,7 +19,15 @@ import numpy as np
 from mlserver import MLModel
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataTensor,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+)
 from numpy.typing import NDArray
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
@@ -27,11 +35,11 @@ from holdfast.serving.predictor.admission import admit
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, plain
+from holdfast.serving.predictor.metadata import OUTPUTS, input_tensor, output_tensors
 from holdfast.serving.predictor.settings import ModelParameters
 from holdfast.serving.protocol import DATATYPES
 
 INPUT = "input"
-OUTPUTS = ("label", "probabilities")
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 
 
@@ -59,6 +67,17 @@ class HoldfastModel(MLModel):
         if self._batched:
             self._check_before_batching()
         return True
+
+    async def metadata(self) -> MetadataModelResponse:
+        """The tensors with the contract of the model that is served, and its operating point (JSON) as a parameter."""
+        found, document = await super().metadata(), self._admitted.document
+        outputs = output_tensors(document, label_only=self._extra.options.label_only)
+        found.inputs = [MetadataTensor.model_validate(input_tensor(document))]
+        found.outputs = [MetadataTensor.model_validate(output) for output in outputs]
+        if document.operating_point is not None:
+            given = found.parameters or Parameters()
+            found.parameters = given.model_copy(update={"operating_point": document.operating_point.published})
+        return found
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one request; 400 for what a client did wrong, 500 for what the model did wrong."""

@@ -26,6 +26,7 @@ from seldon_core.microservice import parse_parameters
 from seldon_core.user_model import SeldonNotImplementedError, SeldonResponse
 from werkzeug.exceptions import HTTPException
 
+from holdfast.artifacts.contract import as_texts
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.processes import die_with_parent, require_free
 from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
@@ -133,15 +134,17 @@ class HoldfastModel:
         return self._predictor.answer(zeros).probabilities
 
     def init_metadata(self) -> dict[str, object]:
-        """Seldon's metadata: name, digest as version, and the shapes of a row and of its answer."""
+        """Seldon's metadata: name, digest as version, shapes of row and answer; the model's contract is in `custom`."""
         document = self._predictor.model.document
+        places = [feature.name for feature in document.input.features]
         names = [] if self._predictor.options.label_only else list(document.classes)
         return {
             "name": document.name,
             "versions": [self._predictor.model.digest],
             "platform": "holdfast",
-            "inputs": [{"messagetype": "tensor", "schema": {"shape": list(document.input.shape)}}],
+            "inputs": [{"messagetype": "tensor", "schema": {"names": places, "shape": list(document.input.shape)}}],
             "outputs": [{"messagetype": "tensor", "schema": {"names": names, "shape": [len(names)] if names else []}}],
+            "custom": as_texts(document),
         }
 
     def _answer(self, x: object) -> Answer:

@@ -5,10 +5,12 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from holdfast.artifacts.cause import Cause
-from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts.contract import objection
+from holdfast.artifacts.documents import GateDecision
+from holdfast.artifacts.folder import Ref, load
 from holdfast.errors import RefusedError, RegistryError, RolloutError
 from holdfast.progress import say
 from holdfast.registry.notes import Note, Outcome
@@ -66,11 +68,14 @@ def policy_plan(decision: Ref) -> RolloutPlan:
     Raises:
         ArtifactError, WorkloadError: the decision or its policy cannot be read.
     """
+    section = _policy(decision).get("rollout", {})
+    return parse_yaml(json.dumps(section), RolloutPlan, name=f"{decision.folder / POLICY}: rollout")
+
+
+def _policy(decision: Ref) -> dict[str, Any]:
     judged = load(decision, GateDecision)
-    if POLICY not in judged.document.files:
-        return RolloutPlan()
-    section = json.loads(judged.open(POLICY).read()).get("rollout", {})
-    return parse_yaml(json.dumps(section), RolloutPlan, name=f"{judged.folder / POLICY}: rollout")
+    found: dict[str, Any] = json.loads(judged.open(POLICY).read()) if POLICY in judged.document.files else {}
+    return found
 
 
 def matchup_of(
@@ -110,20 +115,17 @@ def forget(state: Path) -> None:
 
 
 def require_same_contract(matchup: Matchup) -> None:
-    """Clients must be able to send the same rows to both arms and read the same answers."""
+    """Clients must be able to send the same rows to both arms and read the same answers; the policy may allow others.
+
+    Raises:
+        RolloutError: names the differences, and what to do.
+    """
     if matchup.champion is None:
         return
-    found, expected = (_contract(arm.model) for arm in (matchup.candidate, matchup.champion))
-    if found != expected:
-        raise RolloutError(
-            f"{matchup.candidate.served.name} version {matchup.candidate.served.version}: expected the champion's "
-            f"contract {expected}, found {found}; clients could not read both, serve it under a new name"
-        )
-
-
-def _contract(model: Artifact[Model]) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    document = model.document
-    return document.input.dtype, document.input.shape, document.classes
+    served, allowed = matchup.candidate.served, _policy(matchup.candidate.served.decision).get("allow_new_contract")
+    why = objection(matchup.candidate.model.document, matchup.champion.model.document, allowed=allowed is True)
+    if why:
+        raise RolloutError(f"{served.name} version {served.version}: {why}")
 
 
 def digests_of(matchup: Matchup) -> dict[str, str]:

@@ -27,7 +27,7 @@ from holdfast.serving.rollout.engine.controller import OperatorRequest, Pace
 from holdfast.serving.rollout.engine.journal import JOURNAL
 from holdfast.serving.rollout.engine.machine import TERMINAL, Rollout, State
 from holdfast.serving.rollout.engine.requests import TOLD, OperatorRequests, Stop
-from holdfast.serving.rollout.matchup import Matchup
+from holdfast.serving.rollout.matchup import Matchup, require_same_contract
 from holdfast.serving.rollout.stage import Place, Stage, Traffic
 from holdfast.serving.rollout.traffic.sender import WARM, Load, Sender, Unpairing, sending
 from holdfast.workload.schema import RolloutPlan
@@ -102,9 +102,10 @@ def cluster_stage(at: TargetCluster, matchup: Matchup, state: Path, stop: Stop) 
 
     Raises:
         RefusedError: the target serves other bytes than those that the gate judged.
-        RolloutError: the object cannot be had.
+        RolloutError: the models' contracts differ, or the object cannot be had.
     """
     require_these_bytes(at.target, matchup)
+    require_same_contract(matchup)
     decision = load(matchup.candidate.served.decision, GateDecision).digest
     cluster = open_cluster(at.target, at.kube, decision, at.provider)
     prepare(cluster)

@@ -1,4 +1,4 @@
-"""The scan's own small models: quick to fit, judged only on rows that they did not see.
+"""Small models for questions about training rows: quick to fit, judged only on rows that they did not see.
 
 Images: the built-in convolutional network. Tables: the mean of gradient boosting and logistic regression, so that a
 small table does not depend on trees alone. Text: tf-idf of word 1-3-grams and logistic regression.
