@@ -52,7 +52,7 @@ def workload(source: Path) -> Workload:
         architecture=starter.network,
         threat=starter.threat,
         certify=starter.certify,
-        epochs=2,
+        train="  epochs: 2\n",
     )
     return parse_yaml(text, Workload, name="w.yaml")
 
