@@ -60,11 +60,11 @@ class VerifiedFile:
         return found
 
 
-Content = bytes | VerifiedFile
+FileContent = bytes | VerifiedFile
 """The bytes of a file, in memory or on disk."""
 
 
-def open_content(content: Content) -> IO[bytes]:
+def open_content(content: FileContent) -> IO[bytes]:
     """A stream over the bytes, from the first."""
     return content.open() if isinstance(content, VerifiedFile) else io.BytesIO(content)
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
-from holdfast.artifacts.verified import Content, open_content
+from holdfast.artifacts.verified import FileContent, open_content
 from holdfast.data.snapshot.blocks import RowBlock, UnusualFileError, blocks
 from holdfast.data.snapshot.coded import Cells, Coded
 from holdfast.data.snapshot.columnar import Batch, gather, gather_texts
@@ -52,7 +52,7 @@ _Rows = Iterator[tuple[int, list[str]]]
 class _Source:
     """A file that can be read several times: all columns, or some of them."""
 
-    content: Content
+    content: FileContent
     kind: Literal["csv", "tsv"]
     name: str
     columns: Sequence[str] | None
@@ -72,7 +72,7 @@ class _Rowset:
 
 
 def read_delimited(
-    content: Content,
+    content: FileContent,
     kind: Literal["csv", "tsv"],
     *,
     name: str,

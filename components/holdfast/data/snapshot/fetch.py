@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from holdfast.artifacts.documents import SourceFile
-from holdfast.artifacts.verified import IN_MEMORY, Content, VerifiedFile
+from holdfast.artifacts.verified import IN_MEMORY, FileContent, VerifiedFile
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.archives import is_archive, unpack
 from holdfast.data.snapshot.download import Wanted, download
@@ -31,7 +31,7 @@ class DeliveredFile:
     """One file of the delivery: its path relative to the delivery, what it holds, and what a snapshot records of it."""
 
     path: str
-    content: Content
+    content: FileContent
     """What is parsed: the bytes of the file, or those of the only file in an archive; a large file stays on disk."""
     format: Format
     pin: SourceFile
@@ -121,7 +121,7 @@ def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
     return DeliveredFile(name, found.data, format_, pin.model_copy(update={"read_as": found.archive}))
 
 
-def _pin(name: str, content: Content) -> SourceFile:
+def _pin(name: str, content: FileContent) -> SourceFile:
     digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content.sha256
     return SourceFile(path=name, sha256=digest, bytes=len(content))
 
@@ -152,7 +152,7 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> Content:
+def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> FileContent:
     """A regular file: what is hashed later is what was read, and it did not change in between."""
     with os.fdopen(_open_regular(path), "rb") as stream:
         before = os.fstat(stream.fileno())
@@ -167,7 +167,7 @@ def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> Con
     return content
 
 
-def _content(stream: IO[bytes], name: str, size: int, in_memory: int) -> Content:
+def _content(stream: IO[bytes], name: str, size: int, in_memory: int) -> FileContent:
     if size <= in_memory:
         return stream.read(size + 1)
     return VerifiedFile.hashed(stream.fileno(), name, most=size)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.verified import Content
+from holdfast.artifacts.verified import FileContent
 from holdfast.data.snapshot.coded import Cells, Growing, Values
 from holdfast.data.snapshot.columnar import Texts
 from holdfast.data.snapshot.rows import Part
@@ -22,7 +22,7 @@ _EXACT = 2**53
 """Whole numbers up to it are float64."""
 
 
-def read_parquet(content: Content, *, name: str, max_bytes: int, drop: Collection[str] = ()) -> Part:
+def read_parquet(content: FileContent, *, name: str, max_bytes: int, drop: Collection[str] = ()) -> Part:
     """The columns of a Parquet file without those in `drop`, which may be of any type.
 
     Numbers are float64[rows] with NaN for missing, or whole numbers of 64 bits; dates are seconds since 1970; bools,
@@ -59,7 +59,7 @@ def read_parquet(content: Content, *, name: str, max_bytes: int, drop: Collectio
     return Part(name, Cells(list(columns), columns), kinds=kinds, dropped=dropped, rows=rows)
 
 
-def _opened(content: Content) -> Any:
+def _opened(content: FileContent) -> Any:
     import pyarrow as pa
 
     return pa.BufferReader(content) if isinstance(content, bytes) else content.open()
