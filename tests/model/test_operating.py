@@ -154,7 +154,7 @@ def test_bounds_prove_the_decision_and_not_the_largest_logit_of_before() -> None
 
 
 def test_an_embedding_is_moved_too() -> None:
-    net = with_threshold(build(NetworkConfig(architecture="text"), TEXT, 2, seed=0), 0, 0.5)
+    net = with_threshold(build(NetworkConfig(architecture="text"), TEXT, 2, seed=0), 0, 0.5).eval()
     ids = torch.randint(2, 40, (5, 12))
     assert torch.allclose(net.forward_embedded(net.embed(ids)), net(ids))  # type: ignore[operator]
 
