@@ -29,6 +29,6 @@ def test_a_trained_network_is_kept_until_its_code_or_data_changes(images, tmp_pa
     again = images.trained("few", make, images.network(seed=2))[0]
     assert len(trained) == 1
     assert torch.equal(next(first.parameters()), next(again.parameters()))
-    monkeypatch.setattr(scenes, "_code", lambda: "another loop")
+    monkeypatch.setattr(scenes, "training_code", lambda: "another loop")
     images.trained("few", make, images.network())
     assert len(trained) == 2
