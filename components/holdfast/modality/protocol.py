@@ -27,6 +27,9 @@ TriggerSearch = Literal["neural-cleanse", "n-gram-insertion"]
 Certification = Literal["randomized-smoothing", "randomized-ablation"]
 
 
+FEW_ROWS = 2000
+
+
 @dataclass(frozen=True)
 class Starter:
     """What `holdfast init` writes into a workload: what differs in its sections, and a built-in network."""
@@ -37,6 +40,8 @@ class Starter:
     network: str
     train: str = "  epochs: 20\n"
     """Keys of the recipe."""
+    train_many: str = ""
+    """The same for more than `FEW_ROWS` rows, where those would take long; empty: no others."""
 
 
 class InputModality(ABC):

@@ -33,6 +33,8 @@ PAD, HIDDEN, FIRST_BYTE, SYMBOLS = 0, 1, 2, 258
 TYPED: tuple[int, ...] = tuple(b + FIRST_BYTE for b in range(32, 127) if not 65 <= b <= 90)
 """The character ids that an attacker types: printable ASCII without capitals."""
 
+_SHARE = "  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n"
+
 
 class TextInput(InputModality):
     """Messages in one column of a table."""
@@ -46,8 +48,8 @@ class TextInput(InputModality):
         certify="  noise: 0.25                   # share of characters kept\n"
         "  radii: [0, 1]                 # in characters\n",
         network="text",
-        train="  epochs: 30\n  batch: 32\n"
-        "  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n",
+        train=f"  epochs: 30\n  batch: 32\n{_SHARE}",
+        train_many=f"  epochs: 10\n{_SHARE}",
     )
     norms: ClassVar[tuple[Norm, ...]] = ("edits",)
     threat_keys: ClassVar[frozenset[str]] = frozenset({"typing"})

@@ -169,3 +169,9 @@ def test_a_file_without_a_header_row_is_recognized_and_its_columns_are_named(tmp
 def test_a_header_row_of_names_is_not_taken_for_data(write: Write) -> None:
     with pytest.raises(InputError, match=r"name it with --label; columns: size, on, kind$"):
         starter(write("size,on,kind\n" + "1,2,a\n3,4,b\n" * 9), label=None, text=None)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(60, 30), (2001, 10)])
+def test_many_messages_are_read_less_often(tmp_path: Path, write: Write, rows: int, epochs: int) -> None:
+    lines = "".join(f"see you at {i} {'home' if i % 2 else 'work'},{'ab'[i % 2]}\n" for i in range(rows))
+    assert started(write("text,label\n" + lines), tmp_path, text="text").train.epochs == epochs

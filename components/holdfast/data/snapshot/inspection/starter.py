@@ -18,6 +18,7 @@ from holdfast.data.snapshot.inspection.suggest import Suggested, suggest, sugges
 from holdfast.data.snapshot.inspection.summary import DataInspection
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
+from holdfast.modality.protocol import FEW_ROWS
 from holdfast.wording import listed
 from holdfast.workload.schema import DataConfig
 
@@ -147,7 +148,7 @@ def _filled(data: Path, opened: OpenedDelivery, found: Suggested, seen: DataInsp
         architecture=sections.network,
         threat=sections.threat,
         certify=sections.certify,
-        train=sections.train,
+        train=sections.train_many or sections.train if seen.rows > FEW_ROWS else sections.train,
     )
 
 
