@@ -86,7 +86,9 @@ def _refused(out: Path) -> str:
     if contract is not None and decision.verdict is Verdict.INCONCLUSIVE:
         return f"the gate was inconclusive on {names}: {contract}."
     if decision.verdict is Verdict.INCONCLUSIVE:
-        return f"the gate was inconclusive on {names}: more examples make its intervals narrower."
+        wide = all(check.lower is not None for check in worst)
+        what = "more examples make its intervals narrower" if wide else "the lines above have the reason of each"
+        return f"the gate was inconclusive on {names}: {what}."
     return f"the gate failed {names}: train another model, or look at the data."
 
 

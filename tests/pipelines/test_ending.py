@@ -12,17 +12,21 @@ from holdfast_pipelines.record import RunResult
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "lower", "told"),
     [
         (
             "another contract than the champion's: it reads 'fee'",
+            None,
             "another contract than the champion's: it reads 'fee'.",
         ),
-        ("", "more examples make its intervals narrower."),
+        ("", 0.4, "more examples make its intervals narrower."),
+        ("all 500 examples get the same answer", None, "the lines above have the reason of each."),
     ],
 )
-def test_a_new_contract_is_named_and_more_examples_are_not_advised(tmp_path: Path, reason: str, told: str) -> None:
-    check = Check(name="champion_clean", required="x", verdict=Verdict.INCONCLUSIVE, reason=reason)
+def test_more_examples_are_advised_where_an_interval_is_too_wide_alone(
+    tmp_path: Path, reason: str, lower: float | None, told: str
+) -> None:
+    check = Check(name="champion_clean", required="x", verdict=Verdict.INCONCLUSIVE, reason=reason, lower=lower)
     decision = GateDecision(
         name="risk", policy="0" * 64, policy_name="p", alpha=0.05, checks=(check,), verdict=Verdict.INCONCLUSIVE
     )

@@ -22,7 +22,7 @@ MakeTable = Callable[..., Artifact[Snapshot]]
 
 
 def one_strong_column(make_table: MakeTable, out: Path, *, held_out: int = 200) -> Artifact[Snapshot]:
-    """Two classes that one of six columns tells apart, and it alone reaches far."""
+    """Two classes that differ in one of six columns, and it alone reaches far."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 600 + held_out)
     frame = pd.DataFrame(rng.normal(size=(len(y), 6)), columns=list("abcdef"))
