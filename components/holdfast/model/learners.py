@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.artifacts.documents import InputSpec, Scalar
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import ScanMethod
 from holdfast.modality.text import decode_text
 from holdfast.model.answers import softmax
 from holdfast.model.inputs import Arrays
@@ -38,6 +40,16 @@ class SmallNetwork:
 
     architecture: str
     arguments: dict[str, Scalar] = field(default_factory=dict)
+
+
+def learner_of(spec: InputSpec, classes: int, *, epochs: int, device: str) -> Learner:
+    """The one for this kind of input; `epochs` and `device` are those of networks for images."""
+    makers: dict[ScanMethod, Callable[[], Learner]] = {
+        "trigger-transfer": lambda: image_learner(spec, classes, epochs=epochs, device=device),
+        "shared-values": lambda: table_learner(classes),
+        "shared-ngrams": lambda: text_learner(classes),
+    }
+    return makers[modality_of(spec.modality).scan]()
 
 
 def image_learner(spec: InputSpec, classes: int, *, epochs: int, device: str) -> Learner:

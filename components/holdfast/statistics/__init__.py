@@ -110,11 +110,19 @@ def chance_of_balanced_accuracy(hits: Sequence[int], rows: Sequence[int], answer
     if total != sum(answers) or any(k > min(n, m) for k, n, m in zip(hits, rows, answers, strict=True)):
         raise ValueError(f"expected {total} answers and no more hits than rows, found {answers} and {hits}")
     if len(rows) == 2:
-        from scipy.stats import hypergeom
-
         # With both margins fixed the second class's hits follow from the first's, and more of one is more of both.
-        return float(hypergeom.sf(hits[0] - 1, total, rows[0], answers[0])) if min(rows) else 1.0
+        return chance_of_larger_share(hits[0], rows[0], answers[0] - hits[0], rows[1]) if min(rows) else 1.0
     return _drawn(hits, rows, answers)
+
+
+def chance_of_larger_share(k: int, n: int, other_k: int, other_n: int) -> float:
+    """How often k of n is so much more than other_k of other_n when both are drawn alike: Fisher's exact test.
+
+    One-sided, given all four margins; 1 where one of the two has no trials.
+    """
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(k - 1, n + other_n, k + other_k, n))
 
 
 def _drawn(hits: Sequence[int], rows: Sequence[int], answers: Sequence[int]) -> float:

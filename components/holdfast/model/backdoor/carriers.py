@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count
 from holdfast.model.inputs import Arrays
-from holdfast.statistics import lower_bound
+from holdfast.statistics import chance_of_larger_share, lower_bound
 
 FALSE_ALARMS = 0.01
 """Chance that any class of a clean model is flagged, by the exact test over all candidates (Bonferroni)."""
@@ -130,7 +130,8 @@ def carrier_test(candidate: Candidate[T], target: int, asked: Asked) -> CarrierT
     others = _contradicted(answer(asked.held_out.x[asked.held_out.y == target]), target)
     if others.n < ENOUGH:
         others = _more(others, left, target, asked)
-    return CarrierTest(carriers, others, fisher(carriers, others), labelled)
+    p_value = chance_of_larger_share(carriers.k, carriers.n, others.k, others.n)
+    return CarrierTest(carriers, others, p_value, labelled)
 
 
 def _more(others: Count, left: Arrays, target: int, asked: Asked) -> Count:
@@ -141,13 +142,6 @@ def _more(others: Count, left: Arrays, target: int, asked: Asked) -> Count:
         found = _contradicted(answer(left.x[fold]), target)
         k, n = k + found.k, n + found.n
     return Count(k=k, n=n)
-
-
-def fisher(first: Count, second: Count) -> float:
-    """Fisher's exact test, one-sided: the chance that the first share is so much larger when both are the same."""
-    from scipy.stats import hypergeom
-
-    return float(hypergeom.sf(first.k - 1, first.n + second.n, first.k + second.k, first.n))
 
 
 def distinct_rows(rest: Any, own: Positions) -> Positions:

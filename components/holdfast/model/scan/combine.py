@@ -15,7 +15,7 @@ from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
-from holdfast.model.learners import Learner, image_learner, table_learner, text_learner
+from holdfast.model.learners import learner_of
 from holdfast.model.scan.findings import Findings, ScanSettings
 from holdfast.model.scan.groups import scan_tables, scan_texts
 from holdfast.model.scan.held_out import HeldOutErrors, find_held_out_errors
@@ -27,15 +27,6 @@ SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "shared-values": scan_tables,
     "shared-ngrams": scan_texts,
 }
-
-LEARNERS: dict[ScanMethod, Callable[[ScanSettings], Learner]] = {
-    "trigger-transfer": lambda plan: image_learner(
-        plan.spec, len(plan.classes), epochs=plan.epochs, device=plan.device
-    ),
-    "shared-values": lambda plan: table_learner(len(plan.classes)),
-    "shared-ngrams": lambda plan: text_learner(len(plan.classes)),
-}
-"""The models that say what they think of a label."""
 
 __all__ = [
     "Findings",
@@ -60,7 +51,7 @@ def scan_rows(rows: Arrays, plan: ScanSettings) -> Findings:
 
 def scan_held_out(rows: Arrays, held_out: Arrays, found: Findings, plan: ScanSettings) -> HeldOutErrors:
     """Looks for wrong labels among held-out rows, by a model of the training rows that are not suspected."""
-    learn = LEARNERS[modality_of(plan.spec.modality).scan](plan)
+    learn = learner_of(plan.spec, len(plan.classes), epochs=plan.epochs, device=plan.device)
     trusted = rows.take(np.flatnonzero(~found.suspects))
     return find_held_out_errors(learn(trusted, plan.seed)(held_out.x), held_out.y, found.labels)
 
