@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from holdfast.errors import WorkloadError
 from holdfast.resources import workloads
-from holdfast.workload.schema import RolloutPlan, Workload, read_plan, read_workload
+from holdfast.workload.schema import RecipeConfig, RolloutPlan, Workload, read_plan, read_workload
 from holdfast.workload.yaml import parse_yaml
 
 GOOD = """\
@@ -196,3 +196,17 @@ def test_a_rate_in_exponents_is_a_number() -> None:
     found = parse(GOOD + "decision: {positive: a, false_positive_rate: 1e-2}\n").decision
     assert found is not None
     assert found.false_positive_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RecipeConfig(),
+        RecipeConfig(class_weights="balanced", noise=0.25),
+        RecipeConfig(class_weights={"fraud": 20.0, "a.b": 1.5}),
+        RecipeConfig(recipe="multi-norm", second_norm="l2", second_epsilon=Fraction(1, 2)),
+    ],
+)
+def test_a_recipe_comes_back_from_what_a_model_records_of_it(recipe: RecipeConfig) -> None:
+    assert all(isinstance(value, str | int | float) for value in recipe.scalars.values())
+    assert RecipeConfig.from_scalars(recipe.scalars) == recipe

@@ -3,7 +3,7 @@
 Each section is the configuration of one step; a step receives nothing but its section.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -221,6 +221,13 @@ class ThreatConfig(Section):
     """Text: whether an edit can also insert, leave out, or swap a character with its neighbour (typing errors)."""
 
 
+_BY_CLASS = "class_weights."
+
+
+def _by_class(weights: Mapping[str, float]) -> dict[str, Scalar]:
+    return {f"{_BY_CLASS}{name}": weight for name, weight in weights.items()}
+
+
 class RecipeConfig(Section):
     """How the network is trained."""
 
@@ -262,6 +269,23 @@ class RecipeConfig(Section):
     """`auto`: bfloat16 where sums are float32 (autocast) on a GPU, float32 on a CPU."""
     compile: bool = False
     """Whether torch.compile makes the network's kernels; it needs a C++ compiler and a minute."""
+
+    @property
+    def scalars(self) -> dict[str, Scalar]:
+        """The settings that a model's document records; those by class as `class_weights.NAME`."""
+        found: dict[str, Scalar] = self.model_dump(mode="json", exclude={"class_weights"}, exclude_none=True)
+        weights = self.class_weights
+        by_class = {"class_weights": weights} if isinstance(weights, str) else _by_class(weights)
+        return {**found, **by_class}
+
+    @classmethod
+    def from_scalars(cls, found: Mapping[str, Scalar]) -> Self:
+        """The recipe whose `scalars` these are."""
+        by_class = {name: value for name, value in found.items() if name.startswith(_BY_CLASS)}
+        settings: dict[str, object] = {name: value for name, value in found.items() if name not in by_class}
+        if by_class:
+            settings["class_weights"] = {name.removeprefix(_BY_CLASS): value for name, value in by_class.items()}
+        return cls.model_validate(settings)
 
     @model_validator(mode="after")
     def _second_ball(self) -> Self:

@@ -141,7 +141,7 @@ class _Work:
                 "are fixed in its program; quarantine the planted rows and train again"
             )
         net, ball = load_network(case.model, device), Ball.of(document.threat, document.input, device)
-        recipe = RecipeConfig.model_validate({k: v for k, v in document.recipe.items() if k not in _ADDED})
+        recipe = RecipeConfig.from_scalars({k: v for k, v in document.recipe.items() if k not in _ADDED})
         fitted, apart = split_selection(_training_rows(case), recipe, document.seed)
         parts = [rows.tensors(device) for rows in (fitted, apart, read_split(case.data, "test", document.input))]
         stamps, suspect = _triggers(case, net, fitted, device)

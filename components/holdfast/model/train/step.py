@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.artifacts.contract import unknown_categories
 from holdfast.artifacts.documents import (
@@ -18,7 +18,6 @@ from holdfast.artifacts.documents import (
     InputSpec,
     Model,
     OperatingPoint,
-    Scalar,
     ScanReport,
     Snapshot,
     ThreatModel,
@@ -357,7 +356,7 @@ def _document(
         input=spec,
         classes=data.document.classes,
         threat=ThreatModel(**config.threat.model_dump()),
-        recipe=_scalars(config.train.model_dump(mode="json", exclude_none=True)),
+        recipe=config.train.scalars,
         seed=settings.seed,
         threads=settings.threads,
         device=training.ball.scale.device.type,
@@ -367,14 +366,6 @@ def _document(
         operating_point=point,
         inputs=inputs,
     )
-
-
-def _scalars(recipe: dict[str, Any]) -> dict[str, Scalar]:
-    """The recipe's settings, those by class as `class_weights.NAME`."""
-    flat: dict[str, Scalar] = {}
-    for name, value in recipe.items():
-        flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _clean(training: "Training", held_out: Arrays, classes: int, config: TrainConfig) -> Count:
