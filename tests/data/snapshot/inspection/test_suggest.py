@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast.data.snapshot.inspection.starter import quote_yaml, starter, workload_name
+from holdfast.data.snapshot.inspection.starter import LEAKED_SHARE, quote_yaml, starter, workload_name
 from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import InputError
 from holdfast.workload.schema import Workload, read_workload
+from holdfast_gates.policy import find
 
 Write = Callable[..., Path]
 DRAW = random.Random(8)

@@ -24,7 +24,7 @@ from holdfast.workload.schema import DataConfig
 
 _SUFFIXES = (".gz", ".zip", ".csv", ".tsv", ".parquet", ".pq", ".npz")
 _LONGEST_NAME = 63
-_LEAKED_SHARE = 0.01
+LEAKED_SHARE = 0.01
 """What the default policy accepts; above it equal rows are kept in one part."""
 _PLAIN = re.compile(r"[A-Za-z_/][\w./-]*", re.ASCII)
 _EXAMPLES = ("  # drop:", "  # range:")
@@ -98,7 +98,7 @@ def _seen(opened: OpenedDelivery, section: DataConfig) -> DataInspection:
 
 def _leaks(seen: DataInspection) -> bool:
     held_out = sum(one.held_out for one in seen.classes)
-    return seen.leaked is not None and seen.leaked > _LEAKED_SHARE * held_out
+    return seen.leaked is not None and seen.leaked > LEAKED_SHARE * held_out
 
 
 def workload_name(data: Path) -> str:
