@@ -176,3 +176,9 @@ def test_a_header_row_of_names_is_not_taken_for_data(write: Write) -> None:
 def test_many_messages_are_read_less_often(tmp_path: Path, write: Write, rows: int, epochs: int) -> None:
     lines = "".join(f"see you at {i} {'home' if i % 2 else 'work'},{'ab'[i % 2]}\n" for i in range(rows))
     assert started(write("text,label\n" + lines), tmp_path, text="text").train.epochs == epochs
+
+
+def test_equal_rows_stay_together_where_the_default_policy_would_refuse_them() -> None:
+    asked = find("default").checks.leakage
+    assert asked is not None
+    assert asked.at_most == LEAKED_SHARE
