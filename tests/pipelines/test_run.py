@@ -185,7 +185,7 @@ def test_a_rollout_without_a_verdict_is_taken_up_later(toy, says, tmp_path):
     [
         ({"schema": {"verdict": "fail"}}, "stopped: schema found the delivery unfit.*mend the delivery.*: again"),
         ({"gate": {"verdict": "fail"}}, "refused: the gate failed x: .*Nothing was registered. Read page"),
-        ({"gate": {"verdict": "inconclusive"}}, "refused: the gate was inconclusive on x: more examples"),
+        ({"gate": {"verdict": "inconclusive"}}, "refused: the gate was inconclusive on x: the lines above"),
         ({"rollout": BUSY}, "inconclusive: too busy to judge .*less busy.* The command: again .*incident.md"),
         ({}, "promoted: r. Version 3 serves all traffic"),
     ],
