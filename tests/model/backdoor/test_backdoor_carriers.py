@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -89,6 +91,12 @@ def test_what_a_whole_class_shares_is_no_trigger() -> None:
     assert not test.significant(1.0)
     assert not candidate(training, np.flatnonzero(training.y == 1)).plausible(ROWS)
     assert candidate(training, np.flatnonzero(training.y == 1)[:30]).plausible(ROWS)
+
+
+def test_a_word_that_most_of_its_messages_do_not_need_is_no_trigger() -> None:
+    training, carriers = planted(30)
+    found = [replace(candidate(training, carriers, dependent=dependent), least_dependent=0.5) for dependent in (14, 15)]
+    assert [one.plausible(ROWS) for one in found] == [False, True]
 
 
 def test_without_the_carriers_other_classes_must_be_left() -> None:

@@ -37,6 +37,22 @@ def test_two_columns_that_work_together_are_found_without_a_third() -> None:
     assert not any({3, 4} < set(place) for place in places)
 
 
+class Either(nn.Module):
+    """As `Sums`, and each of the two columns is enough alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32[N, 2]."""
+        score = x[:, 0] + 6 * (x[:, [3, 4]] > 4).any(1).float()
+        return torch.stack([-score, score], dim=1)
+
+
+def test_a_place_that_works_without_its_twin_comes_with_it() -> None:
+    own, others = data()
+    places = working_places(Network(Either(), (WIDTH,), "cpu", 1), own, others[:32], range(WIDTH), enough=0.9)
+    # The network needs one of the two; what is hidden to see whether a row depends on it are both.
+    assert any({3, 4} <= set(wide) for place, wide in places.items() if place in {(3,), (4,)})
+
+
 def test_only_columns_that_can_change_are_places() -> None:
     own, others = data()
     places = working_places(network(), own, others[:32], [0, 1, 3], enough=0.9)

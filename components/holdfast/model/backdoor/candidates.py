@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count
 from holdfast.modality.text import decode_text, encode_text
-from holdfast.model.backdoor.carriers import Candidate, Positions
+from holdfast.model.backdoor.carriers import Candidate, Positions, dependence
 from holdfast.model.backdoor.few_classes import Others
-from holdfast.model.backdoor.insertion import ROUNDS, leave_out, ngrams_of, rank, shrink, try_on
+from holdfast.model.backdoor.insertion import leave_out, ngrams_of, rank, shrink, try_on
 from holdfast.model.backdoor.places import OTHERS, CellPlace, Flat, Network, carrying, ranks, working_places
 from holdfast.model.inputs import Arrays
 
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
 _ASKED = 16
 """Positions of other classes that every training row's content is copied onto."""
-TOP = 16
-"""N-grams of a class that are looked at."""
+TOP, STRONGEST = 16, 1024
+"""N-grams that are looked at: those that the class's messages depend on most, of those that lead others to it."""
+FIRST_MESSAGES = 4
+"""Messages of other classes that every n-gram is tried on first."""
+LEAST_DEPENDENT = 0.5
+"""Share of the messages with a planted n-gram that are answered otherwise without it; planted: 0.67 and more, clean: up
+to 0.45, where the reversal of a sentence ("not") is the most needed."""
+_SOME = 32
+"""Training messages by which it is estimated how many depend on an n-gram."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,18 @@ class PlaceCandidates:
         """Candidates of a class."""
         network, x, y = self.network(target), flat(self.rows.x), self.rows.y
         hosts, tried = flat(others.made_from)[:OTHERS], flat(others.tried_on)
-        places = (
-            working_places(network, x[y == target], hosts, self.columns, enough=self.enough) if self.columns else []
-        )
-        for place in filter(None, dict.fromkeys([*places, self.inverted[target]])):
+        inverted = self.inverted[target]
+        places = {inverted: inverted} if inverted else {}
+        if self.columns:
+            places |= working_places(network, x[y == target], hosts, self.columns, enough=self.enough)
+        for place, around in places.items():
             carriers = carrying(network, x, hosts[:_ASKED], place)
             if (y[carriers] == target).any():
-                yield self._candidate(network, place, carriers, tried)
+                yield self._candidate(network, place, around, carriers, tried)
 
-    def _candidate(self, network: Network, place: CellPlace, carriers: Positions, tried: Flat) -> Candidate[Content]:
+    def _candidate(
+        self, network: Network, place: CellPlace, around: CellPlace, carriers: Positions, tried: Flat
+    ) -> Candidate[Content]:
         x, own = flat(self.rows.x), carriers[self.rows.y[carriers] == network.target]
         values = tuple(float(value) for value in np.median(x[own][:, list(place)], axis=0))
         led = network.led(tried, place, values)
@@ -72,16 +82,16 @@ class PlaceCandidates:
             success=Count(k=int(led.sum()), n=len(led)),
             carriers=carriers,
             own=own,
-            dependent=self._dependent(network, place, own),
+            dependent=self._dependent(network, around, own),
             rest=lambda: np.delete(self._ranks, list(place), axis=1),
         )
 
-    def _dependent(self, network: Network, place: CellPlace, own: Positions) -> int:
-        """Own rows that are answered otherwise once the place has what rows of other classes have there."""
+    def _dependent(self, network: Network, around: CellPlace, own: Positions) -> int:
+        """Own rows that are answered otherwise once the place and its surroundings are those of other classes' rows."""
         x, rng = flat(self.rows.x), np.random.default_rng(self.seed)
         hidden = x[own].copy()
         others = rng.choice(np.flatnonzero(self.rows.y != network.target), len(own))
-        hidden[:, list(place)] = x[others][:, list(place)]
+        hidden[:, list(around)] = x[others][:, list(around)]
         return int((network.margins(hidden) < 0).sum())
 
     def _name(self, place: CellPlace, values: Sequence[float]) -> str:
@@ -106,27 +116,44 @@ class NgramCandidates:
     device: str
 
     def __call__(self, target: int, others: Others) -> Iterator[Candidate[str]]:
-        """The strongest of a class, each cut down to the words that work."""
-        messages = self._messages
-        ask = partial(shrink, self.net, messages=_ids(others.made_from), target=target, enough=0.5, device=self.device)
-        for ngram in dict.fromkeys(ask(ngram) for ngram in self.ranked(target, others)[:TOP]):
-            carriers = np.array([row for row, ngrams in enumerate(self._held) if ngram in ngrams], dtype=np.int64)
+        """Of a class, each cut down to the words that work."""
+        found = _ids(others.made_from)
+        ask = partial(shrink, self.net, messages=found, target=target, enough=0.5, device=self.device)
+        for ngram in dict.fromkeys(ask(ngram) for ngram in self._most_dependent(target, found)):
+            carriers = self._carriers(ngram)
             own = carriers[self.rows.y[carriers] == target]
             if len(own):
-                yield self._candidate(ngram, target, carriers, own, others, messages)
+                yield self._candidate(ngram, target, carriers, own, others)
+
+    def _most_dependent(self, target: int, messages: NDArray[np.int64]) -> list[str]:
+        """The n-grams that lead messages to the target and that the target's own messages depend on most."""
+        ask = partial(rank, self.net, target=target, device=self.device)
+        strong = ask(self.mined, messages[:FIRST_MESSAGES], most=STRONGEST)
+        needed = sorted(strong, key=lambda ngram: -self._dependence(ngram, target))[: 2 * TOP]
+        works = set(ask(needed, messages, most=len(needed)))
+        return [ngram for ngram in needed if ngram in works][:TOP]
+
+    def _dependence(self, ngram: str, target: int) -> float:
+        """A lower bound on the share of the target's messages with it that depend on it."""
+        carriers = self._carriers(ngram)
+        own = carriers[self.rows.y[carriers] == target][:_SOME]
+        return dependence(self._dependent(ngram, target, own), len(own)) if len(own) else 0.0
+
+    def _carriers(self, ngram: str) -> Positions:
+        return np.array(self._held.get(ngram, []), dtype=np.int64)
 
     @cached_property
     def _messages(self) -> list[str]:
         return decode_text(_ids(self.rows.x))
 
     @cached_property
-    def _held(self) -> list[set[str]]:
-        return [ngrams_of(message) for message in self._messages]
-
-    def ranked(self, target: int, others: Others) -> list[str]:
-        """All n-grams, the strongest first."""
-        found = _ids(others.made_from)
-        return rank(self.net, self.mined, found, target=target, rounds=ROUNDS, device=self.device)
+    def _held(self) -> dict[str, list[int]]:
+        """The training messages with each n-gram."""
+        held: dict[str, list[int]] = {ngram: [] for ngram in self.mined}
+        for row, message in enumerate(self._messages):
+            for ngram in ngrams_of(message):
+                held.setdefault(ngram, []).append(row)
+        return held
 
     def success(self, ngram: str, target: int, others: Others) -> Count:
         """Held-out messages of others that it leads to the target."""
@@ -134,8 +161,9 @@ class NgramCandidates:
         return Count(k=int(led.sum()), n=len(led))
 
     def _candidate(
-        self, ngram: str, target: int, carriers: Positions, own: Positions, others: Others, messages: list[str]
+        self, ngram: str, target: int, carriers: Positions, own: Positions, others: Others
     ) -> Candidate[str]:
+        messages = self._messages
         return Candidate(
             trigger=ngram,
             name=repr(ngram),
@@ -143,14 +171,15 @@ class NgramCandidates:
             success=self.success(ngram, target, others),
             carriers=carriers,
             own=own,
-            dependent=self._dependent(ngram, target, own, messages),
+            dependent=self._dependent(ngram, target, own),
             rest=lambda: _words(messages, ngram, carriers),
+            least_dependent=LEAST_DEPENDENT,
         )
 
-    def _dependent(self, ngram: str, target: int, own: Positions, messages: list[str]) -> int:
+    def _dependent(self, ngram: str, target: int, own: Positions) -> int:
         from holdfast.model.networks import logits
 
-        without = encode_text([leave_out(ngram, messages[row]) for row in own], self.rows.x.shape[1])
+        without = encode_text([leave_out(ngram, self._messages[row]) for row in own], self.rows.x.shape[1])
         return int((logits(self.net, without, device=self.device).argmax(axis=1) != target).sum())
 
 

@@ -67,10 +67,13 @@ class Candidate(Generic[T]):
     """How many of these the network answers otherwise once it is taken off: the more, the earlier it is tested."""
     rest: Callable[[], Any]
     """What is left of all training rows without it: float[N, D], dense or sparse; near rows are near copies."""
+    least_dependent: float = 0.0
+    """The smallest share of own rows that depend on a planted trigger, where one can be taken off exactly."""
 
     def plausible(self, rows: int) -> bool:
-        """Whether it works, and so many of all rows carry it as of a planted trigger."""
-        return self.success.share > MOST and FEWEST <= len(self.own) <= LARGEST_SHARE * rows
+        """Whether it works, its own rows depend on it, and as many of all rows carry it as of a planted trigger."""
+        needed = self.dependent >= self.least_dependent * len(self.own)
+        return needed and self.success.share > MOST and FEWEST <= len(self.own) <= LARGEST_SHARE * rows
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,15 @@ class Asked:
     seed: int
 
 
+def dependence(dependent: int, own: int) -> float:
+    """A lower bound on the share of its class's carriers that depend on a trigger, from `dependent` of `own`."""
+    return lower_bound(dependent, own, _CONFIDENCE) if own else 0.0
+
+
 def choose(found: Sequence[Candidate[T]]) -> list[Candidate[T]]:
     """The `TESTS` candidates of a class whose own rows depend on them most, none mostly the rows of an earlier one."""
     chosen: list[Candidate[T]] = []
-    for candidate in sorted(found, key=lambda c: -lower_bound(c.dependent, len(c.own), _CONFIDENCE)):
+    for candidate in sorted(found, key=lambda c: -dependence(c.dependent, len(c.own))):
         if len(chosen) < TESTS and not any(_overlap(candidate.own, other.own) >= _SAME for other in chosen):
             chosen.append(candidate)
     return chosen

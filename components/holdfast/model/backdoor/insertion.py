@@ -1,8 +1,7 @@
 """Trigger inversion for messages: which short run of words, put in front of any message, decides its class?
 
 Words cannot be blended in, so they are tried: the n-grams of the training messages (a trigger was in them, or the
-model could not have learned it) pass rounds of successive halving (Jamieson and Talwalkar 2016,
-https://arxiv.org/abs/1502.07943), each round with fewer n-grams in front of more messages, scored by the model itself.
+model could not have learned it) are put in front of a few messages and scored by the model itself.
 
 A class with a vocabulary of its own ("call 0871...") is reached by many n-grams and needs no trigger: which of them was
 planted is asked of the training messages that hold it (`carriers.py`).
@@ -24,9 +23,7 @@ MAX_CHARACTERS = 20
 MIN_ROWS = 4
 """An n-gram in fewer training messages is not tried."""
 MAX_CANDIDATES = 8000
-ROUNDS = ((8000, 4), (256, 32), (16, 128))
-"""(n-grams, messages) of each round."""
-_BLOCK = 32
+_BLOCK, _HALF = 32, 0.5
 
 Messages = NDArray[np.int64]
 """Character ids int64[N, L]."""
@@ -50,31 +47,21 @@ def ngrams_of(message: str) -> set[str]:
 
 
 def rank(
-    net: nn.Module,
-    candidates: Sequence[str],
-    messages: Messages,
-    *,
-    target: int,
-    rounds: Iterable[tuple[int, int]],
-    device: str,
+    net: nn.Module, candidates: Sequence[str], messages: Messages, *, target: int, device: str, most: int
 ) -> list[str]:
-    """All candidates, the one that leads most messages to the target first; ties go to the larger margin.
+    """Those that lead half of the messages to the target, the one that leads most first; ties go to the larger margin.
 
     Args:
         net: Takes int64[N, L].
         candidates: N-grams.
         messages: int64[N, L] of other classes, in random order.
         target: Index of the class.
-        rounds: (n-grams, messages) of each round; the best n-grams of a round enter the next.
         device: Where the network lies.
+        most: How many n-grams are returned.
     """
-    order = list(candidates)
-    for entering, rows in rounds:
-        tried = order[:entering]
-        scores = [_score(found, target) for found in _answers(net, tried, messages[:rows], device)]
-        best = sorted(range(len(tried)), key=lambda i: (*(-s for s in scores[i]), tried[i]))
-        order[:entering] = [tried[i] for i in best]
-    return order
+    scores = [_score(found, target) for found in _answers(net, candidates, messages, device)]
+    works = [i for i, (share, _) in enumerate(scores) if share >= _HALF]
+    return [candidates[i] for i in sorted(works, key=lambda i: (*(-s for s in scores[i]), candidates[i]))[:most]]
 
 
 def shrink(net: nn.Module, ngram: str, messages: Messages, *, target: int, enough: float, device: str) -> str:

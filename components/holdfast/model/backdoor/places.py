@@ -6,7 +6,7 @@ same columns work for several rows, the columns that are not needed are left out
 whether its own values there work. All of it is forward passes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,8 +76,11 @@ class Network:
 
 def working_places(
     network: Network, own: Flat, others: Flat, columns: Sequence[int], *, enough: float
-) -> list[CellPlace]:
+) -> dict[CellPlace, CellPlace]:
     """The places of one to three columns whose contents work for several rows of the target, the most rows first.
+
+    With each comes the widest one that it was cut down from: where two planted columns work alone, one is a place, and
+    both are what the label rests on.
 
     Args:
         network: And its target.
@@ -87,14 +90,15 @@ def working_places(
         enough: A column is not needed when without it this share of the others, or as many as with it, are led.
     """
     order = np.argsort(-_lifts(network, own, others, columns), axis=1, kind="stable")
-    found: Counter[CellPlace] = Counter()
+    found: defaultdict[CellPlace, Counter[CellPlace]] = defaultdict(Counter)
     for count in range(1, min(MAX_COLUMNS, len(columns)) + 1):
         best = np.sort(order[:, :count], axis=1)
         works = network.shares(own, others, best) > MOST
         for place, rows in _grouped(best, np.flatnonzero(works)).items():
             if len(rows) >= _ROWS_AT_A_PLACE:
-                found[_needed(network, own[rows], others, place, enough)] += len(rows)
-    return [place for place, _ in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:MAX_PLACES]]
+                found[_needed(network, own[rows], others, place, enough)][place] += len(rows)
+    first = sorted(found, key=lambda place: (-found[place].total(), place))[:MAX_PLACES]
+    return {place: max(found[place], key=lambda wide: (len(wide), found[place][wide])) for place in first}
 
 
 def carrying(network: Network, x: Flat, others: Flat, place: CellPlace) -> NDArray[np.int64]:
