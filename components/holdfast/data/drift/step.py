@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from holdfast.artifacts.documents import Baseline, ColumnDrift, ConfidenceDrift, Count, DriftReport, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.data.drift import confidence
-from holdfast.data.drift.columns import TESTS, ColumnKind, count, ks_distance, shift, total_variation
+from holdfast.data.drift.columns import TESTS, ColumnKind, count
 from holdfast.data.drift.distributions import bars, histogram
 from holdfast.data.drift.evidently_report import compare, same
+from holdfast.data.drift.stage_one import cells, column_drifts, column_threshold, shared_kinds
 from holdfast.data.drift.verdict import judge
 from holdfast.errors import ArtifactError
 from holdfast.modality.frames import chosen_rows, harden_pyarrow
@@ -71,56 +72,13 @@ def _reference(champion: Artifact[Baseline], most: int, rng: np.random.Generator
     return chosen_rows(champion.stream("reference.parquet"), rows)
 
 
-# --- stage one ------------------------------------------------------------------------------------------------------
-
-
 def _stage_one(
     reference: "pd.DataFrame", current: "pd.DataFrame", config: DriftConfig
 ) -> tuple[tuple[ColumnDrift, ...], bytes]:
-    names = [*current.columns, *(name for name in reference.columns if name not in current.columns)]
-    kinds = {name: kind for name in names if (kind := _shared_kind(name, reference, current)) is not None}
-    threshold = config.alpha / len(names)
+    kinds, threshold = shared_kinds(reference, current), column_threshold(reference, current, config)
     equal = reference.equals(current)
     compared = same(kinds) if equal else compare(reference, current, kinds, threshold=threshold)
-    found = []
-    for name in names:
-        if name not in kinds:
-            found.append(_not_comparable(name, threshold))
-            continue
-        p, effect = compared.p_values[name], _effect(reference, current, name, kinds[name])
-        drifted = p < threshold and effect >= config.min_effect
-        test = TESTS[kinds[name]]
-        found.append(
-            ColumnDrift(column=name, test=test, statistic=p, threshold=threshold, effect=effect, drifted=drifted)
-        )
-    return tuple(found), compared.html
-
-
-def _shared_kind(name: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> ColumnKind | None:
-    """None when one side lacks the column, or has numbers where the other has categories."""
-    if name not in reference.columns or name not in current.columns:
-        return None
-    one, two = (("number" if table[name].dtype.kind in "biuf" else "category") for table in (reference, current))
-    if one != two:
-        return None
-    return "number" if one == "number" else "category"
-
-
-def _not_comparable(name: str, threshold: float) -> ColumnDrift:
-    """A column that is gone, new or of another kind has moved as far as it can."""
-    return ColumnDrift(
-        column=name, test="on one side only", statistic=0.0, threshold=threshold, effect=1.0, drifted=True
-    )
-
-
-def _effect(reference: "pd.DataFrame", current: "pd.DataFrame", name: str, kind: ColumnKind) -> float:
-    one, two = _cells(reference, name, kind), _cells(current, name, kind)
-    return shift(ks_distance(one, two)) if kind == "number" else total_variation(count(one, two))
-
-
-def _cells(table: "pd.DataFrame", name: str, kind: ColumnKind) -> NDArray[Any]:
-    values = table[name].to_numpy()
-    return np.asarray(values, dtype=np.float64 if kind == "number" else str)
+    return column_drifts(reference, current, compared.p_values, config), compared.html
 
 
 def _distributions(
@@ -133,7 +91,7 @@ def _distributions(
     told: dict[str, dict[str, list[Any]]] = {}
     for column in shown:
         kind: ColumnKind = "number" if column.test == TESTS["number"] else "category"
-        one, two = _cells(reference, column.column, kind), _cells(current, column.column, kind)
+        one, two = cells(reference, column.column, kind), cells(current, column.column, kind)
         told[column.column] = histogram(one, two) if kind == "number" else bars(count(one, two))
     return json.dumps({"columns": told}, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
