@@ -2,7 +2,6 @@
 
 import hashlib
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 import torch
@@ -48,10 +47,7 @@ def _full(images: Images) -> list[Row]:
 
 
 def _fast(images: Images) -> list[Row]:
-    def make() -> nn.Module:
-        return _fit(images, FAST)[0]
-
-    net, seconds = images.trained(_key(FAST), make, images.network())
+    net, seconds = _trained(images, FAST)
     clean, robust = judged(images, net)
     what = "fast training (fgsm-rs)"
     how = f"fgsm-rs, {_how(images, FAST)}"
@@ -67,7 +63,7 @@ def _rendered() -> list[Row]:
     parts = (digits(RENDERED, seed=0), digits(RENDERED_TEST, seed=1))
     images, rows = Images("rendered digits", *parts, RENDERED_EPSILON), list[Row]()
     for config in (FAST, FAST.model_copy(update={"fast_steps": 1})):
-        net, seconds = images.trained(_key(config), partial(_network, images, config), images.network())
+        net, seconds = _trained(images, config)
         clean, robust = judged(images, net)
         what = f"fast training (fgsm-rs), rendered digits eps 0.3, {config.fast_steps} step(s)"
         rows += [
@@ -110,8 +106,11 @@ def judged(images: Images, net: nn.Module) -> tuple[float, float]:
     return float(clean.float().mean()), float(worst.float().mean())
 
 
-def _network(images: Images, config: RecipeConfig) -> nn.Module:
-    return _fit(images, config)[0]
+def _trained(images: Images, config: RecipeConfig) -> tuple[nn.Module, float]:
+    def make() -> nn.Module:
+        return _fit(images, config)[0]
+
+    return images.trained(_key(config), make, images.network())
 
 
 def _fit(images: Images, config: RecipeConfig) -> tuple[nn.Module, Training]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import scenes
+from benchmarks import scenes, training
 from benchmarks.scenes import Images
 
 
@@ -32,3 +32,12 @@ def test_a_trained_network_is_kept_until_its_code_or_data_changes(images, tmp_pa
     monkeypatch.setattr(scenes, "training_code", lambda: "another loop")
     images.trained("few", make, images.network())
     assert len(trained) == 2
+
+
+def test_a_hardened_network_is_kept_by_its_recipe(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "CACHE", tmp_path / "cache")
+    fitted = []
+    monkeypatch.setattr(training, "_fit", lambda some, config: (fitted.append(config), some.network())[::-1])
+    for config in (training.FAST, training.FAST, training.FULL):
+        training._trained(images, config)
+    assert fitted == [training.FAST, training.FULL]
