@@ -19,7 +19,7 @@ PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "re
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
-APART = {"faults", "hostile", "imbalanced", "latency", "local", "rollouts_under_load", "tables"}
+APART = {"faults", "first_contact", "hostile", "imbalanced", "latency", "local", "rollouts_under_load", "tables"}
 """Run when named and not with the others: each takes 20 minutes or more, or wants the machine for itself."""
 
 
