@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -84,9 +86,22 @@ def test_among_few_classes_a_size_decides_nothing() -> None:
 )
 def test_too_few_rows_or_no_trigger_at_all_decide_nothing(rows: int, reached: bool, verdict: Verdict) -> None:
     found = [RecoveredTrigger(str(k), 9.0, Count(k=rows, n=rows), reached) for k in range(5)]
-    assert conclude(judge(found, CONFIG), found) is verdict
+    found_verdict, reason = conclude(judge(found, CONFIG), found)
+    assert found_verdict is verdict
+    assert bool(reason) is (verdict is Verdict.INCONCLUSIVE)
 
 
 def test_a_flagged_class_fails() -> None:
     found = findings(SIZES)
-    assert conclude(judge(found, CONFIG), found) is Verdict.FAIL
+    assert conclude(judge(found, CONFIG), found) == (Verdict.FAIL, "")
+
+
+def test_a_class_that_is_answered_anyway_has_no_trigger() -> None:
+    # A network that always answers '0': nothing has to be changed, on the few rows that are left it is no surprise.
+    found = findings((1e-8, *SIZES[1:]))
+    found[0] = replace(found[0], success=Count(k=40, n=40), led_anyway=60)
+    results = judge(found, CONFIG)
+    assert not any(result.flagged for result in results)
+    verdict, reason = conclude(results, found)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert reason == "0: 60 of 100 rows of other classes are answered so anyway"

@@ -13,7 +13,8 @@ MAX_CHANNELS = 4
 MAX_CLASSES = 10_000
 _RANGES = (1, 255, 65_535)
 _ROUNDING = 1 + 1e-4
-_FILLED = 0.01
+_FILLED, _LIKELY = 0.01, 0.25
+"""The least share of a range that the largest value reaches: of one that the user gave, and of one that is guessed."""
 _WHOLE = re.compile(r"-?[0-9]+")
 
 
@@ -79,17 +80,19 @@ def class_indices(y: NDArray[np.generic], classes: Sequence[str], *, name: str, 
 
 
 def value_range(x: NDArray[np.generic], *, name: str) -> tuple[float, float]:
-    """The values that mean black and white, from the kind of numbers and from the largest: 0..1, 0..255 or 0..65535.
+    """The values that mean black and white, from the largest: 0..1, 0..255 or 0..65535.
 
     Raises:
-        InputError: negative or larger values: `data.range` decides.
+        InputError: negative or larger values, or none in the upper three quarters of that range (digits of 0..16 as
+            bytes would be nearly black): `data.range` decides.
     """
     lowest, highest = float(x.min()), float(x.max())
-    if lowest < 0 or highest > _RANGES[-1]:
+    upper = next((upper for upper in _RANGES if highest <= upper * _ROUNDING), 0)
+    if lowest < 0 or highest < upper * _LIKELY or not upper:
         raise InputError(
             f"{name}: expected data.range with images of values from {lowest:g} to {highest:g}, found none"
         )
-    return 0.0, float(next(upper for upper in _RANGES if highest <= upper * _ROUNDING))
+    return 0.0, float(upper)
 
 
 def fills_range(x: NDArray[np.generic], limits: tuple[float, float], *, name: str) -> None:

@@ -154,7 +154,8 @@ def _by_size(scene: _Scene, limits: "Ball") -> _Found:
     triggers = _inverted(scene, limits, made_from)
     findings = _try(scene, triggers)
     results = judge(findings, scene.config)
-    return _Found(results, conclude(results, findings), _show(triggers))
+    verdict, reason = conclude(results, findings)
+    return _Found(results, verdict, _show(triggers), reason)
 
 
 def _inverted(scene: _Scene, limits: "Ball", rows: Arrays) -> "Triggers":
@@ -220,7 +221,7 @@ def _with_contents(triggers: "Triggers", findings: "Sequence[ClassFinding[Conten
 
 
 def _try(scene: _Scene, triggers: "Triggers") -> list[RecoveredTrigger]:
-    """Each class's trigger on the held-out rows of the other classes."""
+    """Each class's trigger on held-out rows of the other classes that are answered otherwise without it."""
     import torch
 
     from holdfast.model.backdoor.cleanse import stamp
@@ -228,15 +229,18 @@ def _try(scene: _Scene, triggers: "Triggers") -> list[RecoveredTrigger]:
 
     findings = []
     for target, name in enumerate(scene.classes):
-        x = torch.from_numpy(scene.tried_on.x[scene.tried_on.y != target]).to(scene.device)
-        marked = stamp(x, triggers.mask[target], triggers.pattern[target]).cpu().numpy()
-        hits = logits(scene.net, marked, device=scene.device).argmax(axis=1) == target if len(x) else np.zeros(0)
+        x = scene.tried_on.x[scene.tried_on.y != target]
+        otherwise = x[logits(scene.net, x, device=scene.device).argmax(axis=1) != target] if len(x) else x
+        rows = torch.from_numpy(otherwise).to(scene.device)
+        marked = stamp(rows, triggers.mask[target], triggers.pattern[target]).cpu().numpy()
+        hits = logits(scene.net, marked, device=scene.device).argmax(axis=1) == target if len(marked) else np.zeros(0)
         findings.append(
             RecoveredTrigger(
                 target=name,
                 size=float(triggers.sizes[target]),
                 success=Count(k=int(hits.sum()), n=len(hits)),
                 reached=bool(triggers.reached[target]),
+                led_anyway=len(x) - len(otherwise),
             )
         )
     return findings

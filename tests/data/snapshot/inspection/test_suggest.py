@@ -101,6 +101,7 @@ def test_a_choice_that_is_not_needed_is_a_comment(write: Write) -> None:
     [
         (np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8), (0.0, 255.0)),
         (np.linspace(0, 1, 40 * 64).reshape(40, 8, 8), (0.0, 1.0)),
+        ((np.arange(40 * 64) % 17).astype(np.uint8).reshape(40, 8, 8), (0.0, 16.0)),
         (np.linspace(-2.5, 3.2, 40 * 64).reshape(40, 8, 8), (-3.0, 4.0)),
     ],
 )
