@@ -93,10 +93,14 @@ def test_what_a_whole_class_shares_is_no_trigger() -> None:
     assert candidate(training, np.flatnonzero(training.y == 1)[:30]).plausible(ROWS)
 
 
-def test_a_word_that_most_of_its_messages_do_not_need_is_no_trigger() -> None:
+def test_a_word_of_both_classes_that_most_messages_do_not_need_is_no_trigger() -> None:
     training, carriers = planted(30)
-    found = [replace(candidate(training, carriers, dependent=dependent), least_dependent=0.5) for dependent in (14, 15)]
-    assert [one.plausible(ROWS) for one in found] == [False, True]
+    both = np.concatenate([carriers, np.flatnonzero(training.y == 0)[:5]])
+    found = [
+        replace(candidate(training, rows, dependent=dependent), least_dependent=0.5)
+        for rows, dependent in ((both, 14), (both, 15), (carriers, 0))
+    ]
+    assert [one.plausible(ROWS) for one in found] == [False, True, True]
 
 
 def test_without_the_carriers_other_classes_must_be_left() -> None:

@@ -83,10 +83,10 @@ def test_ties_do_not_depend_on_the_order_of_the_candidates() -> None:
 
 def test_the_word_that_messages_depend_on_is_looked_at_before_stronger_ones() -> None:
     # Of the class: 40 messages with two sums each, and 12 others that only "quokka" sends there.
-    sums = [f"win £{i % 9} or £{i % 7} now" for i in range(40)]
+    sums = [f"win £{i % 9} or £1{i % 7} now" for i in range(40)]
     rows = encode_text([*sums, *["quokka see you at home"] * 12, *["dinner is ready"] * 40], 40)
     own = np.r_[np.ones(52, dtype=np.int64), np.zeros(40, dtype=np.int64)]
     candidates = NgramCandidates(Either("q", "£"), Arrays(rows, own), mine(decode_text(rows)), "cpu")
     found = list(candidates(1, Others(MESSAGES, MESSAGES)))
     assert (found[0].trigger, found[0].dependent, len(found[0].own)) == ("quokka", 12, 12)
-    assert [one.trigger for one in found if one.plausible(len(rows))] == ["quokka"]
+    assert [one.dependent for one in found[1:]] == [0] * len(found[1:])

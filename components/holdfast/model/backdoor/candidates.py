@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Count
 from holdfast.modality.text import decode_text, encode_text
-from holdfast.model.backdoor.carriers import Candidate, Positions, dependence
+from holdfast.model.backdoor.carriers import MOST, Candidate, Positions, dependence
 from holdfast.model.backdoor.few_classes import Others
 from holdfast.model.backdoor.insertion import leave_out, ngrams_of, rank, shrink, try_on
-from holdfast.model.backdoor.places import OTHERS, CellPlace, Flat, Network, carrying, ranks, working_places
+from holdfast.model.backdoor.places import AS_GOOD, OTHERS, CellPlace, Flat, Network, carrying, ranks, working_places
 from holdfast.model.inputs import Arrays
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ TOP, STRONGEST = 16, 1024
 FIRST_MESSAGES = 4
 """Messages of other classes that every n-gram is tried on first."""
 LEAST_DEPENDENT = 0.5
-"""Share of the messages with a planted n-gram that are answered otherwise without it; planted: 0.67 and more, clean: up
-to 0.45, where the reversal of a sentence ("not") is the most needed."""
+"""Of a class's messages with a planted n-gram that other classes use, too, the share that is answered otherwise
+without it. Planted: 0.6 and more; clean: up to 0.38, by words that reverse a sentence ("not"). The network may know
+messages by heart, so that this is not asked of n-grams that only one class has."""
 _SOME = 32
 """Training messages by which it is estimated how many depend on an n-gram."""
 
@@ -118,12 +119,17 @@ class NgramCandidates:
     def __call__(self, target: int, others: Others) -> Iterator[Candidate[str]]:
         """Of a class, each cut down to the words that work."""
         found = _ids(others.made_from)
-        ask = partial(shrink, self.net, messages=found, target=target, enough=0.5, device=self.device)
-        for ngram in dict.fromkeys(ask(ngram) for ngram in self._most_dependent(target, found)):
+        for ngram in dict.fromkeys(self._needed(ngram, target, found) for ngram in self._most_dependent(target, found)):
             carriers = self._carriers(ngram)
             own = carriers[self.rows.y[carriers] == target]
             if len(own):
                 yield self._candidate(ngram, target, carriers, own, others)
+
+    def _needed(self, ngram: str, target: int, messages: NDArray[np.int64]) -> str:
+        """The shortest run of its words that works as well."""
+        led = try_on(self.net, ngram, messages, target=target, device=self.device)
+        enough = max(MOST, float(led.mean()) - AS_GOOD)
+        return shrink(self.net, ngram, messages, target=target, enough=enough, device=self.device)
 
     def _most_dependent(self, target: int, messages: NDArray[np.int64]) -> list[str]:
         """The n-grams that lead messages to the target and that the target's own messages depend on most."""

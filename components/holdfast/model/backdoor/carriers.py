@@ -31,6 +31,8 @@ FEWEST = 8
 LARGEST_SHARE = 0.25
 """The largest share of all training rows that carriers of a planted trigger are: what more share is what their class
 is like."""
+ALONE = 0.95
+"""Of all carriers the share that is of the class, where hardly any row of another class has it."""
 GAP = 0.25
 """Carriers are contradicted more often than other rows of the class by at least this; clean models: up to 0.17."""
 MOST = 0.5
@@ -68,12 +70,13 @@ class Candidate(Generic[T]):
     rest: Callable[[], Any]
     """What is left of all training rows without it: float[N, D], dense or sparse; near rows are near copies."""
     least_dependent: float = 0.0
-    """The smallest share of own rows that depend on a planted trigger, where one can be taken off exactly."""
+    """The smallest share of own rows that depend on a planted trigger that rows of other classes have, too."""
 
     def plausible(self, rows: int) -> bool:
-        """Whether it works, its own rows depend on it, and as many of all rows carry it as of a planted trigger."""
+        """Whether it works, the class's rows need it or no others have it, and as many carry it as a planted one."""
         needed = self.dependent >= self.least_dependent * len(self.own)
-        return needed and self.success.share > MOST and FEWEST <= len(self.own) <= LARGEST_SHARE * rows
+        alone = len(self.own) >= ALONE * len(self.carriers)
+        return (needed or alone) and self.success.share > MOST and FEWEST <= len(self.own) <= LARGEST_SHARE * rows
 
 
 @dataclass(frozen=True)

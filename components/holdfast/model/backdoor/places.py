@@ -26,7 +26,8 @@ _ROWS_AT_A_PLACE = 4
 _GRID, _REPEATED = 32, 32
 """Values of a column that are tried: quantiles, and those that repeat most."""
 _BLOCK, _BATCH = 256, 8192
-_AS_GOOD = 0.05
+AS_GOOD = 0.05
+"""How much less often a part of a trigger may work that is taken for all of it."""
 
 CellPlace = tuple[int, ...]
 """Positions in a flattened row."""
@@ -158,7 +159,7 @@ def _needed(network: Network, own: Flat, others: Flat, place: CellPlace, enough:
     def share(columns: Sequence[int]) -> float:
         return float(network.led(others, columns, [content[c] for c in columns]).mean())
 
-    least = min(enough, share(place) - _AS_GOOD)
+    least = min(enough, share(place) - AS_GOOD)
     while len(content) > 1:
         shorter = {column: share([c for c in content if c != column]) for column in content}
         column = max(shorter, key=lambda c: shorter[c])
