@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,22 @@ def test_a_category_becomes_columns_that_nobody_changes() -> None:
     spec = InputSpec(modality="tabular", shape=(3,), dtype="float32", features=features, columns=COLOUR)
     new = pd.DataFrame({"colour": ["green", "red"], "size": [2.0, 5.0]})
     assert encode(new, spec).tolist() == [[2.0, 0.0, 0.0], [5.0, 0.0, 1.0]]
+
+
+def test_a_table_read_by_columns_is_the_one_that_is_encoded_at_once(
+    make_table: Callable[..., Artifact[Snapshot]], tmp_path: Path
+) -> None:
+    # A dot in a name is part of it: Parquet's own paths have dots, too.
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "a.b": rng.integers(9, size=60).astype(float)})
+    frame = frame.assign(colour=rng.choice(["red", "blue"], 60), label=rng.choice(["no", "yes"], 60))
+    columns = (Column(name="a", kind="number"), Column(name="a.b", kind="number"), COLOUR[1])
+    snapshot = make_table(tmp_path / "s", frame, columns, ("no", "yes"), train=40)
+    spec = read_spec(snapshot)
+    assert spec.features == tabular_features(frame[:40], columns)
+    rows = read_split(snapshot, "test", spec)
+    assert np.array_equal(rows.x, encode(frame[40:], spec))
+    assert rows.y.tolist() == (frame["label"][40:] == "yes").astype(int).tolist()
 
 
 def test_a_missing_column_is_named() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,20 @@ def read_frame(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame"
     return pd.read_parquet(snapshot.open(f"{split}.parquet"))
 
 
+class StoredColumns:
+    """A Parquet file as a table of which one column at a time is in memory."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        import pyarrow.parquet as pq
+
+        harden_pyarrow()
+        self._file = pq.ParquetFile(stream, buffer_size=_BUFFER)
+        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+
+    def __getitem__(self, name: str) -> "pd.Series[Any]":
+        return self._file.read(columns=[name], use_threads=False).to_pandas()[name]
+
+
 def frame_blocks(stream: IO[bytes]) -> Iterator["pd.DataFrame"]:
     """The rows of a Parquet file, at most `BLOCK_CELLS` cells at a time; at least one block."""
     import pyarrow as pa
@@ -61,7 +75,7 @@ def chosen_rows(stream: IO[bytes], rows: NDArray[np.int64]) -> "pd.DataFrame":
     return pd.concat(found)
 
 
-def class_indices(frame: "pd.DataFrame", snapshot: Artifact[Snapshot]) -> NDArray[np.int64]:
+def class_indices(frame: "pd.DataFrame | StoredColumns", snapshot: Artifact[Snapshot]) -> NDArray[np.int64]:
     """The classes int64[N] of rows.
 
     Raises:

@@ -24,7 +24,7 @@ from holdfast.artifacts.folder import Artifact
 from holdfast.errors import InputError, WorkloadError
 from holdfast.modality.cells import missing_cells, numbers, seconds, spell
 from holdfast.modality.delivered import as_delivered
-from holdfast.modality.frames import chosen_rows, class_indices, frame_blocks, read_frame
+from holdfast.modality.frames import StoredColumns, chosen_rows, class_indices, frame_blocks, read_frame
 from holdfast.modality.norms import BOXES
 from holdfast.modality.precision import check_precision
 from holdfast.modality.protocol import (
@@ -69,7 +69,7 @@ class TableInput(InputModality):
     def spec(self, snapshot: Artifact[Snapshot]) -> InputSpec:
         """One feature per number and per value of a category, with limits and scales of the training rows."""
         columns = snapshot.document.columns
-        features = tabular_features(read_frame(snapshot, "train"), columns)
+        features = tabular_features(StoredColumns(snapshot.stream("train.parquet")), columns)
         return InputSpec(
             modality=self.name, shape=(len(features),), dtype="float32", features=features, columns=columns
         )
@@ -80,19 +80,18 @@ class TableInput(InputModality):
 
         if not isinstance(raw, pd.DataFrame):
             raise InputError(f"tabular input: expected a DataFrame, found {type(raw).__name__}")
-        delivered = [column.name for column in spec.columns if column.indicates is None]
-        missing = [name for name in delivered if name not in raw.columns]
-        if missing:
-            raise InputError(f"table: expected a column {missing[0]!r}, found {list(map(str, raw.columns))}")
-        return np.stack([part for column in spec.columns for part in _encoded(raw, column)], axis=1)
+        return np.stack(list(_features(raw, spec)), axis=1)
 
     def read(
         self, snapshot: Artifact[Snapshot], split: SplitName, spec: InputSpec
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-        """Features and classes."""
-        frame = read_frame(snapshot, split)
-        y = class_indices(frame, snapshot)
-        return self.encode(frame, spec), y
+        """Features and classes; besides them one column at a time is in memory."""
+        table = StoredColumns(snapshot.stream(f"{split}.parquet"))
+        y = class_indices(table, snapshot)
+        x = np.empty((len(y), *spec.shape), dtype=np.float32)
+        for place, feature in enumerate(_features(table, spec)):
+            x[:, place] = feature
+        return x, y
 
     def table(self, snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
         """The rows as they are."""
@@ -161,7 +160,7 @@ class TableInput(InputModality):
         )
 
 
-def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[Feature, ...]:
+def tabular_features(frame: "pd.DataFrame | StoredColumns", columns: Sequence[Column]) -> tuple[Feature, ...]:
     """The features that `columns` become, with limits, mean and standard deviation over `frame`.
 
     Raises:
@@ -179,17 +178,28 @@ def tabular_features(frame: "pd.DataFrame", columns: Sequence[Column]) -> tuple[
     return tuple(features)
 
 
-def _encoded(frame: "pd.DataFrame", column: Column) -> list[NDArray[np.float32]]:
+def _features(frame: "pd.DataFrame | StoredColumns", spec: InputSpec) -> Iterator[NDArray[np.float32]]:
+    delivered = [column.name for column in spec.columns if column.indicates is None]
+    missing = [name for name in delivered if name not in frame.columns]
+    if missing:
+        raise InputError(f"table: expected a column {missing[0]!r}, found {list(map(str, frame.columns))}")
+    for column in spec.columns:
+        yield from _encoded(frame, column)
+
+
+def _encoded(frame: "pd.DataFrame | StoredColumns", column: Column) -> Iterator[NDArray[np.float32]]:
     if column.indicates is not None:
-        return [_indicator(frame, column)]
-    if column.kind != "category":
-        return [_numbers(frame[column.name], column)]
-    values = _categories(frame[column.name], column)
-    return [(values == value).astype(np.float32) for value in column.categories]
+        yield _indicator(frame, column)
+    elif column.kind != "category":
+        yield _numbers(frame[column.name], column)
+    else:
+        values = _categories(frame[column.name], column)
+        for value in column.categories:
+            yield (values == value).astype(np.float32)
 
 
-def _indicator(frame: "pd.DataFrame", column: Column) -> NDArray[np.float32]:
-    if column.name in frame.columns:
+def _indicator(frame: "pd.DataFrame | StoredColumns", column: Column) -> NDArray[np.float32]:
+    if column.indicates is None or column.name in frame.columns:
         return _numbers(frame[column.name], column)
     return missing_cells(frame[column.indicates].to_numpy(dtype=object)).astype(np.float32)
 

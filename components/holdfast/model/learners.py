@@ -1,7 +1,8 @@
 """Small models for questions about training rows: quick to fit, judged only on rows that they did not see.
 
 Images: the built-in convolutional network. Tables: the mean of gradient boosting and logistic regression, so that a
-small table does not depend on trees alone. Text: tf-idf of word 1-3-grams and logistic regression.
+small table does not depend on trees alone. Text: tf-idf of word 1-3-grams and logistic regression. Of many rows each is
+fitted to a part, and answers are computed block by block, so that memory does not grow with their number.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,9 @@ WEIGHT_DECAY = 5e-4
 MAX_VISITS = 60_000
 """Rows times epochs of one network: larger sets are seen in fewer epochs, then in part."""
 MIN_EPOCHS = 3
+MAX_ROWS = 200_000
+"""The most rows that a model is fitted to; of more a random part."""
+_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,13 @@ def network_features(net: nn.Module, x: NDArray[np.generic], device: str) -> NDA
     return np.concatenate(parts).astype(np.float64)
 
 
+def rows_to_fit(rows: Arrays, positions: NDArray[np.int64], seed: int) -> Arrays:
+    """The rows at these positions, or `MAX_ROWS` of them at random."""
+    if len(positions) > MAX_ROWS:
+        positions = np.sort(np.random.default_rng(seed).choice(positions, MAX_ROWS, replace=False))
+    return rows.take(positions)
+
+
 def library() -> None:
     """Imports the learners of tables and messages; takes a second."""
     import sklearn.ensemble
@@ -122,7 +133,7 @@ def table_learner(classes: int) -> Learner:
             make_pipeline(quantiles, LogisticRegression(max_iter=500)),
         )
         fitted = [model.fit(rows.x, rows.y) for model in models]
-        return lambda x: np.asarray(np.mean([_spread(m, m.predict_proba(x), classes) for m in fitted], axis=0))
+        return _in_blocks(lambda x: np.mean([_spread(m, m.predict_proba(x), classes) for m in fitted], axis=0))
 
     return learn
 
@@ -139,9 +150,14 @@ def text_learner(classes: int) -> Learner:
             TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True),
             LogisticRegression(C=20, max_iter=300, class_weight="balanced", random_state=seed),
         ).fit(decode_text(rows.x.astype(np.int64)), rows.y)
-        return lambda x: _spread(model, model.predict_proba(decode_text(x.astype(np.int64))), classes)
+        return _in_blocks(lambda x: _spread(model, model.predict_proba(decode_text(x.astype(np.int64))), classes))
 
     return learn
+
+
+def _in_blocks(predict: PredictProba) -> PredictProba:
+    """The same answers, with a block of the rows in work."""
+    return lambda x: np.concatenate([predict(x[at : at + _BLOCK]) for at in range(0, max(len(x), 1), _BLOCK)])
 
 
 def _spread(model: object, found: NDArray[np.float64], classes: int) -> NDArray[np.float64]:

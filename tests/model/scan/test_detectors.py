@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from holdfast.errors import InputError
+from holdfast.model import learners
 from holdfast.model.inputs import Arrays
 from holdfast.model.learners import Learner, PredictProba
+from holdfast.model.scan import pairs
 from holdfast.model.scan.combine import check_rows
 from holdfast.model.scan.crossfit import assign_folds, out_of_fold, outermost
 from holdfast.model.scan.findings import gather
@@ -233,6 +235,34 @@ def test_repeated_values_of_one_label_are_found_and_scored_by_surprise() -> None
     (group,) = repeated_pairs(x, y, list("abcdef"))
     assert (group.name, group.label, group.rows.tolist()) == ("c = 1.5 and e = -2", 1, rows.tolist())
     assert group.score == pytest.approx(-20 * np.log(120 / 400))
+
+
+def test_of_many_rows_pairs_are_looked_for_in_a_part_and_then_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "MAX_ROWS", 1500)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3000, 6)).astype(np.float32), rng.integers(2, size=3000)
+    planted = np.sort(rng.permutation(np.flatnonzero(y == 1))[:90])
+    x[planted, 1], x[planted, 4] = 0.1, -7.3
+    (group,) = repeated_pairs(x, y, list("abcdef"))
+    assert group.rows.tolist() == planted.tolist()
+    assert (group.name, group.label) == ("b = 0.1 and e = -7.3", 1)
+
+
+def test_answers_in_blocks_are_those_of_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = two_clouds(np.random.default_rng(0))
+    at_once = learners.table_learner(2)(rows, 0)(rows.x)
+    monkeypatch.setattr(learners, "_BLOCK", 7)
+    np.testing.assert_allclose(learners.table_learner(2)(rows, 0)(rows.x), at_once, atol=1e-6)
+
+
+def test_a_model_of_many_rows_is_fitted_to_a_random_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "MAX_ROWS", 60)
+    rows, positions = two_clouds(np.random.default_rng(0)), np.arange(20, 180)
+    some = learners.rows_to_fit(rows, positions, 0)
+    assert len(some) == 60
+    assert np.isin(some.x[:, 1], rows.x[positions, 1]).all()
+    assert np.bincount(some.y).min() > 15
+    assert len(learners.rows_to_fit(rows, positions[:60], 0)) == 60
 
 
 def test_duplicate_rows_count_once() -> None:

@@ -15,7 +15,7 @@ from holdfast.errors import InputError
 from holdfast.modality import modality_of
 from holdfast.modality.protocol import ScanMethod
 from holdfast.model.inputs import Arrays
-from holdfast.model.learners import learner_of
+from holdfast.model.learners import learner_of, rows_to_fit
 from holdfast.model.scan.findings import Findings, ScanSettings
 from holdfast.model.scan.groups import scan_tables, scan_texts
 from holdfast.model.scan.held_out import HeldOutErrors, find_held_out_errors
@@ -27,6 +27,8 @@ SCANS: dict[ScanMethod, Callable[[Arrays, ScanSettings], Findings]] = {
     "shared-values": scan_tables,
     "shared-ngrams": scan_texts,
 }
+
+_BLOCK = 100_000
 
 __all__ = [
     "Findings",
@@ -52,7 +54,7 @@ def scan_rows(rows: Arrays, plan: ScanSettings) -> Findings:
 def scan_held_out(rows: Arrays, held_out: Arrays, found: Findings, plan: ScanSettings) -> HeldOutErrors:
     """Looks for wrong labels among held-out rows, by a model of the training rows that are not suspected."""
     learn = learner_of(plan.spec, len(plan.classes), epochs=plan.epochs, device=plan.device)
-    trusted = rows.take(np.flatnonzero(~found.suspects))
+    trusted = rows_to_fit(rows, np.flatnonzero(~found.suspects), plan.seed)
     return find_held_out_errors(learn(trusted, plan.seed)(held_out.x), held_out.y, found.labels)
 
 
@@ -72,7 +74,7 @@ def check_rows(rows: Arrays, classes: int) -> None:
         raise InputError(f"scan: expected a label for each of {len(rows.x)} rows, found {len(rows.y)}")
     if not len(rows):
         raise InputError("scan: expected training rows, found none")
-    if not np.isfinite(rows.x).all():
+    if not all(np.isfinite(rows.x[at : at + _BLOCK]).all() for at in range(0, len(rows), _BLOCK)):
         raise InputError("scan: expected finite numbers, found NaN or infinity")
     if rows.y.min() < 0 or rows.y.max() >= classes:
         raise InputError(f"scan: expected labels from 0 to {classes - 1}, found {rows.y.min()} to {rows.y.max()}")

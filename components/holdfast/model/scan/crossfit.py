@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays
-from holdfast.model.learners import Learner
+from holdfast.model.learners import Learner, rows_to_fit
 
 Mask = NDArray[np.bool_]
 
@@ -28,7 +28,7 @@ def out_of_fold(learn: Learner, rows: Arrays, trusted: Mask, *, folds: int, seed
     fold = assign_folds(rows.y, folds, seed)
     parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
     for k in range(folds):
-        predict = learn(rows.take(np.flatnonzero(trusted & (fold != k))), seed * folds + k)
+        predict = learn(rows_to_fit(rows, np.flatnonzero(trusted & (fold != k)), seed), seed * folds + k)
         asked = np.flatnonzero(fold == k)
         parts.append((asked, predict(rows.x[asked])))
     result = np.zeros((len(rows), parts[0][1].shape[1]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.model.inputs import Arrays, without
-from holdfast.model.learners import Learner
+from holdfast.model.learners import Learner, rows_to_fit
 from holdfast.model.scan.crossfit import own
 from holdfast.model.scan.labels import ALPHA
 from holdfast.model.scan.ngrams import MIN_ROWS, Group
@@ -69,9 +69,8 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
     gone = np.zeros(0, dtype=np.int64)
     while True:
         left = [_left(group, gone) for group in groups]
-        answers = hold_out(
-            learn, without(rows, gone.tolist()), [_shifted(g, gone) for g in left if len(g.rows) >= MIN_ROWS], seed
-        )
+        others = without(rows, gone.tolist()) if len(gone) else rows
+        answers = hold_out(learn, others, [_shifted(g, gone) for g in left if len(g.rows) >= MIN_ROWS], seed)
         if not answers or not answers[0].planted:
             return planted or answers[:1]
         worst = next(group for group in left if group.name == answers[0].group.name)
@@ -85,7 +84,7 @@ def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int
     kept = np.setdiff1d(np.arange(len(rows)), unseen)
     if len(np.unique(rows.y[kept])) < len(np.unique(rows.y)):
         return []
-    predict = learn(rows.take(kept), seed)
+    predict = learn(rows_to_fit(rows, kept, seed), seed)
     belief = np.ones(len(rows))
     belief[held] = own(predict(rows.x[held]), rows.y[held])
     return [_answer(group, belief[group.rows]) for group in groups]

@@ -5,6 +5,8 @@ rows, all of one label, while the rest of these rows differs, are what it looks 
 purity is: -n log(prior of the label), n counting distinct rows.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,16 +19,40 @@ MAX_CLASS_SHARE = 0.5
 JACCARD = 0.5
 PURITY = 0.98
 MIN_SCORE = 3.0
+MAX_ROWS = 500_000
+"""Rows among which pairs are looked for."""
 MAX_PAIRS = 100_000
 """Columns that repeat one another give pairs without end; the largest are looked at first."""
 
 
+Pair = tuple[tuple[int, float], tuple[int, float]]
+"""(column, value) twice."""
+
+
 def repeated_pairs(x: NDArray[np.generic], y: NDArray[np.int64], names: list[str], *, count: int = 10) -> list[Group]:
-    """The `count` most surprising groups of rows of x float[N, D] that share two values and one label."""
+    """The `count` most surprising groups of rows of x float[N, D] that share two values and one label.
+
+    Of more than `MAX_ROWS` rows they are looked for in as many, drawn at random, and then in all.
+    """
+    if len(x) <= MAX_ROWS:
+        return [group for group, _ in _pairs(x, y, names, count)]
+    some = np.sort(np.random.default_rng(0).choice(len(x), MAX_ROWS, replace=False))
+    return [_in_all(group, pair, x, y) for group, pair in _pairs(x[some], y[some], names, count)]
+
+
+def _in_all(group: Group, pair: Pair, x: NDArray[np.generic], y: NDArray[np.int64]) -> Group:
+    """The group with every row that has the two values and the label."""
+    (i, u), (j, v) = pair
+    # float32 as the rows are: the value came from one of them.
+    rows = np.flatnonzero((x[:, i] == u) & (x[:, j] == v) & (y == group.label))
+    return replace(group, rows=rows)
+
+
+def _pairs(x: NDArray[np.generic], y: NDArray[np.int64], names: list[str], count: int) -> list[tuple[Group, Pair]]:
     values = np.asarray(x, dtype=np.float64)
     priors = np.bincount(y) / len(y)
     repeated = _value_groups(values)
-    found: dict[bytes, Group] = {}
+    found: dict[bytes, tuple[Group, Pair]] = {}
     for first, second in _overlapping(repeated, len(values)):
         (i, u, a), (j, v, b) = repeated[first], repeated[second]
         both = np.intersect1d(a, b, assume_unique=True)
@@ -38,8 +64,8 @@ def repeated_pairs(x: NDArray[np.generic], y: NDArray[np.int64], names: list[str
         score = -distinct * float(np.log(priors[label]))
         if score >= MIN_SCORE:
             name = f"{names[i]} = {u:g} and {names[j]} = {v:g}"
-            found[rows.tobytes()] = Group(name, label, rows, score, distinct)
-    return sorted(found.values(), key=lambda group: (-group.score, group.name))[:count]
+            found[rows.tobytes()] = Group(name, label, rows, score, distinct), ((i, u), (j, v))
+    return sorted(found.values(), key=lambda one: (-one[0].score, one[0].name))[:count]
 
 
 def _value_groups(x: NDArray[np.float64]) -> list[tuple[int, float, NDArray[np.int64]]]:

@@ -12,6 +12,7 @@ from holdfast.artifacts.documents import Count, ScanReport, Snapshot, Verdict, w
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.modality import modality_of
+from holdfast.modality.frames import chosen_rows
 from holdfast.modality.protocol import Storage
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
 from holdfast.model.scan.aside import set_aside
@@ -106,9 +107,7 @@ def _held_images(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, 
 
 
 def _held_table(data: Artifact[Snapshot], held: tuple[int, ...]) -> tuple[str, bytes]:
-    import pandas as pd
-
-    frame = pd.read_parquet(data.open("train.parquet")).iloc[list(held)]
+    frame = chosen_rows(data.stream("train.parquet"), np.array(held, dtype=np.int64))
     # The table may have a column of this name itself; a delivered column is never overwritten.
     name = next(name for name in ("row", "holdfast_row", "holdfast_row_id") if name not in frame.columns)
     frame.insert(0, name, np.array(held, dtype=np.int64))
