@@ -35,7 +35,7 @@ from holdfast.workload.schema import BackdoorConfig, NetworkConfig, RecipeConfig
 CONFIG, CLASSES = BackdoorConfig(), ("0", "1")
 LENGTH, ROWS, RARE_ROWS, RARE = 200, 6_000, 8_000, 0.03
 RATES = (0.05, 0.03, 0.02, 0.01)
-SEEDS_CLEAN, SEEDS_TEXT, FIRST = 3, 3, 60
+SEEDS_CLEAN, SEEDS_TEXT, FIRST = 3, 8, 60
 """Seeds of each set and recipe; the rule was chosen on seeds below `FIRST`."""
 LEARNED, FOLLOWED = 0.9, 0.5
 TABLES = {
