@@ -2,7 +2,8 @@
 
 Of credit default the three columns of codes are declared to be categories, as its description does. The model that
 the run trained is compared with scikit-learn's on the same split: the area under the precision-recall curve with the
-best of three models on tables, accuracy with TF-IDF and logistic regression on sentences.
+best of three models on tables. On messages it is accuracy, against TF-IDF with logistic regression: 200 held-out
+sentences are too few for three points, so that the network is trained on `SPLITS` splits.
 
     python -m benchmarks.first_contact sms yelp      only these, printed and not kept
 """
@@ -25,24 +26,30 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from benchmarks.process_tree import Spent, spent
 from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, Row, at_most, show, shown
 from holdfast.artifacts.documents import GateDecision, Model, Snapshot, Verdict
-from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.folder import Ref
+from holdfast.compute import Compute
+from holdfast.data.snapshot.step import snapshot
 from holdfast.errors import RunError
-from holdfast.model.inputs import Arrays, read_split
+from holdfast.modality.protocol import SplitName
+from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
+from holdfast.model.train.step import train
+from holdfast.workload.schema import SnapshotConfig, read_workload
 from holdfast_pipelines.folder import read_artifact
 
 BEHIND = 0.03
+SPLITS = 5
 HOURS = 2
+PARTS: tuple[SplitName, ...] = ("train", "test")
 REFUSED = 3
 """Exit code of a run whose model was refused."""
-Compared = Callable[[Artifact[Snapshot], nn.Module, Arrays, Arrays], tuple[str, float, float]]
-"""What is compared, ours, and the best of scikit-learn's, from the network and the rows of both parts."""
+Compared = Callable[[Path], tuple[str, float, float]]
+"""What is compared, ours, and the best of scikit-learn's, from the folder with the workload file and the run."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def rows(name: str, bench: Bench) -> list[Row]:
         first = _command(folder, "init", *data, "--out", "workload.yaml")
         _declare(folder / "workload.yaml", delivery.categories)
         end = _command(folder, "run", "--workload", "workload.yaml", "--out", "run", "--no-rollout")
-        return [*_of_run(name, folder / "run", first, end), *_of_model(name, folder / "run", delivery.compared)]
+        return [*_of_run(name, folder / "run", first, end), *_of_model(name, folder, delivery.compared)]
 
 
 def _of_run(name: str, out: Path, first: Spent, end: Spent) -> list[Row]:
@@ -89,13 +96,11 @@ def _of_run(name: str, out: Path, first: Spent, end: Spent) -> list[Row]:
     ]
 
 
-def _of_model(name: str, out: Path, compared: Compared | None) -> list[Row]:
+def _of_model(name: str, folder: Path, compared: Compared | None) -> list[Row]:
     if compared is None:
         return []
-    data, model = read_artifact(out, Snapshot), read_artifact(out, Model)
-    parts = [read_split(data, part, model.document.input) for part in ("train", "test")]
-    what, ours, best = compared(data, load_network(model, "cpu"), *parts)
-    how = f"ours {ours:.3f}, scikit-learn's {best:.3f}, the same split"
+    what, ours, best = compared(folder)
+    how = f"ours {ours:.3f}, scikit-learn's {best:.3f}, the same rows"
     return [at_most(f"{name}: {what} behind scikit-learn's", best - ours, BEHIND, how)]
 
 
@@ -117,26 +122,40 @@ def _declare(workload: Path, categories: Sequence[str]) -> None:
 # --- compared with scikit-learn ---------------------------------------------------------------------------------------
 
 
-def _ranking(data: Artifact[Snapshot], net: nn.Module, train: Arrays, test: Arrays) -> tuple[str, float, float]:
-    """Area under the precision-recall curve of the second class, ours and the best of three models'."""
-    scores = logits(net, test.x, device="cpu")
+def _ranking(folder: Path) -> tuple[str, float, float]:
+    """Area under the precision-recall curve of the second class, of the run's model and of the best of three."""
+    data, model = read_artifact(folder / "run", Snapshot), read_artifact(folder / "run", Model)
+    train_rows, test_rows = (read_split(data, part, model.document.input) for part in PARTS)
+    scores = logits(load_network(model, "cpu"), test_rows.x, device="cpu")
     peers = (
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
         RandomForestClassifier(300, random_state=0),
         HistGradientBoostingClassifier(random_state=0),
     )
-    best = max(
-        average_precision_score(test.y, peer.fit(train.x, train.y).predict_proba(test.x)[:, 1]) for peer in peers
-    )
-    return "PR-AUC", float(average_precision_score(test.y, scores[:, 1] - scores[:, 0])), float(best)
+    fitted = [peer.fit(train_rows.x, train_rows.y) for peer in peers]
+    best = max(average_precision_score(test_rows.y, peer.predict_proba(test_rows.x)[:, 1]) for peer in fitted)
+    return "PR-AUC", float(average_precision_score(test_rows.y, scores[:, 1] - scores[:, 0])), float(best)
 
 
-def _accuracy(data: Artifact[Snapshot], net: nn.Module, train: Arrays, test: Arrays) -> tuple[str, float, float]:
-    """Share of the held-out messages that is right, ours and that of TF-IDF with logistic regression."""
-    first, second = (pd.read_parquet(data.open(f"{part}.parquet")) for part in ("train", "test"))
+def _accuracy(folder: Path) -> tuple[str, float, float]:
+    """Mean share of held-out messages that is right, of our network and of TF-IDF with logistic regression."""
+    found = np.array([_on_split(folder, seed) for seed in range(SPLITS)])
+    return f"accuracy, mean of {SPLITS} splits,", *found.mean(axis=0).tolist()
+
+
+def _on_split(folder: Path, seed: int) -> tuple[float, float]:
+    workload = read_workload(folder / "workload.yaml")
+    section = workload.data.model_copy(update={"split_seed": seed})
+    config = SnapshotConfig(name=workload.name, modality=workload.modality, data=section)
+    data = snapshot(config, folder / f"snapshot-{seed}")
+    place, settings = Ref(data.folder, data.digest), Compute(0, "cpu", 1)
+    out = folder / f"model-{seed}"
+    model = train(place, out, scan=None, config=workload.train_config, settings=settings, checkpoint=None)
+    rows = read_split(data, "test", model.document.input)
+    ours = logits(load_network(model, "cpu"), rows.x, device="cpu").argmax(axis=1) == rows.y
+    first, second = (pd.read_parquet(data.open(f"{part}.parquet")) for part in PARTS)
     peer = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)).fit(first["text"], first["label"])
-    ours = (logits(net, test.x, device="cpu").argmax(axis=1) == test.y).mean()
-    return "accuracy", float(ours), float(peer.score(second["text"], second["label"]))
+    return float(ours.mean()), float(peer.score(second["text"], second["label"]))
 
 
 # --- the data sets ----------------------------------------------------------------------------------------------------
