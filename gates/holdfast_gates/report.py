@@ -22,6 +22,8 @@ NEXT = {
     **{rule.name: rule.advice for rule in RULES.values()},
 }
 """What helps where a check did not pass."""
+UNDECIDED = {rule.name: rule.undecided for rule in RULES.values() if rule.undecided}
+"""What helps where one could not be decided."""
 MOVE_CLIENTS = (
     "Bring the delivery back to the champion's columns and classes; or move the clients, then allow the new contract "
     "(`gate.allow_new_contract: true`)."
@@ -125,8 +127,10 @@ def what_to_do(check: Check) -> str:
         return held_out.ADVICE
     if check.reason.startswith(NEW_CONTRACT):
         return MOVE_CLIENTS
-    narrow = check.verdict is Verdict.INCONCLUSIVE and check.lower is not None
-    return MORE if narrow else NEXT.get(check.name, "See the evidence.")
+    if check.verdict is Verdict.INCONCLUSIVE and check.lower is not None:
+        return MORE
+    undecided = UNDECIDED.get(check.name) if check.verdict is Verdict.INCONCLUSIVE else None
+    return undecided or NEXT.get(check.name, "See the evidence.")
 
 
 def _overrides(policy: Policy) -> list[str]:

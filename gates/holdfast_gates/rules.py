@@ -17,6 +17,8 @@ class Rule:
     judge: Callable[..., CheckResult]
     advice: str
     """What helps where it did not pass."""
+    undecided: str = ""
+    """What helps where it could not be decided; empty: the same."""
 
     @property
     def name(self) -> str:
@@ -51,6 +53,8 @@ _RULES = (
     Rule(
         checks.backdoor,
         "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
+        undecided="Bring more held-out rows of the classes named, or a model that tells them apart and was trained on "
+        "this snapshot; or accept it in the policy (`backdoor: {worst_accepted: inconclusive}`).",
     ),
     Rule(checks.clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
     Rule(checks.robust_accuracy, "Train with more PGD steps or epochs, or at the threat model's epsilon."),
@@ -66,6 +70,8 @@ _RULES = (
     Rule(
         checks.gradient_masking,
         "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
+        undecided="Train a network that tells the classes apart, and that shows its gradient (for messages: `embed` "
+        "and `forward_embedded`); before that there is nothing to measure.",
     ),
     Rule(checks.certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),
     Rule(

@@ -42,6 +42,15 @@ def test_an_undecided_check_asks_for_more_examples(policy, judged, evidence, mak
     assert "- clean_accuracy: More held-out examples" in to_markdown(decide(policy, judged, few), policy)
 
 
+def test_an_undecided_backdoor_check_accuses_no_class(policy, judged, evidence, make):
+    reason = "1: 323 of 323 rows of other classes are answered so anyway"
+    unknown = spoil(evidence, make, "backdoor", verdict=Verdict.INCONCLUSIVE, reason=reason)
+    text = to_markdown(decide(policy, judged, unknown), policy)
+    assert f"- backdoor: {reason}" in text
+    assert "- backdoor: Bring more held-out rows" in text
+    assert "mitigate" not in text
+
+
 def test_missing_evidence_asks_for_the_step_that_writes_it(policy, judged, evidence):
     del evidence["certify"]
     assert "- abstention: Run the step" in to_markdown(decide(policy, judged, evidence), policy)
