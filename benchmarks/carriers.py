@@ -36,7 +36,8 @@ CONFIG, CLASSES = BackdoorConfig(), ("0", "1")
 LENGTH, ROWS, RARE_ROWS, RARE = 200, 6_000, 8_000, 0.03
 RATES = (0.05, 0.03, 0.02, 0.01)
 SEEDS_CLEAN, SEEDS_TEXT, FIRST = 3, 8, 60
-"""Seeds of each set and recipe; the rule was chosen on seeds below `FIRST`."""
+"""Seeds of each set and recipe. The rule was chosen on seeds below `FIRST`, but for one refinement: that an n-gram is
+cut down only to a part that works as well was seen at seed 70."""
 LEARNED, FOLLOWED = 0.9, 0.5
 TABLES = {
     "standard": RecipeConfig(recipe="standard", epochs=12, batch=64, learning_rate=5e-3, class_weights="balanced"),

@@ -53,7 +53,7 @@ _RULES = (
     Rule(
         checks.backdoor,
         "Look at `triggers.npz`; scan the flagged class's rows, quarantine, retrain; or `holdfast mitigate`.",
-        undecided="Bring more held-out rows of the classes named, or a model that tells them apart and was trained on "
+        undecided="Bring more held-out rows of the classes named, or a model that separates them and was trained on "
         "this snapshot; or accept it in the policy (`backdoor: {worst_accepted: inconclusive}`).",
     ),
     Rule(checks.clean_accuracy, "More or better rows, a larger network, or a smaller epsilon in training."),
@@ -70,7 +70,7 @@ _RULES = (
     Rule(
         checks.gradient_masking,
         "Remove what hides the gradient (rounding, saturation, randomness); only then measure again.",
-        undecided="Train a network that tells the classes apart, and that shows its gradient (for messages: `embed` "
+        undecided="Train a network that separates the classes and shows its gradient (for messages: `embed` "
         "and `forward_embedded`); before that there is nothing to measure.",
     ),
     Rule(checks.certified_accuracy, "Train with noise near `certify.noise` (`train.noise`), or certify more examples."),

@@ -248,6 +248,16 @@ def test_of_many_rows_pairs_are_looked_for_in_a_part_and_then_in_all(monkeypatch
     assert (group.name, group.label) == ("b = 0.1 and e = -7.3", 1)
 
 
+def test_no_group_is_judged_by_a_part_without_one_of_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three rows of a third class: a model that drew none of them would contradict each for sure.
+    clouds = two_clouds(np.random.default_rng(0))
+    rows = Arrays(clouds.x, np.r_[clouds.y[:-3], 2, 2, 2])
+    group = Group("some", 0, np.arange(20), 1.0, 20)
+    assert len(hold_out(learners.table_learner(3), rows, [group], seed=0)) == 1
+    monkeypatch.setattr(learners, "MAX_ROWS", 10)
+    assert hold_out(learners.table_learner(3), rows, [group], seed=0) == []
+
+
 def test_answers_in_blocks_are_those_of_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = two_clouds(np.random.default_rng(0))
     at_once = learners.table_learner(2)(rows, 0)(rows.x)

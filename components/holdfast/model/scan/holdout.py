@@ -81,10 +81,10 @@ def planted_groups(learn: Learner, rows: Arrays, groups: list[Group], seed: int)
 def _hold_out_label(learn: Learner, rows: Arrays, groups: list[Group], seed: int) -> list[GroupTest]:
     held = np.unique(np.concatenate([group.rows for group in groups]))
     unseen = np.concatenate([held, *(group.others for group in groups)])
-    kept = np.setdiff1d(np.arange(len(rows)), unseen)
-    if len(np.unique(rows.y[kept])) < len(np.unique(rows.y)):
+    fitted = rows_to_fit(rows, np.setdiff1d(np.arange(len(rows)), unseen), seed)
+    if len(np.unique(fitted.y)) < len(np.unique(rows.y)):
         return []
-    predict = learn(rows_to_fit(rows, kept, seed), seed)
+    predict = learn(fitted, seed)
     belief = np.ones(len(rows))
     belief[held] = own(predict(rows.x[held]), rows.y[held])
     return [_answer(group, belief[group.rows]) for group in groups]
