@@ -9,7 +9,7 @@ All randomness is a function of seed, epoch and batch, so a state of tensors and
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from math import ceil, cos, pi
+from math import ceil, cos, pi, sqrt
 
 import numpy as np
 import torch
@@ -244,8 +244,8 @@ class Training:
     def _rank(self, row: Epoch) -> tuple[float, float, int, int]:
         if self.config.recipe == "standard":
             return row.clean_balanced, 0.0, row.clean, row.robust
-        chance = 1 / max(1, len(self.apart[1].unique()))
-        return (*epoch_value(row.clean_balanced, row.robust_balanced, chance), row.robust, row.clean)
+        luck = lucky_accuracy(self.apart[1].unique(return_counts=True)[1].tolist())
+        return (*epoch_value(row.clean_balanced, row.robust_balanced, luck), row.robust, row.clean)
 
     def _batch_rows(self) -> Tensor:
         epoch = self.state.epoch
@@ -390,16 +390,25 @@ class Training:
         state.sound = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
 
 
-def epoch_value(clean: float, robust: float, chance: float) -> tuple[float, float]:
-    """What two balanced accuracies are worth above `chance`, which any constant answer reaches; compare as tuples.
+def epoch_value(clean: float, robust: float, luck: float) -> tuple[float, float]:
+    """What two balanced accuracies are worth above `luck`, which guesses reach; compare as tuples.
 
-    First the harmonic mean of both shares of the way from chance to 1: at chance in either there is nothing. Where that
-    is so, their plain mean: a constant answer, at chance in both, is worth less than a network that has learned, and
-    does not resist yet.
+    First the harmonic mean of both shares of the way from luck to 1: without one of them there is nothing. Where that
+    is so, their plain mean: a constant answer is worth less than a network that has learned, and does not resist yet.
     """
-    above = [max(0.0, (value - chance) / (1 - chance)) if chance < 1 else value for value in (clean, robust)]
+    above = [max(0.0, (value - luck) / (1 - luck)) if luck < 1 else value for value in (clean, robust)]
     harmonic = 2 * above[0] * above[1] / sum(above) if all(above) else 0.0
     return harmonic, (clean + robust) / 2
+
+
+def lucky_accuracy(rows: Sequence[int]) -> float:
+    """The balanced accuracy of guesses, and one standard error more, on so many rows of each class.
+
+    Among thirty epochs one that answers nearly everything alike is a little above chance: without the standard error it
+    would be preferred to one that answers two thirds right.
+    """
+    chance = 1 / max(1, len(rows))
+    return chance + chance * sqrt(sum(chance * (1 - chance) / count for count in rows))
 
 
 def balanced_accuracy(right: Tensor, y: Tensor) -> float:
