@@ -14,7 +14,14 @@ from holdfast.modality.text import HIDDEN, PAD
 from holdfast.model.attack.losses import Ascent, cross_entropy
 from holdfast.model.attack.pgd import pgd
 from holdfast.model.inputs import Arrays
-from holdfast.model.train.adversarial import READ_EVERY, Training, epoch_value, lucky_accuracy, one_cycle, split_selection
+from holdfast.model.train.adversarial import (
+    READ_EVERY,
+    Training,
+    epoch_value,
+    lucky_accuracy,
+    one_cycle,
+    split_selection,
+)
 from holdfast.model.train.recipes import with_noise
 from holdfast.workload.schema import RecipeConfig
 
