@@ -17,6 +17,20 @@ Where is what:
 * `holdfast_gates`       the policy gate: checks, decision
 * `holdfast_pipelines`   the pipelines, and running them without a cluster
 * `holdfast.cli`         the command line; a step's own commands are in its folder (`command.py`); what containers call
+
+`holdfast.load_model("models:/NAME@champion")` gives the champion, verified, to a program.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def load_model(uri: str, *, tracking: str | None = None) -> Any:
+    """The model of `models:/NAME@ALIAS` or `models:/NAME/VERSION` in MLflow, after every byte of it was verified.
+
+    Its `predict(rows)` is that of `holdfast.model.register.pyfunc.PyfuncModel`, and `load_model` there has every error.
+    """
+    from importlib import import_module  # by name: what every module imports must not import one of them
+
+    return import_module("holdfast.model.register.pyfunc").load_model(uri, tracking=tracking)

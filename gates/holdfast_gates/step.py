@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from holdfast.artifacts.documents import GateDecision, Model, RobustnessReport, Snapshot
+from holdfast.artifacts.documents import GateDecision, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.errors import WorkloadError
+from holdfast_gates.confirm import POLICY, pages
 from holdfast_gates.decide import KINDS, Evidence, Judged, decide
 from holdfast_gates.policy import Policy
-from holdfast_gates.report import to_junit, to_markdown
 
 
 def gate(
@@ -25,18 +25,7 @@ def gate(
     judged = Judged(trained.document, trained.digest, data.document, data.digest)
     read = {role: _read(role, ref) for role, ref in evidence.items()}
     decision = decide(policy, judged, read)
-    operating = next(
-        (e.document.operating_point for e in read.values() if isinstance(e.document, RobustnessReport)), None
-    )
-    return save(
-        out,
-        decision,
-        {
-            "decision.md": to_markdown(decision, policy, operating).encode(),
-            "junit.xml": to_junit(decision),
-            "policy.json": policy.to_json().encode() + b"\n",
-        },
-    )
+    return save(out, decision, {**pages(decision, policy, read), POLICY: policy.to_json().encode() + b"\n"})
 
 
 def _read(role: str, ref: Ref) -> Evidence:

@@ -265,6 +265,23 @@ def test_a_model_swapped_together_with_its_manifest_is_refused(add, tracking, tm
         registry.fetch(tracking, "toy", 1, tmp_path / "got")
 
 
+@pytest.mark.parametrize("gone", registry.PINS)
+def test_a_version_without_one_of_the_tags_that_pin_it_is_refused(add, tracking, tmp_path, gone):
+    add()
+    _client(tracking).delete_model_version_tag("toy", "1", gone)
+    with pytest.raises(IntegrityError, match=rf"toy version 1: expected the tag {gone} .*; register the model again"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_version_that_somebody_made_by_hand_has_no_such_tags(add, tracking, tmp_path):
+    add()
+    package = next((tmp_path / "artifacts").rglob(registry.PACKAGED)).parents[1]
+    _client(tracking).create_model_version("toy", str(package))
+    with pytest.raises(IntegrityError, match="toy version 2: expected the tag"):
+        registry.fetch(tracking, "toy", 2, tmp_path / "got")
+
+
 def test_a_version_whose_decision_is_about_another_model_is_refused(add, tracking, tmp_path):
     add(judged="0" * 64)
     with pytest.raises(RefusedError, match="expected a decision about model"):

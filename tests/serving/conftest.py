@@ -102,6 +102,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
         tags = {
             "holdfast.verdict": "pass",
             "holdfast.model_digest": digest,
+            "holdfast.decision_digest": load(made / "decision", GateDecision).digest,
             "holdfast.bundle_digest": registry.seal_bundle(made),
         }
         entry = registry.Entry("tiny", digest, tags, description="tiny", about="tiny")

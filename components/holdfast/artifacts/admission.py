@@ -7,8 +7,9 @@ own refusal. Light: no numpy.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Protocol
 
-from holdfast.artifacts.documents import GateDecision, Model, Verdict
+from holdfast.artifacts.documents import GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -45,6 +46,19 @@ class NotPassed:
 
 
 Objection = OtherBytes | NotPassed
+
+
+class Confirm(Protocol):
+    """The gate's `confirm`: judges again, and refuses a decision that its policy and its evidence do not lead to."""
+
+    def __call__(
+        self,
+        decision: Artifact[GateDecision],
+        model: Artifact[Model],
+        snapshot: Artifact[Snapshot],
+        evidence: Mapping[str, Artifact[Any]],
+    ) -> None:
+        """Raises RefusedError."""
 
 
 def read(model: Ref, decision: Ref) -> JudgedModel:

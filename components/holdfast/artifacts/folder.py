@@ -78,7 +78,7 @@ class Artifact(Generic[D]):
         """The bytes of the pinned file `name`; what is returned is what was hashed."""
         pin = self._pin(name)
         data = _read_bounded(self.folder / name, pin.bytes)
-        if hashlib.sha256(data).hexdigest() != pin.sha256:
+        if (hashlib.sha256(data).hexdigest(), len(data)) != (pin.sha256, pin.bytes):
             raise IntegrityError(
                 f"{self.folder / name}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), found other bytes "
                 f"({len(data)}); the file was altered after the artifact was written"
@@ -93,7 +93,7 @@ class Artifact(Generic[D]):
         path = self.folder / name
         with _regular(path) as source:
             file = VerifiedFile.hashed(source.fileno(), str(path), most=pin.bytes)
-        if file.sha256 != pin.sha256:
+        if (file.sha256, len(file)) != (pin.sha256, pin.bytes):
             raise IntegrityError(
                 f"{path}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), found other bytes; the file was "
                 "altered after the artifact was written"

@@ -11,8 +11,8 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `history`  which version served when, from those notes
 """
 
-from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, Bundle, read_bundle, seal_bundle
-from holdfast.registry.client import library, quiet, set_up, sqlite_file
+from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, PINS, Bundle, read_bundle, seal_bundle
+from holdfast.registry.client import library, public, quiet, set_up, sqlite_file
 from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
 from holdfast.registry.version import (
     CANDIDATE,
@@ -23,6 +23,7 @@ from holdfast.registry.version import (
     Version,
     aliases,
     fetch,
+    fetched,
     find,
     metrics,
     promote,
@@ -32,8 +33,8 @@ from holdfast.registry.version import (
 )
 
 __all__ = [
-    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PREVIOUS",
-    "Bundle", "Entry", "Point", "Registered", "Version",
-    "aliases", "fetch", "find", "library", "metrics", "promote", "quiet", "read_bundle", "register", "seal_bundle",
-    "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
+    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PINS",
+    "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
+    "aliases", "fetch", "fetched", "find", "library", "metrics", "promote", "public", "quiet", "read_bundle",
+    "register", "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

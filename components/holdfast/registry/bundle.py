@@ -19,6 +19,8 @@ from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
 """Tag of a version: the gate's decision."""
+PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION)
+"""Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
@@ -63,10 +65,16 @@ def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str
     """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
 
     Raises:
-        IntegrityError: a file is altered, missing, or was added.
+        IntegrityError: a file is altered, missing, or was added; or a digest is missing among the tags.
         RefusedError: the decision is not a pass, or is about another model.
     """
     promised = tags or {}
+    missing = [] if tags is None else [name for name in PINS if not promised.get(name)]
+    if missing:
+        raise IntegrityError(
+            f"{name} version {version}: expected the tag {missing[0]} that it was registered with, found none; "
+            "register the model again"
+        )
     _check_files(folder, promised.get("holdfast.bundle_digest"))
     model = Ref(folder / "model", promised.get("holdfast.model_digest"))
     judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))

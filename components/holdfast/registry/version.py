@@ -2,14 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Verdict
 from holdfast.errors import RefusedError, RegistryError
-from holdfast.registry.bundle import DECISION, Bundle, bundle_in, read_bundle
+from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, read_bundle
 from holdfast.registry.client import connected, exists, or_none, public
 from holdfast.registry.notes import notes_of
 
@@ -45,7 +46,7 @@ def fetch(tracking: str, name: str, version: int | str, into: Path) -> Bundle | 
 
     Raises:
         RegistryError: MLflow cannot be reached.
-        IntegrityError: bytes are not those that were registered.
+        IntegrityError: bytes are not those that were registered, or the tags that pin them are gone.
         RefusedError: no passing decision about these very bytes.
     """
     if not exists(tracking):
@@ -65,6 +66,13 @@ def fetch(tracking: str, name: str, version: int | str, into: Path) -> Bundle | 
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return read_bundle(into, name, int(found.version), tags=found.tags)
+
+
+@contextmanager
+def fetched(tracking: str, name: str, version: int | str) -> Iterator[Bundle | None]:
+    """As `fetch`, into a folder that is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-version-") as folder:
+        yield fetch(tracking, name, version, Path(folder) / BUNDLE)
 
 
 def aliases(tracking: str, name: str) -> dict[str, int]:

@@ -47,7 +47,7 @@ def make(folder: Path) -> Bundles:
 
 def _main(folder: Path) -> None:
     from holdfast import registry
-    from holdfast.artifacts.documents import Model
+    from holdfast.artifacts.documents import GateDecision, Model
     from holdfast.artifacts.folder import load
 
     weights = _trained(seed=0)
@@ -61,6 +61,7 @@ def _main(folder: Path) -> None:
         tags = {
             "holdfast.verdict": "pass",
             "holdfast.model_digest": digest,
+            "holdfast.decision_digest": load(bundle / "decision", GateDecision).digest,
             "holdfast.bundle_digest": registry.seal_bundle(bundle),
         }
         entry = registry.Entry(NAME, digest, tags, description=NAME, about=NAME)

@@ -16,12 +16,10 @@ from holdfast.artifacts.documents import (
     AttackResult,
     Certificate,
     CertifiedAt,
-    Check,
     ClassResult,
     Column,
     Count,
     Errors,
-    GateDecision,
     Model,
     OperatingPoint,
     OperatingResult,
@@ -37,9 +35,13 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact, Ref, save, seal, write_artifact
 from holdfast.model.inputs import read_spec
 from holdfast.workload.schema import NetworkConfig
+from holdfast_gates.policy import AtLeast, Checks, Policy
+from holdfast_gates.step import gate
 
 NETWORKS = {"image": "cnn", "tabular": "mlp", "text": "text"}
 CLASSES = ("ham", "spam")
+ASKED = {Verdict.PASS: 0.5, Verdict.INCONCLUSIVE: 0.9, Verdict.FAIL: 0.999}
+"""Clean accuracy that a policy asks of 18 of 20, for each verdict."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +94,10 @@ def chain(tmp_path) -> Callable[..., Chain]:
         attack = _attack(folder / "attack", about, kept=modality == "image", point=point)
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
-        decision = save(
-            folder / "gate",
-            GateDecision(
-                inputs={**about, **{role: artifact.digest for role, artifact in evidence.items()}},
-                name=model.document.name,
-                policy="9" * 64,
-                policy_name="default",
-                alpha=0.05,
-                checks=(Check(name="clean_accuracy", required="x", verdict=verdict),),
-                verdict=verdict,
-            ),
-            {"decision.md": b"# the table\n", "junit.xml": b"<testsuites/>\n"},
-        )
         refs = {role: _ref(artifact) for role, artifact in evidence.items()}
+        policy = Policy(name="default", alpha=0.05, checks=Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict])))
+        decision = gate(policy, folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
+        assert decision.document.verdict is verdict
         return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)
 
     return make

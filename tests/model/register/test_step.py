@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from mlflow.exceptions import MlflowException
 
+import holdfast
 from holdfast import registry
 from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
-from holdfast.artifacts.folder import Ref, load
-from holdfast.errors import ArtifactError, InputError, IntegrityError, RefusedError
+from holdfast.artifacts.folder import Ref, load, save
+from holdfast.errors import ArtifactError, HoldfastError, InputError, IntegrityError, RefusedError
 from holdfast.model.inputs import encode, read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.register.page import description
-from holdfast.model.register.step import register
+from holdfast.model.register.step import admit, register
 
 
 def call(chain, tmp_path, tracking, name="registration"):
@@ -65,7 +68,7 @@ def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, 
         *(f"holdfast.{name}" for name in ("workload", "modality", "threat", "verdict", "policy")),
         *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle")),
     }
-    assert version.description == "verdict pass\n\n# the table\n"
+    assert version.description.startswith("verdict pass, clean accuracy 0.900\n\n# demo-image: pass\n")
     assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
     assert "models:/demo-image@champion" in client(tracking).get_registered_model("demo-image").description
 
@@ -212,11 +215,50 @@ def test_messages_get_the_predictions_that_the_gate_judged(chain, tracking, tmp_
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, messages))
 
 
-def test_weights_altered_in_the_store_are_not_loaded(chain, tracking, tmp_path):
+@pytest.mark.parametrize("load", [pyfunc, lambda tracking, uri: holdfast.load_model(uri, tracking=tracking)])
+def test_weights_altered_in_the_store_are_not_loaded(chain, tracking, tmp_path, load):
     call(chain(), tmp_path, tracking)
     flip_a_bit(next((tmp_path / "artifacts").rglob("weights.safetensors")))
     with pytest.raises(IntegrityError, match="weights.safetensors: .*altered after the model was registered"):
-        pyfunc(tracking, "models:/demo-image@candidate")
+        load(tracking, "models:/demo-image@candidate")
+
+
+@pytest.mark.parametrize("uri", ["models:/demo-tabular@candidate", "models:/demo-tabular/1"])
+def test_our_own_loader_runs_no_code_of_the_store(chain, tracking, tmp_path, monkeypatch, uri):
+    passed = chain("tabular")
+    call(passed, tmp_path, tracking)
+    frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet"))
+    package = next((tmp_path / "artifacts").rglob("MLmodel")).parent
+    name = f"other_{len(uri)}"  # a module of its own: the second import of one runs nothing
+    (package / "code").mkdir()
+    (package / "code" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n_load_pyfunc = str\n")
+    described = yaml.safe_load((package / "MLmodel").read_text())
+    described["flavors"]["python_function"] |= {"code": "code", "loader_module": name}
+    (package / "MLmodel").write_text(yaml.safe_dump(described))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    answer = holdfast.load_model(uri).predict(frame)
+    np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
+    assert not (tmp_path / "ran").exists()
+    # What MLflow does with the same version, and why the pages name our loader.
+    with pytest.raises(MlflowException, match="missing required predict"):
+        pyfunc(tracking, uri)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("models:/demo-image@champion", "expected a registered version, found none in sqlite"),
+        ("models:/demo-image/2", "expected a registered version, found none in sqlite"),
+        ("models:/demo-image", "expected models:/NAME@ALIAS or models:/NAME/VERSION, found"),
+        ("runs:/abc/model", "expected models:/NAME@ALIAS"),
+        ("models:/../x@y", "expected models:/NAME@ALIAS"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(chain, tracking, tmp_path, uri, found):
+    call(chain(), tmp_path, tracking)
+    with pytest.raises(HoldfastError, match=found):
+        holdfast.load_model(uri, tracking=tracking)
 
 
 def test_the_bundle_holds_what_serving_and_the_next_run_need(chain, tracking, tmp_path):
@@ -288,6 +330,78 @@ def test_a_decision_that_was_edited_is_refused(chain, tracking, tmp_path):
     path.write_text(path.read_text().replace('"verdict":"fail"', '"verdict":"pass"'))
     with pytest.raises(IntegrityError, match="expected artifact"):
         call(failed, tmp_path, tracking)
+    # Nor where its digest was computed again, or was never asked for.
+    with pytest.raises(RefusedError, match=r"found another checks\.clean_accuracy.* run the gate again"):
+        call(replace(failed, decision=Ref(failed.decision.folder)), tmp_path, tracking)
+
+
+def test_no_single_value_of_a_decision_can_be_another(chain, tracking, tmp_path):
+    judged = chain()
+    path = judged.decision.folder / "artifact.json"
+    written = json.loads(path.read_text())
+    given = replace(judged, decision=Ref(judged.decision.folder))
+    leaves = list(edits(written))
+    assert len(leaves) > 30
+    for where, edited in leaves:
+        path.write_text(json.dumps(edited))
+        assert refused(given), where
+    path.write_text(json.dumps(written))
+    assert not refused(given)
+
+
+def refused(given):
+    try:
+        admit(given.model, given.decision, given.snapshot, given.evidence)
+    except HoldfastError:
+        return True
+    return False
+
+
+def edits(value, where=""):
+    """Copies of a JSON value in each of which one leaf is another, or one member of a list is gone."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ((place, {**value, key: edited}) for place, edited in edits(part, f"{where}.{key}"))
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            yield f"{where}[{i}] left out", value[:i] + value[i + 1 :]
+            yield from ((p, [*value[:i], edited, *value[i + 1 :]]) for p, edited in edits(part, f"{where}[{i}]"))
+        yield f"{where} longer", [*value, *(value[:1] or ["clean_accuracy"])]
+    elif isinstance(value, str):
+        other = "pass" if value == "fail" else "fail" if value == "pass" else None
+        yield where, other or value[:-1] + ("0" if value[-1:] != "0" else "1")
+    elif value is None:
+        yield where, 0.5
+    else:
+        yield (
+            where,
+            not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else 0.9 * value + 0.01,
+        )
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("policy.json", b'{"alpha":0.05,"checks":{"drift":{}},"name":"default"}', "expected the policy that"),
+        ("policy.json", b"[]", "expected a policy"),
+        ("policy.json", b'{"alpha":0.05,"checks":{},"name":"default"}', "asks for at least one check"),
+        ("policy.json", b"!" + b" " * 2**20, "found 1048577 bytes"),
+        ("policy.json", None, "expected the policy in effect, found none"),
+        ("decision.md", b"# demo-image: pass, really\n", "expected the page of the decision"),
+        ("junit.xml", None, "expected the page of the decision"),
+    ],
+)
+def test_other_pages_or_another_policy_than_the_decision_s_are_refused(chain, tracking, tmp_path, file, text, found):
+    judged = chain()
+    decision = load(judged.decision, GateDecision)
+    files = {name: decision.open(name).read() for name in decision.document.files} | {file: text}
+    forged = save(
+        tmp_path / "forged",
+        decision.document.model_copy(update={"files": {}}),
+        {name: data for name, data in files.items() if data is not None},
+    )
+    with pytest.raises(RefusedError, match=found):
+        call(replace(judged, decision=Ref(forged.folder, forged.digest)), tmp_path, tracking)
 
 
 def flip_a_bit(path):

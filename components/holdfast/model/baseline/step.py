@@ -1,7 +1,6 @@
 """The baseline step: fetches the champion, verified, so that the new delivery and the new model can be compared."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Co
         IntegrityError, RefusedError: the champion's bytes are not those that passed the gate.
     """
     data = load(snapshot, Snapshot)
-    with tempfile.TemporaryDirectory(prefix="holdfast-baseline-") as folder:
-        bundle = registry.fetch(tracking, name, registry.CHAMPION, Path(folder) / registry.BUNDLE)
+    with registry.fetched(tracking, name, registry.CHAMPION) as bundle:
         if bundle is None:
             return save(out, Baseline(inputs=by_role(data), name=name, present=False))
         with write_artifact(out) as work:

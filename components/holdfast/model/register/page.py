@@ -134,8 +134,10 @@ policy and decision.
 
 {_rows(model)}
 ```python
-mlflow.pyfunc.load_model("models:/{model.name}@champion").predict(rows)
+holdfast.load_model("models:/{model.name}@champion").predict(rows)
 ```
+
+`mlflow.pyfunc.load_model` gives the same answers, and trusts the store: it imports what the version's `MLmodel` names.
 """
 
 

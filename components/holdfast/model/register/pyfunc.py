@@ -1,10 +1,14 @@
-"""The registered model as MLflow's pyfunc: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(rows)`.
+"""The registered model: `holdfast.load_model("models:/NAME@champion").predict(rows)`; and the same as MLflow's pyfunc.
 
 Rows as they are delivered go in (images in delivered units, a table, messages), the predictions that the gate judged
-come out. Loading reads safetensors weights that were hashed against the gate's decision; nothing is unpickled and no
-code is taken from the store: `holdfast` itself is the loader.
+come out. Loading reads safetensors weights that were hashed against the gate's decision; nothing is unpickled.
+
+`mlflow.pyfunc.load_model` trusts the store: before it calls Holdfast it imports the module, and the code, that the
+version's `MLmodel` names. `load_model` reads neither.
 """
 
+import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model
+from holdfast.errors import InputError, RegistryError
 from holdfast.model.answers import softmax
 
 if TYPE_CHECKING:
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from torch import nn
 
+    from holdfast.registry import Bundle
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))")
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 
 
@@ -78,10 +86,42 @@ def requirements() -> list[str]:
     return [f"holdfast=={version('holdfast')}", *pins]
 
 
+def load_model(uri: str, *, tracking: str | None = None) -> PyfuncModel:
+    """The model of `models:/NAME@ALIAS` or `models:/NAME/VERSION`, after every byte of it was verified.
+
+    Args:
+        uri: As MLflow writes it.
+        tracking: MLflow's address; left out, the environment's `MLFLOW_TRACKING_URI`, and without that the project's
+            own (`sqlite:///.holdfast/mlflow.db`).
+
+    Raises:
+        RegistryError: MLflow cannot be reached, or has no such version.
+        IntegrityError: bytes are not those that were registered, or the tags that pin them are gone.
+        RefusedError: no passing decision about these very bytes.
+        InputError: `uri` is written otherwise.
+    """
+    from holdfast import registry
+    from holdfast.options import TRACKING
+
+    asked = _URI.fullmatch(uri)
+    if asked is None:
+        raise InputError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, found {uri[:100]!r}")
+    store = tracking or os.environ.get("MLFLOW_TRACKING_URI") or TRACKING
+    name, named = asked["name"], asked["alias"] or int(asked["version"])
+    with registry.fetched(store, name, named) as bundle:
+        if bundle is None:
+            raise RegistryError(f"{uri}: expected a registered version, found none in {registry.public(store)}")
+        return _loaded(bundle)
+
+
 def _load_pyfunc(path: str) -> PyfuncModel:
     """Called by MLflow with the folder of the bundle; every byte is verified before it is used."""
-    from holdfast.model.networks import load_network
     from holdfast.registry import read_bundle
 
-    bundle = read_bundle(Path(path), Path(path).name, 0)
+    return _loaded(read_bundle(Path(path), Path(path).name, 0))
+
+
+def _loaded(bundle: "Bundle") -> PyfuncModel:
+    from holdfast.model.networks import load_network
+
     return PyfuncModel(load_network(bundle.model, "cpu"), bundle.model.document)

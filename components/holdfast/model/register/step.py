@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from holdfast import registry
 from holdfast.artifacts import admission
-from holdfast.artifacts.admission import NotPassed
+from holdfast.artifacts.admission import Confirm, NotPassed
 from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import (
     AnswerTimes,
@@ -31,7 +32,7 @@ from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
 from holdfast.model.register import page, pyfunc
-from holdfast.steps import by_role, role_of
+from holdfast.steps import by_role, role_of, writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ def register(
     """Registers `model` as a version of its name, alias `candidate`; a second time gives the same version.
 
     Raises:
-        RefusedError: the decision is not a pass, or not about this model, snapshot and evidence.
+        RefusedError: the decision is not a pass, not about this model, snapshot and evidence, or not what they lead to.
         RegistryError: MLflow cannot be reached.
     """
     admitted = admit(model, decision, snapshot, evidence)
@@ -108,7 +109,7 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     """Everything that is registered, after it was held against the decision.
 
     Raises:
-        RefusedError: the decision is not a pass, or is about something else.
+        RefusedError: the decision is not a pass, is about something else, or is not what the evidence leads to.
     """
     judged = load(decision, GateDecision)
     trained, data = load(model, Model), load(snapshot, Snapshot)
@@ -126,7 +127,11 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     missing = admission.left_out(judged.document, digests)
     if missing is not None:
         raise RefusedError(f"{judged.folder}: expected the {missing} report that the gate judged, found none given")
-    return Admitted(trained, judged, data, {role: given[role] for role in evidence})
+    read = {role: given[role] for role in evidence}
+    # The step that wrote the decision can judge again; which one that is, is in the table of steps.
+    confirm: Confirm = import_module(f"{writer(GateDecision).package}.confirm").confirm
+    confirm(judged, trained, data, read)
+    return Admitted(trained, judged, data, read)
 
 
 def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | None) -> registry.Entry:
