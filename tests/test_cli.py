@@ -90,14 +90,37 @@ def test_verify_follows_the_inputs_and_finds_an_altered_one(tmp_path: Path) -> N
         tmp_path / "second",
         Baseline(name="digits", present=False, inputs={"snapshot": first.digest, "model": "0" * 64}),
     )
-    good = holdfast("verify", tmp_path / "second", "--json")
-    assert good.returncode == 0
-    states = {row["role"]: row["state"] for row in json.loads(good.stdout)}
+    found = holdfast("verify", tmp_path / "second", "--json")
+    states = {row["role"]: row["state"] for row in json.loads(found.stdout)}
     assert states == {"artifact": "ok", "snapshot": "ok", "snapshot/x": "ok", "model": "missing"}
+    # What was not found was not checked.
+    assert found.returncode == 1
+    assert "NOT VERIFIED: 1 inputs were not found" in holdfast("verify", tmp_path / "second").stdout
+    assert holdfast("verify", tmp_path / "second", "--allow-missing").returncode == 0
+    whole = holdfast("verify", tmp_path / "first")
+    assert (whole.returncode, whole.stdout.splitlines()[-1]) == (0, "verified: 2 artifacts and files")
     (tmp_path / "first" / "x").write_bytes(b"2")
-    bad = holdfast("verify", tmp_path / "second")
+    bad = holdfast("verify", tmp_path / "second", "--allow-missing")
     assert bad.returncode == 1
     assert "altered  snapshot/x" in bad.stdout
+    assert bad.stdout.splitlines()[-1] == "NOT VERIFIED: 1 altered or added"
+
+
+@pytest.mark.parametrize("name", ["evil.py", ".git/hooks/evil", "data/.gitattributes", "empty/", "link", "data/link"])
+def test_verify_finds_what_no_step_wrote(tmp_path: Path, name: str) -> None:
+    saved = save(tmp_path / "a", Baseline(name="digits", present=False), {"data/x": b"1", "y": b"2"})
+    assert holdfast("verify", saved.folder).returncode == 0
+    place = saved.folder / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith("/"):
+        place.mkdir()
+    elif name.endswith("link"):
+        place.symlink_to(saved.folder / "y")
+    else:
+        place.write_text("")
+    found = holdfast("verify", saved.folder)
+    assert found.returncode == 1
+    assert f"added    artifact/{name.rstrip('/')}" in found.stdout
 
 
 def test_init_writes_a_workload_that_is_valid(tmp_path: Path) -> None:

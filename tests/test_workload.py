@@ -1,4 +1,6 @@
+import time
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,39 @@ def test_epsilon_is_exact() -> None:
 
 def test_the_threat_model_says_its_unit() -> None:
     assert parse(GOOD).threat_model.unit == "input units [0, 1]"
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefghi")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 9)}]}}\n" for old, new in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (LAUGHS, "expected at most 100000 values, found more"),
+        (MERGED, "expected at most 100000 values, found more"),
+        ("name: &a [*a]", "found more; aliases repeat theirs"),
+        ("data: &a {b: *a}", "found more; aliases repeat theirs"),
+        ("name: [" * 4000, "expected YAML, found nesting without end"),
+        (GOOD + f"seed: {'9' * 6000}\n", "expected YAML, found a value that is none"),
+        (GOOD + "when: 2026-99-99\n", "expected YAML, found a value that is none"),
+        ("? [a, b]\n: 1", "w.yaml:1: expected a name as a key, found a list or a mapping"),
+        ("? {a: b}\n: 1", "w.yaml:1: expected a name as a key, found a list or a mapping"),
+    ],
+)
+def test_a_small_file_that_becomes_large_is_refused_at_once(text: str, found: str) -> None:
+    began = time.process_time()
+    with pytest.raises(WorkloadError, match=found):
+        parse(text)
+    assert time.process_time() - began < 10  # the first one took more than a minute
+
+
+def test_an_alias_can_be_used_for_a_value_that_is_written_twice() -> None:
+    assert parse(GOOD.replace("name: digits", "name: &name digits")).name == "digits"
 
 
 @pytest.mark.parametrize("path", workloads(), ids=lambda path: path.stem)

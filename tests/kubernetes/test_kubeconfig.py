@@ -1,6 +1,7 @@
 """Where a client gets its access: a kubeconfig, or a pod's service account."""
 
 import base64
+from itertools import pairwise
 
 import pytest
 
@@ -25,6 +26,14 @@ def test_elsewhere_there_is_no_service_account(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ClusterError, match="no service account of a pod is there; name a kubeconfig"):
         in_cluster(tmp_path)
+
+
+def test_a_kubeconfig_that_becomes_large_is_refused(tmp_path):
+    path = tmp_path / "config"
+    many = "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefghi"))
+    path.write_text("a: &a [x, x, x, x, x, x, x, x, x]\n" + many)
+    with pytest.raises(WorkloadError, match="config:1: expected at most 100000 values, found more"):
+        from_kubeconfig(path)
 
 
 def test_a_kubeconfig_names_server_authority_and_token(write_kubeconfig, tmp_path):
@@ -53,7 +62,7 @@ def test_what_a_kubeconfig_may_not_ask_for_is_refused(write_kubeconfig, user, cl
 @pytest.mark.parametrize("text", ["", "- a", "a: [", "current-context: x", "x" * (MAX_CONFIG_BYTES + 1)])
 def test_a_file_that_is_no_kubeconfig_is_an_error_in_one_line(tmp_path, text):
     (tmp_path / "config").write_text(text)
-    with pytest.raises(WorkloadError, match="config: expected") as caught:
+    with pytest.raises(WorkloadError, match=r"config(:1)?: expected") as caught:
         from_kubeconfig(tmp_path / "config")
     assert "\n" not in str(caught.value)
 

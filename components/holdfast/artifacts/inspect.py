@@ -19,7 +19,7 @@ SHOWN = 12
 class Finding:
     """One line of `holdfast verify`."""
 
-    state: Literal["ok", "altered", "missing"]
+    state: Literal["ok", "altered", "added", "missing"]
     role: str
     detail: str
 
@@ -43,7 +43,8 @@ def summary(artifact: Artifact[AnyDocument]) -> str:
 def verify_chain(folder: Path, search: Path) -> list[Finding]:
     """Checks the artifact in `folder`, its files, and every input that is found below `search`, back to the data.
 
-    An input that is not found is reported as missing: it was not checked, which is not the same as altered.
+    An input that is not found is reported as missing: it was not checked, which is not the same as altered. A file in
+    an artifact's folder that its document does not pin is reported as added: no step wrote it.
     """
     known = {digest: found for found in _artifacts(search) if (digest := _digest(found)) is not None}
     findings: list[Finding] = []
@@ -61,6 +62,7 @@ def verify_chain(folder: Path, search: Path) -> list[Finding]:
         seen.add(artifact.digest)
         findings.append(Finding("ok", role, f"{artifact.document.kind} {artifact.digest[:16]}… in {place}"))
         findings += _check_files(artifact, role)
+        findings += _added(artifact, role)
         for name, digest in sorted(artifact.document.inputs.items()):
             if digest in known:
                 queue.append((f"{role} < {name}" if role != "artifact" else name, known[digest], digest))
@@ -80,6 +82,19 @@ def _check_files(artifact: Artifact[AnyDocument], role: str) -> Iterator[Finding
             yield Finding("altered", f"{role}/{name}", f"expected {pin.sha256[:16]}…, found {found.sha256[:16]}…")
         else:
             yield Finding("ok", f"{role}/{name}", f"{pin.bytes} bytes")
+
+
+def _added(artifact: Artifact[AnyDocument], role: str) -> Iterator[Finding]:
+    pinned = {DOCUMENT, *artifact.document.files}
+    folders = {parent.as_posix() for name in pinned for parent in Path(name).parents}
+    for number, path in enumerate(sorted(artifact.folder.rglob("*"))):
+        name = path.relative_to(artifact.folder).as_posix()
+        known = name in folders if path.is_dir() and not path.is_symlink() else name in pinned
+        if not known:
+            yield Finding("added", f"{role}/{name}", "is not pinned by artifact.json")
+        if number >= MAX_FOLDERS:
+            yield Finding("added", role, f"more than {MAX_FOLDERS} files")
+            return
 
 
 def _artifacts(search: Path) -> Iterator[Path]:

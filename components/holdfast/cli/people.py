@@ -1,6 +1,7 @@
 """The commands for people: look at what a run left, check a machine."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,31 @@ def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_
 def verify(
     artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
     search: Annotated[Path | None, typer.Option(help="Where the inputs lie; the folder around when left out.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Exit code 0 also where inputs were not found.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every digest of an artifact and of everything it was made from, as far as found."""
+    """Check every digest of an artifact and of everything it was made from.
+
+    Exit code 1 where a file was altered or added, or an input was not found and so not checked.
+    """
     from holdfast.artifacts.inspect import verify_chain
 
-    findings = verify_chain(artifact, search or artifact.resolve().parent)
+    below = search or artifact.resolve().parent
+    findings = verify_chain(artifact, below)
     lines = [f"{finding.state:8} {finding.role:24} {finding.detail}" for finding in findings]
+    count = Counter(finding.state for finding in findings)
+    wrong, missing = count["altered"] + count["added"], count["missing"]
+    if wrong:
+        lines.append(f"NOT VERIFIED: {wrong} altered or added")
+    elif missing:
+        hint = "--search FOLDER names where they lie, --allow-missing goes without"
+        lines.append(f"NOT VERIFIED: {missing} inputs were not found and not checked; {hint}")
+    else:
+        lines.append(f"verified: {count['ok']} artifacts and files")
     typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else "\n".join(lines))
-    if any(finding.state == "altered" for finding in findings):
+    if wrong or (missing and not allow_missing):
         raise typer.Exit(1)
 
 

@@ -4,13 +4,12 @@ import base64
 import re
 from pathlib import Path
 
-import yaml
-
 from holdfast.errors import WorkloadError
 from holdfast.http_client import Trust
 from holdfast.kubernetes.access import Access
 from holdfast.kubernetes.exec_plugin import Plugin, command_of
 from holdfast.kubernetes.objects import Json
+from holdfast.workload.yaml import parse_plain
 
 MAX_CONFIG_BYTES = 2**20
 _HOST = re.compile(r"(?=.{1,253}\Z)[\w-]{1,63}(\.[\w-]{1,63})*|[0-9a-fA-F]*:[0-9a-fA-F:.]+", re.ASCII)
@@ -54,8 +53,8 @@ def _config(path: Path) -> Json:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CONFIG_BYTES + 1)
-        found = yaml.safe_load(data[:MAX_CONFIG_BYTES])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        found = parse_plain(data[:MAX_CONFIG_BYTES].decode(), name=str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise WorkloadError(f"{path}: expected a kubeconfig, found {' '.join(str(error).split())[:200]}") from None
     if not isinstance(found, dict) or len(data) > MAX_CONFIG_BYTES:
         raise WorkloadError(f"{path}: expected a kubeconfig of at most {MAX_CONFIG_BYTES} bytes, found something else")

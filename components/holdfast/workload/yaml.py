@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from holdfast.errors import WorkloadError
 
 MAX_BYTES = 2**20
+MAX_VALUES = 100_000
+"""Of one file, aliases counted as often as they are used."""
 M = TypeVar("M", bound=BaseModel)
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
@@ -43,17 +45,7 @@ def top_keys(path: Path) -> frozenset[str]:
 
 def parse_yaml(text: str, model: type[M], *, name: str) -> M:
     """As `read_yaml`, for text that came from elsewhere; `name` is what error messages call it."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(node, name)
-        _keep_texts(node, model)
-        value = yaml.constructor.SafeConstructor().construct_document(node) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"{mark.line + 1}" if mark else "1"
-        raise WorkloadError(f"{name}:{line}: expected YAML, found {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise WorkloadError(f"{name}:1: expected YAML, found nesting without end") from None
+    node, value = _constructed(text, name, model)
     if not isinstance(value, dict):
         raise WorkloadError(f"{name}:1: expected keys and values, found {type(value).__name__}")
     try:
@@ -62,6 +54,47 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
         # A key that is misspelt is also missing: the misspelling is the better message.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")[:3]
         raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in problems)) from None
+
+
+def parse_plain(text: str, *, name: str) -> Any:
+    """YAML of another program, as lists, dicts and scalars; `name` is what error messages call it.
+
+    Raises:
+        WorkloadError: not YAML, a key given twice, or more than `MAX_VALUES` values.
+    """
+    return _constructed(text, name, Any)[1]
+
+
+def _constructed(text: str, name: str, annotation: Any) -> tuple[yaml.Node | None, Any]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _expanded(node, set(), {}) > MAX_VALUES:
+            raise WorkloadError(f"{name}:1: expected at most {MAX_VALUES} values, found more; aliases repeat theirs")
+        _refuse_duplicates(node, name)
+        _keep_texts(node, annotation)
+        return node, yaml.constructor.SafeConstructor().construct_document(node) if node is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{mark.line + 1}" if mark else "1"
+        raise WorkloadError(f"{name}:{line}: expected YAML, found {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise WorkloadError(f"{name}:1: expected YAML, found nesting without end") from None
+    except (ValueError, OverflowError) as error:  # a number or a date that Python does not take
+        raise WorkloadError(f"{name}:1: expected YAML, found a value that is none ({str(error)[:80]})") from None
+
+
+def _expanded(node: yaml.Node | None, around: set[int], known: dict[int, int]) -> int:
+    """How many values a node becomes, where every alias repeats what it names; more than `MAX_VALUES` for a cycle."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) in around:
+        return MAX_VALUES + 1
+    if id(node) not in known:
+        around.add(id(node))
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_expanded(part, around, known) for part in parts)
+        around.discard(id(node))
+    return known[id(node)]
 
 
 def _text(path: Path) -> str:
@@ -116,6 +149,10 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise WorkloadError(
+                    f"{name}:{key.start_mark.line + 1}: expected a name as a key, found a list or a mapping"
+                )
             if key.value in seen:
                 raise WorkloadError(f"{name}:{key.start_mark.line + 1}: the key {key.value!r} is given twice")
             seen.add(key.value)
