@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from holdfast.wording import printable_lines
+
 T = TypeVar("T")
 
 
@@ -25,6 +27,6 @@ def track(items: Sequence[T], label: str) -> Iterator[T]:
 
 
 def say(message: str) -> None:
-    """One line for people, on standard error."""
-    sys.stderr.write(message + "\n")
+    """One line for people, on standard error; control characters in it are escaped."""
+    sys.stderr.write(printable_lines(message) + "\n")
     sys.stderr.flush()

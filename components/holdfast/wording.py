@@ -1,8 +1,14 @@
-"""How messages list what was found: the first of them, short, and nothing that a terminal would obey."""
+"""How messages list what was found: the first of them, short, and nothing that a terminal or a page would obey."""
 
+import re
 from collections.abc import Iterable
 
 FIRST = 5
+_MARKUP = re.compile(r"[\\`*<>|~&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_LINKED = re.compile(r"(@|:(?=//)|www(?=\.)|#(?=\d))", re.IGNORECASE)
+"""What pages make links of without any markup: mentions, addresses, numbers of issues."""
+_JOINER = "\u2060"
+"""Has no width; after it a page sees no mention or address any more."""
 
 
 def listed(values: Iterable[object]) -> str:
@@ -22,6 +28,20 @@ def quoted(values: Iterable[object]) -> str:
 def printable(text: str) -> str:
     """The text in one line that a terminal only shows: control characters are escaped."""
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
+def printable_lines(text: str) -> str:
+    """Lines that a terminal only shows."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line that Markdown only shows: no markup, image, link, mention or character reference.
+
+    A class, a column or a file may have any name, and the pages are shown by MLflow and in pull requests.
+    """
+    flat = printable(" ".join(text.split()))
+    return _LINKED.sub(rf"\1{_JOINER}", _MARKUP.sub(r"\\\g<0>", flat))
 
 
 def _short(text: str) -> str:

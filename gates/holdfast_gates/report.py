@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
 from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
+from holdfast.wording import markdown_text
 from holdfast_gates import held_out
 from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.policy import Policy
@@ -37,7 +38,7 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
     And what the model's operating point brings, where it has one.
     """
     lines = [
-        f"# {_cell(decision.name)}: {decision.verdict}",
+        f"# {markdown_text(decision.name)}: {decision.verdict}",
         "",
         SENTENCES[decision.verdict],
         "",
@@ -97,20 +98,21 @@ def _row(check: Check) -> str:
     champion = "" if check.champion is None else f"{check.champion:.3f}"
     mark = str(check.verdict) if check.verdict is Verdict.PASS else f"**{check.verdict}**"
     cells = (check.name, measured(check), interval(check), check.required, champion, mark)
-    return "| " + " | ".join(cell if cell == mark else _cell(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell if cell == mark else markdown_text(cell) for cell in cells) + " |"
 
 
 def _operating(result: OperatingResult | None) -> list[str]:
     if result is None:
         return []
     head = rendered.head(result)
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rendered.rows(result))]
-    words = f"{_cell(rendered.in_words(result.point))}; on the rows that chose it: {rendered.chosen_on(result.point)}."
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in (head, *rendered.rows(result))]
+    point = result.point
+    words = f"{markdown_text(rendered.in_words(point))}; on the rows that chose it: {rendered.chosen_on(point)}."
     return ["", "## Operating point", "", words, "", lines[0], "|---" * len(head) + "|", *lines[1:], "", rendered.NOTE]
 
 
 def _reasons(decision: GateDecision) -> list[str]:
-    lines = [f"- {check.name}: {_cell(check.reason)}" for check in decision.checks if check.reason]
+    lines = [f"- {check.name}: {markdown_text(check.reason)}" for check in decision.checks if check.reason]
     return ["", "## What was found", "", *lines] if lines else []
 
 
@@ -137,7 +139,7 @@ def _overrides(policy: Policy) -> list[str]:
     if not policy.overridden:
         return []
     lines = [
-        f"- {check}: {', '.join(f'{name} = {value}' for name, value in sorted(values.items()))}"
+        f"- {check}: {', '.join(f'{name} = {markdown_text(str(value))}' for name, value in sorted(values.items()))}"
         for check, values in sorted(policy.overridden.items())
     ]
     return ["", "## Where the workload asked otherwise than the policy", "", *lines]
@@ -157,12 +159,6 @@ def _outcome(case: ElementTree.Element, check: Check) -> None:
 
 def _skipped(check: Check) -> bool:
     return check.verdict is Verdict.PASS and check.reason.startswith("skipped")
-
-
-def _cell(text: str) -> str:
-    """Text that cannot leave its cell, and is no markup: a class or column name may hold anything."""
-    flat = re.sub(r"\s+", " ", text)
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", flat) if re.search(r"[|<>`\\]", flat) else flat
 
 
 def _xml(text: str) -> str:

@@ -16,6 +16,7 @@ from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError, WrongEnvironmentError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
+from holdfast.wording import printable_lines
 
 UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -34,13 +35,13 @@ def main() -> None:
     try:
         app()
     except HoldfastError as error:
-        sys.stderr.write(f"holdfast: {error}\n")
+        sys.stderr.write(f"holdfast: {printable_lines(str(error))}\n")
         sys.exit(error.exit_code)
     except OSError as error:
         line = _explained(error)
         if line is None:
             raise
-        sys.stderr.write(f"holdfast: {line}\n")
+        sys.stderr.write(f"holdfast: {printable_lines(line)}\n")
         sys.exit(1)
 
 

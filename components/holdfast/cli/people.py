@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from holdfast.options import AsJson, print_paths
+from holdfast.wording import printable_lines
 
 
 def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_json: AsJson = False) -> None:
@@ -16,7 +17,7 @@ def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_
     from holdfast.artifacts.inspect import summary
 
     found = load_any(artifact)
-    typer.echo(canonical_json(found.document).decode().rstrip("\n") if as_json else summary(found))
+    typer.echo(canonical_json(found.document).decode().rstrip("\n") if as_json else printable_lines(summary(found)))
 
 
 def verify(
@@ -45,7 +46,7 @@ def verify(
         lines.append(f"NOT VERIFIED: {missing} inputs were not found and not checked; {hint}")
     else:
         lines.append(f"verified: {count['ok']} artifacts and files")
-    typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else "\n".join(lines))
+    typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else printable_lines("\n".join(lines)))
     if wrong or (missing and not allow_missing):
         raise typer.Exit(1)
 

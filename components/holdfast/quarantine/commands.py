@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from holdfast.options import ResultAsJson, reviews_folder
+from holdfast.wording import printable
 
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Decision
@@ -38,7 +39,8 @@ def list_rows(
     if as_json:
         typer.echo(json.dumps([_facts(row, decided.get(row.digest)) for row in held.rows]))
         return
-    typer.echo("\n".join(_line(row, decided.get(row.digest)) for row in held.rows) or "no row is in quarantine")
+    lines = [printable(_line(row, decided.get(row.digest))) for row in held.rows]
+    typer.echo("\n".join(lines) or "no row is in quarantine")
     _note("{} suspect rows stay because they were released", held.scan.document.released)
     _note("{} rows were set aside by an earlier scan and are undecided", held.scan.document.undecided)
 
@@ -70,7 +72,7 @@ def show(
         cells(found.values) if isinstance(found.values, dict) else picture(found.values, document.lower, document.upper)
     )
     scores = "\n".join(f"{name:20} {score:.4f}" for name, score in sorted(found.scores.items()))
-    typer.echo(f"{_line(found, decision)}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
+    typer.echo(f"{printable(_line(found, decision))}\nrow digest {found.digest}\n\n{body}\n\n{scores}")
 
 
 def _deciding(decision: Literal["release", "drop"]) -> Callable[..., None]:

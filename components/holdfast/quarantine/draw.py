@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.wording import printable
+
 SHADES = " .:-=+*#%@"
 SIDE = 32
 """Most characters of a picture's height; each pixel is two characters wide."""
@@ -28,6 +30,5 @@ def cells(values: Mapping[str, float | str]) -> str:
 
 def shown(value: float | str) -> str:
     """One line, at most 200 characters."""
-    text = f"{value:.6g}" if isinstance(value, float) else value
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = f"{value:.6g}" if isinstance(value, float) else printable(value)
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"

@@ -8,6 +8,7 @@ from typing import Literal
 
 from holdfast.errors import InputError
 from holdfast.model.files import archive, onnx, pickles, program, safetensors
+from holdfast.wording import printable
 
 FileKind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program", "pickle", "unknown"]
 MAX_BYTES = 4 * 2**30
@@ -52,11 +53,7 @@ def judge(data: bytes, name: str) -> FileVerdict:
 def lines(judged: FileVerdict) -> str:
     """The judgement for a person: one line, and one more for each remark; control characters escaped."""
     first = f"{judged.verdict:8} {judged.kind:12} {judged.path}: {judged.reason}"
-    return "\n".join(_printable(line) for line in (first, *(f"         {remark}" for remark in judged.advice)))
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "\n".join(printable(line) for line in (first, *(f"         {remark}" for remark in judged.advice)))
 
 
 def sniff(data: bytes) -> FileKind:

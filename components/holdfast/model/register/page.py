@@ -22,7 +22,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.artifacts.folder import Artifact
 from holdfast.registry import Point
-from holdfast.wording import listed
+from holdfast.wording import listed, markdown_text
 
 MOST_CLASSES = 50
 """Classes with metrics of their own."""
@@ -119,7 +119,7 @@ def answer_times(metrics: Mapping[str, float]) -> AnswerTimes | None:
 def about(model: Model) -> str:
     """The registered model's page."""
     threat = model.threat
-    classes = ", ".join(model.classes[:20]) + (", …" if len(model.classes) > 20 else "")
+    classes = ", ".join(map(markdown_text, model.classes[:20])) + (", …" if len(model.classes) > 20 else "")
     return f"""**{model.name}**: {model.input.modality} model with {len(model.classes)} classes ({classes}),
 kept robust by Holdfast against changes of at most {threat.epsilon} ({threat.norm}, {threat.unit}).
 
@@ -147,17 +147,12 @@ def _rows(model: Model) -> str:
     if not columns:
         return ""
     more = f"\n\nand {len(columns) - MOST_COLUMNS} more: `contract.json`" if len(columns) > MOST_COLUMNS else ""
-    lines = [f"| {_cell(one['name'])} | {one['kind']} | {_values(one)} |" for one in columns[:MOST_COLUMNS]]
+    lines = [f"| {markdown_text(one['name'])} | {one['kind']} | {_values(one)} |" for one in columns[:MOST_COLUMNS]]
     return "\n".join([_COLUMNS, "", "| column | kind | values |", "|---|---|---|", *lines]) + more + "\n"
 
 
 def _values(column: Mapping[str, Any]) -> str:
-    return _cell(listed(column.get("categories", ())))
-
-
-def _cell(text: str) -> str:
-    """Text that cannot leave its cell, and is no markup."""
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", re.sub(r"\s+", " ", text))
+    return markdown_text(listed(column.get("categories", ())))
 
 
 def description(decision: GateDecision, table: str) -> str:

@@ -10,6 +10,7 @@ from holdfast.registry.notes import locks
 from holdfast.serving.rollout.engine.analysis import ALPHA_SHARES, Limits
 from holdfast.serving.rollout.reporting.ending import PLANTED
 from holdfast.serving.rollout.reporting.status import armed, needed
+from holdfast.wording import markdown_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -78,13 +79,13 @@ class EvidenceLine:
 
 def markdown(incident: Incident) -> str:
     """The report as Markdown."""
-    lines = [f"# {incident.title}", "", f"**Why:** {incident.record.reason}", ""]
+    lines = [f"# {incident.title}", "", f"**Why:** {markdown_text(incident.record.reason)}", ""]
     if incident.game_day:
         lines += [f"**This was a game day:** the fault was planted on purpose (`{incident.game_day}`).", ""]
-    lines += [f"- {name}: {value}" for name, value in _facts(incident)]
-    lines += ["", incident.compared]
+    lines += [*(f"- {name}: {value}" for name, value in _facts(incident)), "", incident.compared]
     lines += ["", "## What to do next", ""] + [f"{i}. {step}" for i, step in enumerate(next_steps(incident), start=1)]
-    lines += ["", "## Timeline", "", *_table(_TIMELINE, _timeline(incident.record.transitions))]
+    steps = [(*row[:-1], markdown_text(row[-1])) for row in _timeline(incident.record.transitions)]
+    lines += ["", "## Timeline", "", *_table(_TIMELINE, steps)]
     rows = [(one.name, f"**{one.value}**" if one.over else one.value, one.needed) for one in evidence(incident)]
     lines += ["", "## Evidence at the decision", "", *_table(_EVIDENCE, rows)]
     lines += ["", "## Digests", ""] + [f"- {role}: `{digest}`" for role, digest in sorted(incident.digests.items())]
@@ -233,8 +234,7 @@ def _coded(text: str) -> "Markup":
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table."""
-    cells = [" | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in row) for row in rows]
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {row} |" for row in cells)]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def _evidence_rows(incident: Incident) -> "tuple[tuple[Markup | str, ...], ...]":
