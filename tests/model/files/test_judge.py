@@ -1,10 +1,12 @@
 """Which files are accepted: the harmless ones of three kinds, and nothing else."""
 
+import io
 import json
 import pickle
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -149,6 +151,44 @@ def test_an_archive_that_torch_would_not_write_is_refused(data: Callable[[], byt
     assert message in judge(data(), "model.pt").reason
 
 
+def between_members(data: bytes, more: bytes) -> bytes:
+    """The archive with bytes between its last member and its directory, which records the new place."""
+    directory = int.from_bytes(data[-6:-2], "little")
+    moved = (directory + len(more)).to_bytes(4, "little")
+    found = zipfile.ZipFile(io.BytesIO(data)).start_dir
+    assert found == directory
+    return data[:directory] + more + data[directory:-6] + moved + data[-2:]
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda data, more: data + more,
+        lambda data, more: data[:-2] + len(more).to_bytes(2, "little") + more,
+        between_members,
+    ],
+    ids=["behind", "comment", "between"],
+)
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_bytes_that_no_reader_of_the_archive_sees_are_refused(
+    hide: Callable[[bytes, bytes], bytes], rewritten: bool
+) -> None:
+    whole = corpus.torch_zip(corpus.WEIGHTS)
+    data = corpus.rezipped(whole, {}) if rewritten else whole
+    assert judge(data, "model.pt").verdict == "accepted"
+    hidden = pickle.dumps({"more": 1})
+    assert judge(hide(data, hidden), "model.pt").verdict == "refused"
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\0" * 100, pickle.dumps({"more": 1})])
+def test_bytes_behind_the_storages_of_a_legacy_file_are_refused(more: bytes) -> None:
+    data = corpus.torch_legacy(corpus.WEIGHTS)
+    assert judge(data, "model.pt").verdict == "accepted"
+    found = judge(data + more, "model.pt")
+    assert found.verdict == "refused"
+    assert f"nothing behind them, found {len(more)} bytes more" in found.reason
+
+
 def test_a_member_that_stands_twice_is_refused() -> None:
     data = bytearray(zip_with(archive__data__9=b"9", archive__data__8=b"8"))
     data = data.replace(b"archive/data/9", b"archive/data/8")
@@ -218,6 +258,14 @@ def test_onnx_with_tensors_in_other_files_is_refused() -> None:
     found = judge(corpus.onnx(tensor=corpus.EXTERNAL), "m.onnx")
     assert (found.kind, found.verdict) == ("onnx", "refused")
     assert found.reason.startswith("expected all tensors inside the file, found")
+
+
+@pytest.mark.parametrize("place", [2, 2**32 + 1, 2**63 + 1, 2**64 - 1])
+def test_another_way_to_write_that_a_tensor_lies_elsewhere_is_refused(place: int) -> None:
+    found = judge(corpus.onnx(tensor=corpus.proto((14, place))), "m.onnx")
+    assert (found.kind, found.verdict) == ("onnx", "refused")
+    assert found.reason == f"expected the place of an ONNX tensor's data to be 0 or 1, found {place}"
+    assert judge(corpus.onnx(tensor=corpus.proto((14, 0))), "m.onnx").verdict == "accepted"
 
 
 def test_external_data_is_found_inside_a_nested_graph_and_a_sparse_tensor() -> None:

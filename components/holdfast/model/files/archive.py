@@ -16,6 +16,11 @@ from holdfast.errors import InputError, LimitError
 MAGIC = b"PK\x03\x04"
 MAX_MEMBERS = 65_536
 _LOCAL_BYTES = 30
+_ENTRY, _ENTRY_BYTES = b"PK\x01\x02", 46
+_DESCRIPTOR = b"PK\x07\x08"
+_END, _END_BYTES = b"PK\x05\x06", 22
+_END64, _END64_BYTES = b"PK\x06\x06", 56 + 20
+"""The end of the directory and the place of that end, which torch writes for every size."""
 _ENCRYPTED = 0x1
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, struct.error)
 """What zipfile raises on a file that was cut, altered or made up."""
@@ -29,14 +34,16 @@ def read_members(data: bytes) -> Members:
 
     Raises:
         InputError: a member is compressed or encrypted, occurs twice, leaves the folder, or is not where and what
-            the directory records.
+            the directory records; or bytes lie between, or behind, what belongs to the archive.
         LimitError: too many members, or more bytes declared than the file has.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             _check_directory(infos, len(data))
-            return _members(infos, memoryview(data))
+            members, end = _members(infos, memoryview(data))
+            _check_rest(data, end, archive.start_dir, len(infos))
+            return members
     except _BROKEN as error:
         raise InputError(f"expected a whole zip archive, found {error or 'an end too early'}") from None
 
@@ -69,13 +76,40 @@ def _below_folder(name: str, infos: list[zipfile.ZipInfo]) -> str:
     return below
 
 
-def _members(infos: list[zipfile.ZipInfo], data: memoryview) -> Members:
-    """Every local header equals the directory's entry, the first at the very start, and no two members overlap."""
+def _check_rest(data: bytes, end: int, directory: int, count: int) -> None:
+    """The directory follows the last member, its end follows the directory, and the file ends there."""
+    place = directory
+    for _ in range(count):
+        signature, named, extra, comment = struct.unpack_from("<4s24x3H", data, place)
+        if signature != _ENTRY or comment:
+            raise InputError("expected the archive's directory, found other bytes in it")
+        place += _ENTRY_BYTES + named + extra
+    tail = data[place:]
+    if tail[:4] == _END64:
+        tail = tail[_END64_BYTES:]
+    if end != directory or tail[:4] != _END or len(tail) != _END_BYTES or tail[-2:] != b"\0\0":
+        raise InputError("expected an archive and nothing else, found bytes behind its members")
+
+
+def _descriptor(data: memoryview, at: int, info: zipfile.ZipInfo) -> int:
+    """Bytes of the data descriptor that follows a member; 0: none does."""
+    for form in ("<4s3I", "<4sI2Q"):
+        found = struct.pack(form, _DESCRIPTOR, info.CRC, info.file_size, info.file_size)
+        if data[at : at + len(found)] == found:
+            return len(found)
+    return 0
+
+
+def _members(infos: list[zipfile.ZipInfo], data: memoryview) -> tuple[Members, int]:
+    """The members, and where the last one ends.
+
+    Every local header equals the directory's entry, the first at the very start, and one follows the other.
+    """
     members: Members = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         start = info.header_offset
-        if start < end or (not members and start != 0):
+        if start != end:
             raise InputError(f"expected members one after the other, found {info.filename[:80]!r} at {start}")
         signature, *_, named, extra = struct.unpack_from("<4s5H3I2H", data, start)
         name = bytes(data[start + _LOCAL_BYTES : start + _LOCAL_BYTES + named])
@@ -86,4 +120,5 @@ def _members(infos: list[zipfile.ZipInfo], data: memoryview) -> Members:
         if end > len(data):
             raise InputError(f"expected {info.filename[:80]!r} inside the file, found it beyond the end")
         members[_below_folder(info.filename, infos)] = data[begin:end]
-    return members
+        end += _descriptor(data, end, info)
+    return members, end

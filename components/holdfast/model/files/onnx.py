@@ -118,6 +118,9 @@ def _note(message: str, number: int, value: int | memoryview, depth: int, found:
         case "Tensor", 13:
             found.external += 1
         case "Tensor", 14:
+            # A reader keeps 32 bits of it: 2**32 + 1 is another way to write 1.
+            if value not in (0, _EXTERNAL):
+                raise InputError(f"expected the place of an ONNX tensor's data to be 0 or 1, found {value}")
             found.external += value == _EXTERNAL
 
 

@@ -48,18 +48,23 @@ def check_legacy(data: bytes) -> None:
     """Checks like `check_zip`, for the format before torch 1.6.
 
     Raises:
-        InputError: `weights_only=True` does not load it.
+        InputError: `weights_only=True` does not load it, or does not read it to its end.
     """
-    _load(data)
+    read = _load(data)
+    if read != len(data):
+        raise InputError(f"expected storages and nothing behind them, found {len(data) - read} bytes more")
 
 
-def _load(data: bytes) -> None:
+def _load(data: bytes) -> int:
+    """How far torch reads."""
+    stream = io.BytesIO(data)
     try:
         import torch
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of it either loads or refuses
-            torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            torch.load(stream, map_location="cpu", weights_only=True)
+        return stream.tell()
     except _UNLOADABLE as error:
         raise InputError(f"expected what torch.load(weights_only=True) loads, found {_cause(error)}") from None
 
