@@ -1,7 +1,9 @@
 import errno
 import hashlib
 import json
+import os
 import resource
+import stat
 import subprocess
 import sys
 import time
@@ -241,3 +243,20 @@ def test_a_large_file_is_read_from_disk_and_an_altered_one_is_not(
     (made.folder / "rows").write_bytes(b"0123456789" * 19 + b"012345678x")
     with pytest.raises(IntegrityError, match="rows: expected sha256 .* found other bytes"):
         made.stream("rows")
+
+
+@pytest.mark.parametrize(
+    ("mask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o007, 0o770, 0o660)]
+)
+def test_others_read_what_the_umask_allows_and_never_what_is_private(
+    tmp_path: Path, mask: int, folder: int, file: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        saved = save(tmp_path / "a", Baseline(name="digits", present=False), {"x": b"1"})
+        replace_file(tmp_path / "secret", b"", private=True)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (saved.folder, saved.folder / DOCUMENT, tmp_path / "secret")]
+    assert modes == [folder, file, 0o600]

@@ -144,7 +144,7 @@ def write_artifact(out: Path) -> Iterator[Path]:
         yield work
         if not (work / DOCUMENT).exists():
             raise ArtifactError(f"{out}: the step ended without sealing its artifact")
-        work.chmod(0o755)
+        work.chmod(_allowed(0o777))
         if out.exists():
             shutil.rmtree(out)
         work.rename(out)
@@ -227,22 +227,30 @@ def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
     return Artifact(ref.folder, document, digest)
 
 
-def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+def replace_file(path: Path, data: bytes, *, sync: bool = True, private: bool = False) -> None:
     """Writes `path` so that a reader sees the old bytes or the new ones: temporary file, fsync, rename.
 
-    Without `sync` it is quick, and what was written last may be lost when the machine fails.
+    Without `sync` it is quick, and what was written last may be lost when the machine fails. What is private, such as
+    an address with a password, only its owner reads; everything else, whom the process's umask allows.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            os.fchmod(stream.fileno(), 0o600 if private else _allowed(0o666))
             if sync:
                 os.fsync(stream.fileno())
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _allowed(mode: int) -> int:
+    """The mode that a new file would get: without the bits of the process's umask."""
+    mask = os.umask(0o077)  # it can only be read by setting it; what another thread makes meanwhile is stricter
+    os.umask(mask)
+    return mode & ~mask
 
 
 def _regular(path: Path) -> io.FileIO:

@@ -1,6 +1,7 @@
 """What a rollout asks of MLflow and leaves there, through real child processes and a real registry."""
 
 import shutil
+import stat
 import time
 from dataclasses import replace
 
@@ -73,6 +74,8 @@ def test_a_rolled_back_model_is_refused_until_the_gate_decides_anew(add, trackin
     out = tmp_path / "rollout"
     assert add().version == 1
     registry_worker.leave_note(out, tracking, "tiny", note(tracking, 1))
+    # The address of MLflow in it may have a password.
+    assert [stat.S_IMODE(path.stat().st_mode) for path in out.parent.glob(".*rollout-note-*")] == [0o600]
     with pytest.raises(
         RefusedError, match=r"version 1, this very model, was rolled back for its own fault .* \(it fails more often\)"
     ) as no:

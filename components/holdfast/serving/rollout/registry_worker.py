@@ -89,7 +89,7 @@ def leave_note(out: Path, tracking: str, name: str, note: Note) -> None:
     """Keeps a note about the rollout of `out` on disk until MLflow has taken it (`hand_in`)."""
     kept = {"tracking": tracking, "name": name, "note": as_json(note)}
     path = out.absolute().parent / f".{out.name}.rollout-note-{note.began * 1000:.0f}.json"
-    replace_file(path, json.dumps(kept).encode())
+    replace_file(path, json.dumps(kept).encode(), private=True)  # the address may have a password
 
 
 def hand_in(folder: Path) -> None:
