@@ -14,7 +14,7 @@ from holdfast.artifacts.documents import GateDecision, Model, RobustnessReport, 
 from holdfast.artifacts.folder import Artifact
 from holdfast.errors import RefusedError
 from holdfast_gates.decide import Evidence, Judged, decide
-from holdfast_gates.policy import Policy
+from holdfast_gates.policy import Policy, find
 from holdfast_gates.report import to_junit, to_markdown
 
 POLICY = "policy.json"
@@ -29,13 +29,28 @@ def confirm(
     model: Artifact[Model],
     snapshot: Artifact[Snapshot],
     evidence: Mapping[str, Artifact[Any]],
+    asked: str | None = None,
 ) -> None:
     """Judges the model again, by the policy in the decision's folder, and compares.
 
+    Args:
+        decision: What was written.
+        model: The model that it is about.
+        snapshot: What the model was trained on.
+        evidence: Everything that the gate read, by role.
+        asked: The policy that must have decided: a name, a file or JSON. None: whichever the decision names.
+
     Raises:
-        RefusedError: policy and evidence lead to another decision, or its pages show another.
+        RefusedError: policy and evidence lead to another decision, its pages show another, or another policy decided.
+        WorkloadError: there is no policy `asked`.
     """
     policy, written = _policy(decision), decision.document
+    wanted = policy if asked is None else find(asked)
+    if wanted.digest != policy.digest:
+        raise RefusedError(
+            f"{decision.folder}: expected a decision by the policy {wanted.name} ({wanted.digest[:12]}…), found one by "
+            f"{policy.name} ({policy.digest[:12]}…); run the gate again"
+        )
     judged = Judged(model.document, model.digest, snapshot.document, snapshot.digest)
     read = {role: Evidence(artifact.document, artifact.digest) for role, artifact in evidence.items()}
     where = _difference(_plain(written), _plain(decide(policy, judged, read)))

@@ -84,5 +84,5 @@ def _conclude(judged: dict[str, Any], *, policy: str, tracking: str) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
     decision = never_cached(sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
     with dsl.If(decision.outputs["verdict"] == "pass"):
-        kept = register(**judged, **inputs(decision=decision), tracking=tracking)
+        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking)
         with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))

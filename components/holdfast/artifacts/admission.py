@@ -57,6 +57,7 @@ class Confirm(Protocol):
         model: Artifact[Model],
         snapshot: Artifact[Snapshot],
         evidence: Mapping[str, Artifact[Any]],
+        asked: str | None = None,
     ) -> None:
         """Raises RefusedError."""
 

@@ -335,6 +335,19 @@ def test_a_decision_that_was_edited_is_refused(chain, tracking, tmp_path):
         call(replace(failed, decision=Ref(failed.decision.folder)), tmp_path, tracking)
 
 
+def test_a_laxer_policy_under_the_same_name_is_refused_where_the_run_s_own_is_known(chain, tracking, tmp_path):
+    judged = chain()
+    data = json.loads(load(judged.decision, GateDecision).open("policy.json").read())
+    assert data["checks"]["clean_accuracy"]["at_least"] == 0.5
+    asked = tmp_path / "policy.yaml"
+    asked.write_text(yaml.safe_dump({**data, "checks": {"clean_accuracy": {"at_least": 0.6}}}))
+    with pytest.raises(RefusedError, match=r"expected a decision by the policy default \(.*found one by default"):
+        admit(judged.model, judged.decision, judged.snapshot, judged.evidence, str(asked))
+    with pytest.raises(RefusedError, match="found one by default"):
+        admit(judged.model, judged.decision, judged.snapshot, judged.evidence, "default")
+    admit(judged.model, judged.decision, judged.snapshot, judged.evidence, json.dumps(data))
+
+
 def test_no_single_value_of_a_decision_can_be_another(chain, tracking, tmp_path):
     judged = chain()
     path = judged.decision.folder / "artifact.json"

@@ -19,6 +19,9 @@ def register(
     out: Out,
     evidence: "dict[str, Ref]",
     tracking: Tracking = TRACKING,
+    policy: Annotated[
+        str | None, typer.Option(help="The policy that must have decided: a name, a file, or JSON.")
+    ] = None,
     version_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> "Artifact[Any]":
     """Register a model that passed in MLflow, with its evidence; twice makes one version."""
@@ -31,6 +34,7 @@ def register(
         snapshot=ref(snapshot),
         evidence=evidence,
         tracking=tracking,
+        policy=policy,
     )
     if version_file is not None:
         write(version_file, str(artifact.document.model_version))

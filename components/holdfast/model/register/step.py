@@ -61,15 +61,24 @@ class Admitted:
 
 
 def register(
-    model: Ref, out: Path, *, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref], tracking: str
+    model: Ref,
+    out: Path,
+    *,
+    decision: Ref,
+    snapshot: Ref,
+    evidence: Mapping[str, Ref],
+    tracking: str,
+    policy: str | None = None,
 ) -> Artifact[Registration]:
     """Registers `model` as a version of its name, alias `candidate`; a second time gives the same version.
+
+    `policy` is the one that must have decided: a name, a file or JSON; None: whichever the decision names.
 
     Raises:
         RefusedError: the decision is not a pass, not about this model, snapshot and evidence, or not what they lead to.
         RegistryError: MLflow cannot be reached.
     """
-    admitted = admit(model, decision, snapshot, evidence)
+    admitted = admit(model, decision, snapshot, evidence, policy)
     name, digest = admitted.model.document.name, admitted.model.digest
     done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
     latency = _latency(admitted) if done is None else None
@@ -105,7 +114,7 @@ def _latency(admitted: Admitted) -> AnswerTimes:
     return measure(load_network(admitted.model, "cpu"), rows.x, clock=time.perf_counter)
 
 
-def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref]) -> Admitted:
+def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref], policy: str | None = None) -> Admitted:
     """Everything that is registered, after it was held against the decision.
 
     Raises:
@@ -130,7 +139,7 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref])
     read = {role: given[role] for role in evidence}
     # The step that wrote the decision can judge again; which one that is, is in the table of steps.
     confirm: Confirm = import_module(f"{writer(GateDecision).package}.confirm").confirm
-    confirm(judged, trained, data, read)
+    confirm(judged, trained, data, read, policy)
     return Admitted(trained, judged, data, read)
 
 
