@@ -29,6 +29,12 @@ LEFT_OUT = pytest.StashKey[int]()
 collect_ignore = [name for name, package in NEEDS.items() if find_spec(package) is None]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or makes what the user's private state holds."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 def pytest_report_header() -> str:
     """Names what this environment leaves out."""
     left = f"other environments: {', '.join(collect_ignore)}" if collect_ignore else "nothing left out"

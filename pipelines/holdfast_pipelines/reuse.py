@@ -3,12 +3,18 @@
 The key is the SHA-256 of the image, the command (with every input folder replaced by its artifact's digest and every
 output by its name), the installed code of Holdfast and of the workload, and the environment's packages. An entry is a
 complete copy, written by rename, and is verified byte by byte before it is used: a damaged one is a miss.
+
+Digests alone would let whoever can write to the cache compute them again over a report of their own. So an entry has a
+seal: HMAC-SHA256 of its key and outputs under a secret in the user's private state, which no other user reads.
 """
 
 import hashlib
+import hmac
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -19,10 +25,12 @@ from pathlib import Path
 
 from holdfast.artifacts.folder import DOCUMENT, Ref, load_any
 from holdfast.errors import ArtifactError
+from holdfast.progress import say
 
 PACKAGES = ("holdfast", "holdfast_gates")
 """The code that steps run."""
-_OUTPUTS = "outputs.json"
+_OUTPUTS, _SEAL = "outputs.json", "seal"
+_SECRET, _SECRET_BYTES = "reuse.key", 32
 _PARTIAL = ".partial"
 _STALE_SECONDS = 3600.0
 
@@ -36,16 +44,20 @@ class CachedStep:
 
 
 class Cache:
-    """Entries by key, in one folder."""
+    """Entries by key, in one folder; without the user's secret there are none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve() / "steps"
+        self.secret = _secret()
 
     def find(self, key: str) -> CachedStep | None:
         """The entry of `key` when there is one and every byte of it is as it was written."""
         place = self.folder / key
         try:
-            outputs = json.loads((place / _OUTPUTS).read_bytes())
+            written = (place / _OUTPUTS).read_bytes()
+            if not hmac.compare_digest((place / _SEAL).read_bytes(), self._seal(key, written)):
+                raise ArtifactError(f"{place}: expected an entry that this user kept, found another one")
+            outputs = json.loads(written)
             entry = CachedStep(place / "artifact", outputs)
             _verify(entry)
         except (OSError, ValueError, KeyError, TypeError, ArtifactError):
@@ -55,17 +67,25 @@ class Cache:
 
     def keep(self, key: str, entry: CachedStep) -> None:
         """Stores a copy of `entry`; an interrupted copy leaves nothing under `key`."""
-        place = self.folder / key
+        if not self.secret:
+            return
+        place, written = self.folder / key, json.dumps(entry.outputs).encode()
         self.folder.mkdir(parents=True, exist_ok=True)
         _sweep(self.folder)
         work = Path(tempfile.mkdtemp(prefix=".", suffix=_PARTIAL, dir=self.folder))
         try:
             shutil.copytree(entry.artifact, work / "artifact")
-            (work / _OUTPUTS).write_text(json.dumps(entry.outputs))
+            (work / _OUTPUTS).write_bytes(written)
+            (work / _SEAL).write_bytes(self._seal(key, written))
             shutil.rmtree(place, ignore_errors=True)
             work.rename(place)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _seal(self, key: str, outputs: bytes) -> bytes:
+        if not self.secret:
+            raise ArtifactError("expected the user's secret, found none")
+        return hmac.digest(self.secret, key.encode() + b"\n" + outputs, "sha256").hex().encode()
 
 
 def copy_artifact(source: Path, out: Path) -> None:
@@ -120,6 +140,42 @@ def _digest_of(parts: Iterable[str]) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
+
+
+def _secret() -> bytes:
+    """The user's secret, made the first time; empty where none can be kept, or others could read it."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    path = Path(home) / "holdfast" / _SECRET
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(path, secrets.token_bytes(_SECRET_BYTES))
+        about, found = path.lstat(), path.read_bytes()
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        say(f"reuse: expected a place for the secret {path}, found none ({error}): every step runs again")
+        return b""
+    private = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
+    if not private or len(found) != _SECRET_BYTES:
+        say(
+            f"reuse: {path}: expected {_SECRET_BYTES} bytes that only this user reads, found others: "
+            "every step runs again"
+        )
+        return b""
+    return found
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Writes a private file that is not there yet, complete at once; of two processes the first one wins."""
+    if path.exists():
+        return
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+        Path(path).hardlink_to(name)
+    except FileExistsError:
+        pass
+    finally:
+        Path(name).unlink()
 
 
 def _sweep(folder: Path) -> None:

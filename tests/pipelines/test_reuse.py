@@ -1,12 +1,27 @@
+import hmac
 import json
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from holdfast.artifacts.documents import Baseline
-from holdfast.artifacts.folder import save
+from holdfast.artifacts.folder import load_any, save
 from holdfast.steps import STEPS
 from holdfast_pipelines.reuse import Cache, CachedStep, code_digest, pinned, step_key
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    """The user's private state."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def symlink(path):
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
 
 
 @pytest.fixture
@@ -84,6 +99,68 @@ def test_an_entry_with_damaged_outputs_is_a_miss(play, tmp_path, text):
     for path in (tmp_path / "cache").rglob("outputs.json"):
         path.write_text(text)
     assert play("two")[0] == ["a", "b"]
+
+
+def forged(tmp_path, *, seal=None):
+    """An entry whose report says something else, with every digest computed again."""
+    place = next((tmp_path / "cache" / "steps").iterdir())
+    made = load_any(place / "artifact")
+    other = save(tmp_path / "other", made.document.model_copy(update={"files": {}}), {"x.bin": b"forged"})
+    shutil.rmtree(place / "artifact")
+    shutil.copytree(other.folder, place / "artifact")
+    outputs = json.dumps({**json.loads((place / "outputs.json").read_text()), "digest": other.digest}).encode()
+    (place / "outputs.json").write_bytes(outputs)
+    if seal is not None:
+        (place / "seal").write_bytes(hmac.digest(seal, place.name.encode() + b"\n" + outputs, "sha256").hex().encode())
+
+
+def test_an_entry_that_somebody_else_made_is_a_miss(play, tmp_path, state):
+    assert play("one")[0] == ["a", "b"]
+    honest = play("two")
+    assert honest[0] == []
+    forged(tmp_path)
+    again = play("three")
+    assert len(again[0]) == 1
+    assert again[1] == honest[1]
+    # Without the secret no seal can be made; with it, whoever has it is the user.
+    forged(tmp_path, seal=b"0" * 32)
+    assert play("four")[1] == honest[1]
+
+
+def test_an_entry_moved_to_another_step_s_key_is_a_miss(play, tmp_path):
+    play("one")
+    first, second = sorted((tmp_path / "cache" / "steps").iterdir())
+    shutil.rmtree(second)
+    first.rename(second)
+    assert play("two")[0] == ["a", "b"]
+
+
+def test_another_user_s_cache_is_none(play, tmp_path, monkeypatch):
+    play("one")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
+    assert play("two")[0] == ["a", "b"]
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.chmod(0o644), lambda p: p.write_bytes(b"short"), symlink])
+def test_a_secret_that_is_not_private_is_not_used(play, state, capsys, spoil):
+    play("one")
+    spoil(state / "holdfast" / "reuse.key")
+    assert play("two")[0] == ["a", "b"]
+    assert "reuse.key: expected 32 bytes that only this user reads" in capsys.readouterr().err
+
+
+def test_without_a_place_for_the_secret_every_step_runs(play, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert [play(name)[0] for name in ("one", "two")] == [["a", "b"]] * 2
+    assert "every step runs again" in capsys.readouterr().err
+
+
+def test_two_processes_that_start_at_once_have_one_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        assert len({cache.secret for cache in pool.map(Cache, [tmp_path / "cache"] * 32)}) == 1
+    assert [path.name for path in (tmp_path / "holdfast").iterdir()] == ["reuse.key"]
 
 
 def test_a_stray_file_in_an_entry_is_a_miss(play, tmp_path):
