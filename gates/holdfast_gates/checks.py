@@ -4,6 +4,8 @@ Everything here is pure. A rate passes when its confidence bound is on the right
 even the other bound is on the wrong side, and is inconclusive in between: more examples would tell.
 """
 
+from collections.abc import Mapping
+
 from holdfast.artifacts.documents import (
     BackdoorReport,
     Certificate,
@@ -12,6 +14,7 @@ from holdfast.artifacts.documents import (
     DriftReport,
     MaskingCheck,
     Paired,
+    Performance,
     RobustnessReport,
     ScanReport,
     SchemaReport,
@@ -21,6 +24,7 @@ from holdfast.artifacts.documents import (
 from holdfast.statistics import Interval, clopper_pearson
 from holdfast_gates.policy import AtLeast, AtMost, AtRadius, LeakedRows, SuspectsLeft, VerdictCheck
 
+ONE_CLASS = "only one class is right"
 UNDECIDED = "the interval contains the threshold: evaluate more examples"
 
 
@@ -113,14 +117,15 @@ def backdoor(report: BackdoorReport, asked: VerdictCheck) -> CheckResult:
 
 def clean_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
     """Enough held-out examples are correct without an attack."""
-    return _accuracy(report.clean, asked, alpha).model_copy(update={"champion": _champion(report.champion_clean)})
+    check = _of_classes(_accuracy(report.clean, asked, alpha), _recalls(report.clean_performance))
+    return check.model_copy(update={"champion": _champion(report.champion_clean)})
 
 
 def robust_accuracy(report: RobustnessReport, asked: AtLeast, alpha: float) -> CheckResult:
     """Enough held-out examples are correct under every attack at once; without an attack there is no evidence."""
     if not report.attacks:
         return no_evidence("the report holds no attack")
-    check = _accuracy(report.worst_case, asked, alpha)
+    check = _of_classes(_accuracy(report.worst_case, asked, alpha), _recalls(report.worst_case_performance))
     return check.model_copy(update={"champion": _champion(report.champion_worst_case)})
 
 
@@ -154,7 +159,7 @@ def certified_accuracy(certificate: Certificate, asked: AtRadius, alpha: float) 
     if not fitting:
         return no_evidence(f"no certificate at radius {asked.radius:g} {certificate.unit}")
     point = min(fitting, key=lambda p: p.radius)
-    check = _accuracy(point.certified, asked, alpha)
+    check = _of_classes(_accuracy(point.certified, asked, alpha), point.classes)
     return check.model_copy(
         update={
             "required": f"{check.required} at radius {asked.radius:g} {certificate.unit}",
@@ -195,6 +200,20 @@ def _accuracy(count: Count, asked: AtLeast, alpha: float) -> CheckResult:
         verdict=verdict,
         reason=UNDECIDED if verdict is Verdict.INCONCLUSIVE else "",
     )
+
+
+def _of_classes(check: CheckResult, recalls: Mapping[str, Count]) -> CheckResult:
+    """The check of an accuracy; no pass where all that is right is of one class, as with a constant answer."""
+    others = [f"{name!r} (0 of {count.n})" for name, count in recalls.items() if count.n and not count.k]
+    right = [name for name, count in recalls.items() if count.k]
+    if check.verdict is not Verdict.PASS or len(right) != 1 or not others:
+        return check
+    reason = f"{ONE_CLASS}, {right[0]!r}, never {some(others)}: accuracy alone cannot show that"
+    return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": reason})
+
+
+def _recalls(performance: Performance | None) -> dict[str, Count]:
+    return {} if performance is None else {one.name: one.recall for one in performance.classes}
 
 
 def pass_if_accepted(verdict: Verdict, asked: VerdictCheck) -> Verdict:

@@ -9,6 +9,7 @@ from holdfast.steps import role_of
 from holdfast.wording import markdown_text
 from holdfast_gates import held_out
 from holdfast_gates.champion import NEW_CONTRACT
+from holdfast_gates.checks import ONE_CLASS
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES
 
@@ -129,6 +130,8 @@ def what_to_do(check: Check) -> str:
         return held_out.ADVICE
     if check.reason.startswith(NEW_CONTRACT):
         return MOVE_CLIENTS
+    if check.reason.startswith(ONE_CLASS):
+        return NEXT["better_than_constant"]
     if check.verdict is Verdict.INCONCLUSIVE and check.lower is not None:
         return MORE
     undecided = UNDECIDED.get(check.name) if check.verdict is Verdict.INCONCLUSIVE else None

@@ -14,6 +14,7 @@ from holdfast.artifacts.documents import (
     Verdict,
 )
 from holdfast_gates.champion import champion_class_recall
+from holdfast_gates.checks import certified_accuracy, clean_accuracy, robust_accuracy
 from holdfast_gates.classes import (
     better_than_constant,
     certified_class_recall,
@@ -22,6 +23,7 @@ from holdfast_gates.classes import (
 )
 from holdfast_gates.decide import Evidence, decide
 from holdfast_gates.policy import AtLeast, AtRadius, CheckConfig, Margin
+from holdfast_gates.report import what_to_do
 
 ALPHA = 0.05
 
@@ -90,6 +92,29 @@ def test_every_class_is_held_to_its_own_bound(report):
     assert few.lower == pytest.approx(0.206, abs=1e-3)
     assert few.reason == "'fraud': 6 of 14, too few examples of this class to decide"
     assert none.reason == "'fraud': 0 of 14"
+
+
+@pytest.mark.parametrize(("caught", "verdict"), [(0, Verdict.INCONCLUSIVE), (1, Verdict.PASS)])
+def test_accuracy_is_no_pass_where_all_that_is_right_is_of_one_class(make, caught, verdict):
+    counts = {"clean_performance": rare(caught), "worst_case_performance": rare(caught)}
+    report = make["attack"](clean=Count(k=486, n=500), worst_case=Count(k=486, n=500), **counts)
+    by_class = {"ok": Count(k=486, n=486), "fraud": Count(k=caught, n=14)}
+    certified = CertifiedAt(radius=0.25, certified=Count(k=486, n=500), classes=by_class)
+    found = [
+        clean_accuracy(report, AtLeast(at_least=0.9), ALPHA),
+        robust_accuracy(report, AtLeast(at_least=0.5), ALPHA),
+        certified_accuracy(make["certify"](certified=(certified,)), AtRadius(radius=0.1, at_least=0.3), ALPHA),
+    ]
+    assert [check.verdict for check in found] == [verdict] * 3
+    if caught == 0:
+        for check in found:
+            assert check.reason.startswith("only one class is right, 'ok', never 'fraud' (0 of 14)")
+            assert "train.class_weights" in what_to_do(check.named("clean_accuracy"))
+
+
+def test_an_accuracy_that_fails_is_not_called_undecided_for_its_classes(make):
+    report = make["attack"](clean=Count(k=486, n=500), clean_performance=rare(0))
+    assert clean_accuracy(report, AtLeast(at_least=0.999), ALPHA).verdict is Verdict.FAIL
 
 
 def test_a_class_without_examples_is_not_a_pass(report):
