@@ -17,6 +17,7 @@ from holdfast.model.attack.losses import correct
 from holdfast.model.backdoor.cleanse import Triggers, invert, stamp
 from holdfast.model.backdoor.judge import RecoveredTrigger, judge
 from holdfast.model.backdoor.mitigate import EPOCHS, LEARNING_RATE, ROBUST_ROWS
+from holdfast.model.backdoor.planted import confirm
 from holdfast.model.backdoor.unlearn import contradicted, unlearn
 from holdfast.model.inputs import Arrays
 from holdfast.model.train.adversarial import Training
@@ -154,7 +155,10 @@ def look(images: Images, net: nn.Module, seed: int, patch: Patch | None) -> Look
         hits = int((net(stamp(x[y != k], triggers.mask[k], triggers.pattern[k])).argmax(1) == k).sum())
         success = Count(k=hits, n=int((y != k).sum()))
         findings.append(RecoveredTrigger(str(k), float(triggers.sizes[k]), success, bool(triggers.reached[k])))
-    return Looked(net, seed, patch, triggers, judge(findings, CONFIG))
+    rows = images.train.take(np.arange(min(ROWS, len(images.train))))
+    fitted = (rows if patch is None else patch.plant(rows, seed)).tensors("cpu")
+    results, _ = confirm(net, fitted, triggers.mask, judge(findings, CONFIG))
+    return Looked(net, seed, patch, triggers, results)
 
 
 def _invert(images: Images, net: nn.Module, targets: Sequence[int], steps: int) -> Triggers:

@@ -659,8 +659,9 @@ class TriggerResult(Frozen):
     content: str = ""
     """Few classes, messages: the trigger in words: columns and values, or an n-gram."""
     carriers: Count | None = None
-    """Few classes, messages: training rows of the class that carry the trigger (near copies once), and how many of
-    them a model that saw no such row contradicts."""
+    """Training rows of the class that carry the trigger. Few classes, messages: near copies once, and how many of
+    them a model that saw no such row contradicts. Four classes and more, where the size was suspicious: how many of
+    them are answered otherwise without the trigger."""
     others: Count | None = None
     """The same of other rows of the class that the model did not see."""
     p_value: float | None = None

@@ -16,7 +16,7 @@ from holdfast.model.backdoor.few_classes import ClassFinding, Search, examine
 from holdfast.model.backdoor.insertion import mine
 from holdfast.model.backdoor.places import MAX_COLUMNS, OTHERS, CellPlace, Network
 from holdfast.model.backdoor.references import reference_model
-from holdfast.model.backdoor.unlearn import COVERED
+from holdfast.model.backdoor.unlearn import place_of
 from holdfast.model.inputs import Arrays
 from holdfast.model.networks import logits
 from holdfast.progress import track
@@ -97,6 +97,6 @@ def search_messages(subject: Examined, config: BackdoorConfig) -> list[ClassFind
 
 def _place(mask: "Tensor", shape: Sequence[int]) -> CellPlace:
     """The cells that an inverted mask covers, in a flattened row; none where these are too many for a trigger."""
-    covered = (mask > COVERED * mask.max()).expand(tuple(shape)).flatten()
+    covered = place_of(mask).expand(tuple(shape)).flatten()
     small = int(covered.sum()) <= max(MAX_COLUMNS, SMALL_SHARE * len(covered))
     return tuple(covered.nonzero()[:, 0].tolist()) if small else ()

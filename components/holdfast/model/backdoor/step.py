@@ -153,9 +153,20 @@ def _by_size(scene: _Scene, limits: "Ball") -> _Found:
         return _NOTHING
     triggers = _inverted(scene, limits, made_from)
     findings = _try(scene, triggers)
-    results = judge(findings, scene.config)
+    results, honest = _with_carriers(scene, triggers, judge(findings, scene.config))
     verdict, reason = conclude(results, findings)
-    return _Found(results, verdict, _show(triggers), reason)
+    return _Found(results, verdict, _show(triggers), reason or honest)
+
+
+def _with_carriers(
+    scene: _Scene, triggers: "Triggers", results: Sequence[TriggerResult]
+) -> tuple[tuple[TriggerResult, ...], str]:
+    from holdfast.model.backdoor.few_classes import MAX_ROWS
+    from holdfast.model.backdoor.planted import confirm
+
+    if not scene.trained_on_these:
+        return tuple(results), ""
+    return confirm(scene.net, scene.rows.first(MAX_ROWS).tensors(scene.device), triggers.mask, results)
 
 
 def _inverted(scene: _Scene, limits: "Ball", rows: Arrays) -> "Triggers":

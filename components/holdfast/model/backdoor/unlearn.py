@@ -27,13 +27,18 @@ Harden = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """The attack of the network's own training: (network, x, y) -> x as it is fitted."""
 
 
+def place_of(mask: Tensor) -> Tensor:
+    """bool, of the mask's shape: the cells that are the trigger's place."""
+    return mask > COVERED * mask.max()
+
+
 def contradicted(net: nn.Module, rows: tuple[Tensor, Tensor], mask: Tensor, *, target: int) -> Tensor:
     """bool[N]: rows of class `target` that the network answers otherwise once the trigger's place is painted over.
 
     The paint is the mean of the rows of other classes; `mask` is that of one recovered trigger.
     """
     x, y = rows
-    place = (mask > COVERED * mask.max()).to(x.dtype)
+    place = place_of(mask).to(x.dtype)
     own = (y == target).nonzero()[:, 0]
     covered = (1 - place) * x[own] + place * x[y != target].mean(0)
     lost = torch.zeros(len(y), dtype=torch.bool, device=y.device)
