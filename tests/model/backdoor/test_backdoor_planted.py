@@ -49,8 +49,11 @@ def test_rows_of_the_class_itself_do_not_need_it(honest: int) -> None:
     assert not was_planted(found)
 
 
-def test_a_few_planted_rows_among_honest_carriers_are_the_smaller_part() -> None:
-    assert not was_planted(carriers(Bands(), rows(planted=8, honest=20), MASK, target=TARGET))
+def test_planted_rows_are_found_among_honest_carriers_and_a_few_that_need_it_are_no_plant() -> None:
+    assert carriers(Bands(), rows(planted=20, honest=20), MASK, target=TARGET) == Count(k=20, n=40)
+    # Measured on Fashion-MNIST, class "bag": 100 planted rows, and clean models.
+    assert was_planted(Count(k=111, n=267))
+    assert not any(was_planted(Count(k=k, n=n)) for k, n in ((0, 90), (0, 205), (1, 14), (7, 7), (8, 48)))
 
 
 def test_where_nothing_can_be_led_nothing_is_known_and_the_class_stays_flagged() -> None:

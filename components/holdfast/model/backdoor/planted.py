@@ -17,8 +17,9 @@ from holdfast.model.backdoor.unlearn import contradicted, place_of
 
 HOSTS = 16
 """Rows of other classes that a row's values are copied onto."""
-LEAST_NEEDED = 0.5
-"""Share of the carriers that must be answered otherwise without the trigger."""
+LEAST_NEEDED = 0.2
+"""Share of the carriers that must be answered otherwise without the trigger: honest rows may carry it, too. Planted
+patches: 0.42 and more; easy classes of clean models: at most 0.07."""
 MAX_ROWS = 4_000
 _BATCH = 64
 
@@ -54,7 +55,7 @@ def carriers(net: nn.Module, rows: tuple[Tensor, Tensor], mask: Tensor, *, targe
 
 
 def was_planted(found: Count | None) -> bool:
-    """Whether there are enough carriers, and most of them need the trigger; True where nothing is known."""
+    """Whether enough of the carriers need the trigger; True where nothing is known."""
     return found is None or (found.k >= FEWEST and found.k >= LEAST_NEEDED * found.n)
 
 
