@@ -102,7 +102,7 @@ def test_an_entry_with_damaged_outputs_is_a_miss(play, tmp_path, text):
 
 
 def forged(tmp_path, *, seal=None):
-    """An entry whose report says something else, with every digest computed again."""
+    """An entry whose report holds something else, with every digest computed again."""
     place = next((tmp_path / "cache" / "steps").iterdir())
     made = load_any(place / "artifact")
     other = save(tmp_path / "other", made.document.model_copy(update={"files": {}}), {"x.bin": b"forged"})

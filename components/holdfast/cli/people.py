@@ -41,6 +41,8 @@ def verify(
     wrong, missing = count["altered"] + count["added"], count["missing"]
     if wrong:
         lines.append(f"NOT VERIFIED: {wrong} altered or added")
+    elif missing and allow_missing:
+        lines.append(f"verified: {count['ok']} artifacts and files; {missing} inputs were not found and not checked")
     elif missing:
         hint = "--search FOLDER names where they lie, --allow-missing goes without"
         lines.append(f"NOT VERIFIED: {missing} inputs were not found and not checked; {hint}")

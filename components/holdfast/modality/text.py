@@ -33,8 +33,6 @@ PAD, HIDDEN, FIRST_BYTE, SYMBOLS = 0, 1, 2, 258
 TYPED: tuple[int, ...] = tuple(b + FIRST_BYTE for b in range(32, 127) if not 65 <= b <= 90)
 """The character ids that an attacker types: printable ASCII without capitals."""
 
-_SHARE = "  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n"
-
 
 class TextInput(InputModality):
     """Messages in one column of a table."""
@@ -51,7 +49,8 @@ class TextInput(InputModality):
         train="  epochs: 30\n  batch: 32\n"
         "  adversarial_share: 0.25       # attacked rows of a batch; more costs clean accuracy\n"
         "  average: 0.98                 # keep a running mean of the weights: steadier on few messages\n",
-        train_many=f"  epochs: 10\n{_SHARE}",
+        train_many="  epochs: 10\n"
+        "  adversarial_share: 0.5        # attacked rows of a batch; more costs clean accuracy\n",
     )
     norms: ClassVar[tuple[Norm, ...]] = ("edits",)
     threat_keys: ClassVar[frozenset[str]] = frozenset({"typing"})

@@ -164,7 +164,7 @@ def _with_carriers(
     from holdfast.model.backdoor.few_classes import MAX_ROWS
     from holdfast.model.backdoor.planted import confirm
 
-    if not scene.trained_on_these:
+    if not scene.trained_on_these or not any(result.flagged for result in results):
         return tuple(results), ""
     return confirm(scene.net, scene.rows.first(MAX_ROWS).tensors(scene.device), triggers.mask, results)
 
