@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 FIRST = 5
 _MARKUP = re.compile(r"[\\`*<>|~&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_LINKED = re.compile(r"(@|:(?=//)|www(?=\.)|#(?=\d))", re.IGNORECASE)
-"""What pages make links of without any markup: mentions, addresses, numbers of issues."""
+_LINKED = re.compile(r"(@|:(?=//)|www(?=\.)|[#!](?=\d)|\bGH-(?=\d))", re.IGNORECASE)
+"""What pages make links of without any markup: mentions, addresses, numbers of issues and of merge requests."""
 _JOINER = "\u2060"
 """Has no width; after it a page sees no mention or address any more."""
 

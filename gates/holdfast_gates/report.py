@@ -1,6 +1,7 @@
 """The decision for people (Markdown) and for test runners (JUnit XML); pure text, no clock."""
 
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
@@ -59,18 +60,23 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
 
 
 def to_junit(decision: GateDecision) -> bytes:
+    """The decision as `junit`."""
+    return junit(f"holdfast gate: {decision.name}", decision.name, decision.checks)
+
+
+def junit(suite_name: str, class_name: str, checks: Sequence[Check]) -> bytes:
     """One test case per check: failed ones as failures, inconclusive ones as errors, skipped ones as skipped."""
-    found = [check.verdict for check in decision.checks]
+    found = [check.verdict for check in checks]
     counts = {
         "tests": str(len(found)),
         "failures": str(found.count(Verdict.FAIL)),
         "errors": str(found.count(Verdict.INCONCLUSIVE)),
-        "skipped": str(sum(_skipped(check) for check in decision.checks)),
+        "skipped": str(sum(_skipped(check) for check in checks)),
     }
     suites = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": _xml(f"holdfast gate: {decision.name}"), **counts})
-    for check in decision.checks:
-        case = ElementTree.SubElement(suite, "testcase", classname=_xml(decision.name), name=_xml(check.name))
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": _xml(suite_name), **counts})
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname=_xml(class_name), name=_xml(check.name))
         _outcome(case, check)
     ElementTree.indent(suites)
     text: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)

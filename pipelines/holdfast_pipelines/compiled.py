@@ -3,7 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,13 +19,15 @@ from holdfast.workload.schema import Workload
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
 PIPELINES = tuple(dict.fromkeys(step.pipeline for step in STEPS))
-"""The names of the pipelines, in the order in which they run."""
+"""The names of the pipelines that are submitted, in the order in which they run."""
+COMPILED = ("pr_gate", *PIPELINES)
+"""And that of pull requests."""
 
 
 def compile_pipelines(
     out: Path, *, registry: str | None = None, tag: str | None = None, gpu: bool = False
 ) -> list[Path]:
-    """Writes `retrain.yaml` and `rollout.yaml` into `out` and returns their paths; equal options give equal bytes.
+    """Writes a file for each pipeline into `out` and returns their paths; equal options give equal bytes.
 
     Raises:
         WorkloadError: a tag that moves; KFP's cache would not see that the image changed.
@@ -32,7 +35,7 @@ def compile_pipelines(
     _check_tag(tag)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name in PIPELINES:
+    for name in COMPILED:
         text = _pull_from(_compiled(name, gpu), registry, tag)
         paths.append(out / f"{name}.yaml")
         replace_file(paths[-1], text.encode())
@@ -40,7 +43,7 @@ def compile_pipelines(
 
 
 def write_schemas(out: Path) -> list[Path]:
-    """Writes the JSON schema of every document, of the workload and of the policy into `out`."""
+    """Writes the JSON schema of every document, of the workload, the policy and a pull request's report into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, schema in _schemas():
@@ -57,6 +60,7 @@ def documents() -> list[type[BaseModel]]:
 
 def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
     from holdfast_gates.policy import Policy
+    from holdfast_pipelines.pull_request.report import PullRequestReport
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     for kind in documents():
@@ -66,15 +70,21 @@ def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
     # As accepted: people leave out what has a default.
     yield "workload", dialect | Workload.model_json_schema()
     yield "policy", dialect | Policy.model_json_schema()
+    yield "pr-gate", dialect | PullRequestReport.model_json_schema(mode="serialization")
 
 
 def _compiled(name: str, gpu: bool) -> str:
     from kfp.compiler import Compiler
 
-    from holdfast_pipelines.retrain import retrain
+    from holdfast_pipelines.retrain import pr_gate, retrain
     from holdfast_pipelines.rollout import rollout
 
-    pipeline = retrain(gpu=gpu) if name == "retrain" else rollout()
+    made: dict[str, Callable[[], Any]] = {
+        "retrain": partial(retrain, gpu=gpu),
+        "pr_gate": partial(pr_gate, gpu=gpu),
+        "rollout": rollout,
+    }
+    pipeline = made[name]()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         Compiler().compile(pipeline, str(path))

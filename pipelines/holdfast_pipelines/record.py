@@ -9,7 +9,7 @@ from holdfast.artifacts.documents import Sha256
 
 RECORD = "run.json"
 
-RunOutcome = Literal["registered", "promoted", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
+RunOutcome = Literal["registered", "promoted", "passed", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
     snapshot -> baseline -> schema, drift -> scan -> train -> backdoor, attack, certify -> gate -> register
 
+`pr_gate`, for pull requests, is the same up to the verdict: it registers nothing.
+
 The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
 verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes.
 """
@@ -31,9 +33,18 @@ CHECKPOINTS = "/tmp/holdfast/checkpoints"
 
 def retrain(*, gpu: bool = False) -> GraphComponent:
     """The pipeline as an object that compiles and runs; with `gpu` the steps that compute ask for one."""
+    return _pipeline("retrain", "Train, harden, judge and register a model.", gpu=gpu)
+
+
+def pr_gate(*, gpu: bool = False) -> GraphComponent:
+    """The same without its end: the verdict is all that comes of it."""
+    return _pipeline("pr-gate", "Train, harden and judge a model; register nothing.", gpu=gpu, registers=False)
+
+
+def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True) -> GraphComponent:
     computing = partial(_computing, gpu=gpu)
 
-    @dsl.pipeline(name="holdfast-retrain", description="Train, harden, judge and register a model.")
+    @dsl.pipeline(name=f"holdfast-{name}", description=description)
     def pipeline(
         name: str,
         tracking: str,
@@ -67,7 +78,7 @@ def retrain(*, gpu: bool = False) -> GraphComponent:
             pressure = computing(attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G")
             proof = computing(certify(**judged, config=certify_config, **compute), "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, policy=policy, tracking=tracking)
+            _conclude(judged, policy=policy, tracking=tracking, registers=registers)
 
     return pipeline
 
@@ -80,9 +91,11 @@ def _computing(task: dsl.PipelineTask, memory: str, *, gpu: bool) -> dsl.Pipelin
     return on_gpu(sized(task, cpu="2", memory=memory), gpu)
 
 
-def _conclude(judged: dict[str, Any], *, policy: str, tracking: str) -> None:
+def _conclude(judged: dict[str, Any], *, policy: str, tracking: str, registers: bool) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
     decision = never_cached(sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
+    if not registers:
+        return
     with dsl.If(decision.outputs["verdict"] == "pass"):
         kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking)
         with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))

@@ -105,6 +105,49 @@ def run(
         return record.result
 
 
+def judge(
+    plan: Workload,
+    *,
+    folder: Path,
+    out: Path,
+    settings: given.Settings,
+    cache: Path | None,
+    data: Path | None = None,
+    champion: str | None = None,
+    interpreters: Mapping[str, Path] | None = None,
+    forks: Servers | None = None,
+) -> RunResult:
+    """Runs `pr_gate` on a workload: all up to the verdict; nothing is registered, and no review is added to.
+
+    Args:
+        plan: the workload as read, with paths relative to `folder`.
+        folder: of the workload file.
+        out: the run folder.
+        settings: seed, device, threads, and the registry; without its address there is no champion.
+        cache: where what steps made is kept for reuse; None runs every step.
+        data: a file to use instead of the workload's source.
+        champion: the registered model whose champion is compared; left out: the workload's own.
+        interpreters: environment -> its interpreter, where it is not the usual one.
+        forks: warm processes whose forks the steps are.
+
+    Raises:
+        StepError, WorkloadError, InputError: as `run`.
+    """
+    from holdfast_pipelines.retrain import pr_gate
+
+    plan = _placed(plan, data, folder)
+    machine = replace(_machine(plan, folder, out, cache, None, pythons(interpreters)), forks=forks)
+    with _claimed(machine.out):
+        record = _Record(machine, RunResult(plan.name, settings.seed, outcome="failed", steps=()))
+        with record.of_failure():
+            parameters = given.retrain_parameters(plan, folder, settings) | {"name": champion or plan.name}
+            check_workload(machine, plan, settings)
+            record.on_rows(partial(check_rows, machine, plan, settings))
+            machine.run(pr_gate(), {**parameters, "checkpoint": str(machine.out / "checkpoint")})
+            record.finish(record.verdict() or "passed")
+        return record.result
+
+
 def _placed(plan: Workload, data: Path | None, folder: Path) -> Workload:
     """The workload with `data` for its source, if given, and its paths made absolute."""
     return given.located(given.with_data(plan, str(data.resolve())) if data is not None else plan, folder)
@@ -194,6 +237,13 @@ class _Record:
 
     def judge(self) -> RunOutcome:
         """What the verdicts of `retrain` come to."""
+        ended = self.verdict()
+        if ended is None and self.result.model_version is None:
+            raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
+        return ended or "registered"
+
+    def verdict(self) -> RunOutcome | None:
+        """Why there is no model to register; None: the gate passed it."""
         guards = names(step for step in STEPS if step.stops_delivery)
         stopped = next((name for name in guards if self.result.verdict(name) == Verdict.FAIL), None)
         if stopped is not None:
@@ -201,9 +251,7 @@ class _Record:
             return "stopped"
         if self.result.verdict(writer(GateDecision).name) != Verdict.PASS:
             return "refused"
-        if self.result.model_version is None:
-            raise RunError(f"{self.out}: the gate passed the model, but it was not registered")
-        return "registered"
+        return None
 
     def again(self, reason: str) -> None:
         """Notes a rollout that is tried once more."""

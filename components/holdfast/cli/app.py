@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from holdfast import __version__
-from holdfast.cli import people, pipelines
+from holdfast.cli import people, pipelines, pull_requests
 from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError, WrongEnvironmentError
 from holdfast.quarantine import commands as quarantine
@@ -118,7 +118,8 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     for step in STEPS:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", rollout.COMMANDS, "serving"
-    yield "Pipelines", pipelines.COMMANDS, "pipelines"
+    yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
+    yield "Pipelines", pull_requests.LIGHT_COMMANDS, None
 
 
 for _panel, _found, _environment in _commands():

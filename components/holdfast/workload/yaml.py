@@ -56,6 +56,13 @@ def parse_yaml(text: str, model: type[M], *, name: str) -> M:
         raise WorkloadError("; ".join(_explain(problem, node, model, name) for problem in problems)) from None
 
 
+def line_of(text: str, location: Location) -> int:
+    """The line (from 1) of the deepest part of `location` that a YAML text has; 1 where it has none of it."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    has_first = isinstance(node, yaml.MappingNode) and any(key.value == location[0] for key, _ in node.value)
+    return _line(node, location) if has_first else 1
+
+
 def parse_plain(text: str, *, name: str) -> Any:
     """YAML of another program, as lists, dicts and scalars; `name` is what error messages call it.
 

@@ -19,13 +19,16 @@ from holdfast.steps import by_role
 def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Compute) -> Artifact[Baseline]:
     """Writes the champion of `name` with its schema, a sample of its training rows and its confidences.
 
-    Without a champion the artifact records that (`present` is false) and holds no files.
+    Without a champion, or without a registry (`tracking` is empty), the artifact records that (`present` is false)
+    and holds no files.
 
     Raises:
         RegistryError: MLflow cannot be reached; not knowing whether there is a champion is not the same as none.
         IntegrityError, RefusedError: the champion's bytes are not those that passed the gate.
     """
     data = load(snapshot, Snapshot)
+    if not tracking:
+        return save(out, Baseline(inputs=by_role(data), name=name, present=False))
     with registry.fetched(tracking, name, registry.CHAMPION) as bundle:
         if bundle is None:
             return save(out, Baseline(inputs=by_role(data), name=name, present=False))
