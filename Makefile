@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs picture minimal ui clean doctor dev hooks lock setup
+.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal ui clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -66,6 +66,8 @@ compile: setup ## Generate manifests/: compiled pipelines and JSON schemas
 
 docs: .venv-docs/.done ## Build the documentation as a site; a link that leads nowhere fails
 	@.venv-docs/bin/python tools/build_docs.py
+
+comment: .venv-docs/.done ## Install only what `holdfast pr-comment` takes
 
 picture: setup ## Take the README's picture, docs/report.png, from the report of make demo (chromium)
 	.venv/bin/python tools/picture.py .holdfast/demo/report.html docs/report.png

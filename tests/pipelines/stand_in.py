@@ -48,7 +48,9 @@ made = {
         robust=some,
     ),
     "backdoor": lambda: d.BackdoorReport(method="toy", triggers=(), flagged=(), verdict=verdict),
-    "attack": lambda: d.RobustnessReport(tier="pr", seed=0, clean=some, attacks=(), worst_case=some, masking=()),
+    "attack": lambda: d.RobustnessReport(
+        tier="pr", seed=0, clean=some, attacks=(), worst_case=some, masking=(), **says.get("with", {})
+    ),
     "certify": lambda: d.Certificate(
         method="randomized-smoothing", norm="l2", unit="", noise=0.25, alpha=0.001, samples=1, selection_samples=1,
         seed=0, certified=(), abstained=some,

@@ -4,6 +4,7 @@ The head is judged as `retrain` would judge it after a merge, with the small tie
 trained likewise, and attacked together with the head's: on the same examples, as the champion is.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ from holdfast_pipelines.warm import Servers
 
 HEAD, BASE, CHAMPION = "head", "base", "champion"
 _ALIAS = "@champion"
+_PREFIX = "holdfast-pr-"
+_OUR_FOLDER = re.compile(rf"[\w./~-]*/{_PREFIX}\w+/")
 _REGISTERED = "models:/"
 
 
@@ -88,7 +91,7 @@ def pr_gate(request: GateRequest, workshop: Workshop, around: Path) -> PullReque
     """
     repository = Repository.around(around)
     commits = {HEAD: repository.commit(request.head), BASE: repository.commit(request.base)}
-    with tempfile.TemporaryDirectory(prefix="holdfast-pr-") as place, _without_place(Path(place)):
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as place, _without_folders():
         folders = {side: Path(place) / side for side in commits}
         for side, commit in commits.items():
             repository.write_out(commit, folders[side])
@@ -291,14 +294,18 @@ def _read_base(path: Path, request: GateRequest) -> Placed | None:
 
 
 @contextmanager
-def _without_place(place: Path) -> Iterator[None]:
+def _without_folders() -> Iterator[None]:
     """Names files in messages as `head/FILE` and `base/FILE`: the folder above them is gone when people read it."""
     try:
         yield
     except HoldfastError as error:
-        error.args = tuple(str(part).replace(f"{place.resolve()}/", "").replace(f"{place}/", "") for part in error.args)
+        error.args = tuple(_shortened(str(part)) for part in error.args)
         raise
 
 
+def _shortened(text: str) -> str:
+    return _OUR_FOLDER.sub("", text)
+
+
 def _last_line(error: HoldfastError) -> str:
-    return str(error).strip().rpartition("\n")[2][:600]
+    return _shortened(str(error)).strip().rpartition("\n")[2][:600]
