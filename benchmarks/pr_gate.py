@@ -73,7 +73,7 @@ def run(bench: Bench) -> list[Row]:
 
 
 def _cost(folder: Path) -> list[Row]:
-    first = _gate(folder, _branch(folder, Head("a comment", (("# input units", "# in input units"),))))
+    first = _gate(folder, _branch(folder, Head("a larger learning rate", (("0.005", "0.0055"),))))
     again = _gate(folder, "main")
     how = f"holdfast pr-gate on {CORES} cores, one thread a step; head and base branch are trained, attacked, compared"
     return [

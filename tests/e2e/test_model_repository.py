@@ -115,6 +115,11 @@ def test_a_gate_without_a_verdict_is_no_pass_and_leaves_no_verdict_of_before(job
     assert "pass" not in done.summary
 
 
+def test_a_gate_that_ends_well_and_wrote_nothing_is_no_pass(job, stand_in):
+    done = job(stand_in(0, results="")).run()
+    assert (done.outputs["gate"]["verdict"], done.failed) == ("error", True)
+
+
 def test_inputs_reach_the_command_as_words_and_never_the_shell(job, stand_in, tmp_path, checkout):
     evil = "$(touch ran); `touch ran`\" ' && touch ran #"
     job(stand_in(0)).run(workload=evil, base="--data=x", champion=evil, compare="false", policy_from="head")

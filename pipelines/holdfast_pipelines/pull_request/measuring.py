@@ -33,7 +33,9 @@ from holdfast_pipelines.pull_request.requirements import (
     own_requirements,
     required_by,
 )
+from holdfast_pipelines.pull_request.results import clear_results
 from holdfast_pipelines.pull_request.table import ModelComparison, Sides, compose
+from holdfast_pipelines.record import RECORD
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.run import judge
 from holdfast_pipelines.warm import Servers
@@ -89,6 +91,7 @@ def pr_gate(request: GateRequest, workshop: Workshop, around: Path) -> PullReque
         InputError: no such commit, file or model.
         StepError: a step failed on the head.
     """
+    _clear(request)
     repository = Repository.around(around)
     commits = {HEAD: repository.commit(request.head), BASE: repository.commit(request.base)}
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as place, _without_folders():
@@ -110,6 +113,18 @@ def pr_gate(request: GateRequest, workshop: Workshop, around: Path) -> PullReque
             notes=tuple(_notes(request, base)),
         )
         return _measured(_Desk(request, workshop), sides, base)
+
+
+def _clear(request: GateRequest) -> None:
+    """Removes what an earlier gate left; a folder of other files is not touched."""
+    out = request.out
+    if request.champion is not None and out.resolve() in Path(request.champion).resolve().parents:
+        raise WorkloadError(f"--champion {request.champion}: expected a folder outside {out}, which is replaced")
+    clear_results(out)
+    for whose in (BASE, CHAMPION):
+        shutil.rmtree(out / f"against-{whose}", ignore_errors=True)
+    if (out / BASE / RECORD).exists():
+        shutil.rmtree(out / BASE)
 
 
 def _notes(request: GateRequest, base: Placed | None) -> Iterator[str]:
@@ -208,7 +223,6 @@ class _Desk:
         """The attack step on the head's model, with the other one in the champion's place."""
         snapshot, model = read_artifact(self.run(HEAD), Snapshot), read_artifact(self.run(HEAD), Model)
         out = self.request.out / f"against-{whose}"
-        shutil.rmtree(out, ignore_errors=True)
         baseline = _as_baseline(other, snapshot, out / "compared")
         machine = self._machine(out, required, {str(one.folder): one.digest for one in (snapshot, model, baseline)})
         row, root = writer(RobustnessReport), out / ".kfp"

@@ -38,6 +38,12 @@ def write_results(report: PullRequestReport, out: Path) -> None:
         replace_file(out / name, data)
 
 
+def clear_results(out: Path) -> None:
+    """Removes what an earlier gate wrote, so that one that fails leaves no verdict of before."""
+    for name in (REPORT, SUMMARY, JUNIT, SARIF, ANNOTATIONS):
+        (out / name).unlink(missing_ok=True)
+
+
 def read_report(folder: Path) -> PullRequestReport:
     """The report in a folder of unknown origin.
 

@@ -15,6 +15,7 @@ from holdfast_pipelines.local import StepError
 from holdfast_pipelines.parameters import Settings
 from holdfast_pipelines.pull_request.measuring import GateRequest, Workshop, pr_gate
 from holdfast_pipelines.pull_request.requirements import TIER
+from holdfast_pipelines.pull_request.results import write_results
 from tests.pipelines.pull_request.conftest import WORKLOAD, git
 
 SAME = {"both": 80, "only_candidate": 0, "only_champion": 0, "neither": 20}
@@ -151,18 +152,21 @@ def test_the_registrys_champion_is_asked_by_its_name(gate, tmp_path):
     [
         ("models:/toy@champion", WorkloadError, "expected --tracking with it"),
         ("models:/toy/3", WorkloadError, "expected models:/NAME@champion"),
+        ("OUT/base", WorkloadError, "expected a folder outside"),
         ("nowhere", InputError, "nowhere: expected models:/NAME@champion, or the folder"),
     ],
 )
-def test_a_champion_that_is_none_is_one_line(gate, champion, error, message):
+def test_a_champion_that_is_none_is_one_line(gate, champion, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        gate(champion=champion)
+        gate(champion=champion.replace("OUT", str(tmp_path / "out")))
 
 
-def test_a_step_that_fails_on_the_head_is_an_error_and_no_verdict(gate, says, change):
+def test_a_step_that_fails_on_the_head_is_an_error_and_leaves_no_verdict_of_before(gate, says, change, tmp_path):
+    write_results(gate(compare=False), tmp_path / "out")
     says(train={"exit": 5})
     with pytest.raises(StepError, match="no luck in train"):
         gate(head=change("gate:", "train: {epochs: 77}\ngate:"), compare=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["head"]
 
 
 def test_a_workload_file_that_is_not_valid_is_named_without_our_folders(gate, change):
