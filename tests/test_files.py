@@ -41,6 +41,7 @@ ALLOWED = {
     "the file itself is judged, opened once and without following links": ["model/files/judge.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what people decided about suspect rows": ["quarantine/reviews.py"],
+    "keys, and signed statements next to artifacts": ["attestation/keys.py", "attestation/store.py"],
     "bundles of a registered version, and the registry's own file": [
         "registry/bundle.py", "registry/client.py", "registry/entry.py", "registry/version.py",
     ],
