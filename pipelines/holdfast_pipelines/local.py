@@ -34,6 +34,7 @@ from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
+from holdfast_pipelines.signing import Signing
 from holdfast_pipelines.warm import Servers
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Machine:
     """The folder of the user's own network code."""
     forks: Servers | None = None
     """Warm processes whose forks the steps are; None: every step is a fresh process."""
+    signing: Signing | None = None
+    """Keys that sign what the steps make; None: nothing is signed."""
     on_step: Callable[[StepRecord], None] = lambda record: None
     _places: dict[str, str] = field(default_factory=dict)
 
@@ -114,7 +117,8 @@ class Machine:
                 outputs[name].write_text(value)
             self._report(step, entry.outputs, 0.0, reused=True)
             return
-        ended = self._run(step, [str(python), *command[1:]], python, env)
+        words = [] if self.signing is None else self.signing.words(step)
+        ended = self._run(step, [str(python), *command[1:], *words], python, env)
         self._take(step, outputs, key, ended)
 
     def check(self, words: Sequence[str], image: str) -> None:
@@ -208,6 +212,8 @@ class Machine:
         return place
 
     def _report(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
+        if self.signing is not None:
+            self.signing.sign(self.out / ARTIFACTS / step, values.get("digest", ""))
         verdict = values.get("verdict", "pass")
         _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
         self.on_step(

@@ -3,9 +3,10 @@ from datetime import timedelta
 
 import pytest
 
-from holdfast.artifacts.documents import Count
+from holdfast.artifacts.documents import Count, Requirements
 from holdfast.attestation import store
-from holdfast.attestation.chain import check_chain, demand_chain
+from holdfast.attestation.chain import check_chain
+from holdfast.attestation.demands import TAG, Demands, bundles_of
 from holdfast.attestation.envelope import sign_payload
 from holdfast.attestation.keys import make_key, read_signer
 from holdfast.attestation.predicates import Occasion, statement_of, verdict_statement
@@ -13,7 +14,8 @@ from holdfast.attestation.sign import attest
 from holdfast.attestation.statement import VERDICT
 from holdfast.attestation.trust import Revocation, RoleKeys
 from holdfast.errors import RefusedError
-from tests.attestation.chains import NOW, make_run, signed_run, trust_in
+from holdfast_gates.policy import find
+from tests.attestation.chains import NOW, make_keys, make_run, sign_run, signed_run, trust_in
 
 WEEK = timedelta(days=7)
 
@@ -165,9 +167,32 @@ def test_without_the_document_of_an_input_its_signed_word_is_followed(whole):
     ).holds
 
 
-def test_demanding_names_the_first_thing_that_is_wrong(whole):
-    with pytest.raises(RefusedError, match=r"attestations: rollout-record \w{12}….*found none"):
-        demand_chain(whole.top, whole.documents, {}, whole.trust, NOW)
+def test_a_policy_that_requires_signatures_is_refused_without_a_trust_policy(tmp_path):
+    required = find("default").model_copy(update={"require": Requirements(attested=True)})
+    made = make_run(tmp_path, required)
+    with pytest.raises(RefusedError, match=r"gate: expected a trust policy.*name one with --trust"):
+        Demands().meet(made["gate"], (), {})
+    keys = make_keys(tmp_path / "keys")
+    demands = Demands(trust_in(tmp_path / "keys"), NOW)
+    with pytest.raises(RefusedError, match=r"gate-decision \w{12}….*found none"):
+        demands.meet(made["gate"], made.values(), bundles_of(tmp_path))
+    sign_run(tmp_path, made, keys)
+    assert demands.meet(made["gate"], made.values(), bundles_of(tmp_path)).holds
+
+
+def test_the_verdict_ages_by_the_stricter_of_both_policies(tmp_path):
+    aging = find("default").model_copy(update={"require": Requirements(attested=True, max_age_days=2)})
+    made = make_run(tmp_path, aging)
+    sign_run(tmp_path, made, make_keys(tmp_path / "keys"))
+    demands = Demands(trust_in(tmp_path / "keys", max_age_days=7), NOW + timedelta(days=3))
+    with pytest.raises(RefusedError, match="the last 2 days"):
+        demands.meet(made["gate"], made.values(), bundles_of(tmp_path))
+
+
+def test_bundles_in_tags_are_read_as_those_in_files(whole):
+    bundle = whole.bundles[whole.top][0]
+    tags = {f"{TAG}1": bundle.decode(), f"{TAG}2": "no bundle", "holdfast.note": bundle.decode()}
+    assert bundles_of(whole.folder / "nowhere", tags) == {whole.top: [bundle]}
 
 
 def _payload(bundle):

@@ -14,7 +14,6 @@ from holdfast.artifacts.documents import Document, GateDecision, Snapshot
 from holdfast.attestation.predicates import Occasion, made_of, statement_of, verdict_statement
 from holdfast.attestation.statement import VERDICT, Statement, stamp
 from holdfast.attestation.trust import Signed, TrustPolicy
-from holdfast.errors import RefusedError
 from holdfast.steps import STEPS, Role, Step, writer
 
 Bundles = Mapping[str, Sequence[bytes]]
@@ -54,7 +53,13 @@ class SignedChain:
 
 
 def check_chain(
-    top: str, documents: Mapping[str, Document], bundles: Bundles, trust: TrustPolicy, now: datetime
+    top: str,
+    documents: Mapping[str, Document],
+    bundles: Bundles,
+    trust: TrustPolicy,
+    now: datetime,
+    *,
+    days: float | None = None,
 ) -> SignedChain:
     """Follows the artifact of digest `top` to the data.
 
@@ -64,32 +69,26 @@ def check_chain(
         bundles: Bundles about them, not verified.
         trust: Whose signature counts for what.
         now: The time to judge ages by.
+        days: The age at which a verdict no longer counts, where the trust policy has no smaller one.
     """
-    walk = _Walk(documents, bundles, trust, now)
+    limits = [limit for limit in (days, trust.file.max_age_days) if limit is not None]
+    walk = _Walk(documents, bundles, trust, now, min(limits, default=None))
     walk.follow(top)
     return SignedChain(tuple(walk.links), tuple(walk.counted))
-
-
-def demand_chain(
-    top: str, documents: Mapping[str, Document], bundles: Bundles, trust: TrustPolicy, now: datetime
-) -> SignedChain:
-    """As `check_chain`.
-
-    Raises:
-        RefusedError: something is missing or does not count.
-    """
-    chain = check_chain(top, documents, bundles, trust, now)
-    wrong = chain.objection()
-    if wrong is not None:
-        raise RefusedError(f"attestations: {wrong}")
-    return chain
 
 
 class _Walk:
     """From an artifact to the data, each artifact once."""
 
-    def __init__(self, documents: Mapping[str, Document], bundles: Bundles, trust: TrustPolicy, now: datetime) -> None:
-        self.documents, self.bundles, self.trust, self.now = documents, bundles, trust, now
+    def __init__(
+        self,
+        documents: Mapping[str, Document],
+        bundles: Bundles,
+        trust: TrustPolicy,
+        now: datetime,
+        days: float | None,
+    ) -> None:
+        self.documents, self.bundles, self.trust, self.now, self.days = documents, bundles, trust, now, days
         self.links: list[Link] = []
         self.counted: list[Signed] = []
 
@@ -134,8 +133,19 @@ class _Walk:
         return {name: needed for one in fitting for name, needed in made_of(one.statement).items()}
 
     def _verdict(self, decision: GateDecision, digest: str) -> None:
-        signed, refused = self.trust.accepted(self.bundles.get(decision.inputs.get("model", ""), ()), self.now)
-        self.links.append(_verdict(decision, digest, signed, refused, self.trust, self.now))
+        """Whether the gate's verdict on the model is there, by a policy that counts and young enough."""
+        model = decision.inputs.get("model", "")
+        signed, refused = self.trust.accepted(self.bundles.get(model, ()), self.now)
+        self.counted += signed
+        found = [one for one in signed if one.statement.predicateType == VERDICT]
+        same = [one for one in found if one.statement == _verdict_again(decision, digest, one)]
+        young = [one for one in same if self.days is None or self.now - one.at <= timedelta(days=self.days)]
+        subject = f"verdict on model {model[:12]}…"
+        wrong = _other_policy(decision, self.trust) or (None if young else _too_old(same, self.days))
+        if same and wrong is not None:
+            self.links.append(Link("refused", subject, "gate", wrong))
+        else:
+            self.links.append(_enough(subject, "gate", young, found, refused, self.trust))
 
 
 def _about(
@@ -147,27 +157,18 @@ def _about(
     return _enough(subject, role, same, signed, refused, trust)
 
 
-def _verdict(
-    decision: GateDecision,
-    digest: str,
-    signed: Sequence[Signed],
-    refused: Sequence[str],
-    trust: TrustPolicy,
-    now: datetime,
-) -> Link:
-    """Whether the gate's verdict on the model is there, by a policy that counts and young enough."""
-    subject = f"verdict on model {decision.inputs.get('model', '')[:12]}…"
-    found = [one for one in signed if one.statement.predicateType == VERDICT]
-    same = [one for one in found if one.statement == _verdict_again(decision, digest, one)]
-    if same and trust.file.policies and decision.policy not in trust.file.policies:
-        wrong = f"expected a verdict by a policy that counts, found one by {decision.policy_name}"
-        return Link("refused", subject, "gate", f"{wrong} ({decision.policy[:12]}…)")
-    limit = trust.file.max_age_days
-    young = [one for one in same if limit is None or now - one.at <= timedelta(days=limit)]
-    if same and not young:
-        newest = stamp(max(one.at for one in same))
-        return Link("refused", subject, "gate", f"expected a verdict of the last {limit:g} days, found one of {newest}")
-    return _enough(subject, "gate", young, found, refused, trust)
+def _other_policy(decision: GateDecision, trust: TrustPolicy) -> str | None:
+    """Why the verdict does not count: its policy is not on the list."""
+    if not trust.file.policies or decision.policy in trust.file.policies:
+        return None
+    return f"expected a verdict by a policy that counts, found one by {decision.policy_name} ({decision.policy[:12]}…)"
+
+
+def _too_old(verdicts: Sequence[Signed], days: float | None) -> str | None:
+    if days is None or not verdicts:
+        return None
+    newest = stamp(max(one.at for one in verdicts))
+    return f"expected a verdict of the last {days:g} days, found one of {newest}"
 
 
 def _enough(

@@ -148,4 +148,3 @@ def _as_key(name: str, wanted: str) -> Iterator[None]:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         first = str(error).partition("\n")[0][:80]
         raise InputError(f"{name}: expected {wanted} in PEM form without a passphrase, found none ({first})") from None
-

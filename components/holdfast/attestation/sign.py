@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from holdfast.artifacts.documents import Document, GateDecision, Verdict
 from holdfast.artifacts.folder import Artifact
@@ -27,10 +27,10 @@ def statements(document: Document, digest: str, occasion: Occasion) -> list[Stat
     return found
 
 
-def attest(artifact: Artifact[Any], signer: Signer, folder: Path, *, run: str, at: datetime) -> None:
-    """Signs the statements of the step about `artifact` and keeps the bundles in `folder`."""
-    for statement in statements(artifact.document, artifact.digest, Occasion(run, at)):
-        store.keep(folder, sign_payload(statement.payload(), signer))
+def attest(artifact: Artifact[Any], signer: Signer, folder: Path, *, run: str, at: datetime) -> list[Path]:
+    """Signs the statements of the step about `artifact` and keeps the bundles in `folder`; returns their files."""
+    found = statements(artifact.document, artifact.digest, Occasion(run, at))
+    return [store.keep(folder, sign_payload(statement.payload(), signer)) for statement in found]
 
 
 def read_keys(folder: Path) -> dict[Role, Signer]:
@@ -39,8 +39,6 @@ def read_keys(folder: Path) -> dict[Role, Signer]:
     Raises:
         InputError: none is there, or one is no key.
     """
-    from typing import get_args
-
     places = {role: folder / f"{role}.pem" for role in get_args(Role)}
     found: dict[Role, Signer] = {role: read_signer(str(path)) for role, path in places.items() if path.exists()}
     if not found:

@@ -4,14 +4,15 @@ Never inside an artifact's folder, where every file is pinned. The lines protect
 take statements away, which a verifier notices, and add none that count.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from holdfast.artifacts.folder import read_bounded, replace_file
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES, read_bundle
-from holdfast.attestation.statement import parse_statement, payload_digest
-from holdfast.errors import IntegrityError
+from holdfast.attestation.statement import parse_statement
+from holdfast.errors import HoldfastError, IntegrityError
 
 ATTESTATIONS = "attestations"
 """The folder in a run folder, and in a registered version."""
@@ -46,16 +47,22 @@ def read_all(folder: Path) -> dict[str, list[bytes]]:
     return {path.stem: _lines(path) for path in paths}
 
 
-def copy_of(bundles: Mapping[str, Iterable[bytes]], digests: Iterable[str], into: Path) -> None:
-    """Writes the bundles about these artifacts into a folder that is new."""
-    into.mkdir(parents=True)
-    for digest in sorted({*digests} & {*bundles}):
-        (into / f"{digest}.jsonl").write_bytes(b"".join(line + b"\n" for line in bundles[digest]))
+def copy_of(bundles: Mapping[str, Iterable[bytes]], into: Path) -> None:
+    """Writes bundles, by the digest of their subject, into a folder that is new; none makes no folder."""
+    if bundles:
+        into.mkdir(parents=True)
+    for digest, found in sorted(bundles.items()):
+        (into / f"{digest}.jsonl").write_bytes(b"".join(line + b"\n" for line in found))
 
 
-def identities(bundles: Iterable[bytes]) -> set[str]:
-    """By which the statements in these bundles are known; not verified."""
-    return {payload_digest(read_bundle(bundle, "a bundle").payload) for bundle in bundles}
+def by_subject(bundles: Iterable[bytes]) -> dict[str, list[bytes]]:
+    """Bundles by the digest of what they claim to be about, not verified; what is no bundle is left out."""
+    found: dict[str, list[bytes]] = {}
+    for bundle in bundles:
+        with contextlib.suppress(HoldfastError):
+            digest = parse_statement(read_bundle(bundle, "a bundle").payload, "a bundle").digest
+            found.setdefault(digest, []).append(bundle)
+    return found
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -216,6 +216,13 @@ def trust_of(file: TrustFile, folder: Path, name: str = "trust.yaml") -> TrustPo
     return TrustPolicy(file, keys, holders)
 
 
+def starter(keys: Mapping[str, str]) -> str:
+    """The text of a first `trust.yaml`: role -> the path of its public key."""
+    lines = ["# Whose signature counts for what; see docs/signed-evidence.md.", "version: 1", "roles:"]
+    lines += [f"  {role}: {{keys: [{path}]}}" for role, path in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
 def _public(text: str, folder: Path, name: str) -> PublicKey:
     return parse_public(text.encode(), name) if text.lstrip().startswith(PEM) else read_public(folder / text)
 

@@ -11,7 +11,17 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `history`  which version served when, from those notes
 """
 
-from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, PINS, Bundle, read_bundle, seal_bundle
+from holdfast.registry.bundle import (
+    BUNDLE,
+    DECISION,
+    EVIDENCE,
+    MANIFEST,
+    PACKAGED,
+    PINS,
+    Bundle,
+    read_bundle,
+    seal_bundle,
+)
 from holdfast.registry.client import library, public, quiet, set_up, sqlite_file
 from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
 from holdfast.registry.version import (
@@ -26,6 +36,7 @@ from holdfast.registry.version import (
     fetched,
     find,
     metrics,
+    named,
     promote,
     set_alias,
     tag,
@@ -33,8 +44,8 @@ from holdfast.registry.version import (
 )
 
 __all__ = [
-    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PINS",
-    "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
-    "aliases", "fetch", "fetched", "find", "library", "metrics", "promote", "public", "quiet", "read_bundle",
+    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED",
+    "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
+    "aliases", "fetch", "fetched", "find", "library", "metrics", "named", "promote", "public", "quiet", "read_bundle",
     "register", "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

@@ -8,13 +8,15 @@ A *bundle* lies in the pyfunc folder (`data/bundle`): `model/` and `decision/` (
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
 from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import Artifact, Ref, replace_file, sha256_of
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, replace_file, sha256_of
+from holdfast.attestation.demands import Demands, bundles_of
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
@@ -22,6 +24,8 @@ DECISION = "holdfast.decision_digest"
 PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION)
 """Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
+EVIDENCE = "evidence"
+"""Where a bundle has the reports that the gate read."""
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
 MAX_MANIFEST_BYTES = 2**20
@@ -36,6 +40,13 @@ class Bundle:
     folder: Path
     model: Artifact[Model]
     decision: Artifact[GateDecision]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of the version; empty for a bundle that came without."""
+
+    def documents(self) -> list[Artifact[Any]]:
+        """The model, the decision and the evidence; the snapshot and the champion are named in what was signed."""
+        evidence = sorted(path.parent for path in (self.folder / EVIDENCE).glob(f"*/{DOCUMENT}"))
+        return [self.model, self.decision, *(load_any(place) for place in evidence)]
 
     def path(self, name: str) -> Path:
         """The path of a file of the bundle, for example `replay.npz`.
@@ -61,12 +72,16 @@ def seal_bundle(folder: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None) -> Bundle:
+def read_bundle(
+    folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None, demands: Demands | None = None
+) -> Bundle:
     """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
+
+    With `demands` the signatures behind the decision must be there, too.
 
     Raises:
         IntegrityError: a file is altered, missing, or was added; or a digest is missing among the tags.
-        RefusedError: the decision is not a pass, or is about another model.
+        RefusedError: the decision is not a pass, or is about another model; or a signature that is demanded is missing.
     """
     promised = tags or {}
     missing = [] if tags is None else [name for name in PINS if not promised.get(name)]
@@ -81,7 +96,10 @@ def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str
     wrong = judged.objection()
     if wrong is not None:
         raise RefusedError(f"{name} version {version}: {_text(wrong)}")
-    return Bundle(name, version, folder, judged.model, judged.decision)
+    found = Bundle(name, version, folder, judged.model, judged.decision, promised)
+    if demands is not None:
+        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags))
+    return found
 
 
 def bundle_in(package: Path, name: str) -> Path:
