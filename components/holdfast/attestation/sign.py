@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from holdfast.artifacts.documents import Document, GateDecision, Verdict
 from holdfast.artifacts.folder import Artifact
@@ -12,6 +12,7 @@ from holdfast.attestation.envelope import sign_payload
 from holdfast.attestation.keys import Signer, read_signer
 from holdfast.attestation.predicates import Occasion, statement_of, verdict_statement
 from holdfast.attestation.statement import Statement
+from holdfast.attestation.trust import ROLES
 from holdfast.errors import InputError
 from holdfast.steps import Role, writer
 
@@ -39,7 +40,7 @@ def read_keys(folder: Path) -> dict[Role, Signer]:
     Raises:
         InputError: none is there, or one is no key.
     """
-    places = {role: folder / f"{role}.pem" for role in get_args(Role)}
+    places = {role: folder / f"{role}.pem" for role in ROLES}
     found: dict[Role, Signer] = {role: read_signer(str(path)) for role, path in places.items() if path.exists()}
     if not found:
         raise InputError(f"{folder}: expected keys such as gate.pem, found none; `holdfast keys new --out {folder}`")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -30,6 +30,7 @@ from holdfast.steps import STEPS, Role
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
+ROLES: tuple[Role, ...] = get_args(Role)
 SKEW = timedelta(minutes=5)
 """How far the clock of a signer may be ahead of ours."""
 PEM = "-----BEGIN "
