@@ -112,10 +112,7 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**given: Any) -> None:
         result = [given.pop(name) for name in _RESULT]
-        signed_in = given.get("attestations")
-        key = given.pop("key")
-        if "attestations" in signing:
-            given.pop("attestations")
+        key, signed_in = (given.pop(name) if name in signing else given[name] for name in _SIGNING)
         if compute:
             given["settings"] = compute_settings(*(given.pop(name) for name in compute))
         if roles:

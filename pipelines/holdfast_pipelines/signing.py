@@ -5,7 +5,7 @@ On a cluster a step signs itself (`--key`), in a pod that holds the key of its r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Signing:
     """Where its bundles are kept."""
     keys: Mapping[Role, Signer]
     trust: Path | None = None
+    files: Mapping[Role, Path] = field(default_factory=dict)
+    """Where the keys lie, for the step that signs more than its artifact."""
 
     @classmethod
     def of(cls, keys: Path | None, out: Path) -> "Signing":
@@ -41,8 +43,9 @@ class Signing:
             return cls(out.name, folder, {})
         if not keys.is_dir():
             raise InputError(f"{keys}: expected a folder of keys, found none; `holdfast keys new --all --out {keys}`")
-        trust = keys.resolve() / TRUST
-        return cls(out.name, folder, read_keys(keys), trust if trust.is_file() else None)
+        found, trust = read_keys(keys), keys.resolve() / TRUST
+        files = {role: keys.resolve() / f"{role}.pem" for role in found}
+        return cls(out.name, folder, found, trust if trust.is_file() else None, files)
 
     def sign(self, place: Path, digest: str) -> None:
         """Signs the artifact in `place`, where the key of its step's role is here."""
@@ -50,15 +53,19 @@ class Signing:
             return
         artifact = load_any(Ref(place, digest))
         signer = signer_for(artifact.document, self.keys)
-        if signer is not None:
+        if signer is not None and not isinstance(artifact.document, Registration):
             attest(artifact, signer, self.folder, run=self.run, at=datetime.now(UTC))
 
     def words(self, step: str) -> list[str]:
         """What the command of a step has besides: the steps after the gate are to find everything signed."""
-        if self.trust is None or step not in _AFTER_THE_GATE:
-            return []
-        return [f"--trust={self.trust}", f"--attestations={self.folder}"][: 2 if step == _REGISTERS else 1]
+        trust = [f"--trust={self.trust}"] if self.trust is not None and step in _AFTER_THE_GATE else []
+        if step != _REGISTERS.name:
+            return trust
+        key = self.files.get(_REGISTERS.signed_by)
+        signs = [f"--key={key}"] if key is not None else []
+        return [*trust, *signs, f"--attestations={self.folder}"] if trust or signs else []
 
 
-_REGISTERS = writer(Registration).name
+_REGISTERS = writer(Registration)
+"""It signs the version's files, and its artifact itself."""
 _AFTER_THE_GATE = names()[names().index(writer(GateDecision).name) + 1 :]

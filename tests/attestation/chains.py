@@ -57,7 +57,7 @@ def trust_in(folder: Path, **changes: Any) -> TrustPolicy:
     return trust_of(TrustFile(version=1, roles={**roles, **changes.pop("roles", {})}, **changes), folder)
 
 
-def make_run(folder: Path, policy: Policy | None = None) -> dict[str, Artifact[Any]]:
+def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[str, Artifact[Any]]:
     """The artifacts of a run, each made from the ones before, below `folder/steps`."""
     made: dict[str, Artifact[Any]] = {}
 
@@ -68,12 +68,12 @@ def make_run(folder: Path, policy: Policy | None = None) -> dict[str, Artifact[A
         roles = {step.name: step.role for step in STEPS}
         return {roles[step]: made[step].digest for step in steps}
 
-    put("snapshot", snapshot())
+    put("snapshot", snapshot(root=f"{seed:064x}"))
     put("baseline", Baseline(inputs=of("snapshot"), name="digits", present=False))
     for step in ("schema", "drift"):
         put(step, MAKERS[step](inputs=of("snapshot", "baseline")))  # type: ignore[arg-type]
     put("scan", MAKERS["scan"](inputs=of("snapshot")))  # type: ignore[arg-type]
-    put("train", model(inputs=of("snapshot", "scan", "baseline")))
+    put("train", model(inputs=of("snapshot", "scan", "baseline"), seed=seed))
     for step in ("backdoor", "certify"):
         put(step, MAKERS[step](inputs=of("train", "snapshot")))  # type: ignore[arg-type]
     put("attack", MAKERS["attack"](inputs=of("train", "snapshot", "baseline")))  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from holdfast.attestation.keys import make_key, parse_public, read_public, read_
 from holdfast.attestation.statement import APPROVAL, about, made_at, parse_statement
 from holdfast.errors import HoldfastError, InputError, IntegrityError, RefusedError
 from tests.attestation.chains import NOW, ROLES
+from tests.attestation.versions import store_version
 
 
 def every_bundle(made):
@@ -182,3 +183,14 @@ def _verifies(dsse, key, envelope):
     except VerificationError:
         return False
     return True
+
+
+def test_model_signing_verifies_the_files_of_a_version(whole, tmp_path):
+    """OpenSSF's own verifier, on the folder as the register step leaves it; a changed file is refused by it, too."""
+    verifying = pytest.importorskip("model_signing.verifying", reason="a foreign verifier of the tests (group foreign)")
+    version = store_version(whole, tmp_path / "version", whole.keys["gate"])
+    config = verifying.Config().use_elliptic_key_verifier(public_key=whole.folder / "keys" / "gate.pub")
+    config.verify(version.folder, version.folder / "model.sig")
+    (version.folder / "replay.npz").write_bytes(b"others")
+    with pytest.raises(ValueError, match="Hash mismatch for 'replay.npz'"):
+        config.verify(version.folder, version.folder / "model.sig")

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.documents import Document, GateDecision
-from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.folder import Artifact, read_bounded
 from holdfast.attestation import store
 from holdfast.attestation.chain import SignedChain, check_chain
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
+from holdfast.attestation.model_files import SIGNATURE, fits
 from holdfast.attestation.trust import TrustPolicy, read_trust
 from holdfast.errors import RefusedError
 
+IGNORED = ("bundle.json",)
+"""The list of a version's files pins the signature too, so it cannot be signed itself."""
 TAG = "holdfast.attestation."
 """A version's tag with a bundle begins so: what was signed after the version was registered."""
 
@@ -74,6 +77,28 @@ class Demands:
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
         return found
+
+    def meet_files(self, place: Path, name: str, files: Mapping[str, str]) -> None:
+        """Checks the signature of a version's files, where signatures are asked for.
+
+        Args:
+            place: The folder with `model.sig`.
+            name: Of the model.
+            files: Path -> SHA-256 of every file that is pinned there.
+
+        Raises:
+            RefusedError: it is not there, does not count, or is about other files.
+            IntegrityError: it is no bundle.
+        """
+        if self.trust is None:
+            return
+        path = place / SIGNATURE
+        if SIGNATURE not in files:
+            raise RefusedError(f"{path}: expected the signature of the version's files, found none; register it again")
+        signed = self.trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
+        rest = {file: digest for file, digest in files.items() if file != SIGNATURE}
+        if not fits(signed, name, rest, IGNORED):
+            raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")
 
 
 def bundles_of(folder: Path, tags: Mapping[str, str] | None = None) -> dict[str, list[bytes]]:

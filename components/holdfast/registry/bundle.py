@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, replace_file, sha256_of
-from holdfast.attestation.demands import Demands, bundles_of
+from holdfast.attestation.demands import IGNORED, Demands, bundles_of
+from holdfast.attestation.keys import Signer
+from holdfast.attestation.model_files import SIGNATURE, sign_files
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
@@ -60,13 +63,20 @@ class Bundle:
         return path
 
 
-def seal_bundle(folder: Path) -> str:
-    """Pins every file of `folder` in its `bundle.json`; returns the digest of that file."""
+def seal_bundle(folder: Path, signed_by: Signer | None = None, name: str = "") -> str:
+    """Pins every file of `folder` in its `bundle.json`; returns the digest of that file.
+
+    With a key the files are signed first, as those of the model `name`: `model.sig`, which is pinned, too.
+    """
     pins = {
         path.relative_to(folder).as_posix(): sha256_of(path).model_dump()
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or not path.is_dir()
     }
+    if signed_by is not None:
+        files = {path: str(pin["sha256"]) for path, pin in pins.items()}
+        replace_file(folder / SIGNATURE, sign_files(name, files, signed_by, datetime.now(UTC), IGNORED))
+        pins[SIGNATURE] = sha256_of(folder / SIGNATURE).model_dump()
     data = json.dumps({"files": pins, "version": 1}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     replace_file(folder / MANIFEST, data)
     return hashlib.sha256(data).hexdigest()
@@ -90,15 +100,22 @@ def read_bundle(
             f"{name} version {version}: expected the tag {missing[0]} that it was registered with, found none; "
             "register the model again"
         )
-    _check_files(folder, promised.get("holdfast.bundle_digest"))
+    pins = _check_files(folder, promised.get("holdfast.bundle_digest"))
     model = Ref(folder / "model", promised.get("holdfast.model_digest"))
     judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
+    for part in (folder / "model", folder / "decision", *sorted((folder / EVIDENCE).glob("*"))):
+        _refuse_unpinned(part)
     wrong = judged.objection()
     if wrong is not None:
         raise RefusedError(f"{name} version {version}: {_text(wrong)}")
+    if tags is not None and judged.model.document.name != name:
+        raise RefusedError(
+            f"{name} version {version}: expected a model of this name, found {judged.model.document.name}"
+        )
     found = Bundle(name, version, folder, judged.model, judged.decision, promised)
     if demands is not None:
         demands.meet(judged.decision, found.documents(), bundles_of(folder, tags))
+        demands.meet_files(folder, judged.model.document.name, pins)
     return found
 
 
@@ -124,11 +141,11 @@ def _text(wrong: Objection) -> str:
             return f"expected the verdict pass, found {verdict}"
 
 
-def _check_files(folder: Path, digest: str | None) -> None:
+def _check_files(folder: Path, digest: str | None) -> dict[str, str]:
+    """Path -> SHA-256 of every file, after all were found to be as they were pinned."""
     pins = _pins(folder, digest)
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    there = {path.relative_to(folder).as_posix() for path in paths}
     others = sorted((there - {MANIFEST}) ^ set(pins))
     if others:
         raise IntegrityError(f"{folder}: expected exactly the files of {MANIFEST}, found a difference at {others[0]}")
@@ -139,6 +156,16 @@ def _check_files(folder: Path, digest: str | None) -> None:
                 f"{folder / name}: expected sha256 {pin[:12]}…, found {found.sha256[:12]}…; "
                 "the file was altered after the model was registered"
             )
+    return pins
+
+
+def _refuse_unpinned(folder: Path) -> None:
+    """An artifact's folder holds its document and files that this pins, and no other."""
+    pinned = load_any(folder).document.files
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name != DOCUMENT and name not in pinned and (path.is_symlink() or not path.is_dir()):
+            raise IntegrityError(f"{path}: expected only files that {folder / DOCUMENT} pins, found another one")
 
 
 def _pins(folder: Path, digest: str | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from holdfast.options import (
     Attestations,
     ModelRef,
     Out,
+    SigningKey,
     SnapshotRef,
     Tracking,
     TrustFileOption,
@@ -35,10 +36,12 @@ def register(
     ] = None,
     trust: TrustFileOption = None,
     attestations: Attestations = None,
+    key: SigningKey = None,
     version_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> "Artifact[Any]":
     """Register a model that passed in MLflow, with its evidence; twice makes one version."""
     from holdfast.attestation.demands import Demands
+    from holdfast.attestation.keys import read_signer
     from holdfast.attestation.store import ATTESTATIONS
     from holdfast.model.register.step import Signed
     from holdfast.model.register.step import register as step
@@ -51,7 +54,11 @@ def register(
         evidence=evidence,
         tracking=tracking,
         policy=policy,
-        signed=Signed(Demands.of(trust), attestations or out.resolve().parent / ATTESTATIONS),
+        signed=Signed(
+            Demands.of(trust),
+            attestations or out.resolve().parent / ATTESTATIONS,
+            None if key is None else read_signer(key),
+        ),
     )
     if version_file is not None:
         write(version_file, str(artifact.document.model_version))

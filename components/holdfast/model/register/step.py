@@ -30,6 +30,7 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
 from holdfast.attestation import store
 from holdfast.attestation.demands import Demands
+from holdfast.attestation.keys import Signer
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
@@ -55,10 +56,15 @@ class Signed:
     demands: Demands = field(default_factory=Demands)
     folder: Path | None = None
     """The bundles of the run; None: there are none."""
+    signer: Signer | None = None
+    """What signs the version's files; None: no one does."""
 
     def bundles(self) -> dict[str, list[bytes]]:
         """By the digest of their subject; not verified."""
         return {} if self.folder is None else store.read_all(self.folder)
+
+
+UNSIGNED = Signed(Demands())
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def register(
     evidence: Mapping[str, Ref],
     tracking: str,
     policy: str | None = None,
-    signed: Signed | None = None,
+    signed: Signed = UNSIGNED,
 ) -> Artifact[Registration]:
     """Registers `model` as a version of its name, alias `candidate`; a second time gives the same version.
 
@@ -103,14 +109,14 @@ def register(
             or signatures that must be there are not.
         RegistryError: MLflow cannot be reached.
     """
-    admitted = _with_statements(admit(model, decision, snapshot, evidence, policy), signed or Signed())
+    admitted = _with_statements(admit(model, decision, snapshot, evidence, policy), signed)
     name, digest = admitted.model.document.name, admitted.model.digest
     done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
     latency = _latency(admitted) if done is None else None
     with tempfile.TemporaryDirectory(prefix="holdfast-register-") as folder:
         work = Path(folder)
         if done is None:
-            tags = {"holdfast.bundle_digest": _write_bundle(work / registry.BUNDLE, admitted)}
+            tags = {"holdfast.bundle_digest": _write_bundle(work / registry.BUNDLE, admitted, signed)}
             _write_package(work, admitted)
             _write_reports(work / "reports", admitted)
         else:
@@ -204,7 +210,7 @@ def _curve(model: Artifact[Model]) -> list[dict[str, object]]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _write_bundle(bundle: Path, admitted: Admitted) -> str:
+def _write_bundle(bundle: Path, admitted: Admitted, signed: Signed) -> str:
     """Everything that serving and the next run need; returns the digest of its manifest."""
     bundle.mkdir()
     _copy(admitted.model, bundle / "model", limit=None)
@@ -217,7 +223,7 @@ def _write_bundle(bundle: Path, admitted: Admitted) -> str:
     contract = admitted.report(SchemaReport)
     if contract is not None:
         (bundle / "schema.pbtxt").write_bytes(contract.open("schema.pbtxt").read())
-    return registry.seal_bundle(bundle)
+    return registry.seal_bundle(bundle, signed.signer, admitted.model.document.name)
 
 
 def _copy(artifact: Artifact[Any], into: Path, *, limit: int | None) -> None:
