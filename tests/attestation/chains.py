@@ -12,7 +12,7 @@ from holdfast.artifacts.folder import Artifact, Ref, save
 from holdfast.attestation import store
 from holdfast.attestation.keys import PrivateKey, make_key, read_signer
 from holdfast.attestation.sign import attest
-from holdfast.attestation.trust import RoleKeys, TrustFile, TrustPolicy, trust_of
+from holdfast.attestation.trust import RoleKeys, TrustFile, TrustPolicy, starter, trust_of
 from holdfast.steps import STEPS, Role
 from holdfast_gates.policy import Policy, find
 from holdfast_gates.step import gate
@@ -48,6 +48,7 @@ def make_keys(folder: Path) -> dict[Role, PrivateKey]:
     """A key for every role, as PEM files."""
     for role in ROLES:
         make_key(folder / f"{role}.pem")
+    (folder / "trust.yaml").write_text(starter({role: f"{role}.pub" for role in ROLES}))
     return {role: read_signer(str(folder / f"{role}.pem")) for role in ROLES}  # type: ignore[misc]
 
 
@@ -78,8 +79,8 @@ def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[
         put(step, MAKERS[step](inputs=of("train", "snapshot")))  # type: ignore[arg-type]
     put("attack", MAKERS["attack"](inputs=of("train", "snapshot", "baseline")))  # type: ignore[arg-type]
     made["gate"] = _judged(folder, made, policy or find("default"))
-    about = {"name": "digits", "model": made["train"].digest}
-    put("register", Registration(inputs=of("train", "gate", "snapshot"), model_version=1, run_id="r", **about))
+    inputs, digest = of("train", "gate", "snapshot"), made["train"].digest
+    put("register", Registration(inputs=inputs, name="digits", model=digest, model_version=1, run_id="r"))
     put("rollout", _rolled_out(of("register", "train", "gate")))
     return made
 

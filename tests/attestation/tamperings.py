@@ -306,7 +306,7 @@ def a_stranger_signs_everything(world: World, version: StoredVersion, rng: rando
     """The network is another one, and the whole chain is made again by one who holds keys of no role."""
     _flip(version.folder / "model" / "made.txt", rng)
     version.seal_again()
-    bundles = {}
+    bundles: dict[str, list[bytes]] = {}
     for folder in [version.folder / "model", version.folder / "decision", *(version.folder / "evidence").iterdir()]:
         artifact = load_any(folder)
         signed = [_statement(artifact.document, artifact.digest)]
