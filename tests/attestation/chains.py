@@ -72,12 +72,12 @@ def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[
     put("snapshot", snapshot(root=f"{seed:064x}"))
     put("baseline", Baseline(inputs=of("snapshot"), name="digits", present=False))
     for step in ("schema", "drift"):
-        put(step, MAKERS[step](inputs=of("snapshot", "baseline")))  # type: ignore[arg-type]
-    put("scan", MAKERS["scan"](inputs=of("snapshot")))  # type: ignore[arg-type]
+        put(step, MAKERS[step](inputs=of("snapshot", "baseline")))
+    put("scan", MAKERS["scan"](inputs=of("snapshot")))
     put("train", model(inputs=of("snapshot", "scan", "baseline"), seed=seed))
     for step in ("backdoor", "certify"):
-        put(step, MAKERS[step](inputs=of("train", "snapshot")))  # type: ignore[arg-type]
-    put("attack", MAKERS["attack"](inputs=of("train", "snapshot", "baseline")))  # type: ignore[arg-type]
+        put(step, MAKERS[step](inputs=of("train", "snapshot")))
+    put("attack", MAKERS["attack"](inputs=of("train", "snapshot", "baseline")))
     made["gate"] = _judged(folder, made, policy or find("default"))
     inputs, digest = of("train", "gate", "snapshot"), made["train"].digest
     put("register", Registration(inputs=inputs, name="digits", model=digest, model_version=1, run_id="r"))
