@@ -18,7 +18,8 @@ from holdfast_gates.policy import Policy, find
 from holdfast_gates.step import gate
 from tests.gates.conftest import MAKERS, model, snapshot
 
-NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
+"""What is signed by the clock of the machine is signed then, too."""
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

@@ -34,7 +34,7 @@ from holdfast.attestation.keys import Signer
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
-from holdfast.model.register import page, pyfunc
+from holdfast.model.register import materials, page, pyfunc
 from holdfast.steps import by_role, role_of, writer
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ def _write_bundle(bundle: Path, admitted: Admitted, signed: Signed) -> str:
     _write_held_out(bundle, admitted)
     _reference(admitted).to_parquet(bundle / "reference.parquet", index=False)
     store.copy_of(admitted.bundles, bundle / store.ATTESTATIONS)
+    (bundle / materials.NAME).write_bytes(_bill(admitted))
     contract = admitted.report(SchemaReport)
     if contract is not None:
         (bundle / "schema.pbtxt").write_bytes(contract.open("schema.pbtxt").read())
@@ -294,6 +295,10 @@ def _write_package(work: Path, admitted: Admitted) -> None:
         )
 
 
+def _bill(admitted: Admitted) -> bytes:
+    return materials.bill(admitted.model, admitted.decision, admitted.snapshot, pyfunc.requirements())
+
+
 def _write_reports(reports: Path, admitted: Admitted) -> None:
     """What people open from the run's page."""
     reports.mkdir()
@@ -301,6 +306,7 @@ def _write_reports(reports: Path, admitted: Admitted) -> None:
         (reports / name).write_bytes(admitted.decision.open(name).read())
     contract = json.dumps(published(admitted.model.document), ensure_ascii=False, indent=1)
     (reports / "contract.json").write_text(contract, encoding="utf-8")
+    (reports / materials.NAME).write_bytes(_bill(admitted))
     for role, artifact in admitted.evidence.items():
         for name, pin in artifact.document.files.items():
             if name.endswith((".html", ".png", ".svg", ".csv")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:
