@@ -260,6 +260,8 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
         kept = _keep_rollout(machine.out)
         record.again(ended.reason)
         say(f"rollout: inconclusive: {ended.reason} ({ended.cause.words}); its record is {kept}. Trying it once more")
+    if ended.outcome == "promoted":
+        machine.release(ended.name, ended.candidate_version, str(arguments["tracking"]))
     return ended.outcome
 
 

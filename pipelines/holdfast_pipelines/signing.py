@@ -66,6 +66,8 @@ class Signing:
         return [*trust, *signs, f"--attestations={self.folder}"] if trust or signs else []
 
 
+RELEASES: Role = "release"
+"""Who signs that a version is the one to serve."""
 _REGISTERS = writer(Registration)
 """It signs the version's files, and its artifact itself."""
 _AFTER_THE_GATE = names()[names().index(writer(GateDecision).name) + 1 :]

@@ -134,7 +134,7 @@ def test_a_bundle_of_another_form_is_refused(whole, change, error):
 def test_a_key_that_is_given_twice_is_refused(whole, tmp_path):
     signer = whole.keys["approver"]
     digest = "a" * 64
-    twice = f'{{"_type":"https://in-toto.io/Statement/v1","_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"model/x","digest":{{"sha256":"{digest}"}}}}],"predicateType":"{APPROVAL}","predicate":{{"timeCreated":"2026-11-28T12:00:00Z"}}}}'
+    twice = f'{{"_type":"https://in-toto.io/Statement/v1","_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"model/x","digest":{{"sha256":"{digest}"}}}}],"predicateType":"{APPROVAL}","predicate":{{"timeCreated":"2026-11-01T12:00:00Z"}}}}'
     with pytest.raises(HoldfastError, match="given twice"):
         whole.trust.accept(sign_payload(twice.encode(), signer), NOW)
     once = twice.replace('"_type":"https://in-toto.io/Statement/v1",', "", 1)

@@ -1,11 +1,12 @@
 """`holdfast keys` and `holdfast attest`: keys for people and machines, and signing what is there already."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from holdfast.options import KeyName, ResultAsJson, print_paths
+from holdfast.options import TRACKING, KeyName, ResultAsJson, Tracking, print_paths
 from holdfast.steps import Role
 
 if TYPE_CHECKING:
@@ -84,5 +85,29 @@ def attest(
     print_paths(sign.attest(found, signer, folder, run="", at=datetime.now(UTC)), as_json)
 
 
-COMMANDS = {"keys": keys, "attest": attest}
+def release(
+    version: Annotated[str, typer.Argument(help="NAME@VERSION, such as digits@3.")],
+    key: KeyName,
+    tracking: Tracking = TRACKING,
+    as_json: ResultAsJson = False,
+) -> None:
+    """Sign that a registered version is the one to serve from now on, also to go back to an older one.
+
+    A statement by the role release, with the next sequence number, in a tag of the version. Readers that demand it
+    (`holdfast verify --released`) then refuse every version that was released before.
+    """
+    from dataclasses import asdict
+
+    from holdfast import registry
+    from holdfast.attestation.keys import read_signer
+
+    name, at, number = version.rpartition("@")
+    if not (name and at and number.isdecimal()):
+        raise typer.BadParameter(f"expected NAME@VERSION, found {version!r}")
+    made = registry.release(tracking, name, int(number), read_signer(key))
+    shown = f"{name} version {made.version}: released, sequence number {made.sequence}"
+    typer.echo(json.dumps(asdict(made)) if as_json else shown)
+
+
+COMMANDS = {"keys": keys, "attest": attest, "release": release}
 """What `holdfast` runs by these names."""

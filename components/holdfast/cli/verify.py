@@ -2,17 +2,20 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.errors import HoldfastError, RefusedError
 from holdfast.options import TRACKING, AsJson, Tracking, TrustFileOption
 from holdfast.wording import printable_lines
 
 if TYPE_CHECKING:
     from holdfast.artifacts.inspect import Finding
     from holdfast.attestation.verify import Signatures
+    from holdfast.registry import Bundle
 
 STEPS_FOLDER = "steps"
 """Where a run folder has its artifacts."""
@@ -32,6 +35,12 @@ def verify(
     attestations: Annotated[
         Path | None, typer.Option(help="Folder of signed statements; `attestations` in or near it when left out.")
     ] = None,
+    released: Annotated[
+        bool, typer.Option("--released", help="models:/ only: it must also be the newest release (with --trust).")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="With --released: a file that remembers the newest release that was seen.")
+    ] = None,
     tracking: Tracking = TRACKING,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +49,12 @@ def verify(
     Exit code 1 where a file was altered or added, an input was not found and so not checked, or a signature that must
     be there is missing or does not count. It works offline, but for MLflow with models:/.
     """
-    findings = _findings(artifact, search, trust, attestations, tracking)
+    if released and (trust is None or not artifact.startswith(REGISTERED)):
+        raise typer.BadParameter("expected only with models:/ and --trust", param_hint="--released")
+    if artifact.startswith(REGISTERED):
+        findings = _registered(artifact, tracking, trust, Serving(state) if released else None)
+    else:
+        findings = _findings(Path(artifact), search, trust, attestations)
     lines = [f"{finding.state:8} {finding.role:24} {finding.detail}" for finding in findings]
     count = Counter[str](finding.state for finding in findings)
     code, last = _conclusion(count, signed=trust is not None, allow_missing=allow_missing)
@@ -68,14 +82,9 @@ def _conclusion(count: Counter[str], *, signed: bool, allow_missing: bool) -> tu
     return _WRONG, f"NOT VERIFIED: {missing} inputs were not found and not checked; {hint}"
 
 
-def _findings(
-    named: str, search: Path | None, trust: Path | None, attestations: Path | None, tracking: str
-) -> "list[Finding]":
+def _findings(folder: Path, search: Path | None, trust: Path | None, attestations: Path | None) -> "list[Finding]":
     from holdfast.attestation.verify import verify_folder
 
-    if named.startswith(REGISTERED):
-        return _registered(named, tracking, trust)
-    folder = Path(named)
     is_run = (folder / STEPS_FOLDER).is_dir()
     below = search or (folder if is_run else folder.resolve().parent)
     return verify_folder(folder, below, _signatures(trust, attestations, below))
@@ -96,7 +105,15 @@ def _signatures(trust: Path | None, attestations: Path | None, below: Path) -> "
     return Signatures(read_all(kept), read_trust(trust), datetime.now(UTC))
 
 
-def _registered(uri: str, tracking: str, trust: Path | None) -> "list[Finding]":
+@dataclass(frozen=True)
+class Serving:
+    """That a version is asked for to be served."""
+
+    state: Path | None
+    """Where the newest release that was seen is kept."""
+
+
+def _registered(uri: str, tracking: str, trust: Path | None, serving: Serving | None) -> "list[Finding]":
     """A registered version: its bytes were hashed when it was fetched; then the signatures behind its decision."""
     from datetime import UTC, datetime
 
@@ -116,7 +133,38 @@ def _registered(uri: str, tracking: str, trust: Path | None) -> "list[Finding]":
         if trust is not None:
             signatures = Signatures(bundles_of(bundle.folder, bundle.tags), read_trust(trust), datetime.now(UTC))
             findings += verify_signatures([bundle.decision.digest], bundle.documents(), signatures)
+            findings += _files(bundle, signatures) + (
+                [] if serving is None else _release(bundle, signatures, tracking, serving)
+            )
         return findings
+
+
+def _files(bundle: "Bundle", signatures: "Signatures") -> "list[Finding]":
+    """The signature of the version's files."""
+    from holdfast import registry
+    from holdfast.artifacts.inspect import Finding
+    from holdfast.attestation.demands import Demands
+
+    pins = registry.pins_of(bundle)
+    try:
+        Demands(signatures.trust, signatures.now).meet_files(bundle.folder, bundle.name, pins)
+    except HoldfastError as error:
+        return [Finding("refused", "gate", str(error))]
+    return [Finding("ok", "gate", f"files of the version: {len(pins)}, as they were signed")]
+
+
+def _release(bundle: "Bundle", signatures: "Signatures", tracking: str, serving: Serving) -> "list[Finding]":
+    """Whether the version is the newest release."""
+    from holdfast import registry
+    from holdfast.artifacts.inspect import Finding
+
+    try:
+        found = registry.require_released(
+            tracking, bundle.name, bundle.model.digest, signatures.trust, signatures.now, serving.state
+        )
+    except RefusedError as error:
+        return [Finding("refused", "release", str(error))]
+    return [Finding("ok", "release", f"version {found.version}: sequence number {found.sequence}, the newest")]
 
 
 COMMANDS = {"verify": verify}

@@ -119,6 +119,11 @@ def read_bundle(
     return found
 
 
+def pins_of(bundle: Bundle) -> dict[str, str]:
+    """Path -> SHA-256 of every file of a bundle that was read."""
+    return _pins(bundle.folder, None)
+
+
 def bundle_in(package: Path, name: str) -> Path:
     """The bundle's folder in a downloaded version of the model `name`.
 

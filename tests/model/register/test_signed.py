@@ -1,6 +1,7 @@
 """What register signs and demands: the chain, the files of the version, the bill of materials."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -87,3 +88,22 @@ def test_the_bill_of_materials_is_valid_and_names_model_data_and_packages(chain)
     assert named["numpy"]["purl"] == f"pkg:pypi/numpy@{named['numpy']['version']}"
     assert "networkx" in named  # a package that torch needs, not one of ours
     assert materials.bill(*made, data, pyfunc.requirements()) == bill
+
+
+def test_an_alias_on_an_older_release_is_refused_until_it_is_released_again(chain, tracking, tmp_path, keys):
+    passed = chain()
+    sign_all(passed, keys, tmp_path / "attestations")
+    done = call(passed, tmp_path, tracking, Signed(Demands(), tmp_path / "attestations")).document
+    newer = chain(seed=1)
+    (tmp_path / "newer").mkdir()
+    sign_all(newer, keys, tmp_path / "newer" / "attestations")
+    call(newer, tmp_path / "newer", tracking, Signed(Demands(), tmp_path / "newer" / "attestations"))
+    trust = trust_in(tmp_path / "keys")
+    for number in (1, 2):
+        assert registry.release(tracking, done.name, number, keys["release"]).sequence == number
+    after = NOW + timedelta(minutes=4)
+    with pytest.raises(RefusedError, match="sequence number 2, found 1"):
+        registry.require_released(tracking, done.name, passed.model.digest, trust, after)
+    assert registry.require_released(tracking, done.name, newer.model.digest, trust, after).version == 2
+    registry.release(tracking, done.name, 1, keys["release"])
+    assert registry.require_released(tracking, done.name, passed.model.digest, trust, after).sequence == 3
