@@ -28,7 +28,7 @@ def _clean(played: DemoRuns, act: Summary) -> Chapter:
             "one. Nothing served before, so it is held to absolute limits; from now on it is the champion.",
             f"Every step signed what it made or found, with keys that the demo made for itself: "
             f"{act['signatures']['verified']} of {act['signatures']['needed']} statements behind this run were "
-            "verified. `holdfast verify` repeats that offline.",
+            "verified; holdfast verify repeats that offline.",
         ),
         run=played.run("clean"),
         facts=_facts(act),
