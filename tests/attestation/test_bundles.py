@@ -164,6 +164,17 @@ def test_a_bundle_is_kept_once(whole, tmp_path):
     assert store.read_all(tmp_path / "nowhere") == {}
 
 
+def test_more_bundles_than_anyone_signs_are_refused(whole, tmp_path):
+    bundle = every_bundle(whole)[0]
+    path = store.keep(tmp_path, bundle)
+    path.write_bytes((bundle + b"\n") * 1001)
+    with pytest.raises(IntegrityError, match=r"at most 1000 bundles, found 1001"):
+        store.read_all(tmp_path)
+    path.write_bytes(b" " * (4 * 2**20 + 1))
+    with pytest.raises(IntegrityError, match="at most 4194304 bytes"):
+        store.read_all(tmp_path)
+
+
 def test_what_is_not_named_by_a_digest_is_left_alone(whole, tmp_path):
     (tmp_path / "README").write_text("x")
     (tmp_path / f"{'g' * 64}.jsonl").write_text("x")

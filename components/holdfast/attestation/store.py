@@ -10,14 +10,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from holdfast.artifacts.folder import read_bounded, replace_file
-from holdfast.attestation.envelope import MAX_BUNDLE_BYTES, read_bundle
+from holdfast.attestation.envelope import read_bundle
 from holdfast.attestation.statement import parse_statement
 from holdfast.errors import HoldfastError, IntegrityError
 
 ATTESTATIONS = "attestations"
 """The folder in a run folder, and in a registered version."""
-MAX_FILES = 10_000
-MAX_FILE_BYTES = 16 * 2**20
+MAX_FILES, MAX_LINES = 1_000, 1_000
+"""Subjects in a folder, and bundles about one of them."""
+MAX_FILE_BYTES, MAX_BYTES = 4 * 2**20, 64 * 2**20
+"""Of one file, and of all."""
 _NAME = re.compile(r"[0-9a-f]{64}\.jsonl")
 
 
@@ -36,7 +38,7 @@ def read_all(folder: Path) -> dict[str, list[bytes]]:
     """Digest of the subject, by the name of the file -> the bundles in it; empty where there is no such folder.
 
     Raises:
-        IntegrityError: more than `MAX_FILES` files, or one that is larger than `MAX_FILE_BYTES`.
+        IntegrityError: more files, lines or bytes than the limits above.
         ArtifactError: a file that cannot be read.
     """
     if not folder.is_dir():
@@ -44,7 +46,13 @@ def read_all(folder: Path) -> dict[str, list[bytes]]:
     paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     if len(paths) > MAX_FILES:
         raise IntegrityError(f"{folder}: expected at most {MAX_FILES} files, found {len(paths)}")
-    return {path.stem: _lines(path) for path in paths}
+    found, total = {}, 0
+    for path in paths:
+        found[path.stem] = _lines(path)
+        total += sum(map(len, found[path.stem]))
+        if total > MAX_BYTES:
+            raise IntegrityError(f"{folder}: expected at most {MAX_BYTES} bytes of bundles, found more")
+    return found
 
 
 def copy_of(bundles: Mapping[str, Iterable[bytes]], into: Path) -> None:
@@ -66,5 +74,7 @@ def by_subject(bundles: Iterable[bytes]) -> dict[str, list[bytes]]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    data = read_bounded(path, MAX_FILE_BYTES, "bundles")
-    return [line[: MAX_BUNDLE_BYTES + 1] for line in data.split(b"\n") if line.strip()]
+    lines = [line for line in read_bounded(path, MAX_FILE_BYTES, "bundles").split(b"\n") if line.strip()]
+    if len(lines) > MAX_LINES:
+        raise IntegrityError(f"{path}: expected at most {MAX_LINES} bundles, found {len(lines)}")
+    return lines

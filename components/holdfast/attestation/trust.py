@@ -34,8 +34,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 SKEW = timedelta(minutes=5)
 """How far the clock of a signer may be ahead of ours."""
 PEM = "-----BEGIN "
-MANY = 1_000
-"""Bundles about one artifact, and keys of a role."""
+MAX_KEYS = 100
+"""Of a role."""
 
 
 def _in_utc(value: object) -> object:
@@ -49,7 +49,7 @@ Instant = Annotated[datetime, BeforeValidator(_in_utc)]
 class RoleKeys(Section):
     """Who acts in a role."""
 
-    keys: tuple[str, ...] = Field(min_length=1, max_length=MANY)
+    keys: tuple[str, ...] = Field(min_length=1, max_length=MAX_KEYS)
     """Public keys: PEM text, or the path of a PEM file from the folder of this one."""
     threshold: int = Field(1, ge=1)
     """How many different keys of the role must have signed."""
