@@ -9,17 +9,20 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks import security
 from benchmarks.reliability import ALSO, write_others
 from benchmarks.scenes import Bench, default_folder
 from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
 PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet", "judged"} | {
-    "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability"
+    "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability", "security"
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
-APART = {"faults", "first_contact", "hostile", "imbalanced", "latency", "local", "rollouts_under_load", "tables"}
+APART = {"faults", "first_contact", "hostile", "hostile_files", "imbalanced", "latency", "local"} | {
+    "pr_gate", "rollouts_under_load", "tables", "tamperings"
+}  # fmt: skip
 """Run when named and not with the others: each takes 20 minutes or more, or wants the machine for itself."""
 
 
@@ -52,6 +55,8 @@ def _run(name: str, bench: Bench) -> bool:
         keep(name, importlib.import_module(f"benchmarks.{name}").run(bench))
         if name in ALSO:
             write_others()
+        if name in security.FROM:
+            security.write_page()
     except HoldfastError as error:
         sys.stderr.write(f"{name}: left out: {error}\n")
         return False

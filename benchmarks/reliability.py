@@ -21,20 +21,22 @@ ALSO = {
 
 def write_page(rows: Sequence[Row], page: Path = PAGE) -> None:
     """Replaces the table of faults, between its markers on the page."""
-    _lay(page, (BEGIN, END), table(rows))
+    lay(page, (BEGIN, END), table(rows))
 
 
 def write_others(page: Path = PAGE) -> None:
     """Replaces the table of the other benchmarks' rows about rollouts, as far as they were run."""
-    _lay(page, OTHERS, table([row for name in ALSO for row in _kept(name) if row.target.startswith(ALSO[name])]))
+    lay(page, OTHERS, table([row for name in ALSO for row in kept(name) if row.target.startswith(ALSO[name])]))
 
 
-def _kept(name: str) -> list[Row]:
+def kept(name: str) -> list[Row]:
+    """The rows of a benchmark as they were kept; none where it was not run."""
     path = RESULTS / f"{name}.json"
     return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]] if path.exists() else []
 
 
-def _lay(page: Path, markers: tuple[str, str], content: str) -> None:
+def lay(page: Path, markers: tuple[str, str], content: str) -> None:
+    """Puts `content` between two markers of a page."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(markers[0])
     _, _, after = rest.partition(markers[1])

@@ -44,7 +44,8 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     ),
     "Reference": (CLI, "docs/workload.md", "docs/benchmarks.md", "CHANGELOG.md"),
     "Security and contributing": (
-        "docs/threat-model.md", ".github/SECURITY.md", ".github/CONTRIBUTING.md", "docs/architecture.md",
+        "docs/threat-model.md", "docs/signed-evidence.md", "docs/security.md", ".github/SECURITY.md",
+        ".github/CONTRIBUTING.md", "docs/architecture.md",
     ),
 }  # fmt: skip
 """Section of the site -> its pages, as files of the repository. A page that is in no section fails the build."""

@@ -21,16 +21,18 @@ Where is what:
 `holdfast.load_model("models:/NAME@champion")` gives the champion, verified, to a program.
 """
 
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
 
 
-def load_model(uri: str, *, tracking: str | None = None) -> Any:
+def load_model(uri: str, *, tracking: str | None = None, trust: Path | None = None) -> Any:
     """The model of `models:/NAME@ALIAS` or `models:/NAME/VERSION` in MLflow, after every byte of it was verified.
 
-    Its `predict(rows)` is that of `holdfast.model.register.pyfunc.PyfuncModel`, and `load_model` there has every error.
+    With `trust` (a `trust.yaml`) the signatures behind it must be there, too. Its `predict(rows)` is that of
+    `holdfast.model.register.pyfunc.PyfuncModel`, and `load_model` there has every error.
     """
     from importlib import import_module  # by name: what every module imports must not import one of them
 
-    return import_module("holdfast.model.register.pyfunc").load_model(uri, tracking=tracking)
+    return import_module("holdfast.model.register.pyfunc").load_model(uri, tracking=tracking, trust=trust)

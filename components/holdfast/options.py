@@ -16,6 +16,7 @@ from holdfast.steps import evidence
 if TYPE_CHECKING:
     from holdfast.artifacts.documents import Document
     from holdfast.artifacts.folder import Artifact, Ref
+    from holdfast.attestation.keys import Signer
     from holdfast.compute import Compute
     from holdfast.workload.schema import Section, Workload
 
@@ -40,6 +41,21 @@ ScanRef = Annotated[str | None, typer.Option(help="Scan report: FOLDER or FOLDER
 EvidenceRef = Annotated[str | None, typer.Option(help="Evidence artifact: FOLDER or FOLDER@DIGEST.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, since sums depend on it.", min=1)]
+KeyName = Annotated[
+    str,
+    typer.Option(
+        "--key", help="What signs: a private key (PEM), or vault://MOUNT/NAME with VAULT_ADDR and VAULT_TOKEN."
+    ),
+]
+SigningKey = Annotated[
+    str | None, typer.Option("--key", help="Sign what was written: a private key (PEM) or vault://MOUNT/NAME.")
+]
+Attestations = Annotated[
+    Path | None, typer.Option(help="Folder of signed statements; `attestations` next to --out when left out.")
+]
+TrustFileOption = Annotated[
+    Path | None, typer.Option("--trust", help="Whose signatures must be there: a trust policy (trust.yaml).")
+]
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
 
 
@@ -88,20 +104,25 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
     taken = inspect.signature(function).parameters
     compute = _COMPUTE if "settings" in taken else {}
     roles = tuple(evidence()) if "evidence" in taken else ()
-    added = [*compute.values(), *(_option(role, EvidenceRef, None) for role in roles), *_RESULT.values()]
+    signing = {name: one for name, one in _SIGNING.items() if name not in taken}
+    added = [*compute.values(), *(_option(role, EvidenceRef, None) for role in roles), *signing.values()]
+    added += _RESULT.values()
     options = [*(one for name, one in taken.items() if name not in ("settings", "evidence")), *added]
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
         result = [given.pop(name) for name in _RESULT]
+        key, signed_in = (given.pop(name) if name in signing else given[name] for name in _SIGNING)
         if compute:
             given["settings"] = compute_settings(*(given.pop(name) for name in compute))
         if roles:
             texts = {role: given.pop(role) for role in roles}
             given["evidence"] = {role: ref(text) for role, text in texts.items() if text}
         _check_out(given)
+        signer = _signer(key)
         made = function(**given)
         artifact, code = made if isinstance(made, tuple) else (made, 0)
+        sign(artifact, signer, signed_in)
         finish(artifact, *result)
         if code:
             raise typer.Exit(code)
@@ -135,6 +156,29 @@ _RESULT = {
         _option("as_json", AsJson, False),
     )
 }
+
+
+_SIGNING = {one.name: one for one in (_option("key", SigningKey, None), _option("attestations", Attestations, None))}
+
+
+def _signer(key: str | None) -> "Signer | None":
+    """The key that signs, read before anything is computed."""
+    from holdfast.attestation.keys import read_signer
+
+    return None if key is None else read_signer(key)
+
+
+def sign(artifact: "Artifact[Any]", signer: "Signer | None", attestations: Path | None) -> None:
+    """Signs what a step wrote, where a key was given."""
+    if signer is None:
+        return
+    from datetime import UTC, datetime
+
+    from holdfast.attestation.sign import attest
+    from holdfast.attestation.store import ATTESTATIONS
+
+    folder = attestations or artifact.folder.resolve().parent / ATTESTATIONS
+    attest(artifact, signer, folder, run="", at=datetime.now(UTC))
 
 
 def compute_settings(seed: int, device: str, threads: int) -> "Compute":

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 EnvironmentName = Literal["data", "model", "serving"]
 HelpPanel = Literal["Data", "Model", "Gate", "Serving"]
+Role = Literal["data-owner", "trainer", "attacker", "gate", "approver", "release"]
+"""In which a person or a machine signs statements about artifacts (`holdfast.attestation`)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Step:
     """Where `holdfast --help` lists its commands."""
     writes: str
     """The class of its document, in `holdfast.artifacts.documents`."""
+    signed_by: Role = "trainer"
+    """Who signs the statement about its artifact."""
     reads: tuple[str, ...] = ()
     """The roles of the artifacts that it needs."""
     writes_role: str = ""
@@ -63,6 +67,11 @@ class Step:
         return self.writes_role or self.name
 
     @property
+    def judges(self) -> bool:
+        """Whether its document is the result of a test, not of a making."""
+        return self.evidence or "verdict" in self.document.model_fields
+
+    @property
     def document(self) -> "type[Document]":
         """The class of its document."""
         from holdfast.artifacts import documents
@@ -90,7 +99,8 @@ _REGISTRY = ("holdfast.cli", "holdfast.registry:library")
 
 _BEFORE_THE_GATE: tuple[Step, ...] = (
     Step(
-        "snapshot", "holdfast.data.snapshot", "data", "Data", "Snapshot", config="snapshot_config",
+        "snapshot", "holdfast.data.snapshot", "data", "Data", "Snapshot",
+        signed_by="data-owner", config="snapshot_config",
         libraries=("holdfast.data.snapshot.step", *_TABLES, "sklearn.datasets"), prepares=("data", "model"),
     ),
     Step(
@@ -98,17 +108,20 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
         reusable=False, libraries=("holdfast.model.baseline.step", *_REGISTRY, *_NETWORKS),
     ),
     Step(
-        "schema", "holdfast.data.schema", "data", "Data", "SchemaReport", reads=("snapshot", "baseline"),
+        "schema", "holdfast.data.schema", "data", "Data", "SchemaReport",
+        signed_by="data-owner", reads=("snapshot", "baseline"),
         config="schema_", evidence=True, stops_delivery=True,
         libraries=("holdfast.data.schema.step", *_TABLES, "holdfast.data.schema.contract:library"),
     ),
     Step(
-        "drift", "holdfast.data.drift", "data", "Data", "DriftReport", reads=("snapshot", "baseline"), config="drift",
+        "drift", "holdfast.data.drift", "data", "Data", "DriftReport",
+        signed_by="data-owner", reads=("snapshot", "baseline"), config="drift",
         evidence=True, stops_delivery=True, libraries=("holdfast.data.drift.step", *_TABLES),
         libraries_if_changed=("holdfast.data.drift.evidently_report:library",),
     ),
     Step(
-        "scan", "holdfast.model.scan", "model", "Model", "ScanReport", reads=("snapshot",), follows=("schema", "drift"),
+        "scan", "holdfast.model.scan", "model", "Model", "ScanReport",
+        signed_by="data-owner", reads=("snapshot",), follows=("schema", "drift"),
         config="scan", computes=True, evidence=True,
         libraries=("holdfast.model.scan.step", *_TRAINING, "holdfast.model.learners:library"),
     ),
@@ -118,11 +131,13 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
         libraries=("holdfast.model.train.step", *_TRAINING, "torch.export._trace", "holdfast.model.train.recipes"),
     ),
     Step(
-        "backdoor", "holdfast.model.backdoor", "model", "Model", "BackdoorReport", reads=("model", "snapshot"),
+        "backdoor", "holdfast.model.backdoor", "model", "Model", "BackdoorReport",
+        signed_by="attacker", reads=("model", "snapshot"),
         config="backdoor", computes=True, evidence=True, libraries=("holdfast.model.backdoor.step", *_NETWORKS),
     ),
     Step(
         "attack", "holdfast.model.attack", "model", "Model", "RobustnessReport",
+        signed_by="attacker",
         reads=("model", "snapshot", "baseline"), config="attack", computes=True, evidence=True,
         libraries=(
             "holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.kinds", "holdfast.model.attack.suite",
@@ -130,7 +145,8 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
         libraries_if_changed=("holdfast.model.attack.art:load",),
     ),
     Step(
-        "certify", "holdfast.model.certify", "model", "Model", "Certificate", reads=("model", "snapshot"),
+        "certify", "holdfast.model.certify", "model", "Model", "Certificate",
+        signed_by="attacker", reads=("model", "snapshot"),
         config="certify", computes=True, evidence=True,
         libraries=("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
     ),
@@ -139,16 +155,19 @@ _EVIDENCE = tuple(step.role for step in _BEFORE_THE_GATE if step.evidence)
 STEPS: tuple[Step, ...] = (
     *_BEFORE_THE_GATE,
     Step(
-        "gate", "holdfast_gates", "model", "Gate", "GateDecision", reads=("model", "snapshot", *_EVIDENCE),
+        "gate", "holdfast_gates", "model", "Gate", "GateDecision",
+        signed_by="gate", reads=("model", "snapshot", *_EVIDENCE),
         writes_role="decision", reusable=False, libraries=("holdfast_gates.step", "holdfast.cli", "scipy.special"),
     ),
     Step(
         "register", "holdfast.model.register", "model", "Model", "Registration",
+        signed_by="gate",
         reads=("model", "decision", "snapshot", *_EVIDENCE), reusable=False,
         libraries=("holdfast.model.register.step", *_REGISTRY, *_NETWORKS),
     ),
     Step(
-        "rollout", "holdfast.serving.rollout", "serving", "Serving", "RolloutRecord", follows=("register",),
+        "rollout", "holdfast.serving.rollout", "serving", "Serving", "RolloutRecord",
+        signed_by="release", follows=("register",),
         config="rollout", reusable=False, starts_processes=True, pipeline="rollout",
         libraries=("holdfast.serving.rollout.step", *_REGISTRY), libraries_if_changed=SERVERS,
     ),

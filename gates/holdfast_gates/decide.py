@@ -70,6 +70,7 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> 
         policy_name=policy.name,
         alpha=policy.alpha,
         checks=lines,
+        require=policy.require,
         verdict=worst(line.verdict for line in lines),
     )
 

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from holdfast.artifacts.documents import Modality, Scalar
+from holdfast.artifacts.documents import Modality, Requirements, Scalar
 from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
 from holdfast.workload.schema import GateConfig, RolloutPlan, Section, Share
@@ -133,6 +133,8 @@ class Policy(Section):
     """What is asked."""
     allow_new_contract: bool = False
     """Whether a model may read other columns, or answer other classes, than the champion: its clients were moved."""
+    require: Requirements = Requirements()
+    """What the model needs besides: signatures, approvals, a young verdict."""
     overridden: Overrides = {}
     """What the workload asked otherwise; written by `with_overrides` for the record."""
     rollout: RolloutPlan | None = None

@@ -34,6 +34,7 @@ from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
+from holdfast_pipelines.signing import RELEASES, Signing
 from holdfast_pipelines.warm import Servers
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
 """Environment -> the virtual environment below the source tree that is made of its lock."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
+_UNRELEASED = "the version serves, and no statement names it as the one to serve: `holdfast release` makes it"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 
 
@@ -84,6 +86,8 @@ class Machine:
     """The folder of the user's own network code."""
     forks: Servers | None = None
     """Warm processes whose forks the steps are; None: every step is a fresh process."""
+    signing: Signing | None = None
+    """Keys that sign what the steps make; None: nothing is signed."""
     on_step: Callable[[StepRecord], None] = lambda record: None
     _places: dict[str, str] = field(default_factory=dict)
 
@@ -114,11 +118,12 @@ class Machine:
                 outputs[name].write_text(value)
             self._report(step, entry.outputs, 0.0, reused=True)
             return
-        ended = self._run(step, [str(python), *command[1:]], python, env)
+        words = [] if self.signing is None else self.signing.words(step)
+        ended = self._run(step, [str(python), *command[1:], *words], python, env)
         self._take(step, outputs, key, ended)
 
-    def check(self, words: Sequence[str], image: str) -> None:
-        """Runs a command of the environment of `image` that writes nothing.
+    def check(self, words: Sequence[str], image: str, otherwise: str = "nothing was trained") -> None:
+        """Runs a command of the environment of `image` that writes no artifact; `otherwise`: what a failure means.
 
         Raises:
             RunError: it failed; its last words.
@@ -131,7 +136,14 @@ class Machine:
         ended = run_child(command, env=_environment(python, self.pythonpath), log=log, start=start)
         if ended.code != 0:
             reason = (ended.tail[-1:] or (f"ended with code {ended.code}",))[0].removeprefix("holdfast: ")
-            raise RunError(f"{name}: {reason} (log: {log}); nothing was trained")
+            raise RunError(f"{name}: {reason} (log: {log}); {otherwise}")
+
+    def release(self, name: str, version: int, tracking: str) -> None:
+        """Signs that a promoted version is the one to serve, where the key of that role is here."""
+        key = self.signing.files.get(RELEASES) if self.signing is not None else None
+        if key is not None:
+            words = ["release", f"{name}@{version}", f"--key={key}", f"--tracking={tracking}"]
+            self.check(words, containers.MODEL, _UNRELEASED)
 
     def moved(self, uri: str) -> str:
         """Where the artifact that kfp expects at `uri` lies."""
@@ -208,6 +220,8 @@ class Machine:
         return place
 
     def _report(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
+        if self.signing is not None:
+            self.signing.sign(self.out / ARTIFACTS / step, values.get("digest", ""))
         verdict = values.get("verdict", "pass")
         _say(f"{step:<10} {verdict:<12} " + ("reused" if reused else f"{seconds:7.1f} s"))
         self.on_step(

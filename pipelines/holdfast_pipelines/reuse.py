@@ -8,6 +8,7 @@ Digests alone would let whoever can write to the cache compute them again over a
 seal: HMAC-SHA256 of its key and outputs under a secret in the user's private state, which no other user reads.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -23,7 +24,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from holdfast.artifacts.folder import DOCUMENT, Ref, load_any
+from holdfast.artifacts.folder import DOCUMENT, Ref, load_any, write_new
 from holdfast.errors import ArtifactError
 from holdfast.progress import say
 
@@ -148,7 +149,9 @@ def _secret() -> bytes:
     path = Path(home) / "holdfast" / _SECRET
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(path, secrets.token_bytes(_SECRET_BYTES))
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                write_new(path, secrets.token_bytes(_SECRET_BYTES))
         about, found = path.lstat(), path.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         say(f"reuse: expected a place for the secret {path}, found none ({error}): every step runs again")
@@ -161,21 +164,6 @@ def _secret() -> bytes:
         )
         return b""
     return found
-
-
-def _write_once(path: Path, data: bytes) -> None:
-    """Writes a private file that is not there yet, complete at once; of two processes the first one wins."""
-    if path.exists():
-        return
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-        Path(path).hardlink_to(name)
-    except FileExistsError:
-        pass
-    finally:
-        Path(name).unlink()
 
 
 def _sweep(folder: Path) -> None:

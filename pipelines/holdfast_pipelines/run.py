@@ -19,6 +19,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
+from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.steps import STEPS, names, writer
@@ -29,12 +30,13 @@ from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.preflight import check_rows, check_workload
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
+from holdfast_pipelines.signing import Signing
 from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
 from holdfast_pipelines.warm import Servers
 
 _AGAIN = ("registered", "inconclusive", "rolled-back")
 """Outcomes of a run whose model may be rolled out."""
-_OURS = (ARTIFACTS, LOGS, ".kfp", RECORD)
+_OURS = (ARTIFACTS, LOGS, ATTESTATIONS, ".kfp", RECORD)
 
 
 def run(
@@ -55,6 +57,7 @@ def run(
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
     reviews: Path | None = None,
+    keys: Path | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -76,6 +79,8 @@ def run(
         forks: warm processes whose forks the steps are; without, every step is a fresh process.
         reviews: the folder of reviews of a workload that names none: what it decides holds, and rows that this run sets
             aside are added to it as undecided. None keeps nothing, unless the workload names a folder.
+        keys: a folder of keys, one for each role: what the steps make is signed, and with its `trust.yaml` registration
+            and rollout go on only where everything was.
 
     Raises:
         StepError: a step failed; the record has its name.
@@ -84,10 +89,10 @@ def run(
     """
     folder = workload.resolve().parent
     plan = given.read(workload, overrides)
-    reviews = reviews_of(plan, folder, reviews)
-    plan = _placed(with_reviews(plan, reviews), data, folder)
+    plan = _placed(with_reviews(plan, reviews := reviews_of(plan, folder, reviews)), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
-    machine = replace(_machine(plan, folder, out, cache, from_step, pythons(interpreters)), forks=forks)
+    machine = _machine(plan, folder, out, cache, from_step, pythons(interpreters))
+    machine.forks, machine.signing = forks, Signing.of(keys, out)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
@@ -97,12 +102,11 @@ def run(
             _retrain(machine, parameters, reviews)
             outcome = record.judge()
             if outcome == "registered" and rollout:
-                version = _registered_version(machine.out)
-                asked = given.rollout_parameters(plan, version, settings, game_day)
+                asked = given.rollout_parameters(plan, _registered_version(machine.out), settings, game_day)
                 outcome = _roll_out(machine, record, asked, retries)
             record.finish(outcome)
         _remember(machine.out)
-        return record.result
+    return record.result
 
 
 def judge(
@@ -164,6 +168,7 @@ def roll_out(
     retries: int = 0,
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
+    keys: Path | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
 
@@ -178,7 +183,7 @@ def roll_out(
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
-    machine = Machine(out=out.resolve(), pythons=pythons(interpreters), forks=forks)
+    machine = Machine(out=out.resolve(), pythons=pythons(interpreters), forks=forks, signing=Signing.of(keys, out))
     with _held(machine.out):
         _keep_rollout(machine.out)
         record = _Record(machine, replace(_without_rollout(before), outcome="registered"))
@@ -303,6 +308,8 @@ def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, 
         kept = _keep_rollout(machine.out)
         record.again(ended.reason)
         say(f"rollout: inconclusive: {ended.reason} ({ended.cause.words}); its record is {kept}. Trying it once more")
+    if ended.outcome == "promoted":
+        machine.release(ended.name, ended.candidate_version, str(arguments["tracking"]))
     return ended.outcome
 
 

@@ -13,11 +13,12 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
+from holdfast.attestation.trust import TrustFile
 from holdfast.cli import app
 from holdfast.serving.rollout.cluster.target import read_target
 from holdfast.steps import names
 from holdfast.workload.schema import Workload, read_workload
-from holdfast.workload.yaml import top_keys
+from holdfast.workload.yaml import read_yaml, top_keys
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("What it answers", "Reads and writes", "Method", "What it does not tell you", "Run it alone")
@@ -186,6 +187,8 @@ def test_files_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
         path.write_text(text)
         if "namespace" in top_keys(path):
             assert read_target(path).namespace
+        elif "roles" in top_keys(path):
+            assert read_yaml(path, TrustFile).roles
         else:
             assert read_workload(path).name
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -169,7 +170,7 @@ def drift(**changes: object) -> DriftReport:
     return document.model_copy(update=changes)
 
 
-MAKERS: dict[str, Callable[..., object]] = {
+MAKERS: dict[str, Callable[..., Any]] = {
     "schema": schema,
     "drift": drift,
     "scan": scan,

@@ -970,6 +970,27 @@ class Certificate(Document):
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
+class Requirements(Frozen):
+    """What a model needs besides passing checks before it is registered, rolled out and served."""
+
+    attested: bool = False
+    """Every step behind it was signed by a role of the trust policy, and the gate signed its verdict."""
+    approvals: int = Field(0, ge=0, le=20)
+    """People who approved it, each with a key of their own in the role approver; more than 0 needs `attested`."""
+    approver_not_trainer: bool = False
+    """Whether an approval by a key that also signed the training does not count."""
+    max_age_days: float | None = Field(None, gt=0)
+    """The age at which the gate's verdict no longer counts; left out: never."""
+    waivers_at_most: int = Field(0, ge=0)
+    """Checks that people may waive, each with a signed waiver that has an owner, a reason and an end."""
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if not self.attested and (self.approvals or self.max_age_days is not None):
+            raise ValueError("approvals and max_age_days need attested: true; without signatures both could be forged")
+        return self
+
+
 class CheckResult(Frozen):
     """What a check found."""
 
@@ -1019,6 +1040,8 @@ class GateDecision(Document):
     """Every check that was asked."""
     waivers: tuple[str, ...] = ()
     """Checks that a person waived; reserved."""
+    require: Requirements = Requirements()
+    """What else the policy asks, of whoever takes the model in."""
     verdict: Verdict
     """That of the worst check."""
 

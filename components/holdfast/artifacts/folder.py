@@ -77,7 +77,7 @@ class Artifact(Generic[D]):
     def open(self, name: str) -> io.BytesIO:
         """The bytes of the pinned file `name`; what is returned is what was hashed."""
         pin = self._pin(name)
-        data = _read_bounded(self.folder / name, pin.bytes)
+        data = read_bounded(self.folder / name, pin.bytes)
         if (hashlib.sha256(data).hexdigest(), len(data)) != (pin.sha256, pin.bytes):
             raise IntegrityError(
                 f"{self.folder / name}: expected sha256 {pin.sha256[:12]}… ({pin.bytes} bytes), found other bytes "
@@ -208,12 +208,12 @@ def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
     """As `load`, for any kind of document."""
     ref = ref if isinstance(ref, Ref) else Ref(ref)
     path = ref.folder / DOCUMENT
-    data = _read_bounded(path, MAX_DOCUMENT_BYTES)
+    data = read_bounded(path, MAX_DOCUMENT_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     if ref.digest is not None and digest != ref.digest:
         raise IntegrityError(f"{path}: expected artifact {ref.digest[:12]}…, found {digest[:12]}…")
     try:
-        document = ANY.validate_python(_strict_json(data, path))
+        document = ANY.validate_python(strict_json(data, str(path)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -246,6 +246,24 @@ def replace_file(path: Path, data: bytes, *, sync: bool = True, private: bool = 
         Path(name).unlink(missing_ok=True)
 
 
+def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Writes a file that is not there yet, complete at once; of two processes the first one wins.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        path.hardlink_to(name)
+    finally:
+        Path(name).unlink()
+
+
 def _allowed(mode: int) -> int:
     """The mode that a new file would get: without the bits of the process's umask."""
     mask = os.umask(0o077)  # it can only be read by setting it; what another thread makes meanwhile is stricter
@@ -265,22 +283,33 @@ def _regular(path: Path) -> io.FileIO:
     return io.FileIO(descriptor)
 
 
-def _read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path, limit: int, wanted: str = "a file of an artifact") -> bytes:
+    """The bytes of a file; messages call it what was `wanted`.
+
+    Raises:
+        ArtifactError: there is none that can be read.
+        IntegrityError: it has more than `limit` bytes.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise ArtifactError(f"{path}: expected a file of an artifact, found none ({error.strerror})") from None
+        raise ArtifactError(f"{path}: expected {wanted}, found none ({error.strerror})") from None
     if len(data) > limit:
         raise IntegrityError(f"{path}: expected at most {limit} bytes, found more")
     return data
 
 
-def _strict_json(data: bytes, path: Path) -> object:
+def strict_json(data: bytes, name: str) -> object:
+    """The value of a JSON text, `name` in messages; a key that is given twice is an error.
+
+    Raises:
+        ArtifactError: not JSON.
+    """
     try:
         return json.loads(data, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: expected a JSON document, found {error}") from None
+        raise ArtifactError(f"{name}: expected a JSON document, found {error}") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

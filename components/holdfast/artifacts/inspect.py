@@ -19,7 +19,7 @@ SHOWN = 12
 class Finding:
     """One line of `holdfast verify`."""
 
-    state: Literal["ok", "altered", "added", "missing"]
+    state: Literal["ok", "altered", "added", "missing", "refused"]
     role: str
     detail: str
 
@@ -46,7 +46,7 @@ def verify_chain(folder: Path, search: Path) -> list[Finding]:
     An input that is not found is reported as missing: it was not checked, which is not the same as altered. A file in
     an artifact's folder that its document does not pin is reported as added: no step wrote it.
     """
-    known = {digest: found for found in _artifacts(search) if (digest := _digest(found)) is not None}
+    known = {digest: found for found in artifacts_below(search) if (digest := _digest(found)) is not None}
     findings: list[Finding] = []
     seen: set[str] = set()
     queue: list[tuple[str, Path, str | None]] = [("artifact", folder, None)]
@@ -97,7 +97,8 @@ def _added(artifact: Artifact[AnyDocument], role: str) -> Iterator[Finding]:
             return
 
 
-def _artifacts(search: Path) -> Iterator[Path]:
+def artifacts_below(search: Path) -> Iterator[Path]:
+    """The folders with a document below `search`, at most `MAX_FOLDERS`."""
     for number, path in enumerate(search.rglob(DOCUMENT)):
         if number >= MAX_FOLDERS:
             return

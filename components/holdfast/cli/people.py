@@ -1,7 +1,6 @@
 """The commands for people: look at what a run left, check a machine."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -18,39 +17,6 @@ def show(artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], as_
 
     found = load_any(artifact)
     typer.echo(canonical_json(found.document).decode().rstrip("\n") if as_json else printable_lines(summary(found)))
-
-
-def verify(
-    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
-    search: Annotated[Path | None, typer.Option(help="Where the inputs lie; the folder around when left out.")] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Exit code 0 also where inputs were not found.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check every digest of an artifact and of everything it was made from.
-
-    Exit code 1 where a file was altered or added, or an input was not found and so not checked.
-    """
-    from holdfast.artifacts.inspect import verify_chain
-
-    below = search or artifact.resolve().parent
-    findings = verify_chain(artifact, below)
-    lines = [f"{finding.state:8} {finding.role:24} {finding.detail}" for finding in findings]
-    count = Counter(finding.state for finding in findings)
-    wrong, missing = count["altered"] + count["added"], count["missing"]
-    if wrong:
-        lines.append(f"NOT VERIFIED: {wrong} altered or added")
-    elif missing and allow_missing:
-        lines.append(f"verified: {count['ok']} artifacts and files; {missing} inputs were not found and not checked")
-    elif missing:
-        hint = "--search FOLDER names where they lie, --allow-missing goes without"
-        lines.append(f"NOT VERIFIED: {missing} inputs were not found and not checked; {hint}")
-    else:
-        lines.append(f"verified: {count['ok']} artifacts and files")
-    typer.echo(json.dumps([vars(finding) for finding in findings]) if as_json else printable_lines("\n".join(lines)))
-    if wrong or (missing and not allow_missing):
-        raise typer.Exit(1)
 
 
 def check_model(
@@ -89,7 +55,6 @@ def doctor(as_json: AsJson = False) -> None:
 
 COMMANDS = {
     "show": show,
-    "verify": verify,
     "check-model": check_model,
     "report": report,
     "doctor": doctor,

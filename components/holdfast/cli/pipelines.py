@@ -49,6 +49,9 @@ def run(
         typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0),
     ] = 0,
     isolated: Isolated = False,
+    keys: Annotated[
+        Path | None, typer.Option(help="Sign what the steps make: a folder as `holdfast keys new --all` makes it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
@@ -64,7 +67,7 @@ def run(
         result = run_pipeline(
             path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
             from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
-            forks=forks, reviews=reviews_folder(read(path).name),
+            forks=forks, reviews=reviews_folder(read(path).name), keys=keys,
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
     last = last_line(result, folder, report, same_command(), planted=bool(game_day))

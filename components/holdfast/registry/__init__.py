@@ -7,13 +7,26 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `bundle`   what a registered version holds, and the check of every byte
 * `version`  versions and aliases: find, download, promote
 * `entry`    registering one model with its evidence
+* `releases` which version is the one to serve, signed
 * `notes`    how the rollouts of a version ended, kept as its tags
 * `history`  which version served when, from those notes
 """
 
-from holdfast.registry.bundle import BUNDLE, DECISION, MANIFEST, PACKAGED, PINS, Bundle, read_bundle, seal_bundle
+from holdfast.registry.bundle import (
+    BUNDLE,
+    DECISION,
+    EVIDENCE,
+    MANIFEST,
+    PACKAGED,
+    PINS,
+    Bundle,
+    pins_of,
+    read_bundle,
+    seal_bundle,
+)
 from holdfast.registry.client import library, public, quiet, set_up, sqlite_file
 from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
+from holdfast.registry.releases import release, require_released
 from holdfast.registry.version import (
     CANDIDATE,
     CHAMPION,
@@ -26,6 +39,7 @@ from holdfast.registry.version import (
     fetched,
     find,
     metrics,
+    named,
     promote,
     set_alias,
     tag,
@@ -33,8 +47,9 @@ from holdfast.registry.version import (
 )
 
 __all__ = [
-    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED", "PINS",
-    "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
-    "aliases", "fetch", "fetched", "find", "library", "metrics", "promote", "public", "quiet", "read_bundle",
-    "register", "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
+    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED",
+    "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
+    "aliases", "fetch", "fetched", "find", "library", "metrics", "named", "pins_of", "promote", "public", "quiet",
+    "read_bundle", "register", "release", "require_released", "seal_bundle", "set_alias", "set_up", "shorten",
+    "sqlite_file", "tag", "versions",
 ]  # fmt: skip

@@ -8,13 +8,18 @@ A *bundle* lies in the pyfunc folder (`data/bundle`): `model/` and `decision/` (
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
 from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import Artifact, Ref, replace_file, sha256_of
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, replace_file, sha256_of
+from holdfast.attestation.demands import IGNORED, Demands, bundles_of
+from holdfast.attestation.keys import Signer
+from holdfast.attestation.model_files import SIGNATURE, sign_files
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
@@ -22,6 +27,8 @@ DECISION = "holdfast.decision_digest"
 PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION)
 """Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
+EVIDENCE = "evidence"
+"""Where a bundle has the reports that the gate read."""
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
 MAX_MANIFEST_BYTES = 2**20
@@ -36,6 +43,13 @@ class Bundle:
     folder: Path
     model: Artifact[Model]
     decision: Artifact[GateDecision]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of the version; empty for a bundle that came without."""
+
+    def documents(self) -> list[Artifact[Any]]:
+        """The model, the decision and the evidence; the snapshot and the champion are named in what was signed."""
+        evidence = sorted(path.parent for path in (self.folder / EVIDENCE).glob(f"*/{DOCUMENT}"))
+        return [self.model, self.decision, *(load_any(place) for place in evidence)]
 
     def path(self, name: str) -> Path:
         """The path of a file of the bundle, for example `replay.npz`.
@@ -49,24 +63,35 @@ class Bundle:
         return path
 
 
-def seal_bundle(folder: Path) -> str:
-    """Pins every file of `folder` in its `bundle.json`; returns the digest of that file."""
+def seal_bundle(folder: Path, signed_by: Signer | None = None, name: str = "") -> str:
+    """Pins every file of `folder` in its `bundle.json`; returns the digest of that file.
+
+    With a key the files are signed first, as those of the model `name`: `model.sig`, which is pinned, too.
+    """
     pins = {
         path.relative_to(folder).as_posix(): sha256_of(path).model_dump()
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or not path.is_dir()
     }
+    if signed_by is not None:
+        files = {path: str(pin["sha256"]) for path, pin in pins.items()}
+        replace_file(folder / SIGNATURE, sign_files(name, files, signed_by, datetime.now(UTC), IGNORED))
+        pins[SIGNATURE] = sha256_of(folder / SIGNATURE).model_dump()
     data = json.dumps({"files": pins, "version": 1}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     replace_file(folder / MANIFEST, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None) -> Bundle:
+def read_bundle(
+    folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None, demands: Demands | None = None
+) -> Bundle:
     """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
+
+    With `demands` the signatures behind the decision must be there, too.
 
     Raises:
         IntegrityError: a file is altered, missing, or was added; or a digest is missing among the tags.
-        RefusedError: the decision is not a pass, or is about another model.
+        RefusedError: the decision is not a pass, or is about another model; or a signature that is demanded is missing.
     """
     promised = tags or {}
     missing = [] if tags is None else [name for name in PINS if not promised.get(name)]
@@ -75,13 +100,28 @@ def read_bundle(folder: Path, name: str, version: int, *, tags: Mapping[str, str
             f"{name} version {version}: expected the tag {missing[0]} that it was registered with, found none; "
             "register the model again"
         )
-    _check_files(folder, promised.get("holdfast.bundle_digest"))
+    pins = _check_files(folder, promised.get("holdfast.bundle_digest"))
     model = Ref(folder / "model", promised.get("holdfast.model_digest"))
     judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
+    for part in (folder / "model", folder / "decision", *sorted((folder / EVIDENCE).glob("*"))):
+        _refuse_unpinned(part)
     wrong = judged.objection()
     if wrong is not None:
         raise RefusedError(f"{name} version {version}: {_text(wrong)}")
-    return Bundle(name, version, folder, judged.model, judged.decision)
+    if tags is not None and judged.model.document.name != name:
+        raise RefusedError(
+            f"{name} version {version}: expected a model of this name, found {judged.model.document.name}"
+        )
+    found = Bundle(name, version, folder, judged.model, judged.decision, promised)
+    if demands is not None:
+        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags))
+        demands.meet_files(folder, judged.model.document.name, pins)
+    return found
+
+
+def pins_of(bundle: Bundle) -> dict[str, str]:
+    """Path -> SHA-256 of every file of a bundle that was read."""
+    return _pins(bundle.folder, None)
 
 
 def bundle_in(package: Path, name: str) -> Path:
@@ -106,11 +146,11 @@ def _text(wrong: Objection) -> str:
             return f"expected the verdict pass, found {verdict}"
 
 
-def _check_files(folder: Path, digest: str | None) -> None:
+def _check_files(folder: Path, digest: str | None) -> dict[str, str]:
+    """Path -> SHA-256 of every file, after all were found to be as they were pinned."""
     pins = _pins(folder, digest)
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    there = {path.relative_to(folder).as_posix() for path in paths}
     others = sorted((there - {MANIFEST}) ^ set(pins))
     if others:
         raise IntegrityError(f"{folder}: expected exactly the files of {MANIFEST}, found a difference at {others[0]}")
@@ -121,6 +161,16 @@ def _check_files(folder: Path, digest: str | None) -> None:
                 f"{folder / name}: expected sha256 {pin[:12]}…, found {found.sha256[:12]}…; "
                 "the file was altered after the model was registered"
             )
+    return pins
+
+
+def _refuse_unpinned(folder: Path) -> None:
+    """An artifact's folder holds its document and files that this pins, and no other."""
+    pinned = load_any(folder).document.files
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name != DOCUMENT and name not in pinned and (path.is_symlink() or not path.is_dir()):
+            raise IntegrityError(f"{path}: expected only files that {folder / DOCUMENT} pins, found another one")
 
 
 def _pins(folder: Path, digest: str | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Versions of a model and the aliases that name them: find, download, promote."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Verdict
-from holdfast.errors import RefusedError, RegistryError
+from holdfast.attestation.demands import Demands
+from holdfast.errors import InputError, RefusedError, RegistryError
 from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, read_bundle
 from holdfast.registry.client import connected, exists, or_none, public
 from holdfast.registry.notes import notes_of
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))")
 DECIDED = "holdfast.decided"
 """Tag: when (Unix milliseconds) a version was registered again with the same decision."""
 
@@ -41,13 +44,25 @@ class Version:
     aliases: tuple[str, ...]
 
 
-def fetch(tracking: str, name: str, version: int | str, into: Path) -> Bundle | None:
+def named(uri: str) -> tuple[str, int | str]:
+    """The model's name, and the number or the alias, in `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    asked = _URI.fullmatch(uri)
+    if asked is None:
+        raise InputError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, found {uri[:100]!r}")
+    return asked["name"], asked["alias"] or int(asked["version"])
+
+
+def fetch(tracking: str, name: str, version: int | str, into: Path, demands: Demands | None = None) -> Bundle | None:
     """Downloads a version (its number or an alias) to the folder `into`, verified; None when there is no such version.
 
     Raises:
         RegistryError: MLflow cannot be reached.
         IntegrityError: bytes are not those that were registered, or the tags that pin them are gone.
-        RefusedError: no passing decision about these very bytes.
+        RefusedError: no passing decision about these very bytes, or a signature that is demanded is not there.
     """
     if not exists(tracking):
         return None
@@ -59,7 +74,7 @@ def fetch(tracking: str, name: str, version: int | str, into: Path) -> Bundle | 
             if found is None:
                 return None
             _download(client, name, int(found.version), work)
-        read_bundle(bundle_in(work, name), name, int(found.version), tags=found.tags)
+        read_bundle(bundle_in(work, name), name, int(found.version), tags=found.tags, demands=demands)
         if into.exists():
             shutil.rmtree(into)
         bundle_in(work, name).rename(into)
@@ -69,10 +84,10 @@ def fetch(tracking: str, name: str, version: int | str, into: Path) -> Bundle | 
 
 
 @contextmanager
-def fetched(tracking: str, name: str, version: int | str) -> Iterator[Bundle | None]:
+def fetched(tracking: str, name: str, version: int | str, demands: Demands | None = None) -> Iterator[Bundle | None]:
     """As `fetch`, into a folder that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="holdfast-version-") as folder:
-        yield fetch(tracking, name, version, Path(folder) / BUNDLE)
+        yield fetch(tracking, name, version, Path(folder) / BUNDLE, demands)
 
 
 def aliases(tracking: str, name: str) -> dict[str, int]:

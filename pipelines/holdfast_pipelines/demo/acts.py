@@ -21,6 +21,7 @@ from holdfast.artifacts.documents import (
 from holdfast.errors import ArtifactError, RunError
 from holdfast.steps import writer
 from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.demo.signed import ACCEPTED, served, signatures, tamper
 from holdfast_pipelines.folder import place_of, read_artifact
 
 Summary = dict[str, Any]
@@ -36,6 +37,8 @@ class DemoRuns:
     planted: NDArray[np.int64]
     champion: int | None
     """Which version MLflow calls champion at the end."""
+    trust: Path
+    """The trust policy over the keys that signed every run."""
 
     def run(self, name: str) -> Path:
         """The run folder `clean`, `poisoned`, `unscanned`, `broken` or `regressed`."""
@@ -51,6 +54,7 @@ def clean(played: DemoRuns) -> Summary:
     """Act 1: a clean delivery is promoted."""
     record = _record(played.run("clean"))
     return {
+        "signatures": signatures(played.run("clean"), played.trust),
         "act": "clean",
         "outcome": _outcome(record),
         "model_version": record["model_version"],
@@ -108,8 +112,17 @@ def regressed(played: DemoRuns) -> Summary:
         "steps": _verdicts(record),
         "requests": _requests(played.run("regressed")),
         "champion_after": played.champion,
+        "tampered": _tampered(played),
         "incident": str(rollout.folder / "incident.html"),
     }
+
+
+def _tampered(played: DemoRuns) -> dict[str, str]:
+    """What a server does with the act's model after its weights were set to zero and every digest computed again."""
+    version = played.runs.parent / "tampered"
+    if not version.exists():
+        tamper(played.run("regressed"), version)
+    return {"without_signatures": served(version, None), "with_signatures": served(version, played.trust)}
 
 
 def attack_success(run: Path, delivery: Path) -> Count:
@@ -144,6 +157,8 @@ def check(acts: list[Summary], page: Path) -> None:
         (3, f"ended {_how(third)} instead of stopped before training", _stopped(third)),
         (4, f"ended {_how(fourth)} instead of rolled back", fourth["outcome"] == "rolled_back"),
         *((n, "client requests failed", acts[n - 1]["requests"]["failed"] == 0) for n in (1, 2, 4)),
+        (1, "signatures are missing", first["signatures"]["verified"] == first["signatures"]["needed"] > 0),
+        (4, "a server took a tampered model", fourth["tampered"]["with_signatures"] != ACCEPTED),
         (4, "the champion moved", fourth["champion_after"] == second["model_version"]),
     )
     wrong = [(number, what) for number, what, holds in expected if not holds]

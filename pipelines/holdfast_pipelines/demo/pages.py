@@ -26,6 +26,9 @@ def _clean(played: DemoRuns, act: Summary) -> Chapter:
             "the network is trained against attacks, attacked, certified, judged and registered.",
             f"The rollout shows it a copy of the traffic first, then gives it {_weights(played)} percent of the live "
             "one. Nothing served before, so it is held to absolute limits; from now on it is the champion.",
+            f"Every step signed what it made or found, with keys that the demo made for itself: "
+            f"{act['signatures']['verified']} of {act['signatures']['needed']} statements behind this run were "
+            "verified; holdfast verify repeats that offline.",
         ),
         run=played.run("clean"),
         facts=_facts(act),
@@ -110,9 +113,16 @@ def _regressed(played: DemoRuns, act: Summary) -> Chapter:
             "wrongly: a fault that was switched on in its process for this act, as on a game day.",
             f"The canary took it back by itself {act['seconds_to_rollback']:.1f} s after the fault began. The "
             "champion answered what the candidate could not, and never moved.",
+            "Then somebody who may write to the store sets the weights of that model to zero and computes every digest "
+            "again. Digests alone do not notice; the signatures do, and the server refuses it.",
         ),
         run=played.run("regressed"),
-        facts={**_facts(act), "Champion afterwards": f"version {act['champion_after']}"},
+        facts={
+            **_facts(act),
+            "Champion afterwards": f"version {act['champion_after']}",
+            "The tampered model, digests alone": act["tampered"]["without_signatures"],
+            "The tampered model, with the trust policy": act["tampered"]["with_signatures"],
+        },
     )
 
 

@@ -22,6 +22,7 @@ import yaml
 from numpy.typing import NDArray
 
 from holdfast.artifacts.folder import replace_file
+from holdfast.attestation.sign import TRUST
 from holdfast.errors import RunError
 from holdfast.processes import die_with_parent, dying_with_us
 from holdfast.progress import say
@@ -33,6 +34,7 @@ from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import DemoRuns, Summary, check, summarize
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
+from holdfast_pipelines.demo.signed import make_keys
 from holdfast_pipelines.local import StepError, lent, start
 from holdfast_pipelines.run import roll_out, run
 from holdfast_pipelines.warm import Servers, servers
@@ -62,6 +64,11 @@ class DemoSetup:
     def tracking(self) -> str:
         """The demo's own MLflow."""
         return f"sqlite:///{self.out}/mlflow.db"
+
+    @property
+    def keys(self) -> Path:
+        """The demo's own keys, with the trust policy over them."""
+        return self.out / "keys"
 
     def run(self, name: str) -> Path:
         """The run folder of a delivery."""
@@ -103,6 +110,7 @@ def _run_all(setup: DemoSetup) -> DemoRuns:
     """Two runs at a time, because the machine has a second core; what must follow on another waits for it."""
     if setup.forks is not None:
         start(setup.forks)
+    make_keys(setup.keys)
     planted = _deliver(setup)
     say("act 1 of 4: a clean delivery (at the same time, for act 2: a model without a scan)")
     with _aside(setup, ("unscanned", "unscanned", "poisoned", setup.seed)):
@@ -121,8 +129,9 @@ def _run_all(setup: DemoSetup) -> DemoRuns:
             game_day=GAME_DAY,
             retries=RETRIES,
             forks=setup.forks,
+            keys=setup.keys,
         )
-    return DemoRuns(setup.out / "runs", setup.data("clean"), planted, _champion(setup))
+    return DemoRuns(setup.out / "runs", setup.data("clean"), planted, _champion(setup), setup.keys / TRUST)
 
 
 def _champion(setup: DemoSetup) -> int | None:
@@ -170,6 +179,7 @@ def _run(setup: DemoSetup, name: str) -> None:
         threads=1,
         retries=RETRIES,
         forks=setup.forks,
+        keys=setup.keys,
     )
 
 
@@ -215,6 +225,7 @@ def _command(setup: DemoSetup, name: str, workload: str, data: str, seed: int) -
         sys.executable, "-m", "holdfast", "run", "--workload", str(setup.workload(workload)),
         "--data", str(setup.data(data)), "--out", str(setup.run(name)), "--seed", str(seed),
         "--tracking", setup.tracking, "--threads", "1", "--no-rollout",
+        "--keys", str(setup.keys),
         *(["--isolated"] if setup.forks is None else []),
     ]  # fmt: skip
 

@@ -11,8 +11,9 @@ from holdfast_pipelines.demo.acts import check
 PAGE = Path("report.html")
 QUIET = {"sent": 900, "failed": 0}
 PROMOTED = {"outcome": "promoted", "reason": "no test objected", "cause": "none", "retried": [], "requests": QUIET}
+TAMPERED = {"without_signatures": "accepted", "with_signatures": "refused: signed for other bytes"}
 TOLD = [
-    {**PROMOTED, "act": "clean"},
+    {**PROMOTED, "act": "clean", "signatures": {"needed": 13, "verified": 13}},
     {
         **PROMOTED,
         "act": "poisoned",
@@ -23,7 +24,14 @@ TOLD = [
         "unscanned_verdict": "fail",
     },
     {"act": "broken", "outcome": "stopped", "steps": {"schema": "fail"}},
-    {**PROMOTED, "act": "regressed", "outcome": "rolled_back", "cause": "model", "champion_after": 2},
+    {
+        **PROMOTED,
+        "act": "regressed",
+        "outcome": "rolled_back",
+        "cause": "model",
+        "champion_after": 2,
+        "tampered": TAMPERED,
+    },
 ]
 
 
@@ -69,6 +77,8 @@ def test_the_first_act_that_went_wrong_is_named_first_and_the_others_counted():
         (4, {"outcome": "promoted"}),
         (4, {"champion_after": 3}),
         (1, {"requests": {"sent": 900, "failed": 1}}),
+        (1, {"signatures": {"needed": 13, "verified": 12}}),
+        (4, {"tampered": {**TAMPERED, "with_signatures": "accepted"}}),
     ],
 )
 def test_every_promise_can_be_broken(number, more):

@@ -14,7 +14,7 @@ NONE = Count(k=0, n=1)
 
 @pytest.fixture
 def played(tmp_path: Path) -> DemoRuns:
-    return DemoRuns(tmp_path, tmp_path / "clean.npz", np.zeros(0, dtype=np.int64), None)
+    return DemoRuns(tmp_path, tmp_path / "clean.npz", np.zeros(0, dtype=np.int64), None, tmp_path / "trust.yaml")
 
 
 def move(after: str, weight: int) -> Transition:

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import TRACKING, ModelRef, Out, SnapshotRef, Tracking, ref, step_command, write
+from holdfast.options import (
+    TRACKING,
+    Attestations,
+    ModelRef,
+    Out,
+    SigningKey,
+    SnapshotRef,
+    Tracking,
+    TrustFileOption,
+    ref,
+    step_command,
+    write,
+)
 
 if TYPE_CHECKING:
     from holdfast.artifacts.folder import Artifact, Ref
@@ -22,9 +34,16 @@ def register(
     policy: Annotated[
         str | None, typer.Option(help="The policy that must have decided: a name, a file, or JSON.")
     ] = None,
+    trust: TrustFileOption = None,
+    attestations: Attestations = None,
+    key: SigningKey = None,
     version_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> "Artifact[Any]":
     """Register a model that passed in MLflow, with its evidence; twice makes one version."""
+    from holdfast.attestation.demands import Demands
+    from holdfast.attestation.keys import read_signer
+    from holdfast.attestation.store import ATTESTATIONS
+    from holdfast.model.register.step import Signed
     from holdfast.model.register.step import register as step
 
     artifact = step(
@@ -35,6 +54,11 @@ def register(
         evidence=evidence,
         tracking=tracking,
         policy=policy,
+        signed=Signed(
+            Demands.of(trust),
+            attestations or out.resolve().parent / ATTESTATIONS,
+            None if key is None else read_signer(key),
+        ),
     )
     if version_file is not None:
         write(version_file, str(artifact.document.model_version))

@@ -8,7 +8,6 @@ version's `MLmodel` names. `load_model` reads neither.
 """
 
 import os
-import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.documents import Model
-from holdfast.errors import InputError, RegistryError
+from holdfast.errors import RegistryError
 from holdfast.model.answers import softmax
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from holdfast.registry import Bundle
 
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))")
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 
 
@@ -86,29 +84,28 @@ def requirements() -> list[str]:
     return [f"holdfast=={version('holdfast')}", *pins]
 
 
-def load_model(uri: str, *, tracking: str | None = None) -> PyfuncModel:
+def load_model(uri: str, *, tracking: str | None = None, trust: Path | None = None) -> PyfuncModel:
     """The model of `models:/NAME@ALIAS` or `models:/NAME/VERSION`, after every byte of it was verified.
 
     Args:
         uri: As MLflow writes it.
         tracking: MLflow's address; left out, the environment's `MLFLOW_TRACKING_URI`, and without that the project's
             own (`sqlite:///.holdfast/mlflow.db`).
+        trust: A trust policy (`trust.yaml`): whose signatures must be behind the model.
 
     Raises:
         RegistryError: MLflow cannot be reached, or has no such version.
         IntegrityError: bytes are not those that were registered, or the tags that pin them are gone.
-        RefusedError: no passing decision about these very bytes.
+        RefusedError: no passing decision about these very bytes, or a signature that is demanded is not there.
         InputError: `uri` is written otherwise.
     """
     from holdfast import registry
+    from holdfast.attestation.demands import Demands
     from holdfast.options import TRACKING
 
-    asked = _URI.fullmatch(uri)
-    if asked is None:
-        raise InputError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, found {uri[:100]!r}")
+    name, version = registry.named(uri)
     store = tracking or os.environ.get("MLFLOW_TRACKING_URI") or TRACKING
-    name, named = asked["name"], asked["alias"] or int(asked["version"])
-    with registry.fetched(store, name, named) as bundle:
+    with registry.fetched(store, name, version, Demands.of(trust)) as bundle:
         if bundle is None:
             raise RegistryError(f"{uri}: expected a registered version, found none in {registry.public(store)}")
         return _loaded(bundle)

@@ -4,8 +4,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,13 @@ from holdfast.artifacts.documents import (
     Snapshot,
 )
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
+from holdfast.attestation import store
+from holdfast.attestation.demands import Demands
+from holdfast.attestation.keys import Signer
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
-from holdfast.model.register import page, pyfunc
+from holdfast.model.register import materials, page, pyfunc
 from holdfast.steps import by_role, role_of, writer
 
 if TYPE_CHECKING:
@@ -47,6 +50,24 @@ MAX_EVIDENCE_FILE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
+class Signed:
+    """Where the statements about everything lie, and which must be there."""
+
+    demands: Demands = field(default_factory=Demands)
+    folder: Path | None = None
+    """The bundles of the run; None: there are none."""
+    signer: Signer | None = None
+    """What signs the version's files; None: no one does."""
+
+    def bundles(self) -> dict[str, list[bytes]]:
+        """By the digest of their subject; not verified."""
+        return {} if self.folder is None else store.read_all(self.folder)
+
+
+UNSIGNED = Signed(Demands())
+
+
+@dataclass(frozen=True)
 class Admitted:
     """A model with a passing decision about it, and everything that the decision read."""
 
@@ -54,6 +75,13 @@ class Admitted:
     decision: Artifact[GateDecision]
     snapshot: Artifact[Snapshot]
     evidence: Mapping[str, Artifact[Any]]
+    bundles: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    """What was signed about all of it: digest of the subject -> bundles."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact[Any], ...]:
+        """All of them."""
+        return (self.model, self.decision, self.snapshot, *self.evidence.values())
 
     def report(self, kind: type[Document]) -> Artifact[Any] | None:
         """The evidence of this kind; None: the decision read none."""
@@ -69,23 +97,26 @@ def register(
     evidence: Mapping[str, Ref],
     tracking: str,
     policy: str | None = None,
+    signed: Signed = UNSIGNED,
 ) -> Artifact[Registration]:
     """Registers `model` as a version of its name, alias `candidate`; a second time gives the same version.
 
-    `policy` is the one that must have decided: a name, a file or JSON; None: whichever the decision names.
+    `policy` is the one that must have decided: a name, a file or JSON; None: whichever the decision names. What was
+    signed about all of it goes into the version.
 
     Raises:
-        RefusedError: the decision is not a pass, not about this model, snapshot and evidence, or not what they lead to.
+        RefusedError: the decision is not a pass, not about this model, snapshot and evidence, or not what they lead to;
+            or signatures that must be there are not.
         RegistryError: MLflow cannot be reached.
     """
-    admitted = admit(model, decision, snapshot, evidence, policy)
+    admitted = _with_statements(admit(model, decision, snapshot, evidence, policy), signed)
     name, digest = admitted.model.document.name, admitted.model.digest
     done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
     latency = _latency(admitted) if done is None else None
     with tempfile.TemporaryDirectory(prefix="holdfast-register-") as folder:
         work = Path(folder)
         if done is None:
-            tags = {"holdfast.bundle_digest": _write_bundle(work / registry.BUNDLE, admitted)}
+            tags = {"holdfast.bundle_digest": _write_bundle(work / registry.BUNDLE, admitted, signed)}
             _write_package(work, admitted)
             _write_reports(work / "reports", admitted)
         else:
@@ -102,6 +133,15 @@ def register(
         latency=page.answer_times(registry.metrics(tracking, done.run_id)),
     )
     return save(out, registration)
+
+
+def _with_statements(admitted: Admitted, signed: Signed) -> Admitted:
+    """What was admitted, with the bundles about it and about what it was made from."""
+    bundles = signed.bundles()
+    signed.demands.meet(admitted.decision, admitted.artifacts, bundles)
+    about = {one.digest for one in admitted.artifacts}
+    about |= {digest for one in admitted.artifacts for digest in one.document.inputs.values()}
+    return replace(admitted, bundles={digest: bundles[digest] for digest in about & {*bundles}})
 
 
 def _latency(admitted: Admitted) -> AnswerTimes:
@@ -170,19 +210,21 @@ def _curve(model: Artifact[Model]) -> list[dict[str, object]]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _write_bundle(bundle: Path, admitted: Admitted) -> str:
+def _write_bundle(bundle: Path, admitted: Admitted, signed: Signed) -> str:
     """Everything that serving and the next run need; returns the digest of its manifest."""
     bundle.mkdir()
     _copy(admitted.model, bundle / "model", limit=None)
     _copy(admitted.decision, bundle / "decision", limit=None)
     for role, artifact in admitted.evidence.items():
-        _copy(artifact, bundle / "evidence" / role, limit=MAX_EVIDENCE_FILE_BYTES)
+        _copy(artifact, bundle / registry.EVIDENCE / role, limit=MAX_EVIDENCE_FILE_BYTES)
     _write_held_out(bundle, admitted)
     _reference(admitted).to_parquet(bundle / "reference.parquet", index=False)
+    store.copy_of(admitted.bundles, bundle / store.ATTESTATIONS)
+    (bundle / materials.NAME).write_bytes(_bill(admitted))
     contract = admitted.report(SchemaReport)
     if contract is not None:
         (bundle / "schema.pbtxt").write_bytes(contract.open("schema.pbtxt").read())
-    return registry.seal_bundle(bundle)
+    return registry.seal_bundle(bundle, signed.signer, admitted.model.document.name)
 
 
 def _copy(artifact: Artifact[Any], into: Path, *, limit: int | None) -> None:
@@ -253,6 +295,10 @@ def _write_package(work: Path, admitted: Admitted) -> None:
         )
 
 
+def _bill(admitted: Admitted) -> bytes:
+    return materials.bill(admitted.model, admitted.decision, admitted.snapshot, pyfunc.requirements())
+
+
 def _write_reports(reports: Path, admitted: Admitted) -> None:
     """What people open from the run's page."""
     reports.mkdir()
@@ -260,6 +306,7 @@ def _write_reports(reports: Path, admitted: Admitted) -> None:
         (reports / name).write_bytes(admitted.decision.open(name).read())
     contract = json.dumps(published(admitted.model.document), ensure_ascii=False, indent=1)
     (reports / "contract.json").write_text(contract, encoding="utf-8")
+    (reports / materials.NAME).write_bytes(_bill(admitted))
     for role, artifact in admitted.evidence.items():
         for name, pin in artifact.document.files.items():
             if name.endswith((".html", ".png", ".svg", ".csv")) and pin.bytes <= MAX_EVIDENCE_FILE_BYTES:

@@ -19,7 +19,7 @@ def main(folder: Path) -> int:
     """Checks, then serves until SIGTERM; returns the exit code."""
     try:
         extra = _read_extra(folder / "model-settings.json")
-        artifact = admit(extra.model, extra.decision)
+        artifact = admit(extra.model, extra.decision, extra.trust)
     except HoldfastError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

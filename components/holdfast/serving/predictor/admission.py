@@ -1,17 +1,24 @@
 """Whether a model may be served at all: its very bytes, and a gate decision that passed them. Light: no numpy."""
 
+from pathlib import Path
+
 from holdfast.artifacts import admission
-from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
+from holdfast.artifacts.admission import JudgedModel, NotPassed, Objection, OtherBytes
 from holdfast.artifacts.documents import Model
-from holdfast.artifacts.folder import Artifact, Ref
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any
 from holdfast.errors import ArtifactError, RefusedError
 
 
-def admit(model: Ref, decision: Ref) -> Artifact[Model]:
+def admit(model: Ref, decision: Ref, trust: Path | None = None) -> Artifact[Model]:
     """The model artifact, after all its bytes were checked and the decision was found to be a pass for them.
 
+    With `trust` (a trust policy), or where the gate's policy requires signatures, those next to the decision's folder
+    (`attestations/`), with the evidence (`evidence/`), must hold, too.
+
     Raises:
-        RefusedError: altered bytes, no decision, another model's decision, or a verdict other than pass.
+        RefusedError: altered bytes, no decision, another model's decision, a verdict other than pass, or a signature
+            that is demanded is missing.
+        WorkloadError: `trust` is no trust policy.
     """
     try:
         judged = admission.read(model, decision)
@@ -20,7 +27,17 @@ def admit(model: Ref, decision: Ref) -> Artifact[Model]:
     wrong = judged.objection()
     if wrong is not None:
         raise RefusedError(f"{decision.folder}: {_text(wrong)}")
+    if trust is not None or judged.decision.document.require.attested:
+        _demand_signatures(judged, trust)
     return judged.model
+
+
+def _demand_signatures(judged: JudgedModel, trust: Path | None) -> None:
+    from holdfast.attestation.demands import Demands, bundles_of
+
+    folder = judged.decision.folder.resolve().parent
+    evidence = [load_any(path.parent) for path in sorted((folder / "evidence").glob(f"*/{DOCUMENT}"))]
+    Demands.of(trust).meet(judged.decision, (judged.model, *evidence), bundles_of(folder))
 
 
 def _text(wrong: Objection) -> str:

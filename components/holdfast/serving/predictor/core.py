@@ -6,6 +6,7 @@ folders and arrays; `runtime` puts MLServer's protocol around it, `seldon_face` 
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,14 +81,14 @@ class Predictor:
         return Answer(label, probabilities)
 
 
-def load_predictor(model: Ref, decision: Ref, options: Options | None = None) -> Predictor:
+def load_predictor(model: Ref, decision: Ref, options: Options | None = None, trust: Path | None = None) -> Predictor:
     """Admits the model, then loads it on the CPU with one thread, and answers once to see that it can.
 
     Raises:
         RefusedError: as `admit`.
         ModelError: the network does not behave as its document promises.
     """
-    return load_admitted(admit(model, decision), options or Options())
+    return load_admitted(admit(model, decision, trust), options or Options())
 
 
 def load_admitted(artifact: Artifact[Model], options: Options) -> Predictor:

@@ -54,7 +54,7 @@ class HoldfastModel(MLModel):
         try:
             self._extra = ModelParameters.parse(_extra(settings))
             self._batched = _is_batched(settings, self._extra)
-            self._admitted = admit(self._extra.model, self._extra.decision)
+            self._admitted = admit(self._extra.model, self._extra.decision, self._extra.trust)
         except HoldfastError as error:
             _give_up(error)
 

@@ -88,8 +88,9 @@ class CheckedGrpc(wrapper.SeldonModelGRPC):
 class HoldfastModel:
     """Serves the model that the parameters name; there is no such object without a passing decision on its bytes.
 
-    Parameters of the predictive unit: `model` and `decision` (FOLDER or FOLDER@DIGEST), and the options of
-    `holdfast.serving.predictor.options`. A refusal ends the process with exit code 3, other failures with 1 or 2.
+    Parameters of the predictive unit: `model` and `decision` (FOLDER or FOLDER@DIGEST), `trust` (a file), and the
+    options of `holdfast.serving.predictor.options`. A refusal ends the process with exit code 3, other failures with
+    1 or 2.
     """
 
     model_error_handler = ERRORS
@@ -100,7 +101,7 @@ class HoldfastModel:
             extra = ModelParameters.parse(parameters)
             if extra.game_day:
                 raise WorkloadError("game_day: expected none, game days are for the MLServer face")
-            self._predictor = load_predictor(extra.model, extra.decision, extra.options)
+            self._predictor = load_predictor(extra.model, extra.decision, extra.options, extra.trust)
         except HoldfastError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(error.exit_code)

@@ -31,6 +31,8 @@ class Served:
     decision: Ref
     game_day: str | None = None
     options: Options = Options()
+    trust: Path | None = None
+    """A trust policy: whose signatures must be behind the decision."""
 
     def as_json(self) -> dict[str, object]:
         """JSON values, with absolute paths."""
@@ -41,6 +43,7 @@ class Served:
             "decision": ref_text(self.decision),
             "game_day": self.game_day,
             "options": self.options.told(),
+            "trust": str(self.trust.absolute()) if self.trust else None,
         }
 
     @classmethod
@@ -48,7 +51,8 @@ class Served:
         """Reads what `as_json` gave."""
         refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
         options = Options.parse(values["options"])
-        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options)
+        trust = Path(values["trust"]) if values.get("trust") else None
+        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options, trust)
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,12 @@ class ModelParameters:
     decision: Ref
     options: Options
     game_day: GameDay | None = None
+    trust: Path | None = None
+    """A trust policy: whose signatures must be behind the decision."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
-        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, and `game_day`.
+        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day` and `trust`.
 
         Raises:
             WorkloadError: one is missing, unknown or has no meaning.
@@ -71,7 +77,9 @@ class ModelParameters:
         model, decision = (_named(rest, name) for name in ("model", "decision"))
         day = _named(rest, "game_day") if rest.get("game_day") else ""
         rest.pop("game_day", None)
-        return cls(Ref.parse(model), Ref.parse(decision), Options.parse(rest), GameDay.parse(day) if day else None)
+        trust = Path(_named(rest, "trust")) if "trust" in rest else None
+        refs = Ref.parse(model), Ref.parse(decision)
+        return cls(*refs, Options.parse(rest), GameDay.parse(day) if day else None, trust)
 
 
 def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:
@@ -108,6 +116,8 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
     extra = {"model": ref_text(served.model), "decision": ref_text(served.decision), **served.options.told()}
     if served.game_day:
         extra["game_day"] = served.game_day
+    if served.trust:
+        extra["trust"] = str(served.trust.absolute())
     return {
         "name": served.name,
         "implementation": IMPLEMENTATION,

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.options import TRACKING, AsJson, DigestFile, Seed, Tracking, VerdictFile, finish, same_command
+from holdfast.options import (
+    TRACKING,
+    AsJson,
+    DigestFile,
+    Seed,
+    Tracking,
+    TrustFileOption,
+    VerdictFile,
+    finish,
+    same_command,
+)
 from holdfast.progress import say
 
 if TYPE_CHECKING:
@@ -59,6 +69,7 @@ def start(
     game_day: GameDayText = None,
     supersede: Supersede = False,
     metrics_port: MetricsPort = None,
+    trust: TrustFileOption = None,
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     as_json: AsJson = False,
@@ -73,7 +84,7 @@ def start(
         _end_first(out, f"superseded by version {version}")
     artifact = rollout(
         name, out, version=version, tracking=tracking, config=plan, seed=seed,
-        game_day=game_day or None, metrics_port=metrics_port, at=place,
+        game_day=game_day or None, metrics_port=metrics_port, at=place, trust=trust,
     )  # fmt: skip
     finish(artifact, digest_file, verdict_file, as_json)
     say(f"rollout: {last_line(artifact, same_command(), planted=bool(game_day))}")

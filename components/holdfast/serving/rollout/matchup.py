@@ -53,10 +53,10 @@ class Matchup:
         return self.champion or ServedArm(replace(self.candidate.served, game_day=None), self.candidate.model)
 
 
-def fetch(tracking: str, name: str, version: int, state: Path) -> registry_worker.Fetched:
+def fetch(tracking: str, name: str, version: int, state: Path, trust: Path | None = None) -> registry_worker.Fetched:
     """As `registry_worker.fetch`; a version that is refused leaves no folder behind."""
     try:
-        return registry_worker.fetch(tracking, name, version, state)
+        return registry_worker.fetch(tracking, name, version, state, trust)
     except RefusedError:
         forget(state)
         raise
@@ -84,12 +84,12 @@ def matchup_of(
     """From verified bundles; both models are admitted once more."""
     attacks = fetched.candidate / "attacks.npz"
     champion = (
-        served_arm(name, fetched.champion_version, fetched.champion)
+        served_arm(name, fetched.champion_version, fetched.champion, trust=fetched.trust)
         if fetched.champion is not None and fetched.champion_version is not None
         else None
     )
     return Matchup(
-        served_arm(name, version, fetched.candidate, game_day),
+        served_arm(name, version, fetched.candidate, game_day, fetched.trust),
         champion,
         fetched.candidate / "replay.npz",
         attacks if attacks.exists() else None,

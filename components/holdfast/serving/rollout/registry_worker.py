@@ -1,7 +1,7 @@
 """What needs MLflow, done by a child process: the controller itself stays small and quick.
 
 `python -m holdfast.serving.rollout.registry_worker` reads one task per line, a JSON list of texts: `fetch` TRACKING
-NAME VERSION FOLDER, `promote` TRACKING NAME VERSION, `note` FOLDER, `history` TRACKING NAME; it answers with one line.
+NAME VERSION FOLDER TRUST, `promote` TRACKING NAME VERSION, `note` FOLDER, `history` TRACKING NAME; it answers.
 """
 
 import json
@@ -51,9 +51,11 @@ class Fetched:
     """Unix seconds: when the candidate was registered with its gate decision."""
     serving: bool = False
     """The candidate is the champion already."""
+    trust: Path | None = None
+    """The trust policy by which both were admitted."""
 
 
-def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
+def fetch(tracking: str, name: str, version: int, folder: Path, trust: Path | None = None) -> Fetched:
     """Brings version `version` and the champion into `folder`; what is there already is not fetched again.
 
     Raises:
@@ -64,7 +66,7 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
     """
     kept = folder / FETCHED
     if not kept.exists():
-        _run(["fetch", tracking, name, str(version), str(folder)])
+        _run(["fetch", tracking, name, str(version), str(folder), str(trust or "")])
     found = json.loads(kept.read_bytes())
     if (found["tracking"], found["name"], found["version"]) != (tracking, name, version):
         raise RolloutError(
@@ -73,7 +75,7 @@ def fetch(tracking: str, name: str, version: int, folder: Path) -> Fetched:
         )
     champion = found["champion"]
     where = folder / CANDIDATE, folder / CHAMPION if champion else None
-    return Fetched(*where, champion, float(found["decided"]), bool(found.get("serving", False)))
+    return Fetched(*where, champion, float(found["decided"]), bool(found.get("serving", False)), trust)
 
 
 def promote(tracking: str, name: str, version: int) -> None:
@@ -198,17 +200,18 @@ def _run(arguments: Sequence[str]) -> str:
         return _workers[-1].ask(arguments)
 
 
-def _fetch(tracking: str, name: str, version: str, folder: str) -> None:
+def _fetch(tracking: str, name: str, version: str, folder: str, trust: str) -> None:
     from holdfast import registry
+    from holdfast.attestation.demands import Demands
 
-    into = Path(folder)
+    into, demands = Path(folder), Demands.of(Path(trust) if trust else None)
     _hand_in(into.parent, tracking)
-    bundle = registry.fetch(tracking, name, int(version), into / CANDIDATE)
+    bundle = registry.fetch(tracking, name, int(version), into / CANDIDATE, demands)
     if bundle is None:
         raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
     versions = registry.versions(tracking, name)
     _require_not_rolled_back(bundle, versions)
-    current = registry.fetch(tracking, name, "champion", into / CHAMPION)
+    current = registry.fetch(tracking, name, "champion", into / CHAMPION, demands)
     champion = None if current is None or current.version == bundle.version else current.version
     decided = next((one.decided for one in versions if one.number == bundle.version), 0.0)
     found = {

@@ -58,6 +58,7 @@ def rollout(
     game_day: str | None = None,
     metrics_port: int | None = None,
     at: Place = THIS_MACHINE,
+    trust: Path | None = None,
 ) -> Artifact[RolloutRecord]:
     """Rolls version `version` of model `name` out against the champion; writes the record in any case.
 
@@ -65,7 +66,7 @@ def rollout(
     absolute limits as well as compared. After a crash, the same call goes on where the rollout was, on a cluster also
     on another machine. What is the champion already is not rolled out, unless a fault is to be planted in it, or the
     place wants it `again`. Keys that `config` leaves out are those of the policy under which the gate passed the
-    candidate.
+    candidate. `trust` is a trust policy: whose signatures must be behind both versions.
 
     Raises:
         RefusedError: a model without a passing verdict for its very bytes, with one that is too old, or with the one
@@ -79,7 +80,7 @@ def rollout(
     state = state_folder(out)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     say_starting(state, name, version)
-    fetched = fetch(tracking, name, version, state)
+    fetched = fetch(tracking, name, version, state, trust)
     policy = policy_plan(Ref(fetched.candidate / "decision"))
     config = _required(config.over(policy), at, state)
     matchup = matchup_of(fetched, name, version, game_day, config)

@@ -17,12 +17,13 @@ class ServedArm:
     model: Artifact[Model]
 
 
-def served_arm(name: str, version: int, bundle: Path, game_day: str | None = None) -> ServedArm:
+def served_arm(name: str, version: int, at: Path, game_day: str | None = None, trust: Path | None = None) -> ServedArm:
     """An arm from a bundle's folder (`model/`, `decision/`), after the model was admitted.
 
     Raises:
-        RefusedError: no passing verdict for its very bytes.
+        RefusedError: no passing verdict for its very bytes, or a signature that `trust` demands is missing.
     """
-    model = admit(Ref(bundle / "model"), Ref(bundle / "decision"))
-    served = Served(name, version, Ref(bundle / "model", model.digest), Ref(bundle / "decision"), game_day)
+    model = admit(Ref(at / "model"), Ref(at / "decision"), trust)
+    refs = Ref(at / "model", model.digest), Ref(at / "decision")
+    served = Served(name, version, *refs, game_day, trust=trust)
     return ServedArm(served, model)

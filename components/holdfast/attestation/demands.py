@@ -1,0 +1,113 @@
+"""What is demanded of a model with a passing decision before it is taken in: the signatures behind it.
+
+Whoever takes a model in (register, rollout, the servers, `holdfast verify`) asks here. A decision whose policy requires
+signatures is refused without a trust policy: whoever can write to the store could take the statements away.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from holdfast.artifacts.documents import Document, GateDecision
+from holdfast.artifacts.folder import Artifact, read_bounded
+from holdfast.attestation import store
+from holdfast.attestation.chain import SignedChain, check_chain
+from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
+from holdfast.attestation.model_files import SIGNATURE, fits
+from holdfast.attestation.trust import TrustPolicy, read_trust
+from holdfast.errors import RefusedError
+
+IGNORED = ("bundle.json",)
+"""The list of a version's files pins the signature too, so it cannot be signed itself."""
+TAG = "holdfast.attestation."
+"""A version's tag with a bundle begins so: what was signed after the version was registered."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Demands:
+    """Whose signatures must be there, and when it is asked."""
+
+    trust: TrustPolicy | None = None
+    now: datetime = field(default_factory=_now)
+
+    @classmethod
+    def of(cls, trust: Path | None) -> "Demands":
+        """Those of a file `trust.yaml`; None: no signatures, unless the decision's policy requires them.
+
+        Raises:
+            WorkloadError: not a trust policy.
+            InputError: a key that it names is none.
+        """
+        return cls(None if trust is None else read_trust(trust))
+
+    def meet(
+        self,
+        decision: Artifact[GateDecision],
+        documents: Iterable[Artifact[Any]],
+        bundles: Mapping[str, Sequence[bytes]],
+    ) -> SignedChain | None:
+        """The chain behind a decision, after it was found to hold; None where none is asked for.
+
+        Args:
+            decision: A decision that passed.
+            documents: The model, the evidence, and what else is at hand; each read from bytes of its digest.
+            bundles: Digest -> bundles about it, not verified.
+
+        Raises:
+            RefusedError: a statement is missing or does not count, or signatures are required and no one's are trusted.
+        """
+        require, where = decision.document.require, decision.folder
+        if self.trust is None:
+            if require.attested:
+                raise RefusedError(
+                    f"{where}: expected a trust policy, because the gate's policy requires signatures, found none; "
+                    "name one with --trust"
+                )
+            return None
+        known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}
+        found = check_chain(decision.digest, known, bundles, self.trust, self.now, days=require.max_age_days)
+        wrong = found.objection()
+        if wrong is not None:
+            raise RefusedError(f"{where}: {wrong}")
+        return found
+
+    def meet_files(self, place: Path, name: str, files: Mapping[str, str]) -> None:
+        """Checks the signature of a version's files, where signatures are asked for.
+
+        Args:
+            place: The folder with `model.sig`.
+            name: Of the model.
+            files: Path -> SHA-256 of every file that is pinned there.
+
+        Raises:
+            RefusedError: it is not there, does not count, or is about other files.
+            IntegrityError: it is no bundle.
+        """
+        if self.trust is None:
+            return
+        path = place / SIGNATURE
+        if SIGNATURE not in files:
+            raise RefusedError(f"{path}: expected the signature of the version's files, found none; register it again")
+        signed = self.trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
+        rest = {file: digest for file, digest in files.items() if file != SIGNATURE}
+        if not fits(signed, name, rest, IGNORED):
+            raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")
+
+
+def bundles_of(folder: Path, tags: Mapping[str, str] | None = None) -> dict[str, list[bytes]]:
+    """The bundles in `folder/attestations` and in a version's tags, by the digest of their subject; not verified.
+
+    Raises:
+        ArtifactError, IntegrityError: a file that cannot be read, or is too large.
+    """
+    found = store.read_all(folder / store.ATTESTATIONS)
+    values = (value.encode() for key, value in sorted((tags or {}).items()) if key.startswith(TAG))
+    later = store.by_subject(value for value in values if len(value) <= MAX_BUNDLE_BYTES)
+    return {key: list(chain(found.get(key, ()), later.get(key, ()))) for key in {*found, *later}}

@@ -1,0 +1,124 @@
+"""The signed envelope: DSSE around a statement, in a sigstore bundle v0.3.
+
+DSSE: https://github.com/secure-systems-lab/dsse (protocol 1.0). The bytes of an envelope can be changed without
+changing what was signed (base64 has spare bits, `keyid` is not signed), so a statement is known by the digest of its
+payload.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from securesystemslib.dsse import Envelope
+
+from holdfast.artifacts.folder import strict_json
+from holdfast.attestation.keys import Signer
+from holdfast.errors import IntegrityError
+
+MAX_BUNDLE_BYTES = 2**20
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Hint(_Closed):
+    hint: str = Field(default="", max_length=128)
+
+
+class _Certificate(_Closed):
+    rawBytes: str  # noqa: N815
+
+
+class _Material(_Closed):
+    """Who signed, as the envelope has it: not signed itself, so only a hint where to look."""
+
+    publicKey: _Hint | None = None  # noqa: N815
+    certificate: _Certificate | None = None
+    tlogEntries: list[dict[str, Any]] = []  # noqa: N815
+    timestampVerificationData: dict[str, Any] | None = None  # noqa: N815
+
+
+class _Signature(_Closed):
+    sig: str
+    keyid: str = ""
+
+
+class _Dsse(_Closed):
+    payload: str
+    payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815
+    signatures: list[_Signature] = Field(min_length=1, max_length=1)
+
+
+class _Bundle(_Closed):
+    mediaType: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]  # noqa: N815
+    verificationMaterial: _Material  # noqa: N815
+    dsseEnvelope: _Dsse  # noqa: N815
+
+
+@dataclass(frozen=True)
+class SignedBytes:
+    """A bundle that was read, not yet verified."""
+
+    payload: bytes
+    signature: bytes
+    hint: str
+    """The fingerprint that the bundle gives; anyone can write it."""
+    keyless: bool
+    text: bytes
+    """The bundle as it was read."""
+
+    @property
+    def message(self) -> bytes:
+        """What the signature is about (pre-authentication encoding)."""
+        return _message(self.payload)
+
+
+def sign_payload(payload: bytes, signer: Signer) -> bytes:
+    """The bundle of `payload`, one line of JSON."""
+    signature = signer.sign(_message(payload))
+    bundle = {
+        "mediaType": MEDIA_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": signer.fingerprint}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        },
+    }
+    return json.dumps(bundle, separators=(",", ":"), sort_keys=True).encode()
+
+
+def read_bundle(text: bytes, name: str) -> SignedBytes:
+    """A bundle's payload and signature; `name` is what messages call it.
+
+    Raises:
+        IntegrityError: not a bundle with exactly one signature, in strict JSON and base64, of at most a mebibyte.
+    """
+    if len(text) > MAX_BUNDLE_BYTES:
+        raise IntegrityError(f"{name}: expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, found {len(text)}")
+    try:
+        bundle = _Bundle.model_validate(strict_json(text, name))
+        envelope, material = bundle.dsseEnvelope, bundle.verificationMaterial
+        payload, signature = _decoded(envelope.payload), _decoded(envelope.signatures[0].sig)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the top"
+        raise IntegrityError(f"{name}: expected a sigstore bundle, found {first['msg']} at {where}") from None
+    except (ValueError, binascii.Error) as error:
+        raise IntegrityError(f"{name}: expected base64, found {error}") from None
+    hint = material.publicKey.hint if material.publicKey is not None else ""
+    return SignedBytes(payload, signature, hint, material.certificate is not None, text)
+
+
+def _message(payload: bytes) -> bytes:
+    return bytes(Envelope(payload, PAYLOAD_TYPE, {}).pae())
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii"), validate=True)

@@ -1,0 +1,244 @@
+"""Whose signature counts for what: `trust.yaml`, and the verdict on one bundle."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from holdfast.artifacts.documents import Sha256
+from holdfast.attestation.envelope import SignedBytes, read_bundle
+from holdfast.attestation.keys import PublicKey, parse_public, read_public
+from holdfast.attestation.statement import (
+    APPROVAL,
+    MODEL_FILES,
+    PROVENANCE,
+    RELEASE,
+    TEST_RESULT,
+    VERDICT,
+    WAIVER,
+    Statement,
+    made_at,
+    parse_statement,
+    payload_digest,
+    stamp,
+)
+from holdfast.errors import HoldfastError, RefusedError, WorkloadError
+from holdfast.steps import STEPS, Role
+from holdfast.workload.schema import Section
+from holdfast.workload.yaml import read_yaml
+
+ROLES: tuple[Role, ...] = get_args(Role)
+SKEW = timedelta(minutes=5)
+"""How far the clock of a signer may be ahead of ours."""
+PEM = "-----BEGIN "
+MAX_KEYS = 100
+"""Of a role."""
+
+
+def _in_utc(value: object) -> object:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+Instant = Annotated[datetime, BeforeValidator(_in_utc)]
+"""A date or a time; without a zone it is UTC."""
+
+
+class RoleKeys(Section):
+    """Who acts in a role."""
+
+    keys: tuple[str, ...] = Field(min_length=1, max_length=MAX_KEYS)
+    """Public keys: PEM text, or the path of a PEM file from the folder of this one."""
+    threshold: int = Field(1, ge=1)
+    """How many different keys of the role must have signed."""
+    valid_from: Instant | None = None
+    """Statements that claim an earlier time do not count."""
+    valid_until: Instant | None = None
+    """Statements that claim a later time do not count."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.threshold > len(self.keys):
+            raise ValueError(f"threshold {self.threshold} but {len(self.keys)} keys: nothing could be accepted")
+        return self
+
+
+class Revocation(Section):
+    """A key that was lost or stolen."""
+
+    fingerprint: Sha256
+    """SHA-256 of its public PEM file."""
+    since: Instant | None = None
+    """Statements that claim an earlier time still count; left out: none does. Who stole a key can claim any time."""
+
+
+class TrustFile(Section):
+    """`trust.yaml`."""
+
+    version: Literal[1]
+    """Of this format."""
+    roles: dict[Role, RoleKeys]
+    """Who acts in which role; in a role that is left out no one can sign."""
+    revoked: tuple[Revocation, ...] = ()
+    """Keys that no longer count."""
+    policies: tuple[Sha256, ...] = ()
+    """Digests of the policies whose verdicts count; empty: any policy's."""
+    max_age_days: float | None = Field(None, gt=0)
+    """The age at which a verdict no longer counts; left out: never."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A statement whose signature counts."""
+
+    statement: Statement
+    role: Role
+    signer: str
+    """Fingerprint of the key."""
+    at: datetime
+    """When the signer claims to have written it."""
+    bundle: bytes
+
+    @property
+    def identity(self) -> str:
+        """By which it is known: SHA-256 of what was signed."""
+        return payload_digest(self.statement.payload())
+
+
+@dataclass(frozen=True)
+class TrustPolicy:
+    """A trust policy with its keys read."""
+
+    file: TrustFile
+    keys: Mapping[str, PublicKey]
+    """By fingerprint."""
+    holders: Mapping[str, tuple[Role, ...]]
+    """Fingerprint -> the roles of the key."""
+
+    def accept(self, text: bytes, now: datetime, name: str = "a bundle") -> Signed:
+        """The statement in a bundle, after everything about its signature was found to count.
+
+        Raises:
+            RefusedError: signed by no key of this policy, by one that was revoked, by one whose role may not sign this,
+                or at a time at which it does not count.
+            IntegrityError: not a bundle, or not a statement.
+        """
+        found = read_bundle(text, name)
+        signer = self._signer(found, name)
+        statement = parse_statement(found.payload, name)
+        at = made_at(statement)
+        if at is None:
+            raise RefusedError(f"{name}: expected the time at which it was signed, found none")
+        if at > now + SKEW:
+            raise RefusedError(f"{name}: expected a time that has come, found {stamp(at)}")
+        self._refuse_revoked(signer, at, name)
+        return Signed(statement, self._role(signer, statement, at, name), signer, at, text)
+
+    def accepted(self, texts: Iterable[bytes], now: datetime) -> "tuple[list[Signed], list[str]]":
+        """The statements that count, each once, and why each of the others does not."""
+        kept: dict[tuple[str, str], Signed] = {}
+        refused: list[str] = []
+        for number, text in enumerate(texts):
+            try:
+                one = self.accept(text, now, f"bundle {number + 1}")
+            except HoldfastError as error:
+                refused.append(str(error))
+                continue
+            kept.setdefault((one.identity, one.signer), one)
+        return list(kept.values()), refused
+
+    def _signer(self, found: SignedBytes, name: str) -> str:
+        """The fingerprint of the trusted key that made the signature; the hint is only what to try first."""
+        if found.keyless:
+            raise RefusedError(f"{name}: expected a signature by a key, found one by an identity")
+        order = sorted(self.keys, key=lambda fingerprint: fingerprint != found.hint)
+        signer = next((key for key in order if self.keys[key].verifies(found.signature, found.message)), None)
+        if signer is None:
+            raise RefusedError(f"{name}: expected a signature by a key of the trust policy, found none of theirs")
+        return signer
+
+    def _refuse_revoked(self, signer: str, at: datetime, name: str) -> None:
+        for one in self.file.revoked:
+            if one.fingerprint == signer and (one.since is None or at >= one.since):
+                raise RefusedError(f"{name}: expected a key that is not revoked, found {signer[:12]}…, which is")
+
+    def _role(self, signer: str, statement: Statement, at: datetime, name: str) -> Role:
+        """The role in which this key may sign this statement at that time."""
+        roles = self.holders[signer]
+        fitting = [role for role in roles if may_sign(role, statement)]
+        if not fitting:
+            raise RefusedError(
+                f"{name}: expected a signer who may sign {statement.predicateType} about {statement.subject[0].name}, "
+                f"found the role {', '.join(roles)}"
+            )
+        for role in fitting:
+            keys = self.file.roles[role]
+            if (keys.valid_from is None or at >= keys.valid_from) and (
+                keys.valid_until is None or at <= keys.valid_until
+            ):
+                return role
+        raise RefusedError(f"{name}: expected a time at which the role {fitting[0]} was valid, found {stamp(at)}")
+
+
+def may_sign(role: Role, statement: Statement) -> bool:
+    """Whether a statement of this type, about this kind of artifact, is the role's to sign."""
+    kind = statement.subject[0].name.partition("/")[0]
+    return (statement.predicateType, kind) in _MAY_SIGN[role]
+
+
+def read_trust(path: Path) -> TrustPolicy:
+    """The trust policy in a file, with the keys that it names.
+
+    Raises:
+        WorkloadError: not a trust policy.
+        ArtifactError: a key file is not there.
+        InputError: a key is none.
+    """
+    return trust_of(read_yaml(path, TrustFile), path.parent, str(path))
+
+
+def trust_of(file: TrustFile, folder: Path, name: str = "trust.yaml") -> TrustPolicy:
+    """A trust policy with its keys read; their paths are from `folder`.
+
+    Raises:
+        WorkloadError: a role with the same key twice.
+    """
+    keys: dict[str, PublicKey] = {}
+    holders: dict[str, tuple[Role, ...]] = {}
+    for role, config in file.roles.items():
+        found = [_public(text, folder, f"{name}: roles.{role}") for text in config.keys]
+        if len({key.fingerprint for key in found}) < len(found):
+            raise WorkloadError(f"{name}: roles.{role}: expected different keys, found one of them twice")
+        for key in found:
+            keys[key.fingerprint] = key
+            holders[key.fingerprint] = (*holders.get(key.fingerprint, ()), role)
+    return TrustPolicy(file, keys, holders)
+
+
+def starter(keys: Mapping[str, str]) -> str:
+    """The text of a first `trust.yaml`: role -> the path of its public key."""
+    lines = ["# Whose signature counts for what; see docs/signed-evidence.md.", "version: 1", "roles:"]
+    lines += [f"  {role}: {{keys: [{path}]}}" for role, path in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _public(text: str, folder: Path, name: str) -> PublicKey:
+    return parse_public(text.encode(), name) if text.lstrip().startswith(PEM) else read_public(folder / text)
+
+
+def _table() -> Mapping[Role, frozenset[tuple[str, str]]]:
+    """Role -> the types of statement and the kinds of artifact that it may sign."""
+    may: dict[Role, set[tuple[str, str]]] = {
+        "gate": {(VERDICT, "model"), (MODEL_FILES, "model")},
+        "approver": {(APPROVAL, "model"), (WAIVER, "model")},
+        "release": {(RELEASE, "model")},
+    }
+    for step in STEPS:
+        kind = str(step.document.model_fields["kind"].default)
+        may.setdefault(step.signed_by, set()).add((TEST_RESULT if step.judges else PROVENANCE, kind))
+    return {role: frozenset(pairs) for role, pairs in may.items()}
+
+
+_MAY_SIGN = _table()

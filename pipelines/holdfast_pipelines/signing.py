@@ -1,0 +1,73 @@
+"""Signing what the steps of a local run made: one key for each role, in one folder, as `holdfast keys new` leaves it.
+
+The runner signs after each step, also for one that was reused: the artifact is the same, the statement is of this run.
+On a cluster a step signs itself (`--key`), in a pod that holds the key of its role and no other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from holdfast.artifacts.documents import GateDecision, Registration
+from holdfast.artifacts.folder import Ref, load_any
+from holdfast.attestation.keys import Signer
+from holdfast.attestation.sign import TRUST, attest, read_keys, signer_for
+from holdfast.attestation.store import ATTESTATIONS
+from holdfast.errors import InputError
+from holdfast.steps import Role, names, writer
+
+
+@dataclass(frozen=True)
+class Signing:
+    """The keys and the trust policy of a run; with neither, nothing is signed and nothing is demanded."""
+
+    run: str
+    """The run's name in its statements."""
+    folder: Path
+    """Where its bundles are kept."""
+    keys: Mapping[Role, Signer]
+    trust: Path | None = None
+    files: Mapping[Role, Path] = field(default_factory=dict)
+    """Where the keys lie, for the step that signs more than its artifact."""
+
+    @classmethod
+    def of(cls, keys: Path | None, out: Path) -> "Signing":
+        """With the keys in a folder, and its `trust.yaml`, where there is one; for the run in `out`.
+
+        Raises:
+            InputError: the folder has no keys, or one is none.
+        """
+        folder = out.resolve() / ATTESTATIONS
+        if keys is None:
+            return cls(out.name, folder, {})
+        if not keys.is_dir():
+            raise InputError(f"{keys}: expected a folder of keys, found none; `holdfast keys new --all --out {keys}`")
+        found, trust = read_keys(keys), keys.resolve() / TRUST
+        files = {role: keys.resolve() / f"{role}.pem" for role in found}
+        return cls(out.name, folder, found, trust if trust.is_file() else None, files)
+
+    def sign(self, place: Path, digest: str) -> None:
+        """Signs the artifact in `place`, where the key of its step's role is here."""
+        if not self.keys or not digest:
+            return
+        artifact = load_any(Ref(place, digest))
+        signer = signer_for(artifact.document, self.keys)
+        if signer is not None and not isinstance(artifact.document, Registration):
+            attest(artifact, signer, self.folder, run=self.run, at=datetime.now(UTC))
+
+    def words(self, step: str) -> list[str]:
+        """What the command of a step has besides: the steps after the gate are to find everything signed."""
+        trust = [f"--trust={self.trust}"] if self.trust is not None and step in _AFTER_THE_GATE else []
+        if step != _REGISTERS.name:
+            return trust
+        key = self.files.get(_REGISTERS.signed_by)
+        signs = [f"--key={key}"] if key is not None else []
+        return [*trust, *signs, f"--attestations={self.folder}"] if trust or signs else []
+
+
+RELEASES: Role = "release"
+"""Who signs that a version is the one to serve."""
+_REGISTERS = writer(Registration)
+"""It signs the version's files, and its artifact itself."""
+_AFTER_THE_GATE = names()[names().index(writer(GateDecision).name) + 1 :]

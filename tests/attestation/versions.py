@@ -1,0 +1,89 @@
+"""A registered version in miniature: its bundle's folder and its tags, as a store holds them."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast import registry
+from holdfast.artifacts.folder import DOCUMENT, load_any, sha256_of
+from holdfast.attestation import store
+from holdfast.attestation.demands import Demands
+from holdfast.attestation.keys import PrivateKey
+from tests.attestation.chains import Made
+from tests.gates.conftest import MAKERS
+
+Tags = dict[str, str]
+
+
+@dataclass
+class StoredVersion:
+    """What whoever can write to the store can change: every file, every tag, and under which name it is asked for."""
+
+    folder: Path
+    tags: Tags
+    name: str = "digits"
+
+    def copy(self, into: Path) -> "StoredVersion":
+        shutil.copytree(self.folder, into, symlinks=True)
+        return StoredVersion(into, dict(self.tags), self.name)
+
+    def taken_in(self, demands: Demands) -> registry.Bundle:
+        """As servers and rollouts take it in; refused: an expected error."""
+        return registry.read_bundle(self.folder, self.name, 1, tags=self.tags, demands=demands)
+
+    def bundles(self) -> dict[str, list[bytes]]:
+        return store.read_all(self.folder / store.ATTESTATIONS)
+
+    def put_bundles(self, bundles: Mapping[str, list[bytes]]) -> None:
+        shutil.rmtree(self.folder / store.ATTESTATIONS, ignore_errors=True)
+        store.copy_of({key: found for key, found in bundles.items() if found}, self.folder / store.ATTESTATIONS)
+
+    def seal_again(self) -> None:
+        """Computes every digest again, from the files up to the tags: what needs no key."""
+        model = _pinned_again(self.folder / "model", {})
+        changed = {role: _pinned_again(place, self._about(place, model)) for role, place in self._evidence()}
+        inputs = {"model": model, **changed}
+        decision = _pinned_again(self.folder / "decision", inputs)
+        bundle = _listed_again(self.folder)
+        self.tags |= dict(zip(registry.PINS, (bundle, model, decision), strict=False))
+
+    def _evidence(self) -> list[tuple[str, Path]]:
+        return [(place.name, place) for place in sorted((self.folder / registry.EVIDENCE).iterdir()) if place.is_dir()]
+
+    def _about(self, place: Path, model: str) -> dict[str, str]:
+        return {"model": model} if "model" in load_any(place).document.inputs else {}
+
+
+def store_version(made: Made, folder: Path, signer: PrivateKey) -> StoredVersion:
+    """What the register step leaves of a run."""
+    parts = {"model": made.artifacts["train"], "decision": made.artifacts["gate"]}
+    parts |= {f"{registry.EVIDENCE}/{role}": made.artifacts[role] for role in MAKERS}
+    for place, artifact in parts.items():
+        shutil.copytree(artifact.folder, folder / place)
+    about = {artifact.digest for artifact in made.artifacts.values()}
+    store.copy_of({key: found for key, found in made.bundles.items() if key in about}, folder / store.ATTESTATIONS)
+    for name in ("replay.npz", "confidence.npz", "schema.pbtxt"):
+        (folder / name).write_bytes(name.encode() * 20)
+    digest = registry.seal_bundle(folder, signer, "digits")
+    tags = dict(zip(registry.PINS, (digest, parts["model"].digest, parts["decision"].digest), strict=False))
+    return StoredVersion(folder, tags)
+
+
+def _pinned_again(folder: Path, inputs: Mapping[str, str]) -> str:
+    """Writes the document of an artifact with pins of its files as they are; returns its digest."""
+    value: dict[str, Any] = json.loads((folder / DOCUMENT).read_bytes())
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DOCUMENT]
+    value["files"] = {path.relative_to(folder).as_posix(): sha256_of(path).model_dump() for path in files}
+    value["inputs"] |= {role: digest for role, digest in inputs.items() if role in value["inputs"]}
+    data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    (folder / DOCUMENT).write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _listed_again(folder: Path) -> str:
+    (folder / registry.MANIFEST).unlink(missing_ok=True)
+    return registry.seal_bundle(folder)
