@@ -90,3 +90,9 @@ class Job:
         given = {name: str(path) for name, path in files.items()}
         given |= {"GITHUB_ACTION_PATH": str(self.action), "RUNNER_TEMP": str(self.temporary), "CI": "true"}
         return {**os.environ, **given, **self.env}
+
+
+def run_lines(lines: list[str], folder: Path, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Runs a script as GitLab's runner does: its lines in one shell, which ends at the first that fails."""
+    command = [*BASH, "-c", "\n".join(lines)]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, check=False)

@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.e2e.actions import Job
+from tests.e2e.actions import Job, run_lines
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "robustness-gate"
@@ -145,6 +147,94 @@ def test_code_of_a_pull_request_neither_commands_the_runner_nor_knows_its_files(
 def test_holdfast_is_installed_from_the_locks_of_the_action_itself(job, stand_in):
     action = stand_in(0)
     assert f"make -C {action}/../../.. setup" in job(action).run().log
+
+
+@pytest.fixture
+def gitlab(tmp_path: Path, checkout: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs the script of a job of the template for GitLab, with a `holdfast` that notes its words."""
+    template = yaml.safe_load((ACTION / "examples" / "gitlab-ci.yml").read_text())
+    for environment in (".venv", ".venv-docs"):
+        program = tmp_path / "holdfast-5" / environment / "bin" / "holdfast"
+        program.parent.mkdir(parents=True)
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path / "words"}\nenv > {tmp_path / "env"}\nexit 3\n')
+        program.chmod(0o755)
+    (tmp_path / "holdfast-5" / "Makefile").write_text("setup comment:\n\t@echo made $@\n")
+
+    def run(job: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        given = {**template["variables"], "CI_BUILDS_DIR": str(tmp_path), "CI_JOB_ID": "5", **env}
+        return run_lines(template[job]["script"], checkout, {name: str(value) for name, value in given.items()})
+
+    return run
+
+
+def test_gitlabs_check_is_the_gates_exit_code_and_the_gate_has_no_token(gitlab, tmp_path):
+    diff, target = "b" * 40, "d" * 40
+    env = {"CI_COMMIT_SHA": "a" * 40, "CI_MERGE_REQUEST_DIFF_BASE_SHA": diff, "GITLAB_TOKEN": "secret"}
+    done = gitlab("robustness-gate", **env)
+    assert done.returncode == 3
+    assert "made setup" in done.stdout.splitlines()
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == ["pr-gate", f"--base={diff}", f"--head={'a' * 40}", "--out=.holdfast/pr-gate"]
+    assert "secret" not in (tmp_path / "env").read_text()
+    gitlab("robustness-gate", **env, CI_MERGE_REQUEST_TARGET_BRANCH_SHA=target, HOLDFAST_WORKLOAD="a b.yaml")
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[1] == f"--base={target}"
+    assert words[-1] == "--workload=a b.yaml"
+
+
+def test_gitlabs_comment_goes_to_the_commit_that_gitlab_names(gitlab, tmp_path):
+    env = {"CI_COMMIT_SHA": "a" * 40, "CI_PROJECT_ID": "7", "CI_API_V4_URL": "https://gitlab.example.com/api/v4"}
+    assert gitlab("robustness-comment", **env).returncode == 3
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == [
+        "pr-comment", "--host=gitlab", "--artifact=.holdfast/pr-gate", f"--sha={'a' * 40}", "--repository=7",
+        "--api=https://gitlab.example.com/api/v4",
+    ]  # fmt: skip
+    gitlab("robustness-comment", **env, CI_MERGE_REQUEST_SOURCE_BRANCH_SHA="c" * 40)
+    assert f"--sha={'c' * 40}" in (tmp_path / "words").read_text().splitlines()
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, str]]]:
+    """Runs the first step of the comment's workflow with a `gh` that serves one artifact."""
+    if shutil.which("unzip") is None:
+        pytest.skip("needs unzip, which GitHub's runners have")
+    (step, *_) = yaml.safe_load((ACTION / "examples" / "comment.yml").read_text())["jobs"]["comment"]["steps"]
+    (tmp_path / "bin").mkdir()
+
+    def run(files: dict[str, bytes], *, size: int | None = None) -> tuple[Path, dict[str, str]]:
+        archive = tmp_path / "artifact.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in files.items():
+                packed.writestr(name, data)
+        listed = f"9 {archive.stat().st_size if size is None else size}" if files else ""
+        gh = tmp_path / "bin" / "gh"
+        gh.write_text(f'#!/bin/sh\ncase "$2" in */zip) cat {archive} ;; *) echo "{listed}" ;; esac\n')
+        gh.chmod(0o755)
+        (tmp_path / "output").write_text("")
+        env = {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "RUNNER_TEMP": str(tmp_path), "RUN": "1",
+            "GITHUB_OUTPUT": str(tmp_path / "output"), "REPOSITORY": "o/r",
+        }  # fmt: skip
+        done = run_lines([step["run"]], tmp_path, env)
+        assert done.returncode == 0, done.stderr
+        lines = [line.partition("=") for line in (tmp_path / "output").read_text().splitlines()]
+        return tmp_path / "gate" / "pr-gate.json", {name: value for name, _, value in lines}
+
+    return run
+
+
+def test_the_comment_takes_one_bounded_file_of_the_artifact(fetched, tmp_path):
+    path, outputs = fetched({".holdfast/pr-gate/pr-gate.json": b"{}", "../../evil": b"x", "pr-gate/summary.md": b"y"})
+    assert (path.read_bytes(), outputs) == (b"{}", {"folder": str(path.parent)})
+    assert sorted(one.name for one in path.parent.iterdir()) == ["pr-gate.json"]
+    path, _ = fetched({"pr-gate.json": b" " * 50_000_000})
+    assert path.stat().st_size == 2**20 + 1, "longer than any report that is read"
+
+
+def test_the_comment_does_not_fetch_what_is_missing_or_too_large(fetched):
+    assert fetched({})[1] == {}
+    assert fetched({"pr-gate.json": b"{}"}, size=10_000_001)[1] == {}
 
 
 @pytest.mark.nightly
