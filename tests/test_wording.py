@@ -47,9 +47,11 @@ def test_any_text_is_only_text_on_a_page(name: str) -> None:
     assert {kind for kind, _ in texts(name)} <= {"text", "text_special"}
 
 
-@pytest.mark.parametrize("name", ["@team", "see https://evil.example", "WWW.evil.example", "fixes #12", "a@b.example"])
+@pytest.mark.parametrize(
+    "name", ["@team", "see https://evil.example", "WWW.evil.example", "fixes #12", "a@b.example", "see !12", "gh-12"]
+)
 def test_nothing_is_left_that_a_page_links_by_itself(name: str) -> None:
-    assert re.search(r"@[\w-]|://|www\.|#\d", markdown_text(name), re.IGNORECASE) is None
+    assert re.search(r"@[\w-]|://|www\.|[#!]\d|GH-\d", markdown_text(name), re.IGNORECASE) is None
 
 
 @pytest.mark.parametrize(

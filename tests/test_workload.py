@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from holdfast.errors import WorkloadError
 from holdfast.resources import workloads
 from holdfast.workload.schema import RecipeConfig, RolloutPlan, Workload, read_plan, read_workload
-from holdfast.workload.yaml import parse_yaml
+from holdfast.workload.yaml import line_of, parse_yaml
 
 GOOD = """\
 name: digits
@@ -23,6 +23,14 @@ threat:
   norm: linf
   epsilon: 8/255
 """
+
+
+def test_a_line_is_that_of_the_deepest_key_that_a_file_has() -> None:
+    text = "# first\nname: x\ngate:\n  override:\n    robust_accuracy: {at_least: 0.1}\n"
+    assert line_of(text, ("gate", "override", "robust_accuracy")) == 5
+    assert line_of(text, ("gate", "override", "clean_accuracy")) == 4
+    assert line_of(text, ("attack", "tier")) == 1
+    assert line_of("", ("gate",)) == 1
 
 
 def parse(text: str) -> Workload:

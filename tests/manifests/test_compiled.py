@@ -159,6 +159,13 @@ def test_register_hangs_on_the_gate_and_training_on_both_data_checks():
     assert set(spec("retrain")["root"]["dag"]["tasks"]) == {"snapshot", "baseline", "schema", "drift", "condition-1"}
 
 
+def test_pr_gate_is_retrain_without_its_registration():
+    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "condition-3"}
+    assert set(tasks("pr_gate")) < set(tasks("retrain"))
+    taken = [spec(name)["root"]["inputDefinitions"] for name in ("pr_gate", "retrain")]
+    assert taken[0] == taken[1]
+
+
 def test_steps_that_look_outside_their_inputs_are_not_cached_and_train_is_retried():
     every = tasks("retrain") | tasks("rollout")
     steps = {name: task for name, task in every.items() if not name.startswith("condition")}

@@ -34,6 +34,11 @@ def test_without_a_champion_the_artifact_says_so_and_no_database_is_made(chain, 
     assert not (tmp_path / "none.db").exists()
 
 
+def test_without_a_registry_there_is_no_champion(chain, tmp_path):
+    found = fetch(chain(), tmp_path, "").document
+    assert (found.present, found.model_version, dict(found.files)) == (False, None, {})
+
+
 def test_a_candidate_is_not_a_champion(chain, tmp_path, tracking):
     one = chain()
     parts = {"decision": one.decision, "snapshot": one.snapshot, "evidence": one.evidence}
