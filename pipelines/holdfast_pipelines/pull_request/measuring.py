@@ -100,7 +100,7 @@ def pr_gate(request: GateRequest, workshop: Workshop, around: Path) -> PullReque
             repository.write_out(commit, folders[side])
         file = _workload_file(repository, request.workload, folders[HEAD])
         head = _read(folders[HEAD] / file)
-        base = _read_base(folders[BASE] / file, request)
+        base = _read_base(folders[BASE] / _base_file(folders[BASE], folders[HEAD], file), request)
         sides = Sides(
             file=file,
             text=(folders[HEAD] / file).read_text(),
@@ -279,12 +279,32 @@ def _workload_file(repository: Repository, named: Path | None, head: Path) -> st
         if not (head / file).is_file():
             raise InputError(f"{file}: expected a workload file in the head, found none")
         return file
-    keys = {"name", "modality", "data", "network", "threat"}
-    found = [path.name for path in sorted(head.glob("*.y*ml")) if path.is_file() and keys <= top_keys(path)]
+    found = _workload_files(head)
     if len(found) != 1:
         names = ", ".join(found) or "none"
         raise InputError(f"expected one workload file at the top of the repository, found {names}; give --workload")
     return found[0]
+
+
+def _workload_files(folder: Path) -> list[str]:
+    keys = {"name", "modality", "data", "network", "threat"}
+    return [path.name for path in sorted(folder.glob("*.y*ml")) if path.is_file() and keys <= top_keys(path)]
+
+
+def _base_file(base: Path, head: Path, file: str) -> str:
+    """The workload's file in the base branch: a pull request that renames it does not get rid of its requirements.
+
+    Raises:
+        InputError: it could be one of several.
+    """
+    below = Path(file).parent
+    if (base / file).is_file():
+        return file
+    gone = sorted(set(_workload_files(base / below)) - set(_workload_files(head / below)))
+    if len(gone) > 1:
+        names = ", ".join(gone)
+        raise InputError(f"{file}: expected at most one workload file that the head no longer has, found {names}")
+    return str(below / gone[0]) if gone else file
 
 
 def _read(path: Path) -> Placed:

@@ -113,6 +113,16 @@ def test_a_workload_that_the_base_branch_lacks_is_judged_alone(gate, repository)
     assert not any(check.name.startswith("base_") for check in report.checks)
 
 
+def test_a_renamed_workload_keeps_the_rules_of_the_base_branch(gate, repository, change):
+    git(repository, "checkout", "-q", change("at_least: 0.4", "at_least: 0.1"))
+    git(repository, "mv", "toy.yaml", "renamed.yaml")
+    git(repository, "commit", "-q", "-m", "rename")
+    git(repository, "checkout", "-q", "main")
+    report = gate(head="change", compare=False)
+    assert (report.file, report.policy_from) == ("renamed.yaml", "base")
+    assert [one.key for one in report.requirements_changed] == ["gate.checks.robust_accuracy.at_least"]
+
+
 def test_a_base_branch_that_cannot_be_judged_is_no_pass(gate, repository, change):
     git(repository, "rm", "-q", "digits.npz")
     git(repository, "commit", "-q", "-m", "lose the data")
