@@ -69,7 +69,7 @@ def run(bench: Bench) -> list[Row]:
         folder = Path(place)
         _repository(folder)
         rows = [*_cost(folder), *_unchanged(folder), *_bad(folder)]
-    return [*rows, *_zizmor(), *_actionlint()]
+    return [*rows, *_zizmor(), *_actionlint(), *_checkov()]
 
 
 def _cost(folder: Path) -> list[Row]:
@@ -177,6 +177,18 @@ def _actionlint() -> list[Row]:
         return [shown(what, "not run", "no actionlint on PATH")]
     done = _linted([program, "-format", "{{json .}}", *FILES])
     return [at_most(what, len(json.loads(done.stdout)), 0, _version([program, "-version"]))]
+
+
+def _checkov() -> list[Row]:
+    program, what = shutil.which("checkov"), "findings of checkov on manifests/"
+    if program is None:
+        return [shown(what, "not run", "no checkov on PATH")]
+    words = ["-d", "manifests", "--framework", "kubernetes", "kustomize", "-o", "json", "--compact", "--quiet"]
+    done = _linted([program, *words])
+    totals = [part["summary"] for part in json.loads(done.stdout)]
+    skipped = sum(total["skipped"] for total in totals)
+    how = f"checkov {_version([program, '--version'])}, {skipped} skipped with their reasons in the files"
+    return [at_most(what, sum(total["failed"] for total in totals), 0, how)]
 
 
 def _linted(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
