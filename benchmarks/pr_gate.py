@@ -187,7 +187,7 @@ def _checkov() -> list[Row]:
     done = _linted([program, *words])
     totals = [part["summary"] for part in json.loads(done.stdout)]
     skipped = sum(total["skipped"] for total in totals)
-    how = f"checkov {_version([program, '--version'])}, {skipped} skipped with their reasons in the files"
+    how = f"{_version([program, '--version'])}, {skipped} skipped with their reasons in the files"
     return [at_most(what, sum(total["failed"] for total in totals), 0, how)]
 
 
