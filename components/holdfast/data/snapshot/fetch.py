@@ -15,6 +15,7 @@ from holdfast.artifacts.verified import IN_MEMORY, FileContent, VerifiedFile
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.archives import is_archive, unpack
 from holdfast.data.snapshot.download import Wanted, download
+from holdfast.data.snapshot.limits import decoded_limit
 from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.workload.schema import DataConfig
@@ -114,7 +115,7 @@ def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
     if isinstance(content, VerifiedFile) and not is_archive(content.block(0)):
         return DeliveredFile(name, content, _format(config, name), pin)
     delivered = DeliveredFile(name, content, "npz", pin)
-    found = unpack(delivered.data, name, config.max_bytes)
+    found = unpack(delivered.data, name, decoded_limit(config, len(content)))
     format_ = _format(config, found.name)
     if not found.data:
         raise InputError(f"{name}: expected data, found an empty file in the archive")
