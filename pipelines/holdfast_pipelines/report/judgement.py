@@ -1,8 +1,4 @@
-"""The sections on the verdict and on live traffic, and the chain of digests that ties them to bytes."""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+"""The sections on the verdict and on live traffic."""
 
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
 from holdfast.artifacts.folder import Artifact
@@ -23,7 +19,7 @@ from holdfast.steps import writer
 from holdfast_gates.measurement import in_words
 from holdfast_gates.shortfalls import Shortfall
 from holdfast_pipelines import ending
-from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_timeline
+from holdfast_pipelines.report.evidence import LoadedRun, read_timeline
 
 
 def shortfalls(run: LoadedRun) -> tuple[Shortfall, ...]:
@@ -100,19 +96,6 @@ def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
     return PageSection(writer(RolloutRecord).name, "Rollout", blocks, record.outcome)
 
 
-def chain(run: LoadedRun, place: PageLocation) -> PageSection:
-    """The digests of every artifact and of what it was made from."""
-    known = {artifact.digest: step for step, artifact in run.artifacts.items()}
-    rows = tuple(_chain_row(step, artifact, known) for step, artifact in run.artifacts.items())
-    words = (
-        "Each artifact pins its files and its inputs by SHA-256. What is shown here was checked when it was read; "
-        "the command checks everything, back to the data."
-    )
-    table = TableBlock(("step", "artifact (sha256 of artifact.json)", "made from"), rows)
-    command = Facts((("how to verify, from this page's folder", code(f"holdfast verify {place.path(_last(run))}")),))
-    return PageSection("chain", "Chain of evidence", (Prose(words), command, table))
-
-
 def _check_row(check: Check) -> tuple[BlockCell, ...]:
     rate = check.count is not None
     paired = not rate and check.lower is not None and check.champion is not None
@@ -157,21 +140,3 @@ def _transition(one: Transition) -> tuple[BlockCell, ...]:
     evidence = ", ".join(f"{name} {number(value)}" for name, value in sorted(one.evidence.items()))
     candidate, champion = (f"{count.k} of {count.n}" for count in (one.candidate, one.champion))
     return one.state_before, one.state_after, f"{one.weight} %", candidate, champion, one.reason, evidence
-
-
-def _chain_row(step: str, artifact: Artifact[Any], known: Mapping[str, str]) -> tuple[BlockCell, ...]:
-    inputs = [
-        f"{role} {short(digest)}{_from(role, known.get(digest))}"
-        for role, digest in sorted(artifact.document.inputs.items())
-    ]
-    return step, code(artifact.digest), ", ".join(inputs) or "–"
-
-
-def _from(role: str, step: str | None) -> str:
-    return "" if step is None or step == role else f" ({step})"
-
-
-def _last(run: LoadedRun) -> Path:
-    """The folder of the last artifact."""
-    done = [step for step in KINDS if step in run.artifacts]
-    return run.artifacts[done[-1]].folder if done else run.folder
