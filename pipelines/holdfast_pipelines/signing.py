@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from holdfast.artifacts.documents import GateDecision, Registration
+from holdfast.artifacts.documents import Baseline, GateDecision, Registration
 from holdfast.artifacts.folder import Ref, load_any
 from holdfast.attestation.keys import Signer
 from holdfast.attestation.sign import TRUST, attest, read_keys, signer_for
@@ -57,8 +57,8 @@ class Signing:
             attest(artifact, signer, self.folder, run=self.run, at=datetime.now(UTC))
 
     def words(self, step: str) -> list[str]:
-        """What the command of a step has besides: the steps after the gate are to find everything signed."""
-        trust = [f"--trust={self.trust}"] if self.trust is not None and step in _AFTER_THE_GATE else []
+        """What the command of a step has besides: those that take a model in are to find everything signed."""
+        trust = [f"--trust={self.trust}"] if self.trust is not None and step in _TAKES_A_MODEL else []
         if step != _REGISTERS.name:
             return trust
         key = self.files.get(_REGISTERS.signed_by)
@@ -70,4 +70,5 @@ RELEASES: Role = "release"
 """Who signs that a version is the one to serve."""
 _REGISTERS = writer(Registration)
 """It signs the version's files, and its artifact itself."""
-_AFTER_THE_GATE = names()[names().index(writer(GateDecision).name) + 1 :]
+_TAKES_A_MODEL = (writer(Baseline).name, *names()[names().index(writer(GateDecision).name) + 1 :])
+"""They ask for the signatures behind a registered or passed model."""

@@ -122,6 +122,8 @@ def test_a_model_is_taken_in_after_it_was_approved(tmp_path):
     assert demands.before_approval().meet(made["gate"], made.values(), bundles).holds
     with pytest.raises(RefusedError, match=r"steps/gate: expected 1 approval.*`holdfast approve digits@VERSION"):
         demands.meet(made["gate"], made.values(), bundles)
+    incumbent = Demands(trust_in(tmp_path / "keys"), NOW, incumbent=True)
+    assert incumbent.meet(made["gate"], made.values(), bundles).holds  # it is being replaced
     one = candidate(made["gate"], 1)
     approved = sign_payload(approval_statement(one, WORDS, NOW).payload(), keys["approver"])
     with_it = {**bundles, one.model: [*bundles[one.model], approved]}

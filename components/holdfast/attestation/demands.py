@@ -37,18 +37,21 @@ class Demands:
 
     trust: TrustPolicy | None = None
     now: datetime = field(default_factory=_now)
+    incumbent: bool = False
+    """It serves already, and is only compared with or replaced: that its verdict is old, or that an approval no longer
+    counts, is no reason against it."""
     approvals: bool = True
     """Whether the approvals that the policy asks for must be there; people approve what is registered already."""
 
     @classmethod
-    def of(cls, trust: Path | None) -> "Demands":
+    def of(cls, trust: Path | None, *, incumbent: bool = False) -> "Demands":
         """Those of a file `trust.yaml`; None: no signatures, unless the decision's policy requires them.
 
         Raises:
             WorkloadError: not a trust policy.
             InputError: a key that it names is none.
         """
-        return cls(None if trust is None else read_trust(trust))
+        return cls(None if trust is None else read_trust(trust), incumbent=incumbent)
 
     def before_approval(self) -> "Demands":
         """The same without approvals."""
@@ -74,19 +77,19 @@ class Demands:
             RefusedError: a statement or an approval is missing or does not count, or signatures are required and no
                 one's are trusted.
         """
-        require, where = decision.document.require, decision.folder
+        where = decision.folder
         if self.trust is None:
-            if require.attested:
+            if decision.document.require.attested:
                 raise RefusedError(
                     f"{where}: expected a trust policy, because the gate's policy requires signatures, found none; "
                     "name one with --trust"
                 )
             return None
         known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}
-        found = check_chain(decision.digest, known, bundles, self.trust, self.now, days=require.max_age_days)
+        found = check_chain(decision.digest, known, bundles, self.trust, self.now, ages=not self.incumbent)
         wrong = found.objection()
-        if wrong is None and self.approvals:
-            one = candidate(decision, version)
+        if wrong is None and self.approvals and not self.incumbent:
+            one, require = candidate(decision, version), decision.document.require
             wrong = people.objection(bundles.get(one.model, ()), one, require, self.trust, self.now)
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
