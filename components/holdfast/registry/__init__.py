@@ -8,6 +8,7 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `version`  versions and aliases: find, download, promote
 * `entry`    registering one model with its evidence
 * `releases` which version is the one to serve, signed
+* `approvals` who approved a version, signed
 * `notes`    how the rollouts of a version ended, kept as its tags
 * `history`  which version served when, from those notes
 """
