@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from holdfast.artifacts.documents import GateDecision, Requirements, Verdict
-from holdfast.artifacts.folder import load
+from holdfast.artifacts.folder import load, load_any
 from holdfast.attestation import store
 from holdfast.attestation.demands import Demands, bundles_of
 from holdfast.attestation.envelope import sign_payload
@@ -255,7 +255,7 @@ def test_verify_shows_waivers_and_refuses_ended_ones(world):
 
 def test_the_gate_confirms_a_decision_with_waivers_and_refuses_one_that_was_edited(world):
     made = world.judged(world.signed())
-    evidence = {role: made[role] for role in MAKERS}
+    evidence = {role: load_any(made[role].folder) for role in MAKERS}
     confirm(made["gate"], made["train"], made["snapshot"], evidence)
     document = made["gate"].document
     with pytest.raises(ValueError, match="the policy counts at most 1, each of a check of its own that did not pass"):

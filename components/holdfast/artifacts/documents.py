@@ -32,6 +32,8 @@ Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
 UtcSecond = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 """A time in UTC: `2026-12-31T00:00:00Z`."""
+Setting = Scalar | tuple[Scalar, ...]
+"""What a key of a section of the workload is set to."""
 
 
 def _fraction(value: object) -> object:
@@ -122,6 +124,13 @@ class Document(Frozen):
     """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
     files: dict[str, FilePin] = {}
     """The files that belong to the document, by path relative to the folder (POSIX, no `..`)."""
+
+
+class Measurement(Document):
+    """What a step measured, with the settings that it measured with."""
+
+    configuration: dict[str, Setting] = {}
+    """The step's section of the workload, by key; empty: the document is older than this field."""
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -301,7 +310,7 @@ class ConfidenceDrift(Frozen):
     """Whether the confidences differ."""
 
 
-class DriftReport(Document):
+class DriftReport(Measurement):
     """Whether the delivery comes from another distribution. Files: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
@@ -379,7 +388,7 @@ class HeldOutLabels(Frozen):
     """How often a class of which every label is right has a suspect, at most."""
 
 
-class ScanReport(Document):
+class ScanReport(Measurement):
     """Poison and label-error suspects.
 
     Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
@@ -670,7 +679,7 @@ class TriggerResult(Frozen):
     """Chance of such a difference between the two when none was planted (Fisher's exact test)."""
 
 
-class BackdoorReport(Document):
+class BackdoorReport(Measurement):
     """Trigger inversion over all classes. Files: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
@@ -884,7 +893,7 @@ class ChampionComparison(Frozen):
     """Why it was measured without an attack only."""
 
 
-class RobustnessReport(Document):
+class RobustnessReport(Measurement):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
 
@@ -938,7 +947,7 @@ class CertifiedAt(Frozen):
     """The same by class, on the examples above and more of classes that are rare among them."""
 
 
-class Certificate(Document):
+class Certificate(Measurement):
     """Certified robustness. Files: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
@@ -1049,6 +1058,19 @@ class CountedWaiver(Frozen):
     """SHA-256 of what was signed."""
 
 
+class MeasuredSetting(Frozen):
+    """What a piece of evidence was measured with, and what the policy asks of it."""
+
+    name: str
+    """As in the workload: `attack.examples`."""
+    measured: Setting | None = None
+    """None: the evidence does not name it."""
+    required: str = ""
+    """The least or the most that the policy accepts, in words; empty: it asks nothing."""
+    kept: bool = True
+    """Whether the policy is kept."""
+
+
 class GateDecision(Document):
     """The verdict on one model, with every check that led to it. Files: `decision.md`, `junit.xml`."""
 
@@ -1064,6 +1086,8 @@ class GateDecision(Document):
     """Chance, for each check, that a model outside the threshold passes."""
     checks: tuple[Check, ...]
     """Every check that was asked."""
+    measured_with: tuple[MeasuredSetting, ...] = ()
+    """How the evidence was measured, and how the policy asks it to be; empty: the decision is older than this field."""
     waivers: tuple[CountedWaiver, ...] = ()
     """Checks that did not pass and do not count, because a person waived them for this model."""
     waivers_not_counted: tuple[str, ...] = ()

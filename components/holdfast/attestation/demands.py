@@ -18,6 +18,7 @@ from holdfast.attestation.chain import SignedChain, check_chain
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
 from holdfast.attestation.model_files import SIGNATURE, fits
 from holdfast.attestation.people import JudgedVersion
+from holdfast.attestation.statement import VERDICT
 from holdfast.attestation.trust import TrustPolicy, read_trust
 from holdfast.attestation.waivers import require_waivers
 from holdfast.errors import RefusedError
@@ -120,6 +121,11 @@ class Demands:
         rest = {file: digest for file, digest in files.items() if file != SIGNATURE}
         if not fits(signed, name, rest, IGNORED):
             raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")
+
+    def passed_at(self, model: str, bundles: Mapping[str, Sequence[bytes]]) -> datetime | None:
+        """When the gate last signed that the model of this digest passed; None: no such statement counts."""
+        signed = [] if self.trust is None else self.trust.accepted(bundles.get(model, ()), self.now)[0]
+        return max((one.at for one in signed if one.statement.predicateType == VERDICT), default=None)
 
 
 def bundles_of(folder: Path, tags: Mapping[str, str] | None = None) -> dict[str, list[bytes]]:

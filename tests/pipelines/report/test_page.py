@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from holdfast.artifacts.documents import Count, Verdict
-from holdfast.artifacts.folder import Ref
+from holdfast.artifacts.folder import Ref, load_any
+from holdfast.attestation.keys import make_key, read_signer
+from holdfast.attestation.sign import attest
 from holdfast.errors import ArtifactError, IntegrityError
 from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_report, write_story
 
@@ -150,6 +153,26 @@ def test_every_digest_of_the_chain_is_told(maker: Any) -> None:
     made = maker("clean")
     page = page_of(made.complete())
     assert all(digest in page.text for digest in made.digests.values())
+
+
+def test_the_keys_that_signed_are_named_with_what_they_signed(maker: Any, tmp_path: Path) -> None:
+    run = maker("clean").complete()
+    assert "signed with key" not in page_of(run).text
+    made = make_key(tmp_path / "trainer.pem")
+    signer = read_signer(str(tmp_path / "trainer.pem"))
+    attest(load_any(run / "steps" / "train"), signer, run / "attestations", run="clean", at=datetime.now(UTC))
+    text = page_of(run).text
+    assert text.count(made.fingerprint[:12]) == 1
+    assert text.count("not signed") == len(list((run / "steps").glob("*/artifact.json"))) - 1
+    assert "holdfast verify . --trust trust.yaml" in text
+
+
+def test_bundles_that_cannot_be_read_leave_the_page_whole(maker: Any) -> None:
+    run = maker("clean").complete()
+    digest = load_any(run / "steps" / "train").digest
+    (run / "attestations").mkdir()
+    (run / "attestations" / f"{digest}.jsonl").write_bytes(b"{}\n")
+    assert "a bundle that cannot be read" in page_of(run).text
 
 
 def test_quarantined_images_are_pictures_most_suspect_first(maker: Any) -> None:
