@@ -56,8 +56,7 @@ def confirm(
         )
     judged = Judged(model.document, model.digest, snapshot.document, snapshot.digest)
     read = {role: Evidence(artifact.document, artifact.digest) for role, artifact in evidence.items()}
-    again = with_waivers(decide(policy, judged, read), written.waivers, written.waivers_not_counted)
-    where = _difference(_plain(written), _plain(again))
+    where = _difference(_plain(written), _plain(_waived(decide(policy, judged, read), decision)))
     if where is not None:
         raise RefusedError(
             f"{decision.folder}: expected the decision that its policy and its evidence lead to, "
@@ -96,6 +95,18 @@ def _policy(decision: Artifact[GateDecision]) -> Policy:
             f"found {policy.digest[:12]}…"
         )
     return policy
+
+
+def _waived(again: GateDecision, decision: Artifact[GateDecision]) -> GateDecision:
+    """What was judged again, with the waivers that were written into the decision."""
+    written = decision.document
+    try:
+        return with_waivers(again, written.waivers, written.waivers_not_counted)
+    except ValidationError as error:
+        raise RefusedError(
+            f"{decision.folder}: expected waivers that its policy counts, found {error.errors()[0]['msg']}; "
+            "run the gate again"
+        ) from None
 
 
 def _plain(decision: GateDecision) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from holdfast.artifacts.documents import GateDecision, Requirements, Verdict
-from holdfast.artifacts.folder import load, load_any
+from holdfast.artifacts.folder import load, load_any, seal
 from holdfast.attestation import store
 from holdfast.attestation.demands import Demands, bundles_of
 from holdfast.attestation.envelope import sign_payload
@@ -264,6 +264,20 @@ def test_the_gate_confirms_a_decision_with_waivers_and_refuses_one_that_was_edit
     with pytest.raises(ValueError, match="waivers of robust_accuracy"):
         GateDecision(**{**dict(document), "waivers": (other,)})
     assert load(made["gate"].folder, GateDecision).document == document
+
+
+def test_waivers_that_the_policy_does_not_count_are_refused_when_the_gate_judges_again(world):
+    """A decision that was written by hand, with requirements of its own, over the policy's file."""
+    made = world.judged(world.signed())
+    none = world.judged(world.signed(), by=policy(0))
+    edited = {"waivers": made["gate"].document.waivers, "verdict": Verdict.PASS, "require": policy(1).require}
+    place = none["gate"].folder
+    forged = GateDecision(**{**dict(none["gate"].document), **edited})
+    (place / "artifact.json").unlink()
+    sealed = seal(place, forged)
+    evidence = {role: load_any(none[role].folder) for role in MAKERS}
+    with pytest.raises(RefusedError, match="expected waivers that its policy counts.*the policy counts at most 0"):
+        confirm(sealed, none["train"], none["snapshot"], evidence)
 
 
 @pytest.mark.parametrize("until", [NOW, NOW - timedelta(days=1), NOW + timedelta(days=367)])
