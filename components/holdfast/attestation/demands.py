@@ -80,7 +80,7 @@ class Demands:
                 one's are trusted.
             WaiverEndedError: the decision rests on a waiver that ended.
         """
-        where = decision.folder
+        where = decision.folder if version is None else f"{decision.document.name} version {version}"
         if self.trust is None:
             if decision.document.require.attested:
                 raise RefusedError(
