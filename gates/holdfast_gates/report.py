@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Check, GateDecision, Model, OperatingResult, Snapshot, Verdict
+from holdfast.artifacts.documents import Check, GateDecision, MeasuredSetting, Model, OperatingResult, Snapshot, Verdict
 from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
 from holdfast.wording import markdown_text
 from holdfast_gates import held_out
 from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.checks import ONE_CLASS
+from holdfast_gates.measurement import ADVICE, NOT_AS_ASKED, in_words
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES
 
@@ -55,6 +56,7 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
         *_reasons(decision),
         *_advice(decision),
         *_overrides(policy),
+        *_measured_with(decision),
     ]
     return "\n".join(lines) + "\n"
 
@@ -132,6 +134,8 @@ def what_to_do(check: Check) -> str:
     """What helps where a check did not pass."""
     if check.reason.startswith("no evidence"):
         return "Run the step that writes this evidence for this very model and snapshot."
+    if check.reason.startswith(NOT_AS_ASKED):
+        return ADVICE
     if held_out.questions_labels(check):
         return held_out.ADVICE
     if check.reason.startswith(NEW_CONTRACT):
@@ -152,6 +156,20 @@ def _overrides(policy: Policy) -> list[str]:
         for check, values in sorted(policy.overridden.items())
     ]
     return ["", "## Where the workload asked otherwise than the policy", "", *lines]
+
+
+def _measured_with(decision: GateDecision) -> list[str]:
+    """Every setting that the evidence was measured with, with what the policy asks of it."""
+    if not decision.measured_with:
+        return []
+    rows = [_setting_row(one) for one in decision.measured_with]
+    return ["", "## How it was measured", "", "| setting | measured with | asked |", "|---|---|---|", *rows]
+
+
+def _setting_row(one: MeasuredSetting) -> str:
+    asked = markdown_text(one.required) or "nothing"
+    cells = (one.name, markdown_text(in_words(one.measured)), asked if one.kept else f"**{asked}**")
+    return f"| {' | '.join(cells)} |"
 
 
 def _outcome(case: ElementTree.Element, check: Check) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
+from holdfast.artifacts.regular import read_at_most
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
@@ -28,7 +29,7 @@ from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.preflight import check_rows, check_workload
-from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
+from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.signing import Signing
 from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
@@ -208,10 +209,10 @@ def read_record(out: Path) -> RunResult:
         RunError: there is none, or it is not one.
     """
     try:
-        found = json.loads((out / RECORD).read_bytes())
+        found = json.loads(read_at_most(out / RECORD, MAX_RECORD_BYTES, "the record of a run", error=RunError))
         steps = tuple(StepRecord(**step) for step in found.pop("steps"))
         return RunResult(**{**found, "retried": tuple(found.get("retried", ()))}, steps=steps)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{out / RECORD}: expected the record of a run, found none that can be read ({error})") from None
 
 

@@ -30,6 +30,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Modality = Literal["image", "tabular", "text"]
 Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
+Setting = Scalar | tuple[Scalar, ...]
+"""What a key of a section of the workload is set to."""
 
 
 def _fraction(value: object) -> object:
@@ -120,6 +122,13 @@ class Document(Frozen):
     """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
     files: dict[str, FilePin] = {}
     """The files that belong to the document, by path relative to the folder (POSIX, no `..`)."""
+
+
+class Measurement(Document):
+    """What a step measured, with the settings that it measured with."""
+
+    configuration: dict[str, Setting] = {}
+    """The step's section of the workload, by key; empty: the document is older than this field."""
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -299,7 +308,7 @@ class ConfidenceDrift(Frozen):
     """Whether the confidences differ."""
 
 
-class DriftReport(Document):
+class DriftReport(Measurement):
     """Whether the delivery comes from another distribution. Files: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
@@ -377,7 +386,7 @@ class HeldOutLabels(Frozen):
     """How often a class of which every label is right has a suspect, at most."""
 
 
-class ScanReport(Document):
+class ScanReport(Measurement):
     """Poison and label-error suspects.
 
     Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
@@ -668,7 +677,7 @@ class TriggerResult(Frozen):
     """Chance of such a difference between the two when none was planted (Fisher's exact test)."""
 
 
-class BackdoorReport(Document):
+class BackdoorReport(Measurement):
     """Trigger inversion over all classes. Files: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
@@ -882,7 +891,7 @@ class ChampionComparison(Frozen):
     """Why it was measured without an attack only."""
 
 
-class RobustnessReport(Document):
+class RobustnessReport(Measurement):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
 
@@ -936,7 +945,7 @@ class CertifiedAt(Frozen):
     """The same by class, on the examples above and more of classes that are rare among them."""
 
 
-class Certificate(Document):
+class Certificate(Measurement):
     """Certified robustness. Files: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
@@ -978,7 +987,7 @@ class Requirements(Frozen):
     approvals: int = Field(0, ge=0, le=20)
     """People who approved it, each with a key of their own in the role approver; more than 0 needs `attested`."""
     approver_not_trainer: bool = False
-    """Whether an approval by a key that also signed the training does not count."""
+    """Whether an approval by a key that has the role trainer, too, does not count."""
     max_age_days: float | None = Field(None, gt=0)
     """The age at which the gate's verdict no longer counts; left out: never."""
     waivers_at_most: int = Field(0, ge=0)
@@ -1023,6 +1032,19 @@ class Check(CheckResult):
     """Name of the check."""
 
 
+class MeasuredSetting(Frozen):
+    """What a piece of evidence was measured with, and what the policy asks of it."""
+
+    name: str
+    """As in the workload: `attack.examples`."""
+    measured: Setting | None = None
+    """None: the evidence does not name it."""
+    required: str = ""
+    """The least or the most that the policy accepts, in words; empty: it asks nothing."""
+    kept: bool = True
+    """Whether the policy is kept."""
+
+
 class GateDecision(Document):
     """The verdict on one model, with every check that led to it. Files: `decision.md`, `junit.xml`."""
 
@@ -1038,6 +1060,8 @@ class GateDecision(Document):
     """Chance, for each check, that a model outside the threshold passes."""
     checks: tuple[Check, ...]
     """Every check that was asked."""
+    measured_with: tuple[MeasuredSetting, ...] = ()
+    """How the evidence was measured, and how the policy asks it to be; empty: the decision is older than this field."""
     waivers: tuple[str, ...] = ()
     """Checks that a person waived; reserved."""
     require: Requirements = Requirements()

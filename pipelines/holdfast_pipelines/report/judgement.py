@@ -16,6 +16,7 @@ from holdfast.rendering.blocks import (
 from holdfast.rendering.numbers import number, percent, seconds, short, span
 from holdfast.rendering.rollout_chart import traffic
 from holdfast.steps import writer
+from holdfast_gates.measurement import in_words
 from holdfast_gates.shortfalls import Shortfall
 from holdfast_pipelines import ending
 from holdfast_pipelines.report.evidence import LoadedRun, read_timeline
@@ -57,7 +58,15 @@ def decision_blocks(artifact: Artifact[GateDecision]) -> tuple[Block, ...]:
     head = ("check", "verdict", "measured", "interval", "required", "champion", "reason")
     bounds = f"Intervals: one-sided bounds at alpha {number(decision.alpha)}, Clopper-Pearson, for paired checks Tango."
     rows = tuple(_check_row(check) for check in decision.checks)
-    return Facts(facts), TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check decides.")
+    table = TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check decides.")
+    return Facts(facts), table, *_measured_with(decision)
+
+
+def _measured_with(decision: GateDecision) -> tuple[Block, ...]:
+    """The settings of the evidence, with what the policy asks of them."""
+    rows = tuple((code(one.name), in_words(one.measured), one.required or "nothing") for one in decision.measured_with)
+    table = TableBlock(("setting", "measured with", "asked"), rows, note="How the evidence was measured.")
+    return (table,) if rows else ()
 
 
 def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
