@@ -1,4 +1,4 @@
-"""A private sigstore instance on loopback: Fulcio, Rekor v1, a timestamp authority and who gives out tokens.
+"""A private sigstore instance on loopback: Fulcio, Rekor v1 and v2, a timestamp authority and who gives out tokens.
 
 The servers' side of the protocols, as sigstore-python's own client speaks them; nothing of Holdfast is used.
 """
@@ -17,10 +17,12 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -73,7 +75,12 @@ class Instance:
     """How far the certificates' times are from those of the log."""
     certificates: list[x509.Certificate] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
+    codes: dict[str, str] = field(default_factory=dict)
     refuses: bool = False
+    version: int = 1
+    """Of the log."""
+    person: str = "ana@example.org"
+    """Who logs in with a browser."""
 
     def __post_init__(self) -> None:
         self.ca = authority("root", self.root)
@@ -108,16 +115,16 @@ class Instance:
         }  # fmt: skip
 
     def trust_config(self) -> dict[str, Any]:
-        def at(path: str) -> list[dict[str, Any]]:
+        def at(path: str, version: int = 1) -> list[dict[str, Any]]:
             since = {"start": "2020-01-01T00:00:00Z"}
-            return [{"url": f"{self.url}{path}", "majorApiVersion": 1, "validFor": since, "operator": "test"}]
+            return [{"url": f"{self.url}{path}", "majorApiVersion": version, "validFor": since, "operator": "test"}]
 
         return {
             "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
             "trustedRoot": self.trusted_root(),
             "signingConfig": {
                 "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-                "caUrls": at(""), "oidcUrls": at("/oidc"), "rekorTlogUrls": at(""), "tsaUrls": at("/tsa"),
+                "caUrls": at(""), "oidcUrls": at("/oidc"), "rekorTlogUrls": at("", self.version), "tsaUrls": at("/tsa"),
                 "rekorTlogConfig": {"selector": "ANY"}, "tsaConfig": {"selector": "ANY"},
             },
         }  # fmt: skip
@@ -175,20 +182,54 @@ class Instance:
     def log(self, proposed: dict[str, Any]) -> dict[str, Any]:
         """Rekor's answer to a proposed entry: its place in the tree, and what the log promises about it."""
         body = entry_body(proposed)
-        self.leaves.append(body)
-        index, size = len(self.leaves) - 1, len(self.leaves)
-        root = tree_hash(self.leaves)
-        note = f"rekor.test - 1\n{size}\n{b64(root)}\n"
-        signed = log_id(self.rekor)[:4] + sign(self.rekor, note.encode())
+        index, proof = self.added(body)
         now = int(datetime.now(UTC).timestamp())
         entry = {"body": b64(body), "integratedTime": now, "logID": log_id(self.rekor).hex(), "logIndex": index}
         canonical = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
-        proof = {
-            "checkpoint": f"{note}\n— rekor.test {b64(signed)}\n", "logIndex": index,
-            "rootHash": root.hex(), "treeSize": size, "hashes": [one.hex() for one in path_of(index, self.leaves)],
-        }  # fmt: skip
         promise = {"inclusionProof": proof, "signedEntryTimestamp": b64(sign(self.rekor, canonical))}
         return {tree_hash([body]).hex(): {**entry, "verification": promise}}
+
+    def log_v2(self, proposed: dict[str, Any]) -> dict[str, Any]:
+        """Rekor v2's answer: no time of its own, and no promise but the place in the tree."""
+        body = entry_body_v2(proposed["hashedRekordRequestV002"])
+        index, proof = self.added(body)
+        inclusion = {
+            "logIndex": str(index),
+            "treeSize": str(proof["treeSize"]),
+            "rootHash": b64(bytes.fromhex(proof["rootHash"])),
+            "hashes": [b64(bytes.fromhex(one)) for one in proof["hashes"]],
+            "checkpoint": {"envelope": proof["checkpoint"]},
+        }
+        return {
+            "logIndex": str(index),
+            "logId": {"keyId": b64(log_id(self.rekor))},
+            "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+            "integratedTime": "0",
+            "inclusionPromise": None,
+            "inclusionProof": inclusion,
+            "canonicalizedBody": b64(body),
+        }
+
+    def added(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """The index of a new leaf, and the proof that the tree under the signed checkpoint has it."""
+        self.leaves.append(body)
+        index, root = len(self.leaves) - 1, tree_hash(self.leaves)
+        note = f"rekor.test - 1\n{len(self.leaves)}\n{b64(root)}\n"
+        signed = b64(log_id(self.rekor)[:4] + sign(self.rekor, note.encode()))
+        hashes = [one.hex() for one in path_of(index, self.leaves)]
+        proof = {"logIndex": index, "treeSize": len(self.leaves), "rootHash": root.hex(), "hashes": hashes}
+        return index, {**proof, "checkpoint": f"{note}\n— rekor.test {signed}\n"}
+
+    def logged_in(self, asked: dict[str, list[str]]) -> str:
+        """Where the browser goes next: back, with a code for the one who asked (RFC 7636)."""
+        self.codes["once"] = asked["code_challenge"][0]
+        return f"{asked['redirect_uri'][0]}?{urlencode({'code': 'once', 'state': asked['state'][0]})}"
+
+    def of_person(self, asked: dict[str, list[str]]) -> str:
+        """The token of the person who logged in, for who holds the code's verifier."""
+        digest = hashlib.sha256(asked["code_verifier"][0].encode()).digest()
+        assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == self.codes.pop(asked["code"][0])
+        return self.token(email=self.person, issuer=f"{self.url}/oidc")
 
     def timestamp(self, query: bytes) -> bytes:
         """An RFC 3161 answer, by OpenSSL."""
@@ -238,6 +279,17 @@ def entry_body(proposed: dict[str, Any]) -> bytes:
     hashes = {key: {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()} for key, data in digests.items()}
     spec = {**hashes, "signatures": [{"signature": signature, "verifier": verifier}]}
     entry = {"apiVersion": "0.0.1", "kind": "dsse", "spec": spec}
+    return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+
+
+def entry_body_v2(request: dict[str, Any]) -> bytes:
+    """The canonical form of a `hashedrekord` entry 0.0.2, after its signature was verified."""
+    signature = request["signature"]
+    certificate = x509.load_der_x509_certificate(base64.b64decode(signature["verifier"]["x509Certificate"]["rawBytes"]))
+    digest = base64.b64decode(request["digest"])
+    certificate.public_key().verify(base64.b64decode(signature["content"]), digest, ec.ECDSA(Prehashed(SHA256())))  # type: ignore
+    spec = {"data": {"algorithm": "SHA2_256", "digest": request["digest"]}, "signature": signature}
+    entry = {"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": spec}}
     return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -326,11 +378,23 @@ def serving(instance: Instance) -> Iterator[Instance]:
                 return self.certify(json.loads(body))
             if self.path == "/tsa":
                 return self.send(instance.timestamp(body), 200)
-            return self.answer(instance.log(json.loads(body)), 201)
+            if self.path == "/oidc/token":
+                return self.answer({"access_token": instance.of_person(parse_qs(body.decode()))}, 200)
+            log = instance.log_v2 if self.path == "/api/v2/log/entries" else instance.log
+            return self.answer(log(json.loads(body)), 201)
 
         def do_GET(self) -> None:
-            """Where a GitHub job asks for its token."""
-            self.answer({"value": instance.token()}, 200)
+            """Where a GitHub job asks for its token, and where a browser goes."""
+            path = urlsplit(self.path)
+            if path.path == "/oidc/.well-known/openid-configuration":
+                places = {f"{name}_endpoint": f"{instance.url}/oidc/{name}" for name in ("authorization", "token")}
+                self.answer(places, 200)
+            elif path.path == "/oidc/authorization":
+                self.send_response(302)
+                self.send_header("Location", instance.logged_in(parse_qs(path.query)))
+                self.end_headers()
+            else:
+                self.answer({"value": instance.token()}, 200)
 
         def certify(self, asked: dict[str, Any]) -> None:
             try:

@@ -7,8 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import webbrowser
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import pytest
 from pydantic import ValidationError
@@ -148,11 +151,30 @@ def test_another_identity_or_issuer_is_refused(place, monkeypatch, claims):
 @pytest.mark.parametrize("part", ["root", "ct", "rekor"])
 def test_a_certificate_or_an_entry_of_another_instance_is_refused(place, monkeypatch, tmp_path, part):
     """One that knows every key of ours but one."""
-    keys = {name: getattr(place.instance, name) for name in ("root", "ct", "rekor", "provider", "stamper")}
+    keys = {name: getattr(place.instance, name) for name in KEYS}
     with serving(Instance(**{**keys, part: new_key()})) as other:
         bundle = signed_by(f"keyless://{other.write(tmp_path)[0]}", monkeypatch, other.token())
     with pytest.raises(RefusedError, match="expected a signature by an identity, found"):
         trust(place).accept(bundle, now())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_log_without_a_clock_counts_with_a_timestamp(place, monkeypatch, tmp_path, known):
+    """Rekor v2: the time is that of a timestamp authority, which must be the instance's own."""
+    other = Instance(**{name: getattr(place.instance, name) for name in KEYS}, version=2)
+    if known:
+        other.stamper, other.tsa = place.instance.stamper, place.instance.tsa
+    with serving(other):
+        bundle = signed_by(f"keyless://{other.write(tmp_path)[0]}", monkeypatch, other.token())
+    assert entry(json.loads(bundle))["kindVersion"] == {"kind": "hashedrekord", "version": "0.0.2"}
+    if known:
+        assert trust(place).accept(bundle, now()).signer == US.fingerprint
+    else:
+        with pytest.raises(RefusedError, match="not enough sources of verified time"):
+            trust(place).accept(bundle, now())
+
+
+KEYS = ("root", "ct", "rekor", "provider")
 
 
 def test_a_certificate_that_was_not_valid_when_it_was_logged_is_refused(place, monkeypatch, tmp_path):
@@ -433,6 +455,21 @@ def test_a_github_job_asks_for_its_token(place, monkeypatch):
     claim = about("model/digits", "a" * 64, APPROVAL, {"timeCreated": stamp(now())})
     bundle = sign_payload(claim.payload(), KeylessSigner.at(place.named))
     assert trust(place).accept(bundle, now()).signer == US.fingerprint
+
+
+def test_a_person_at_a_terminal_logs_in(place, monkeypatch):
+    class Browser(webbrowser.BaseBrowser):
+        def open(self, url, new=0, autoraise=True):
+            threading.Thread(target=urlopen, args=(url,), daemon=True).start()
+            return True
+
+    monkeypatch.delenv("SIGSTORE_ID_TOKEN")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(webbrowser, "open", Browser().open)
+    who = Identity(identity=place.instance.person, issuer=f"{place.instance.url}/oidc")
+    claim = about("model/digits", "a" * 64, APPROVAL, {"timeCreated": stamp(now())})
+    bundle = sign_payload(claim.payload(), KeylessSigner.at(place.named))
+    assert trust(place, who=(who,)).accept(bundle, now()).signer == who.fingerprint
 
 
 def test_a_certificate_that_ends_soon_and_a_token_that_ended_are_replaced(place, monkeypatch):

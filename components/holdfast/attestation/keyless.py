@@ -118,7 +118,7 @@ def _token(named: str, config: Any) -> Any:
             return IdentityToken(text)
     except IdentityError as error:
         raise InputError(f"{named}: expected a valid identity token, found {reason(error)}") from None
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InputError(
             f"{named}: expected an identity token in {TOKEN}, or a CI job that may ask for one (GitHub: permissions "
             f"`id-token: write`; GitLab: `id_tokens` with {TOKEN}), found neither, and no terminal to log in at"
