@@ -158,6 +158,17 @@ def test_a_certificate_or_an_entry_of_another_instance_is_refused(place, monkeyp
         trust(place).accept(bundle, now())
 
 
+def test_a_signer_and_its_bundles_give_the_fingerprint_of_the_identity(place, monkeypatch):
+    signer = KeylessSigner.at(place.named)
+    before = len(place.instance.certificates)
+    bundle = json.loads(signer.bundle(about("model/x", "a" * 64, APPROVAL, {}).payload()))
+    assert read_bundle(json.dumps(bundle).encode(), "b").hint == signer.fingerprint == US.fingerprint
+    assert len(place.instance.certificates) == before + 1
+    for broken in ("", "AAAA", bundle["dsseEnvelope"]["payload"]):
+        bundle["verificationMaterial"]["certificate"]["rawBytes"] = broken
+        assert read_bundle(json.dumps(bundle).encode(), "b").hint == ""
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_log_without_a_clock_counts_with_a_timestamp(place, monkeypatch, tmp_path, known):
     """Rekor v2: the time is that of a timestamp authority, which must be the instance's own."""

@@ -48,7 +48,7 @@ class SignedBytes:
     payload: bytes
     signature: bytes
     hint: str
-    """The fingerprint that the bundle gives; anyone can write it."""
+    """The fingerprint that the bundle gives, of a key or an identity; anyone can write it."""
     keyless: bool
     text: bytes
     """The bundle as it was read."""
@@ -94,8 +94,7 @@ def read_bundle(text: bytes, name: str) -> SignedBytes:
         raise IntegrityError(f"{name}: expected a sigstore bundle, found {first['msg']} at {where}") from None
     except (ValueError, binascii.Error) as error:
         raise IntegrityError(f"{name}: expected base64, found {error}") from None
-    hint = material.publicKey.hint if material.publicKey is not None else ""
-    return SignedBytes(payload, signature, hint, material.certificate is not None, text)
+    return SignedBytes(payload, signature, material.hint, material.certificate is not None, text)
 
 
 def _message(payload: bytes) -> bytes:

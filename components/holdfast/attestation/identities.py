@@ -4,34 +4,21 @@ A certificate lives for minutes; that the signature was made meanwhile is proven
 time and inclusion the log itself signed. Nothing is asked of any server.
 """
 
-import hashlib
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.x509 import (
-    DuplicateExtension,
-    ExtensionNotFound,
-    InvalidVersion,
-    UnsupportedGeneralNameType,
-)
 from pydantic import Field
 
 from holdfast.attestation.envelope import PAYLOAD_TYPE, SignedBytes
+from holdfast.attestation.material import BROKEN, identity_fingerprint
 from holdfast.errors import InputError, RefusedError
 from holdfast.workload.schema import Section
 
 Lifetime = tuple[datetime, datetime]
 """When a certificate begins and ends to be valid."""
-_BROKEN = (
-    ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error, InvalidSignature,
-    UnsupportedAlgorithm, DuplicateExtension, ExtensionNotFound, InvalidVersion, UnsupportedGeneralNameType,
-)  # fmt: skip
-"""What parsers of certificates raise on bytes that are none, or of a kind that they do not know."""
 
 
 class Identity(Section):
@@ -44,8 +31,8 @@ class Identity(Section):
 
     @property
     def fingerprint(self) -> str:
-        r"""SHA-256 of the issuer, a newline and the identity: `printf '%s\n%s' ISSUER IDENTITY | sha256sum`."""
-        return hashlib.sha256(f"{self.issuer}\n{self.identity}".encode()).hexdigest()
+        """By which it is revoked."""
+        return identity_fingerprint(self.identity, self.issuer)
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class IdentityVerifier:
                 else TrustedRoot.from_file(str(trusted_root))
             )
             return cls(tuple(identities), Verifier(trusted_root=root))
-        except (Error, *_BROKEN) as error:
+        except (Error, *BROKEN) as error:
             raise InputError(f"{place}: expected the trusted root of an instance, found {reason(error)}") from None
 
     def signer(self, found: SignedBytes, name: str) -> tuple[str, Lifetime]:
@@ -102,7 +89,7 @@ class IdentityVerifier:
             if who is None:
                 raise RefusedError(f"{name}: expected a signature by an identity of the trust policy, found another's")
             kind, payload = self.verifier.verify_dsse(bundle, Expected(identity=who.identity, issuer=who.issuer))
-        except (Error, *_BROKEN) as error:
+        except (Error, *BROKEN) as error:
             raise RefusedError(f"{name}: expected a signature by an identity, found {reason(error)}") from None
         if (kind, payload) != (PAYLOAD_TYPE, found.payload):
             raise RefusedError(f"{name}: expected a signature of the statement, found one of another")

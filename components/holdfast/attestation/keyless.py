@@ -15,7 +15,8 @@ from typing import Any
 
 from holdfast.artifacts.folder import read_bounded
 from holdfast.attestation.identities import reason, require_sigstore
-from holdfast.attestation.keys import KEYLESS
+from holdfast.attestation.keys import KEYLESS, BundleSigner
+from holdfast.attestation.material import BROKEN, certified
 from holdfast.errors import InputError, RegistryError
 
 TOKEN = "SIGSTORE_ID_TOKEN"
@@ -25,8 +26,6 @@ _SECONDS = 30
 """For one answer of the instance."""
 _MARGIN = timedelta(minutes=1)
 """A certificate that ends so soon is not used any more."""
-_AT_LEAST = timedelta(minutes=5)
-"""How long a new certificate is taken to be valid before one of its bundles was seen."""
 
 
 @functools.cache
@@ -35,12 +34,12 @@ def keyless(named: str) -> "KeylessSigner":
     return KeylessSigner.at(named)
 
 
-class KeylessSigner:
+class KeylessSigner(BundleSigner):
     """An identity, with the certificate that it was given last."""
 
     def __init__(self, named: str, config: Any, token: Any) -> None:
         self.named, self.config, self.token = named, config, token
-        self._certified: Any = None
+        self._signer: Any = None
         self._until = datetime.now(UTC)
 
     @classmethod
@@ -56,6 +55,21 @@ class KeylessSigner:
         config = _config(named)
         return cls(named, config, _token(named, config))
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the identity in the certificate, which is asked for.
+
+        Raises:
+            RegistryError: the instance does not answer, refuses, or certifies something else.
+            InputError: the token has ended, and there is no other.
+        """
+        try:
+            return certified(self._certified()._signing_cert())
+        except BROKEN as error:
+            raise RegistryError(
+                f"{self.named}: expected a certificate of one identity, found {reason(error)}"
+            ) from None
+
     def bundle(self, payload: bytes) -> bytes:
         """The bundle of a statement: certificate, signature and the log's entry.
 
@@ -65,20 +79,19 @@ class KeylessSigner:
         """
         from sigstore.dsse import Statement
 
-        signer = self._signer()
+        signer = self._certified()
         with _asked(self.named):
-            signed = signer.sign_dsse(Statement(payload))
-        self._until = signed.signing_certificate.not_valid_after_utc
-        return str(signed.to_json()).encode()
+            return str(signer.sign_dsse(Statement(payload)).to_json()).encode()
 
-    def _signer(self) -> Any:
-        now = datetime.now(UTC)
-        if self._certified is None or now > self._until - _MARGIN:
+    def _certified(self) -> Any:
+        """What signs, with a certificate that is valid for a while."""
+        if self._signer is None or datetime.now(UTC) > self._until - _MARGIN:
             if not self.token.in_validity_period():
                 self.token = _token(self.named, self.config)
-            with _asked(self.named), _context(self.config).signer(self.token) as self._certified:
-                self._until = now + _AT_LEAST
-        return self._certified
+            with _asked(self.named), _context(self.config).signer(self.token) as signer:
+                self._until = signer._signing_cert().not_valid_after_utc
+            self._signer = signer
+        return self._signer
 
 
 def _config(named: str) -> Any:

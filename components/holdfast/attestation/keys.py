@@ -4,11 +4,12 @@ A key's *fingerprint* is the SHA-256 of its public PEM file: `sha256sum gate.pub
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,10 +45,15 @@ class KeySigner(Protocol):
         """The signature of `message`, DER-encoded."""
 
 
-@runtime_checkable
-class BundleSigner(Protocol):
+class BundleSigner(ABC):
     """Who signs by an identity: what proves it is different for each statement."""
 
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the identity: 64 hexadecimal digits."""
+
+    @abstractmethod
     def bundle(self, payload: bytes) -> bytes:
         """The whole bundle of a statement's `payload`, one line of JSON."""
 

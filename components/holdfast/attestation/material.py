@@ -3,14 +3,26 @@
 Closed and bounded forms of sigstore's `VerificationMaterial`; nothing here is verified.
 """
 
+import base64
+import hashlib
+import struct
 from typing import Annotated, Literal
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_PROOF = 64
 """Hashes of an inclusion proof: a log of 2^64 entries."""
 MAX_TIMESTAMPS = 32
 """What sigstore's own verifiers look at."""
+BROKEN = (
+    ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error, InvalidSignature,
+    UnsupportedAlgorithm, x509.DuplicateExtension, x509.ExtensionNotFound, x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What parsers of certificates raise on bytes that are none, or of a kind that they do not know."""
+_ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 _Text = Annotated[str, Field(max_length=2**14)]
 _Base64 = Annotated[str, Field(max_length=2**16)]
 _Number = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
@@ -80,3 +92,30 @@ class Material(Closed):
     certificate: _Certificate | None = None
     tlogEntries: list[_Entry] = Field(default=[], max_length=1)  # noqa: N815
     timestampVerificationData: _Timestamps | None = None  # noqa: N815
+
+    @property
+    def hint(self) -> str:
+        """Fingerprint of the key that the bundle names, or of the identity in its certificate; empty: neither."""
+        if self.certificate is None:
+            return self.publicKey.hint if self.publicKey is not None else ""
+        try:
+            return certified(x509.load_der_x509_certificate(base64.b64decode(self.certificate.rawBytes)))
+        except BROKEN:
+            return ""
+
+
+def identity_fingerprint(identity: str, issuer: str) -> str:
+    r"""SHA-256 of the issuer, a newline and the identity: `printf '%s\n%s' ISSUER IDENTITY | sha256sum`."""
+    return hashlib.sha256(f"{issuer}\n{identity}".encode()).hexdigest()
+
+
+def certified(certificate: x509.Certificate) -> str:
+    """The fingerprint of the one identity that a certificate of a sigstore instance names.
+
+    Raises:
+        ValueError, LookupError, ExtensionNotFound, or others of `BROKEN`: it names none, or several.
+    """
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    issuer = certificate.extensions.get_extension_for_oid(_ISSUER).value
+    (identity,) = (name.value for name in names if isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier))
+    return identity_fingerprint(identity, issuer.public_bytes().decode())

@@ -184,7 +184,8 @@ class TrustPolicy:
     def _refuse_revoked(self, signer: str, at: datetime, name: str) -> None:
         for one in self.file.revoked:
             if one.fingerprint == signer and (one.since is None or at >= one.since):
-                raise RefusedError(f"{name}: expected a signer that is not revoked, found {signer[:12]}…, which is")
+                kind = "a key" if signer in self.keys else "an identity"
+                raise RefusedError(f"{name}: expected {kind} that is not revoked, found {signer[:12]}…, which is")
 
     def _role(self, signer: str, statement: Statement, at: datetime, name: str) -> Role:
         """The role in which this signer may sign this statement at that time."""
