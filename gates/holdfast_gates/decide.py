@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from holdfast.artifacts.documents import (
     Check,
     CheckResult,
     Document,
     GateDecision,
+    MeasuredSetting,
+    Measurement,
     Modality,
     Model,
     ScanReport,
@@ -17,7 +20,7 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import made_from, role_of
-from holdfast_gates import checks, held_out
+from holdfast_gates import checks, held_out, measurement
 from holdfast_gates.policy import Policy
 from holdfast_gates.rules import RULES, Rule
 
@@ -59,6 +62,7 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> 
     asked = [_check(rule, policy, judged, evidence) for rule in _asked(policy, judged)]
     nothing = checks.no_evidence(f"{policy.name} asks nothing of the modality {judged.modality}").named("policy")
     lines = (lineage(judged, evidence), *(asked or [nothing]))
+    measured = [_settings(policy, role, judged, evidence) for role in KINDS]
     return GateDecision(
         inputs={
             role_of(Model): judged.model_digest,
@@ -70,6 +74,7 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> 
         policy_name=policy.name,
         alpha=policy.alpha,
         checks=lines,
+        measured_with=tuple(chain.from_iterable(measured)),
         require=policy.require,
         verdict=worst(line.verdict for line in lines),
     )
@@ -109,8 +114,9 @@ def _asked(policy: Policy, judged: Judged) -> list[Rule]:
 
 
 def _check(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> Check:
-    result = _judge(rule, policy, judged, evidence)
-    return held_out.labels_first(rule.name, result, _scan(judged, evidence)).named(rule.name)
+    found = _judge(rule, policy, judged, evidence)
+    result = held_out.labels_first(rule.name, found, _scan(judged, evidence))
+    return _as_asked(rule, policy, judged, evidence, result).named(rule.name)
 
 
 def _scan(judged: Judged, evidence: Mapping[str, Evidence]) -> ScanReport | None:
@@ -130,6 +136,32 @@ def _judge(rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Ev
     alpha = (policy.alpha,) if rule.takes_alpha else ()
     contract = (policy.allow_new_contract,) if rule.takes_contract else ()
     return rule.judge(document, thresholds, *alpha, *contract)
+
+
+def _as_asked(
+    rule: Rule, policy: Policy, judged: Judged, evidence: Mapping[str, Evidence], result: CheckResult
+) -> CheckResult:
+    """The result of a check; a fail where its evidence was measured more weakly than the policy asks."""
+    role = "" if rule.reads is Snapshot else role_of(rule.reads)
+    found = _settings(policy, role, judged, evidence)
+    if any(one.measured is None and not one.kept for one in found):
+        return checks.no_evidence(f"the {role} report does not name all that it was measured with")
+    weak = measurement.weaknesses(found)
+    if not weak:
+        return result
+    return result.model_copy(
+        update={"verdict": Verdict.FAIL, "reason": f"{weak}; {result.reason}" if result.reason else weak}
+    )
+
+
+def _settings(
+    policy: Policy, role: str, judged: Judged, evidence: Mapping[str, Evidence]
+) -> tuple[MeasuredSetting, ...]:
+    """What the evidence in this role was measured with; nothing where there is none about what is judged."""
+    document = _evidence(role, judged, evidence)
+    if not isinstance(document, Measurement):
+        return ()
+    return measurement.settings(policy.measured_with, role, document, judged.model, judged.snapshot)
 
 
 def _evidence(role: str, judged: Judged, evidence: Mapping[str, Evidence]) -> Document | CheckResult:

@@ -14,6 +14,7 @@ from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
 from holdfast.workload.schema import GateConfig, RolloutPlan, Section, Share
 from holdfast.workload.yaml import parse_yaml, read_yaml
+from holdfast_gates.measurement import TIERS, MeasuredWith, Tier
 
 Overrides = dict[str, dict[str, Scalar]]
 """Check -> threshold -> value."""
@@ -133,6 +134,8 @@ class Policy(Section):
     """What is asked."""
     allow_new_contract: bool = False
     """Whether a model may read other columns, or answer other classes, than the champion: its clients were moved."""
+    measured_with: MeasuredWith = MeasuredWith()
+    """How evidence must be measured; no workload overrides it."""
     require: Requirements = Requirements()
     """What the model needs besides: signatures, approvals, a young verdict."""
     overridden: Overrides = {}
@@ -184,6 +187,17 @@ def with_overrides(policy: Policy, override: Mapping[str, Mapping[str, Scalar]])
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         raise WorkloadError(f"gate.override: {where}: {first['msg']}, found {str(first['input'])[:60]!r}") from None
+
+
+def at_tier(policy: Policy, tier: Tier) -> Policy:
+    """The policy where no more than this tier of attacks is asked, and a record of it where it asked for more."""
+    asked = policy.measured_with.attack
+    if asked.tier is None or TIERS.index(asked.tier) <= TIERS.index(tier):
+        return policy
+    attack = asked.model_copy(update={"tier": tier})
+    record = {**policy.overridden, "measured_with": {"attack.tier": tier}}
+    limits = policy.measured_with.model_copy(update={"attack": attack})
+    return policy.model_copy(update={"measured_with": limits, "overridden": record})
 
 
 def packaged() -> dict[str, Path]:

@@ -6,9 +6,12 @@ changed. Where it has signed something, it has used a key that the attacker may 
 """
 
 import base64
+import hashlib
+import hmac
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +29,8 @@ from holdfast.attestation.model_files import SIGNATURE, sign_files
 from holdfast.attestation.predicates import Occasion, statement_of, verdict_statement
 from holdfast.attestation.statement import Statement
 from holdfast.attestation.trust import ROLES, Revocation
+from holdfast.errors import RefusedError
+from holdfast_pipelines.reuse import Cache, CachedStep
 from tests.attestation.chains import NOW, Made, trust_in
 from tests.attestation.versions import StoredVersion
 
@@ -221,7 +226,7 @@ def a_verdict_that_was_edited(world: World, version: StoredVersion, rng: random.
 def fewer_requirements(world: World, version: StoredVersion, rng: random.Random) -> None:
     path = version.folder / "decision" / DOCUMENT
     value = json.loads(path.read_bytes())
-    value["require"] = {**value["require"], "waivers_at_most": 99}
+    value["require"] = {**value["require"], "attested": True, "waivers_at_most": 99}
     value["policy"] = "0" * 64 if rng.random() < 0.5 else value["policy"]
     path.write_text(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
     version.seal_again()
@@ -424,6 +429,74 @@ def a_statement_only_in_a_tag_of_another_subject(world: World, version: StoredVe
     version.tags |= {f"{TAG}x": sign_payload(_payload(taken[0]), world.stranger).decode()}
     version.put_bundles(bundles)
     version.seal_again()
+
+
+# --- aliases ----------------------------------------------------------------------------------------------------------
+
+
+@_way
+def an_alias_back_at_an_older_version(world: World, version: StoredVersion, rng: random.Random) -> None:
+    """An honest version that passed and was released, but before this one: every signature of it holds."""
+    shutil.rmtree(version.folder)
+    older = world.other_version.copy(version.folder)
+    version.tags = older.tags
+    first, last = older.released
+    changed = _payload(first).replace(b'"sequence":1', b'"sequence":3')
+    assert changed != _payload(first)
+    envelope = json.loads(first)
+    envelope["dsseEnvelope"]["payload"] = base64.b64encode(changed).decode()
+    keys = [key for role, key in world.made.keys.items() if role != "release"]
+    version.released = rng.choice(
+        [
+            (first, last),
+            (last, first),
+            (first, first),
+            (first,),
+            (last,),
+            (first, last, json.dumps(envelope).encode()),
+            (first, last, sign_payload(changed, world.stranger)),
+            (first, last, sign_payload(changed, rng.choice(keys))),
+        ]
+    )
+
+
+# --- the reuse cache --------------------------------------------------------------------------------------------------
+
+
+@_way
+def an_entry_of_the_reuse_cache(world: World, version: StoredVersion, rng: random.Random) -> Demands:
+    """A report there is changed with all its digests; the seal is that of before, of another key, or left out."""
+    kept = version.folder / registry.EVIDENCE / rng.choice(["attack", "backdoor", "scan", "drift"])
+    other = world.other_version.folder / registry.EVIDENCE / kept.name
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Cache(Path(folder))
+        cache.secret = b"s" * 32
+        for key, place in (("0" * 64, kept), ("1" * 64, other)):
+            cache.keep(key, CachedStep(place, {"digest": load_any(place).digest}))
+        assert cache.find("0" * 64) is not None
+        _change_entry(cache.folder / ("0" * 64), cache.folder / ("1" * 64), rng)
+        if cache.find("0" * 64) is None:
+            raise RefusedError("the entry was not used")
+    return world.demands
+
+
+def _change_entry(entry: Path, other: Path, rng: random.Random) -> None:
+    if rng.random() < 0.3:
+        shutil.rmtree(entry)
+        shutil.copytree(other, entry)
+        return
+    document = entry / "artifact" / DOCUMENT
+    value = json.loads(document.read_bytes())
+    holder, key = rng.choice(list(_numbers(value)))
+    holder[key] = holder[key] + rng.choice([1, 2, 5])
+    data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    document.write_bytes(data)
+    outputs = json.dumps({"digest": hashlib.sha256(data).hexdigest()}).encode()
+    seal = hmac.digest(rng.randbytes(32), entry.name.encode() + b"\n" + outputs, "sha256").hex().encode()
+    written = rng.choice([(outputs, None), (None, None), (outputs, seal), (outputs, b""), (outputs, rng.randbytes(64))])
+    for name, bytes_ in zip(("outputs.json", "seal"), written, strict=True):
+        if bytes_ is not None:
+            (entry / name).write_bytes(bytes_)
 
 
 _ADDED = (".git/config", ".gitignore", ".gitattributes", ".github/evil.py", "evil.py", ".hidden", "__pycache__/x.pyc")

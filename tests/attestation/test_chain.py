@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -187,6 +188,17 @@ def test_the_verdict_ages_by_the_stricter_of_both_policies(tmp_path):
     demands = Demands(trust_in(tmp_path / "keys", max_age_days=7), NOW + timedelta(days=3))
     with pytest.raises(RefusedError, match="the last 2 days"):
         demands.meet(made["gate"], made.values(), bundles_of(tmp_path))
+
+
+def test_the_age_of_what_is_being_replaced_is_not_asked(whole):
+    """Or no new model could ever take the place of one whose verdict became too old; its signatures still count."""
+    late = Demands(trust_in(whole.folder / "keys", max_age_days=7), NOW + 2 * WEEK)
+    parts = whole.artifacts["gate"], whole.artifacts.values()
+    with pytest.raises(RefusedError, match="the last 7 days"):
+        late.meet(*parts, whole.bundles)
+    assert replace(late, incumbent=True).meet(*parts, whole.bundles).holds
+    with pytest.raises(RefusedError, match="expected a statement by"):
+        replace(late, incumbent=True).meet(*parts, {})
 
 
 def test_bundles_in_tags_are_read_as_those_in_files(whole):

@@ -1,12 +1,17 @@
 """One tampering, tried: refused, accepted, or the very same claims in other bytes."""
 
+import json
 import random
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from holdfast.attestation.demands import Demands
+from holdfast.attestation.envelope import sign_payload
 from holdfast.attestation.keys import PrivateKey, make_key, read_signer
+from holdfast.attestation.predicates import Occasion
+from holdfast.attestation.release import Release, release_statement
 from holdfast.errors import HoldfastError
 from tests.attestation.chains import NOW, Made, make_run, sign_run, signed_run, trust_in
 from tests.attestation.tamperings import World, tamperings
@@ -27,6 +32,7 @@ def make_world(folder: Path) -> tuple[World, StoredVersion]:
     assert isinstance(stranger, PrivateKey)
     versions = [store_version(run, folder / f"version{n}", made.keys["gate"]) for n, run in enumerate((made, other))]
     trust = trust_in(made.folder / "keys")
+    _released(versions, made, folder / "seen.json")
     return World(made, other, versions[1], stranger, Demands(trust, NOW)), versions[0]
 
 
@@ -45,6 +51,18 @@ def tried(world: World, version: StoredVersion, name: str, rng: random.Random, p
         place.with_name(f"{place.name}.moved").unlink(missing_ok=True)
     signed = (found.model.digest, found.decision.digest) == (version.tags[_MODEL], version.tags[_DECISION])
     return "the same" if signed and same and asked is None and copy.name == version.name else "accepted"
+
+
+def _released(versions: list[StoredVersion], made: Made, seen: Path) -> None:
+    """The second version was released first, then the first one; a reader has seen both."""
+    statements = []
+    for sequence, version in enumerate(reversed(versions), start=1):
+        release = Release(sequence, version.tags[_MODEL], 3 - sequence)
+        statement = release_statement(version.name, release, Occasion("", NOW - timedelta(days=1)))
+        statements.append(sign_payload(statement.payload(), made.keys["release"]))
+    seen.write_text(json.dumps({versions[0].name: len(statements)}))
+    for version in versions:
+        version.released, version.seen = tuple(statements), seen
 
 
 _MODEL, _DECISION = "holdfast.model_digest", "holdfast.decision_digest"

@@ -13,6 +13,7 @@ from holdfast.artifacts.folder import DOCUMENT, load_any, sha256_of
 from holdfast.attestation import store
 from holdfast.attestation.demands import Demands
 from holdfast.attestation.keys import PrivateKey
+from holdfast.attestation.release import releases, require_newest
 from tests.attestation.chains import Made
 from tests.gates.conftest import MAKERS
 
@@ -26,14 +27,22 @@ class StoredVersion:
     folder: Path
     tags: Tags
     name: str = "digits"
+    released: tuple[bytes, ...] = ()
+    """The release statements in the tags of all versions."""
+    seen: Path | None = None
+    """What the reader remembers of the releases that it saw."""
 
     def copy(self, into: Path) -> "StoredVersion":
         shutil.copytree(self.folder, into, symlinks=True)
-        return StoredVersion(into, dict(self.tags), self.name)
+        return StoredVersion(into, dict(self.tags), self.name, self.released, self.seen)
 
     def taken_in(self, demands: Demands) -> registry.Bundle:
-        """As servers and rollouts take it in; refused: an expected error."""
-        return registry.read_bundle(self.folder, self.name, 1, tags=self.tags, demands=demands)
+        """As servers and rollouts take it in, with its release; refused: an expected error."""
+        found = registry.read_bundle(self.folder, self.name, 1, tags=self.tags, demands=demands)
+        if demands.trust is not None and self.released:
+            known = releases(self.released, self.name, demands.trust, demands.now)
+            require_newest(known, found.model.digest, self.name, self.seen)
+        return found
 
     def bundles(self) -> dict[str, list[bytes]]:
         return store.read_all(self.folder / store.ATTESTATIONS)

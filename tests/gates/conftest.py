@@ -30,6 +30,7 @@ from holdfast.artifacts.documents import (
     TriggerResult,
     Verdict,
 )
+from holdfast.workload.schema import AttackConfig, BackdoorConfig, CertifyConfig, DriftConfig, ScanConfig
 from holdfast_gates.decide import Evidence, Judged
 from holdfast_gates.policy import Policy, find
 
@@ -81,6 +82,7 @@ def performance(*hits: int, rows: tuple[int, ...] = (500, 500)) -> Performance:
 
 def robustness(**changes: object) -> RobustnessReport:
     document = RobustnessReport(
+        configuration=AttackConfig().configuration,
         inputs={**ABOUT, "baseline": BASELINE},
         tier="pr",
         seed=0,
@@ -109,6 +111,7 @@ def robustness(**changes: object) -> RobustnessReport:
 
 def scan(**changes: object) -> ScanReport:
     document = ScanReport(
+        configuration=ScanConfig().configuration,
         inputs={"snapshot": SNAPSHOT},
         detectors=(),
         suspects=Count(k=2, n=1000),
@@ -123,6 +126,7 @@ def scan(**changes: object) -> ScanReport:
 
 def certificate(**changes: object) -> Certificate:
     document = Certificate(
+        configuration=CertifyConfig().configuration,
         inputs=ABOUT,
         method="randomized-smoothing",
         norm="l2",
@@ -147,7 +151,14 @@ def certificate(**changes: object) -> Certificate:
 
 def backdoor(**changes: object) -> BackdoorReport:
     trigger = TriggerResult(target="0", size=9.0, anomaly_index=0.5, success=Count(k=90, n=100), flagged=False)
-    document = BackdoorReport(inputs=ABOUT, method="m", triggers=(trigger,), flagged=(), verdict=Verdict.PASS)
+    document = BackdoorReport(
+        configuration=BackdoorConfig().configuration,
+        inputs=ABOUT,
+        method="m",
+        triggers=(trigger,),
+        flagged=(),
+        verdict=Verdict.PASS,
+    )
     return document.model_copy(update=changes)
 
 
@@ -160,6 +171,7 @@ def schema(**changes: object) -> SchemaReport:
 
 def drift(**changes: object) -> DriftReport:
     document = DriftReport(
+        configuration=DriftConfig().configuration,
         inputs={"snapshot": SNAPSHOT},
         reference="champion",
         stage_one=(),

@@ -33,7 +33,7 @@ def test_checks_that_fail_on_suspected_labels_name_the_labels_first(judged, evid
 
 
 def test_what_to_do_next_is_to_look_at_the_labels(judged, evidence, make):
-    page = to_markdown(decided(judged, evidence, make, 41), find("default"))
+    page, _, _ = to_markdown(decided(judged, evidence, make, 41), find("default")).partition("## How it was measured")
     assert "- clean_accuracy: Look at the rows of the scan's `held_out.csv`" in page
     assert "attack.examples" not in page
 

@@ -30,6 +30,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Modality = Literal["image", "tabular", "text"]
 Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
+UtcSecond = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+"""A time in UTC: `2026-12-31T00:00:00Z`."""
+Setting = Scalar | tuple[Scalar, ...]
+"""What a key of a section of the workload is set to."""
 
 
 def _fraction(value: object) -> object:
@@ -120,6 +124,13 @@ class Document(Frozen):
     """Role of each input -> digest of the artifact (or of the policy, plan or file) that was read."""
     files: dict[str, FilePin] = {}
     """The files that belong to the document, by path relative to the folder (POSIX, no `..`)."""
+
+
+class Measurement(Document):
+    """What a step measured, with the settings that it measured with."""
+
+    configuration: dict[str, Setting] = {}
+    """The step's section of the workload, by key; empty: the document is older than this field."""
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -299,7 +310,7 @@ class ConfidenceDrift(Frozen):
     """Whether the confidences differ."""
 
 
-class DriftReport(Document):
+class DriftReport(Measurement):
     """Whether the delivery comes from another distribution. Files: `evidently.html`, `distributions.json`."""
 
     kind: Literal["drift-report"] = "drift-report"
@@ -377,7 +388,7 @@ class HeldOutLabels(Frozen):
     """How often a class of which every label is right has a suspect, at most."""
 
 
-class ScanReport(Document):
+class ScanReport(Measurement):
     """Poison and label-error suspects.
 
     Files: `scores.npz`, `quarantine.npz` or `quarantine.parquet` (the rows, as delivered), `quarantine.csv` (a line for
@@ -668,7 +679,7 @@ class TriggerResult(Frozen):
     """Chance of such a difference between the two when none was planted (Fisher's exact test)."""
 
 
-class BackdoorReport(Document):
+class BackdoorReport(Measurement):
     """Trigger inversion over all classes. Files: `triggers.npz` (mask, pattern per class)."""
 
     kind: Literal["backdoor-report"] = "backdoor-report"
@@ -882,7 +893,7 @@ class ChampionComparison(Frozen):
     """Why it was measured without an attack only."""
 
 
-class RobustnessReport(Document):
+class RobustnessReport(Measurement):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
 
@@ -936,7 +947,7 @@ class CertifiedAt(Frozen):
     """The same by class, on the examples above and more of classes that are rare among them."""
 
 
-class Certificate(Document):
+class Certificate(Measurement):
     """Certified robustness. Files: `radii.npz` (per example: `index`, `radius`; -1 is not certified)."""
 
     kind: Literal["certificate"] = "certificate"
@@ -978,16 +989,21 @@ class Requirements(Frozen):
     approvals: int = Field(0, ge=0, le=20)
     """People who approved it, each with a key of their own in the role approver; more than 0 needs `attested`."""
     approver_not_trainer: bool = False
-    """Whether an approval by a key that also signed the training does not count."""
+    """Whether an approval by a key that has the role trainer, too, does not count."""
     max_age_days: float | None = Field(None, gt=0)
     """The age at which the gate's verdict no longer counts; left out: never."""
     waivers_at_most: int = Field(0, ge=0)
-    """Checks that people may waive, each with a signed waiver that has an owner, a reason and an end."""
+    """Checks that people may waive, each with a signed waiver that has an owner, a reason and an end; more than 0 needs
+    `attested`."""
+    waiver_days: int = Field(90, ge=1, le=366)
+    """How many days after it was signed a waiver may end."""
 
     @model_validator(mode="after")
     def _signed(self) -> Self:
-        if not self.attested and (self.approvals or self.max_age_days is not None):
-            raise ValueError("approvals and max_age_days need attested: true; without signatures both could be forged")
+        if not self.attested and (self.approvals or self.waivers_at_most or self.max_age_days is not None):
+            raise ValueError(
+                "approvals, waivers_at_most and max_age_days need attested: true; without it they could be forged"
+            )
         return self
 
 
@@ -1023,6 +1039,38 @@ class Check(CheckResult):
     """Name of the check."""
 
 
+NEVER_WAIVED = frozenset({"lineage", "policy"})
+"""Checks that no one can accept: that the bytes belong together, and that anything is asked at all."""
+
+
+class CountedWaiver(Frozen):
+    """A check that the model did not pass, and that a person accepts for a while."""
+
+    check: str
+    """Name of the check."""
+    owner: str
+    """Who answers for it."""
+    reason: str
+    """Why it is accepted."""
+    until: UtcSecond
+    """When it ends (UTC): the model is then no longer registered, rolled out or served."""
+    statement: Sha256
+    """SHA-256 of what was signed."""
+
+
+class MeasuredSetting(Frozen):
+    """What a piece of evidence was measured with, and what the policy asks of it."""
+
+    name: str
+    """As in the workload: `attack.examples`."""
+    measured: Setting | None = None
+    """None: the evidence does not name it."""
+    required: str = ""
+    """The least or the most that the policy accepts, in words; empty: it asks nothing."""
+    kept: bool = True
+    """Whether the policy is kept."""
+
+
 class GateDecision(Document):
     """The verdict on one model, with every check that led to it. Files: `decision.md`, `junit.xml`."""
 
@@ -1038,16 +1086,37 @@ class GateDecision(Document):
     """Chance, for each check, that a model outside the threshold passes."""
     checks: tuple[Check, ...]
     """Every check that was asked."""
-    waivers: tuple[str, ...] = ()
-    """Checks that a person waived; reserved."""
+    measured_with: tuple[MeasuredSetting, ...] = ()
+    """How the evidence was measured, and how the policy asks it to be; empty: the decision is older than this field."""
+    waivers: tuple[CountedWaiver, ...] = ()
+    """Checks that did not pass and do not count, because a person waived them for this model."""
+    waivers_not_counted: tuple[str, ...] = ()
+    """Why other waivers were not counted."""
     require: Requirements = Requirements()
     """What else the policy asks, of whoever takes the model in."""
     verdict: Verdict
-    """That of the worst check."""
+    """That of the worst check that was not waived."""
+
+    @property
+    def counting(self) -> tuple[Check, ...]:
+        """The checks that were not waived."""
+        waived = {waiver.check for waiver in self.waivers}
+        return tuple(check for check in self.checks if check.name not in waived)
+
+    @model_validator(mode="after")
+    def _waivers_are_allowed(self) -> Self:
+        waivable = {check.name for check in self.checks if check.verdict is not Verdict.PASS} - NEVER_WAIVED
+        waived = [waiver.check for waiver in self.waivers]
+        if len(waived) > self.require.waivers_at_most or len({*waived}) < len(waived) or not waivable >= {*waived}:
+            raise ValueError(
+                f"waivers of {', '.join(waived)}: the policy counts at most {self.require.waivers_at_most}, each of a "
+                "check of its own that did not pass"
+            )
+        return self
 
     @model_validator(mode="after")
     def _worst_check_decides(self) -> Self:
-        found = worst(check.verdict for check in self.checks)
+        found = worst(check.verdict for check in self.counting)
         if self.verdict is not found:
             raise ValueError(f"verdict {self.verdict} but the worst check's is {found}")
         return self

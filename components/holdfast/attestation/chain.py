@@ -59,7 +59,7 @@ def check_chain(
     trust: TrustPolicy,
     now: datetime,
     *,
-    days: float | None = None,
+    ages: bool = True,
 ) -> SignedChain:
     """Follows the artifact of digest `top` to the data.
 
@@ -69,10 +69,9 @@ def check_chain(
         bundles: Bundles about them, not verified.
         trust: Whose signature counts for what.
         now: The time to judge ages by.
-        days: The age at which a verdict no longer counts, where the trust policy has no smaller one.
+        ages: Whether a verdict may be too old: by the trust policy, or by the gate's.
     """
-    limits = [limit for limit in (days, trust.file.max_age_days) if limit is not None]
-    walk = _Walk(documents, bundles, trust, now, min(limits, default=None))
+    walk = _Walk(documents, bundles, trust, now, ages)
     walk.follow(top)
     return SignedChain(tuple(walk.links), tuple(walk.counted))
 
@@ -86,9 +85,9 @@ class _Walk:
         bundles: Bundles,
         trust: TrustPolicy,
         now: datetime,
-        days: float | None,
+        ages: bool,
     ) -> None:
-        self.documents, self.bundles, self.trust, self.now, self.days = documents, bundles, trust, now, days
+        self.documents, self.bundles, self.trust, self.now, self.ages = documents, bundles, trust, now, ages
         self.links: list[Link] = []
         self.counted: list[Signed] = []
 
@@ -139,13 +138,19 @@ class _Walk:
         self.counted += signed
         found = [one for one in signed if one.statement.predicateType == VERDICT]
         same = [one for one in found if one.statement == _verdict_again(decision, digest, one)]
-        young = [one for one in same if self.days is None or self.now - one.at <= timedelta(days=self.days)]
+        days = self._oldest(decision)
+        young = [one for one in same if days is None or self.now - one.at <= timedelta(days=days)]
         subject = f"verdict on model {model[:12]}…"
-        wrong = _other_policy(decision, self.trust) or (None if young else _too_old(same, self.days))
+        wrong = _other_policy(decision, self.trust) or (None if young else _too_old(same, days))
         if same and wrong is not None:
             self.links.append(Link("refused", subject, "gate", wrong))
         else:
             self.links.append(_enough(subject, "gate", young, found, refused, self.trust))
+
+    def _oldest(self, decision: GateDecision) -> float | None:
+        """The age in days at which the verdict no longer counts; None: it always does."""
+        limits = (decision.require.max_age_days, self.trust.file.max_age_days) if self.ages else ()
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _about(

@@ -1,16 +1,18 @@
 """`holdfast verify --trust`: bytes and signatures of a run, an artifact or a registered version, as one table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from holdfast.artifacts.documents import Document, GateDecision
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load_any
 from holdfast.artifacts.inspect import Finding, artifacts_below, verify_chain
 from holdfast.attestation.chain import Link, check_chain
 from holdfast.attestation.trust import TrustPolicy
-from holdfast.errors import ArtifactError
+from holdfast.attestation.waivers import require_waivers
+from holdfast.errors import ArtifactError, RefusedError
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,20 @@ def verify_signatures(tops: Iterable[str], artifacts: Iterable[Artifact[Any]], s
         for top in tops
         for link in check_chain(top, documents, signatures.bundles, signatures.trust, signatures.now).links
     ]
-    return _each_once(_finding(link) for link in found)
+    return _each_once((*map(_finding, found), *_waivers(documents.values(), signatures)))
+
+
+def _waivers(documents: Iterable[Document], signatures: Signatures) -> Iterator[Finding]:
+    """The waivers that decisions rest on."""
+    for decision in documents:
+        if isinstance(decision, GateDecision) and decision.waivers:
+            try:
+                require_waivers(decision, signatures.bundles, signatures.trust, signatures.now, decision.name)
+            except RefusedError as error:
+                yield Finding("refused", "approver", str(error))
+            else:
+                shown = ", ".join(f"{one.check} by {one.owner} until {one.until}" for one in decision.waivers)
+                yield Finding("ok", "approver", f"waived: {shown}")
 
 
 def _finding(link: Link) -> Finding:

@@ -114,7 +114,7 @@ def read_bundle(
         )
     found = Bundle(name, version, folder, judged.model, judged.decision, promised)
     if demands is not None:
-        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags))
+        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags), version=version or None)
         demands.meet_files(folder, judged.model.document.name, pins)
     return found
 

@@ -19,7 +19,18 @@ from pydantic import (
     model_validator,
 )
 
-from holdfast.artifacts.documents import Costs, Exact, FeatureThreat, Modality, Norm, Real, Scalar, Sha256, ThreatModel
+from holdfast.artifacts.documents import (
+    Costs,
+    Exact,
+    FeatureThreat,
+    Modality,
+    Norm,
+    Real,
+    Scalar,
+    Setting,
+    Sha256,
+    ThreatModel,
+)
 from holdfast.errors import WorkloadError
 from holdfast.wording import quoted
 from holdfast.workload.yaml import read_yaml, top_keys
@@ -40,6 +51,12 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
     )
+
+    @property
+    def configuration(self) -> dict[str, Setting]:
+        """What a document records of a section of single values and lists, defaults included."""
+        found: dict[str, Setting] = self.model_dump(mode="json", exclude_none=True)
+        return found
 
 
 class DataConfig(Section):

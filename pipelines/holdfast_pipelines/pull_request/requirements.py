@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from holdfast.errors import WorkloadError
-from holdfast.workload.schema import Workload
-from holdfast_gates.policy import Policy, packaged, resolve
+from holdfast.workload.schema import GateConfig, Workload
+from holdfast_gates.policy import Policy, at_tier, packaged, resolve
 from holdfast_pipelines.pull_request.report import ChangedKey
 
 PolicyFrom = Literal["base", "head"]
@@ -50,7 +50,7 @@ def required_by(base: Placed | None, head: Placed, policy_from: PolicyFrom) -> P
         WorkloadError: the requirements do not fit the head's workload, or its policy cannot be read.
     """
     if base is None or policy_from == "head":
-        return Placed(_at_tier(head.workload), head.folder)
+        return _at_tier(head)
     values = {name: getattr(base.workload, name) for name in REQUIRED}
     merged = head.workload.model_copy(update={**values, "gate": _located(base)})
     try:
@@ -60,12 +60,12 @@ def required_by(base: Placed | None, head: Placed, policy_from: PolicyFrom) -> P
             f"the base branch's requirements do not fit the head's workload: {error.errors()[0]['msg']}; "
             "--policy-from head judges it by its own"
         ) from None
-    return Placed(_at_tier(checked), head.folder)
+    return _at_tier(Placed(checked, head.folder))
 
 
 def own_requirements(placed: Placed) -> Placed:
     """A workload by its own requirements, at the tier `pr`."""
-    return Placed(_at_tier(placed.workload), placed.folder)
+    return _at_tier(placed)
 
 
 def changed_requirements(base: Placed, head: Placed) -> tuple[ChangedKey, ...]:
@@ -80,8 +80,13 @@ def changed_data(base: Placed, head: Placed) -> tuple[ChangedKey, ...]:
     return _changed(one, other)
 
 
-def _at_tier(workload: Workload) -> Workload:
-    return workload.model_copy(update={"attack": workload.attack.model_copy(update={"tier": TIER})})
+def _at_tier(placed: Placed) -> Placed:
+    """The workload at the tier `pr`, under a policy that asks for no more than that."""
+    workload, asked = placed.workload, at_tier(placed.policy, TIER)
+    # Only a policy that changes is put in the place of its name.
+    gate = {} if asked == placed.policy else {"gate": GateConfig(policy=asked.to_json())}
+    attack = workload.attack.model_copy(update={"tier": TIER})
+    return Placed(workload.model_copy(update={"attack": attack, **gate}), placed.folder)
 
 
 def _located(placed: Placed) -> object:

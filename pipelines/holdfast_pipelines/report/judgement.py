@@ -1,8 +1,6 @@
-"""The sections on the verdict and on live traffic, and the chain of digests that ties them to bytes."""
+"""The sections on the verdict and on live traffic."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
 from holdfast.artifacts.folder import Artifact
@@ -20,9 +18,10 @@ from holdfast.rendering.blocks import (
 from holdfast.rendering.numbers import number, percent, seconds, short, span
 from holdfast.rendering.rollout_chart import traffic
 from holdfast.steps import writer
+from holdfast_gates.measurement import in_words
 from holdfast_gates.shortfalls import Shortfall
 from holdfast_pipelines import ending
-from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_timeline
+from holdfast_pipelines.report.evidence import LoadedRun, read_timeline
 
 
 def shortfalls(run: LoadedRun) -> tuple[Shortfall, ...]:
@@ -56,12 +55,30 @@ def decision_blocks(artifact: Artifact[GateDecision]) -> tuple[Block, ...]:
         policy=decision.policy_name,
         policy_digest=code(short(decision.policy), decision.policy),
         alpha=decision.alpha,
-        waivers=", ".join(decision.waivers) or "none",
+        waivers=", ".join(one.check for one in decision.waivers) or "none",
     )
     head = ("check", "verdict", "measured", "interval", "required", "champion", "reason")
     bounds = f"Intervals: one-sided bounds at alpha {number(decision.alpha)}, Clopper-Pearson, for paired checks Tango."
-    rows = tuple(_check_row(check) for check in decision.checks)
-    return Facts(facts), TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check decides.")
+    waived = {one.check for one in decision.waivers}
+    rows = tuple(_check_row(check, waived=check.name in waived) for check in decision.checks)
+    table = TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check that was not waived decides.")
+    return Facts(facts), table, *_waivers(decision), *_measured_with(decision)
+
+
+def _waivers(decision: GateDecision) -> Iterator[Block]:
+    """Who waived what, and which waivers do not count."""
+    if decision.waivers:
+        rows = tuple((code(one.check), one.owner, one.until, one.reason) for one in decision.waivers)
+        yield TableBlock(("waived", "by", "until", "reason"), rows)
+    if decision.waivers_not_counted:
+        yield TableBlock(("waivers that do not count",), tuple((why,) for why in decision.waivers_not_counted))
+
+
+def _measured_with(decision: GateDecision) -> tuple[Block, ...]:
+    """The settings of the evidence, with what the policy asks of them."""
+    rows = tuple((code(one.name), in_words(one.measured), one.required or "nothing") for one in decision.measured_with)
+    table = TableBlock(("setting", "measured with", "asked"), rows, note="How the evidence was measured.")
+    return (table,) if rows else ()
 
 
 def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
@@ -91,26 +108,13 @@ def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
     return PageSection(writer(RolloutRecord).name, "Rollout", blocks, record.outcome)
 
 
-def chain(run: LoadedRun, place: PageLocation) -> PageSection:
-    """The digests of every artifact and of what it was made from."""
-    known = {artifact.digest: step for step, artifact in run.artifacts.items()}
-    rows = tuple(_chain_row(step, artifact, known) for step, artifact in run.artifacts.items())
-    words = (
-        "Each artifact pins its files and its inputs by SHA-256. What is shown here was checked when it was read; "
-        "the command checks everything, back to the data."
-    )
-    table = TableBlock(("step", "artifact (sha256 of artifact.json)", "made from"), rows)
-    command = Facts((("how to verify, from this page's folder", code(f"holdfast verify {place.path(_last(run))}")),))
-    return PageSection("chain", "Chain of evidence", (Prose(words), command, table))
-
-
-def _check_row(check: Check) -> tuple[BlockCell, ...]:
+def _check_row(check: Check, *, waived: bool) -> tuple[BlockCell, ...]:
     rate = check.count is not None
     paired = not rate and check.lower is not None and check.champion is not None
     champion = None if check.champion is None else percent(check.champion)
     return (
         code(check.name),
-        check.verdict,
+        f"{check.verdict}, waived" if waived else check.verdict,
         _measured(check, paired),
         _bounds(check, paired),
         check.required,
@@ -148,21 +152,3 @@ def _transition(one: Transition) -> tuple[BlockCell, ...]:
     evidence = ", ".join(f"{name} {number(value)}" for name, value in sorted(one.evidence.items()))
     candidate, champion = (f"{count.k} of {count.n}" for count in (one.candidate, one.champion))
     return one.state_before, one.state_after, f"{one.weight} %", candidate, champion, one.reason, evidence
-
-
-def _chain_row(step: str, artifact: Artifact[Any], known: Mapping[str, str]) -> tuple[BlockCell, ...]:
-    inputs = [
-        f"{role} {short(digest)}{_from(role, known.get(digest))}"
-        for role, digest in sorted(artifact.document.inputs.items())
-    ]
-    return step, code(artifact.digest), ", ".join(inputs) or "–"
-
-
-def _from(role: str, step: str | None) -> str:
-    return "" if step is None or step == role else f" ({step})"
-
-
-def _last(run: LoadedRun) -> Path:
-    """The folder of the last artifact."""
-    done = [step for step in KINDS if step in run.artifacts]
-    return run.artifacts[done[-1]].folder if done else run.folder

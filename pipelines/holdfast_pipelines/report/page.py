@@ -27,6 +27,7 @@ from holdfast.rendering.page import Article, render
 from holdfast.steps import STEPS
 from holdfast_pipelines.record import StepRecord
 from holdfast_pipelines.report import data, judgement, model, quarantine, runs
+from holdfast_pipelines.report.chain import chain
 from holdfast_pipelines.report.dag import Node, NodeState, draw
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
 from holdfast_pipelines.report.pictures import example_uri
@@ -44,7 +45,7 @@ SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = 
     judgement.gate,
     judgement.rollout,
     runs.trade_off,
-    judgement.chain,
+    chain,
 )
 """The parts of a run's page, in the order of the pipeline."""
 MOTTO = "Only models that hold fast ship. What a run found was read from its artifacts, each with its digest checked."
@@ -188,7 +189,7 @@ def _why(run: LoadedRun) -> str:
     if rollout:
         return rollout.reason
     if decision and run.record.outcome == "refused":
-        return "gate: " + ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
+        return "gate: " + ", ".join(check.name for check in decision.counting if check.verdict is decision.verdict)
     if run.record.outcome == "stopped":
         return f"{_stopper(run)} stopped it before training"
     if run.record.stopped_at:

@@ -6,8 +6,10 @@ import pytest
 from holdfast import registry
 from holdfast.artifacts.documents import Model, Snapshot
 from holdfast.artifacts.folder import Ref, load
+from holdfast.attestation.keys import make_key
+from holdfast.attestation.trust import starter
 from holdfast.compute import Compute
-from holdfast.errors import IntegrityError, RegistryError
+from holdfast.errors import IntegrityError, RefusedError, RegistryError
 from holdfast.model.baseline.step import baseline
 from holdfast.model.inputs import read_split
 from holdfast.model.networks import load_network, logits
@@ -61,6 +63,19 @@ def test_the_champion_comes_with_its_model_schema_reference_and_scores(chain, tm
         # Independent route: 1 / sum(exp(z - max)) is the largest softmax.
         expected = 1 / np.exp(values - values.max(1, keepdims=True)).sum(1)
         np.testing.assert_allclose(scores["current_confidence"], expected, rtol=1e-12)
+
+
+def test_a_champion_without_the_signatures_that_are_asked_for_is_refused(chain, tmp_path, tracking):
+    one = chain()
+    crown(one, tmp_path, tracking)
+    make_key(tmp_path / "gate.pem")
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(starter({"gate": "gate.pub"}))
+    with pytest.raises(RefusedError, match="expected a"):
+        baseline(
+            one.snapshot, tmp_path / "baseline", name="demo-image", tracking=tracking, settings=SETTINGS, trust=trust
+        )
+    assert not (tmp_path / "baseline").exists()
 
 
 def test_rows_that_the_champion_cannot_read_leave_its_confidence_out(chain, tmp_path, tracking):

@@ -24,6 +24,7 @@ from holdfast.artifacts.documents import (
     OperatingPoint,
     OperatingResult,
     Performance,
+    Requirements,
     RobustnessReport,
     ScanReport,
     SchemaReport,
@@ -78,6 +79,7 @@ def chain(tmp_path) -> Callable[..., Chain]:
         seed: int = 0,
         verdict: Verdict = Verdict.PASS,
         point: OperatingPoint | None = None,
+        require: Requirements | None = None,
     ) -> Chain:
         folder = tmp_path / f"{modality}-{seed}-{verdict}"
         snapshot = _snapshot(folder / "snapshot", modality)
@@ -95,7 +97,8 @@ def chain(tmp_path) -> Callable[..., Chain]:
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
         refs = {role: _ref(artifact) for role, artifact in evidence.items()}
-        policy = Policy(name="default", alpha=0.05, checks=Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict])))
+        checks = Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict]))
+        policy = Policy(name="default", alpha=0.05, checks=checks, require=require or Requirements())
         decision = gate(policy, folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
         assert decision.document.verdict is verdict
         return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)

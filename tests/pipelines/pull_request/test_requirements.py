@@ -88,3 +88,13 @@ def test_rules_that_fit_no_head_are_one_line(placed):
                   .replace("8/255", "2").replace("source: digits.npz", "source: digits.npz, text: t"))  # fmt: skip
     with pytest.raises(WorkloadError, match="base branch's requirements do not fit the head's workload"):
         required_by(placed("base"), head, "base")
+
+
+def test_a_policy_that_asks_for_more_attacks_asks_a_pull_request_for_the_small_tier_and_records_it(placed):
+    text = WORKLOAD.partition("gate:")[0] + "gate: {policy: ours.yaml}\n"
+    base, head = placed("base", text), placed("head", text)
+    asked = "measured_with: {attack: {tier: release, examples: 300}}"
+    (base.folder / "ours.yaml").write_text(f"name: ours\nalpha: 0.05\n{asked}\nchecks: {{drift: {{}}}}\n")
+    policy = required_by(base, head, "base").policy
+    assert (policy.measured_with.attack.tier, policy.measured_with.attack.examples) == ("pr", 300)
+    assert policy.overridden == {"measured_with": {"attack.tier": "pr"}}

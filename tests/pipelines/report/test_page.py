@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from holdfast.artifacts.documents import Count, Verdict
-from holdfast.artifacts.folder import Ref
+from holdfast.artifacts.folder import Ref, load_any
+from holdfast.attestation.keys import make_key, read_signer
+from holdfast.attestation.sign import attest
 from holdfast.errors import ArtifactError, IntegrityError
 from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_report, write_story
 
@@ -80,6 +83,21 @@ def test_a_refused_run_begins_with_what_decided_and_what_to_do(maker: Any) -> No
     assert 'data-head="required"' in html
 
 
+def test_a_waived_check_stays_failed_with_its_waiver_next_to_it(maker: Any) -> None:
+    run = maker("digits")
+    run.snapshot()
+    run.schema()
+    run.drift()
+    run.scan()
+    run.train()
+    run.evidence()
+    run.gate(waived=True)
+    page = page_of(run.finish("registered", model_version=1))
+    assert "fail, waived" in page.text
+    assert "Ana 2026-12-31T00:00:00Z ships <now>" in page.text
+    assert "the waiver of drift by Ben: it ended" in page.text
+
+
 def test_columns_that_teach_nothing_are_named_with_the_delivery(maker: Any) -> None:
     made = maker("table")
     made.snapshot(left_out=("id",), constant=("currency", "unit"))
@@ -135,6 +153,26 @@ def test_every_digest_of_the_chain_is_told(maker: Any) -> None:
     made = maker("clean")
     page = page_of(made.complete())
     assert all(digest in page.text for digest in made.digests.values())
+
+
+def test_the_keys_that_signed_are_named_with_what_they_signed(maker: Any, tmp_path: Path) -> None:
+    run = maker("clean").complete()
+    assert "signed with key" not in page_of(run).text
+    made = make_key(tmp_path / "trainer.pem")
+    signer = read_signer(str(tmp_path / "trainer.pem"))
+    attest(load_any(run / "steps" / "train"), signer, run / "attestations", run="clean", at=datetime.now(UTC))
+    text = page_of(run).text
+    assert text.count(made.fingerprint[:12]) == 1
+    assert text.count("not signed") == len(list((run / "steps").glob("*/artifact.json"))) - 1
+    assert "holdfast verify . --trust trust.yaml" in text
+
+
+def test_bundles_that_cannot_be_read_leave_the_page_whole(maker: Any) -> None:
+    run = maker("clean").complete()
+    digest = load_any(run / "steps" / "train").digest
+    (run / "attestations").mkdir()
+    (run / "attestations" / f"{digest}.jsonl").write_bytes(b"{}\n")
+    assert "a bundle that cannot be read" in page_of(run).text
 
 
 def test_quarantined_images_are_pictures_most_suspect_first(maker: Any) -> None:

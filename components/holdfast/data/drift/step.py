@@ -46,6 +46,7 @@ def drift(snapshot: Ref, out: Path, *, config: DriftConfig, baseline: Ref | None
     stage_two = _stage_two(present, config.alpha) if present else None
     verdict, reason = judge(columns, stage_two, label=data.document.label, break_share=config.break_share)
     report = DriftReport(
+        configuration=config.configuration,
         inputs=by_role(data, champion),
         reference="champion" if present else "held-out",
         stage_one=columns,

@@ -46,6 +46,7 @@ def probe(url: str, snapshot: Ref, out: Path, *, workload: Workload, settings: C
         attacks=attack_results(found, threat),
         worst_case=count(found.worst),
         masking=(),
+        configuration=config.configuration,
         inputs=by_role(data),
     )
     return save(out, report)

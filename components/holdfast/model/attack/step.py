@@ -94,6 +94,7 @@ def attack(
         champion_classes=_champion_classes(scene, judged.document, candidate, champion),
         operating_point=_operating(scene, judged.document, data.document, candidate.whole),
         champion=compared,
+        configuration=config.configuration,
         inputs=by_role(judged, data, against),
     )
     return save(out, report, {"flags.npz": _flags(scene, candidate.whole), **_attacks(scene, judged, measured)})

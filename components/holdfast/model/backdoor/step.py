@@ -53,6 +53,7 @@ def backdoor(
         flagged=tuple(result.target for result in found.results if result.flagged),
         verdict=found.verdict,
         reason=found.reason,
+        configuration=config.configuration,
         inputs=by_role(judged, data),
     )
     return save(out, report, {"triggers.npz": npz(**found.arrays)})

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import TRACKING, Out, SnapshotRef, Tracking, ref, step_command
+from holdfast.options import TRACKING, Out, SnapshotRef, Tracking, TrustFileOption, ref, step_command
 
 if TYPE_CHECKING:
     from holdfast.artifacts.folder import Artifact
@@ -18,11 +18,12 @@ def baseline(
     out: Out,
     settings: "Compute",
     tracking: Tracking = TRACKING,
+    trust: TrustFileOption = None,
 ) -> "Artifact[Any]":
     """Fetch the champion and its scores, for comparison."""
     from holdfast.model.baseline.step import baseline as step
 
-    return step(ref(snapshot), out, name=name, tracking=tracking, settings=settings)
+    return step(ref(snapshot), out, name=name, tracking=tracking, settings=settings, trust=trust)
 
 
 COMMANDS = {"baseline": baseline}

@@ -10,26 +10,29 @@ from numpy.typing import NDArray
 from holdfast import registry
 from holdfast.artifacts.documents import Baseline, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save, seal, write_artifact
+from holdfast.attestation.demands import Demands
 from holdfast.compute import Compute
 from holdfast.errors import InputError
 from holdfast.progress import say
 from holdfast.steps import by_role
 
 
-def baseline(snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Compute) -> Artifact[Baseline]:
+def baseline(
+    snapshot: Ref, out: Path, *, name: str, tracking: str, settings: Compute, trust: Path | None = None
+) -> Artifact[Baseline]:
     """Writes the champion of `name` with its schema, a sample of its training rows and its confidences.
 
     Without a champion, or without a registry (`tracking` is empty), the artifact records that (`present` is false)
-    and holds no files.
+    and holds no files. `trust` is a trust policy: whose signatures must be behind the champion.
 
     Raises:
         RegistryError: MLflow cannot be reached; not knowing whether there is a champion is not the same as none.
-        IntegrityError, RefusedError: the champion's bytes are not those that passed the gate.
+        IntegrityError, RefusedError: the champion's bytes are not those that passed the gate, or are not signed.
     """
     data = load(snapshot, Snapshot)
     if not tracking:
         return save(out, Baseline(inputs=by_role(data), name=name, present=False))
-    with registry.fetched(tracking, name, registry.CHAMPION) as bundle:
+    with registry.fetched(tracking, name, registry.CHAMPION, Demands.of(trust, incumbent=True)) as bundle:
         if bundle is None:
             return save(out, Baseline(inputs=by_role(data), name=name, present=False))
         with write_artifact(out) as work:

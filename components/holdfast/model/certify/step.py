@@ -61,6 +61,7 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
         seed=settings.seed,
         certified=tuple(_certified_at(scene, radii, radius, judged.document.classes) for radius in config.radii),
         abstained=Count(k=sum(c.abstained for c in sample), n=len(sample)),
+        configuration=config.configuration,
         inputs=by_role(judged, data),
     )
     return save(out, certificate, {"radii.npz": _radii(scene, radii, found)})

@@ -82,6 +82,7 @@ def _save(
         applied=config.apply,
         clean_rows=rows_digest(without(rows, aside.quarantined) if config.apply else rows),
         verdict=worst([aside.verdict(applied=config.apply), Verdict.INCONCLUSIVE if few else Verdict.PASS]),
+        configuration=config.configuration,
         inputs=by_role(data),
     )
     tables = {TABLE: write_table(quarantine_rows(aside, rows.y, scores["score"], found, data))}

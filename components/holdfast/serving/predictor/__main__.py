@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import HoldfastError, WorkloadError
-from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.admission import admit_named
 from holdfast.serving.predictor.settings import ModelParameters, largest_body
 
 _MAX_BYTES = 2**20
@@ -20,7 +20,7 @@ def main(folder: Path) -> int:
     """Checks, then serves until SIGTERM; returns the exit code."""
     try:
         extra = _read_extra(folder / "model-settings.json")
-        artifact = admit(extra.model, extra.decision, extra.trust)
+        artifact = admit_named(extra)
     except HoldfastError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -1,6 +1,7 @@
 """Whether a model may be served at all: its very bytes, and a gate decision that passed them. Light: no numpy."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import JudgedModel, NotPassed, Objection, OtherBytes
@@ -8,12 +9,16 @@ from holdfast.artifacts.documents import Model
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any
 from holdfast.errors import ArtifactError, RefusedError
 
+if TYPE_CHECKING:
+    from holdfast.serving.predictor.settings import ModelParameters
 
-def admit(model: Ref, decision: Ref, trust: Path | None = None) -> Artifact[Model]:
+
+def admit(model: Ref, decision: Ref, trust: Path | None = None, *, incumbent: bool = False) -> Artifact[Model]:
     """The model artifact, after all its bytes were checked and the decision was found to be a pass for them.
 
     With `trust` (a trust policy), or where the gate's policy requires signatures, those next to the decision's folder
-    (`attestations/`), with the evidence (`evidence/`), must hold, too.
+    (`attestations/`), with the evidence (`evidence/`), must hold, too. How old the verdict on an `incumbent` is, which
+    serves already and is only being replaced, is not asked.
 
     Raises:
         RefusedError: altered bytes, no decision, another model's decision, a verdict other than pass, or a signature
@@ -28,16 +33,21 @@ def admit(model: Ref, decision: Ref, trust: Path | None = None) -> Artifact[Mode
     if wrong is not None:
         raise RefusedError(f"{decision.folder}: {_text(wrong)}")
     if trust is not None or judged.decision.document.require.attested:
-        _demand_signatures(judged, trust)
+        _demand_signatures(judged, trust, incumbent)
     return judged.model
 
 
-def _demand_signatures(judged: JudgedModel, trust: Path | None) -> None:
+def admit_named(given: "ModelParameters") -> Artifact[Model]:
+    """As `admit`, of what a server's parameters name."""
+    return admit(given.model, given.decision, given.trust, incumbent=given.incumbent)
+
+
+def _demand_signatures(judged: JudgedModel, trust: Path | None, incumbent: bool) -> None:
     from holdfast.attestation.demands import Demands, bundles_of
 
     folder = judged.decision.folder.resolve().parent
     evidence = [load_any(path.parent) for path in sorted((folder / "evidence").glob(f"*/{DOCUMENT}"))]
-    Demands.of(trust).meet(judged.decision, (judged.model, *evidence), bundles_of(folder))
+    Demands.of(trust, incumbent=incumbent).meet(judged.decision, (judged.model, *evidence), bundles_of(folder))
 
 
 def _text(wrong: Objection) -> str:

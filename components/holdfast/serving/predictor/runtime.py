@@ -31,7 +31,7 @@ from mlserver.types import (
 from numpy.typing import NDArray
 
 from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
-from holdfast.serving.predictor.admission import admit
+from holdfast.serving.predictor.admission import admit_named
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, plain
@@ -54,7 +54,7 @@ class HoldfastModel(MLModel):
         try:
             self._extra = ModelParameters.parse(_extra(settings))
             self._batched = _is_batched(settings, self._extra)
-            self._admitted = admit(self._extra.model, self._extra.decision, self._extra.trust)
+            self._admitted = admit_named(self._extra)
         except HoldfastError as error:
             _give_up(error)
 

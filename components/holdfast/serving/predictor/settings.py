@@ -33,6 +33,8 @@ class Served:
     options: Options = Options()
     trust: Path | None = None
     """A trust policy: whose signatures must be behind the decision."""
+    incumbent: bool = False
+    """It is being replaced: how old its verdict is, is not asked."""
 
     def as_json(self) -> dict[str, object]:
         """JSON values, with absolute paths."""
@@ -44,6 +46,7 @@ class Served:
             "game_day": self.game_day,
             "options": self.options.told(),
             "trust": str(self.trust.absolute()) if self.trust else None,
+            "incumbent": self.incumbent,
         }
 
     @classmethod
@@ -52,7 +55,8 @@ class Served:
         refs = Ref.parse(values["model"]), Ref.parse(values["decision"])
         options = Options.parse(values["options"])
         trust = Path(values["trust"]) if values.get("trust") else None
-        return cls(str(values["name"]), int(values["version"]), *refs, values["game_day"], options, trust)
+        name, incumbent = (str(values["name"]), int(values["version"])), values["incumbent"] is True
+        return cls(*name, *refs, values["game_day"], options, trust, incumbent)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ class ModelParameters:
     game_day: GameDay | None = None
     trust: Path | None = None
     """A trust policy: whose signatures must be behind the decision."""
+    incumbent: bool = False
+    """It is being replaced: how old its verdict is, is not asked."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object]) -> Self:
-        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day` and `trust`.
+        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust` and `incumbent`.
 
         Raises:
             WorkloadError: one is missing, unknown or has no meaning.
@@ -78,8 +84,9 @@ class ModelParameters:
         day = _named(rest, "game_day") if rest.get("game_day") else ""
         rest.pop("game_day", None)
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
+        incumbent = rest.pop("incumbent", False) is True
         refs = Ref.parse(model), Ref.parse(decision)
-        return cls(*refs, Options.parse(rest), GameDay.parse(day) if day else None, trust)
+        return cls(*refs, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
 
 
 def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:
@@ -118,6 +125,8 @@ def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, o
         extra["game_day"] = served.game_day
     if served.trust:
         extra["trust"] = str(served.trust.absolute())
+    if served.incumbent:
+        extra["incumbent"] = True
     return {
         "name": served.name,
         "implementation": IMPLEMENTATION,

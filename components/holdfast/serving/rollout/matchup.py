@@ -84,7 +84,7 @@ def matchup_of(
     """From verified bundles; both models are admitted once more."""
     attacks = fetched.candidate / "attacks.npz"
     champion = (
-        served_arm(name, fetched.champion_version, fetched.champion, trust=fetched.trust)
+        served_arm(name, fetched.champion_version, fetched.champion, trust=fetched.trust, incumbent=True)
         if fetched.champion is not None and fetched.champion_version is not None
         else None
     )

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -211,7 +211,8 @@ def _fetch(tracking: str, name: str, version: str, folder: str, trust: str) -> N
         raise RolloutError(f"{tracking}: expected version {version} of model {name}, found none")
     versions = registry.versions(tracking, name)
     _require_not_rolled_back(bundle, versions)
-    current = registry.fetch(tracking, name, "champion", into / CHAMPION, demands)
+    current = registry.fetch(tracking, name, "champion", into / CHAMPION, replace(demands, incumbent=True))
+    registry.require_in_turn(tracking, bundle, current, demands)
     champion = None if current is None or current.version == bundle.version else current.version
     decided = next((one.decided for one in versions if one.number == bundle.version), 0.0)
     found = {

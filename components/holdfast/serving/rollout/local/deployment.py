@@ -225,7 +225,7 @@ def _talker(deployment: LocalDeployment) -> Callable[[asyncio.StreamReader, asyn
 
 
 def _admitted(served: Served) -> ServedArm:
-    return ServedArm(served, admit(served.model, served.decision, served.trust))
+    return ServedArm(served, admit(served.model, served.decision, served.trust, incumbent=served.incumbent))
 
 
 def _announce(state: Path, about: Mapping[str, object]) -> None:
