@@ -35,7 +35,10 @@ def trials(chosen: Callable[[Kind], bool] = lambda kind: True) -> Iterator[Trial
     with tempfile.TemporaryDirectory(prefix="holdfast-hostile-") as place:
         cases = write_all(chosen, Path(place))
         for number, case in enumerate(cases, start=1):
-            yield measure(case.name, case.expected, case.folder, case.work)
+            found = measure(case.name, case.expected, case.folder, case.work)
+            if found.bad:
+                say(f"hostile_files: {json.dumps(asdict(found))}")
+            yield found
             if number % 100 == 0:
                 say(f"hostile_files: {number} of {len(cases)}")
 
