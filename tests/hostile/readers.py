@@ -285,7 +285,7 @@ def _yaml() -> list[Kind]:
 def _documents() -> list[Kind]:
     found = []
     for reader in ("document", "document, verified"):
-        for field in ("seed", "name", "recipe", "files"):
+        for field in ("seed", "name", "recipe", "files", "classes"):
             made = texts.json_values(_model(), lambda value, slot, field=field: value.update({field: slot}))
             found += kinds(reader, {f"{name}, as its {field}": data for name, data in made.items()}, DOCUMENT)
         found += kinds(reader, {**texts.JSON_WHOLE, **texts.BYTES, **_pins()}, DOCUMENT)
