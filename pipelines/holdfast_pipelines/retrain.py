@@ -61,6 +61,7 @@ def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True)
         device: str = "auto",
         threads: int = 2,
         checkpoint: str = CHECKPOINTS,
+        trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
         # The path of a delivery may stay while its bytes change: snapshot and baseline always look again.
@@ -78,7 +79,7 @@ def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True)
             pressure = computing(attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G")
             proof = computing(certify(**judged, config=certify_config, **compute), "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, policy=policy, tracking=tracking, registers=registers)
+            _conclude(judged, policy=policy, tracking=tracking, trust=trust, registers=registers)
 
     return pipeline
 
@@ -91,11 +92,11 @@ def _computing(task: dsl.PipelineTask, memory: str, *, gpu: bool) -> dsl.Pipelin
     return on_gpu(sized(task, cpu="2", memory=memory), gpu)
 
 
-def _conclude(judged: dict[str, Any], *, policy: str, tracking: str, registers: bool) -> None:
+def _conclude(judged: dict[str, Any], *, policy: str, tracking: str, trust: str, registers: bool) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
     decision = never_cached(sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
     if not registers:
         return
     with dsl.If(decision.outputs["verdict"] == "pass"):
-        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking)
+        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking, trust=trust)
         with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))

@@ -23,6 +23,7 @@ def rollout() -> GraphComponent:
         target: str = "",
         seed: int = 0,
         game_day: str = "",
+        trust: str = "",
     ) -> None:
         moved = roll_out(
             name=name,
@@ -33,6 +34,7 @@ def rollout() -> GraphComponent:
             target=target,
             seed=seed,
             game_day=game_day,
+            trust=trust,
         )
         with_mlflow_login(never_cached(sized(moved, cpu="2", memory="4G")))
 

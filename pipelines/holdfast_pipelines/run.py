@@ -27,7 +27,7 @@ from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
-from holdfast_pipelines.preflight import check_rows, check_workload
+from holdfast_pipelines.preflight import check_policy, check_rows, check_workload
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.signing import Signing
@@ -58,6 +58,7 @@ def run(
     forks: Servers | None = None,
     reviews: Path | None = None,
     keys: Path | None = None,
+    trust: Path | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -81,6 +82,7 @@ def run(
             aside are added to it as undecided. None keeps nothing, unless the workload names a folder.
         keys: a folder of keys, one for each role: what the steps make is signed, and with its `trust.yaml` registration
             and rollout go on only where everything was.
+        trust: a trust policy: the policies whose verdicts count, and whose signatures must be there.
 
     Raises:
         StepError: a step failed; the record has its name.
@@ -92,11 +94,12 @@ def run(
     plan = _placed(with_reviews(plan, reviews := reviews_of(plan, folder, reviews)), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = _machine(plan, folder, out, cache, from_step, pythons(interpreters))
-    machine.forks, machine.signing = forks, Signing.of(keys, out)
+    machine.forks, machine.signing = forks, (signing := Signing.of(keys, out, trust))
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
             parameters = given.retrain_parameters(plan, folder, settings)
+            check_policy(str(parameters["policy"]), signing.trust)
             check_workload(machine, plan, settings)
             record.on_rows(partial(check_rows, machine, plan, settings))
             _retrain(machine, parameters, reviews)
@@ -169,6 +172,7 @@ def roll_out(
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
     keys: Path | None = None,
+    trust: Path | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
 
@@ -183,7 +187,9 @@ def roll_out(
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
-    machine = Machine(out=out.resolve(), pythons=pythons(interpreters), forks=forks, signing=Signing.of(keys, out))
+    machine = Machine(
+        out=out.resolve(), pythons=pythons(interpreters), forks=forks, signing=Signing.of(keys, out, trust)
+    )
     with _held(machine.out):
         _keep_rollout(machine.out)
         record = _Record(machine, replace(_without_rollout(before), outcome="registered"))

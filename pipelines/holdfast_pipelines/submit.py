@@ -40,6 +40,7 @@ def submit(
     gpu: bool = False,
     experiment: str = EXPERIMENT,
     token: str | None = None,
+    trust: str = "",
 ) -> dict[str, str]:
     """Uploads both pipelines and starts `retrain` on the workload, now or by `cron`; returns what was made.
 
@@ -55,6 +56,7 @@ def submit(
         gpu: whether the steps that compute ask for a GPU.
         experiment: under which name the runs are grouped.
         token: bearer token of the API; KFP_TOKEN when left out.
+        trust: a trust policy, by its path in the pods, by which models are registered; empty: none.
 
     Raises:
         RunError: the endpoint cannot be reached, or refuses.
@@ -62,7 +64,7 @@ def submit(
     """
     plan = given.read(workload)
     plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan)
-    settings = given.Settings(tracking=tracking, seed=seed)
+    settings = given.Settings(tracking=tracking, seed=seed, trust=trust)
     arguments = given.retrain_parameters(plan, workload.resolve().parent, settings)
     schedule = six_fields(cron) if cron is not None else None
     with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):

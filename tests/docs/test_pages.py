@@ -187,8 +187,8 @@ def test_files_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
         path.write_text(text)
         if "namespace" in top_keys(path):
             assert read_target(path).namespace
-        elif "roles" in top_keys(path):
-            assert read_yaml(path, TrustFile).roles
+        elif {"roles", "policies"} & top_keys(path):
+            assert read_yaml(path, TrustFile).policies
         else:
             assert read_workload(path).name
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import Document, GateDecision
 from holdfast.artifacts.folder import Artifact, read_bounded
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation import store
 from holdfast.attestation.chain import SignedChain, check_chain
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
@@ -49,6 +50,21 @@ class Demands:
         """
         return cls(None if trust is None else read_trust(trust), incumbent=incumbent)
 
+    @property
+    def policies(self) -> PolicyList | None:
+        """The policies whose verdicts count: of the trust policy, or those that ship; None: any.
+
+        What serves already was let in by a list of its time: the one that ships now is no reason against it.
+        """
+        if self.trust is not None and self.trust.file.counted != PolicyList():
+            return self.trust.file.counted
+        return None if self.incumbent else PolicyList()
+
+    @property
+    def signatures(self) -> TrustPolicy | None:
+        """Whose signatures are asked for; None: no one's."""
+        return self.trust if self.trust is not None and self.trust.file.signs else None
+
     def meet(
         self,
         decision: Artifact[GateDecision],
@@ -66,15 +82,16 @@ class Demands:
             RefusedError: a statement is missing or does not count, or signatures are required and no one's are trusted.
         """
         where = decision.folder
-        if self.trust is None:
+        trust = self.signatures
+        if trust is None:
             if decision.document.require.attested:
                 raise RefusedError(
-                    f"{where}: expected a trust policy, because the gate's policy requires signatures, found none; "
-                    "name one with --trust"
+                    f"{where}: expected a trust policy with roles, because the gate's policy requires signatures, "
+                    "found none; name one with --trust"
                 )
             return None
         known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}
-        found = check_chain(decision.digest, known, bundles, self.trust, self.now, ages=not self.incumbent)
+        found = check_chain(decision.digest, known, bundles, trust, self.now, ages=not self.incumbent)
         wrong = found.objection()
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
@@ -92,12 +109,13 @@ class Demands:
             RefusedError: it is not there, does not count, or is about other files.
             IntegrityError: it is no bundle.
         """
-        if self.trust is None:
+        trust = self.signatures
+        if trust is None:
             return
         path = place / SIGNATURE
         if SIGNATURE not in files:
             raise RefusedError(f"{path}: expected the signature of the version's files, found none; register it again")
-        signed = self.trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
+        signed = trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
         rest = {file: digest for file, digest in files.items() if file != SIGNATURE}
         if not fits(signed, name, rest, IGNORED):
             raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")

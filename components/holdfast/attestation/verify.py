@@ -1,11 +1,13 @@
 """`holdfast verify --trust`: bytes and signatures of a run, an artifact or a registered version, as one table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from holdfast.artifacts.admission import foreign
+from holdfast.artifacts.documents import GateDecision, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load_any
 from holdfast.artifacts.inspect import Finding, artifacts_below, verify_chain
 from holdfast.attestation.chain import Link, check_chain
@@ -38,14 +40,26 @@ def verify_folder(folder: Path, search: Path, signatures: Signatures | None = No
 
 
 def verify_signatures(tops: Iterable[str], artifacts: Iterable[Artifact[Any]], signatures: Signatures) -> list[Finding]:
-    """Every statement that the chains from `tops` (digests) need; a detail begins with the kind of the artifact."""
-    documents = {artifact.digest: artifact.document for artifact in artifacts}
+    """Every statement that the chains from `tops` (digests) need; a detail begins with the kind of the artifact.
+
+    And whether the policies of decisions that passed count.
+    """
+    known = list(artifacts)
+    documents = {artifact.digest: artifact.document for artifact in known}
     found = [
         link
         for top in tops
         for link in check_chain(top, documents, signatures.bundles, signatures.trust, signatures.now).links
     ]
-    return _each_once(_finding(link) for link in found)
+    return _each_once([*(_finding(link) for link in found), *_foreign(known, signatures.trust)])
+
+
+def _foreign(artifacts: Iterable[Artifact[Any]], trust: TrustPolicy) -> Iterator[Finding]:
+    for artifact in artifacts:
+        if isinstance(artifact.document, GateDecision) and artifact.document.verdict is Verdict.PASS:
+            wrong = foreign(artifact, trust.file.counted)
+            if wrong is not None:
+                yield Finding("refused", "gate", f"{artifact.folder}: {wrong}")
 
 
 def _finding(link: Link) -> Finding:

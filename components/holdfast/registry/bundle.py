@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts import admission
-from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
+from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes, OtherPolicy
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, replace_file, sha256_of
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation.demands import IGNORED, Demands, bundles_of
 from holdfast.attestation.keys import Signer
 from holdfast.attestation.model_files import SIGNATURE, sign_files
@@ -83,15 +84,22 @@ def seal_bundle(folder: Path, signed_by: Signer | None = None, name: str = "") -
 
 
 def read_bundle(
-    folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None, demands: Demands | None = None
+    folder: Path,
+    name: str,
+    version: int,
+    *,
+    tags: Mapping[str, str] | None = None,
+    demands: Demands | None = None,
+    policies: PolicyList | None = None,
 ) -> Bundle:
     """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
 
-    With `demands` the signatures behind the decision must be there, too.
+    With `policies` the decision must be by one of these; with `demands` the signatures behind it must be there, too.
 
     Raises:
         IntegrityError: a file is altered, missing, or was added; or a digest is missing among the tags.
-        RefusedError: the decision is not a pass, or is about another model; or a signature that is demanded is missing.
+        RefusedError: the decision is not a pass, is about another model, or by a policy that does not count; or a
+            signature that is demanded is missing.
     """
     promised = tags or {}
     missing = [] if tags is None else [name for name in PINS if not promised.get(name)]
@@ -105,7 +113,7 @@ def read_bundle(
     judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
     for part in (folder / "model", folder / "decision", *sorted((folder / EVIDENCE).glob("*"))):
         _refuse_unpinned(part)
-    wrong = judged.objection()
+    wrong = judged.objection(policies)
     if wrong is not None:
         raise RefusedError(f"{name} version {version}: {_text(wrong)}")
     if tags is not None and judged.model.document.name != name:
@@ -144,6 +152,8 @@ def _text(wrong: Objection) -> str:
             return f"expected a decision about model {given[:12]}…, found one about {judged}"
         case NotPassed(verdict=verdict):
             return f"expected the verdict pass, found {verdict}"
+        case OtherPolicy():
+            return str(wrong)
 
 
 def _check_files(folder: Path, digest: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from holdfast import registry
+from holdfast.artifacts import policies
 from holdfast.artifacts.documents import (
     Architecture,
     AttackResult,
@@ -68,6 +69,19 @@ def tracking(empty_mlflow, tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.fixture(autouse=True)
+def _toys_count(monkeypatch):
+    """The policies that judge these toys, as if they shipped."""
+    toys = {toy_policy(verdict).digest: "default" for verdict in ASKED}
+    shipped = policies.shipped_digests()
+    monkeypatch.setattr(policies, "shipped_digests", lambda: shipped | toys)
+
+
+def toy_policy(verdict: Verdict) -> Policy:
+    """A policy that asks one thing, by which a toy has this verdict."""
+    return Policy(name="default", alpha=0.05, checks=Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict])))
+
+
 @pytest.fixture
 def chain(tmp_path) -> Callable[..., Chain]:
     """Makes a chain for a modality; another seed gives another model on the same data."""
@@ -95,8 +109,7 @@ def chain(tmp_path) -> Callable[..., Chain]:
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
         refs = {role: _ref(artifact) for role, artifact in evidence.items()}
-        policy = Policy(name="default", alpha=0.05, checks=Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict])))
-        decision = gate(policy, folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
+        decision = gate(toy_policy(verdict), folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
         assert decision.document.verdict is verdict
         return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)
 
