@@ -38,21 +38,20 @@ ALLOWED = {
         "data/snapshot/parquet.py", "data/snapshot/rows.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
-    "the file itself is judged, opened once and without following links": ["model/files/judge.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what people decided about suspect rows": ["quarantine/reviews.py"],
     "keys, and signed statements next to artifacts": ["attestation/keys.py", "attestation/store.py"],
-    "bundles of a registered version, and the registry's own file": [
-        "registry/bundle.py", "registry/client.py", "registry/entry.py", "registry/version.py",
+    "the files of a registered version, and the registry's own file": [
+        "registry/client.py", "registry/entry.py", "registry/version.py",
     ],
     "the file that a person wrote, or asked for": [
-        "data/snapshot/inspection/commands.py", "cli/pipelines.py", "cli/signing.py", "options.py", "workload/yaml.py",
+        "data/snapshot/inspection/commands.py", "cli/pipelines.py", "cli/signing.py", "options.py",
     ],
     "the kernel's files about processes and libraries": ["processes.py", "warm/libraries.py"],
-    "descriptors of child processes": ["warm/children.py", "warm/server.py"],
+    "descriptors of child processes": ["limited.py", "warm/children.py", "warm/server.py"],
     "the settings of a model server": ["serving/predictor/__main__.py", "serving/predictor/settings.py"],
     "credentials of a cluster, as their files have them now": [
-        "http_client.py", "kubernetes/access.py", "kubernetes/exec_plugin.py", "kubernetes/kubeconfig.py",
+        "http_client.py", "kubernetes/access.py", "kubernetes/exec_plugin.py",
     ],
     "the state of a rollout, which outlives its driver": [
         "serving/rollout/engine/journal.py", "serving/rollout/engine/requests.py", "serving/rollout/matchup.py",
@@ -67,14 +66,17 @@ ALLOWED = {
         "serving/rollout/reporting/timeline.py",
     ],
     "rows that are sent, and what came back": [
-        "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py", "serving/rollout/traffic/tally.py",
+        "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
     ],
     "compiled pipelines": ["compiled.py", "submit.py"],
     "the folder of a run on this machine: steps, logs, reuse": [
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
     ],
-    "pages, their templates, and the evidence that they show": [
-        "rendering/page.py", "report/evidence.py", "report/history.py", "report/page.py",
+    "the base branch's files, and the folder of a pull request's report": [
+        "pull_request/measuring.py", "pull_request/repository.py", "pull_request/results.py",
+    ],
+    "pages and their templates": [
+        "rendering/page.py", "report/page.py",
     ],
     "the demo makes its deliveries, its keys and a tampered model": [
         "demo/acts.py", "demo/pages.py", "demo/runs.py", "demo/signed.py",

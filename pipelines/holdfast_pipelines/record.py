@@ -8,6 +8,7 @@ from pydantic import ConfigDict, NonNegativeFloat
 from holdfast.artifacts.documents import Sha256
 
 RECORD = "run.json"
+MAX_RECORD_BYTES = 2**20
 
 RunOutcome = Literal["registered", "promoted", "passed", "refused", "stopped", "rolled-back", "inconclusive", "failed"]
 

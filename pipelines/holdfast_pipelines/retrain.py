@@ -5,7 +5,8 @@
 `pr_gate`, for pull requests, is the same up to the verdict: it registers nothing.
 
 The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
-verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes.
+verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes; snapshot and
+baseline are never cached, because a delivery's path may stay while its bytes change.
 """
 
 from functools import partial
@@ -64,7 +65,6 @@ def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True)
         trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-        # The path of a delivery may stay while its bytes change: snapshot and baseline always look again.
         data = never_cached(_reading(snapshot(config=snapshot_config)))
         champion = never_cached(_reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
         with_mlflow_login(champion)

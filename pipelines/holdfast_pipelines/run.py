@@ -19,6 +19,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
+from holdfast.artifacts.regular import read_at_most
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
@@ -28,7 +29,7 @@ from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.preflight import check_policy, check_rows, check_workload
-from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
+from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.signing import Signing
 from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
@@ -89,17 +90,15 @@ def run(
         WorkloadError: the workload, an override, or the name of a step is not valid.
         InputError: a file that the workload names is not there.
     """
-    folder = workload.resolve().parent
-    plan = given.read(workload, overrides)
+    folder, plan = workload.resolve().parent, given.read(workload, overrides)
     plan = _placed(with_reviews(plan, reviews := reviews_of(plan, folder, reviews)), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = _machine(plan, folder, out, cache, from_step, pythons(interpreters))
-    machine.forks, machine.signing = forks, (signing := Signing.of(keys, out, trust))
+    machine.forks, machine.signing = forks, Signing.of(keys, out, trust)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
             parameters = given.retrain_parameters(plan, folder, settings)
-            check_policy(str(parameters["policy"]), signing.trust)
             check_workload(machine, plan, settings)
             record.on_rows(partial(check_rows, machine, plan, settings))
             _retrain(machine, parameters, reviews)
@@ -214,10 +213,10 @@ def read_record(out: Path) -> RunResult:
         RunError: there is none, or it is not one.
     """
     try:
-        found = json.loads((out / RECORD).read_bytes())
+        found = json.loads(read_at_most(out / RECORD, MAX_RECORD_BYTES, "the record of a run", error=RunError))
         steps = tuple(StepRecord(**step) for step in found.pop("steps"))
         return RunResult(**{**found, "retried": tuple(found.get("retried", ()))}, steps=steps)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{out / RECORD}: expected the record of a run, found none that can be read ({error})") from None
 
 
@@ -295,6 +294,7 @@ def _without_rollout(result: RunResult) -> RunResult:
 def _retrain(machine: Machine, arguments: given.Parameters, reviews: Path | None) -> None:
     from holdfast_pipelines.retrain import retrain
 
+    check_policy(str(arguments["policy"]), None if machine.signing is None else machine.signing.trust)
     try:
         machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
     finally:

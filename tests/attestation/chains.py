@@ -86,10 +86,12 @@ def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[
     return made
 
 
-def sign_run(folder: Path, made: Mapping[str, Artifact[Any]], keys: Mapping[Role, PrivateKey]) -> None:
+def sign_run(
+    folder: Path, made: Mapping[str, Artifact[Any]], keys: Mapping[Role, PrivateKey], at: datetime = NOW
+) -> None:
     """The statement of every step, and the gate's verdict, in `folder/attestations`."""
     for step in STEPS:
-        attest(made[step.name], keys[step.signed_by], folder / store.ATTESTATIONS, run="toy", at=NOW)
+        attest(made[step.name], keys[step.signed_by], folder / store.ATTESTATIONS, run="toy", at=at)
 
 
 def signed_run(folder: Path, **changes: Any) -> Made:

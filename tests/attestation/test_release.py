@@ -3,16 +3,18 @@ from datetime import timedelta
 import pytest
 
 from holdfast.attestation.envelope import sign_payload
+from holdfast.attestation.keys import make_key, read_signer
 from holdfast.attestation.predicates import Occasion
 from holdfast.attestation.release import Release, release_statement, releases, require_newest
+from holdfast.attestation.trust import RoleKeys
 from holdfast.errors import RefusedError
-from tests.attestation.chains import NOW
+from tests.attestation.chains import NOW, trust_in
 
 OLD, NEW = Release(1, "a" * 64, 1), Release(2, "b" * 64, 2)
 
 
-def read(whole, *signed, name="digits"):
-    return releases(whole.trust.accepted(signed, NOW)[0], name)
+def read(whole, *signed, name="digits", trust=None):
+    return releases(signed, name, trust or whole.trust, NOW)
 
 
 def signed(whole, release, role="release", name="digits"):
@@ -50,6 +52,18 @@ def test_another_role_releases_nothing(whole, role):
 
 def test_a_release_of_another_name_does_not_count(whole):
     assert read(whole, signed(whole, NEW, name="fraud")) == []
+
+
+def test_a_threshold_asks_for_different_keys_on_the_same_release(whole, tmp_path):
+    make_key(tmp_path / "second.pem")
+    both = RoleKeys(keys=(str(whole.folder / "keys" / "release.pub"), str(tmp_path / "second.pub")), threshold=2)
+    trust = trust_in(whole.folder / "keys", roles={"release": both})
+    statement = release_statement("digits", NEW, Occasion("", NOW - timedelta(days=1))).payload()
+    first, second = (
+        sign_payload(statement, key) for key in (whole.keys["release"], read_signer(str(tmp_path / "second.pem")))
+    )
+    assert read(whole, first, first, trust=trust) == read(whole, first, signed(whole, OLD), trust=trust) == []
+    assert read(whole, first, second, trust=trust) == [NEW]
 
 
 def test_a_state_that_is_none_is_one_line(whole, tmp_path):

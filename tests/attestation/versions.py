@@ -40,7 +40,7 @@ class StoredVersion:
         """As servers and rollouts take it in, with its release; refused: an expected error."""
         found = registry.read_bundle(self.folder, self.name, 1, tags=self.tags, demands=demands)
         if demands.trust is not None and self.released:
-            known = releases(demands.trust.accepted(self.released, demands.now)[0], self.name)
+            known = releases(self.released, self.name, demands.trust, demands.now)
             require_newest(known, found.model.digest, self.name, self.seen)
         return found
 

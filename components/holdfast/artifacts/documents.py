@@ -987,7 +987,7 @@ class Requirements(Frozen):
     approvals: int = Field(0, ge=0, le=20)
     """People who approved it, each with a key of their own in the role approver; more than 0 needs `attested`."""
     approver_not_trainer: bool = False
-    """Whether an approval by a key that also signed the training does not count."""
+    """Whether an approval by a key that has the role trainer, too, does not count."""
     max_age_days: float | None = Field(None, gt=0)
     """The age at which the gate's verdict no longer counts; left out: never."""
     waivers_at_most: int = Field(0, ge=0)

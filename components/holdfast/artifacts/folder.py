@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import IO, Generic, TypeVar
 from pydantic import ValidationError
 
 from holdfast.artifacts.documents import ANY, AnyDocument, Document, FilePin
+from holdfast.artifacts.regular import open_regular, read_at_most
 from holdfast.artifacts.verified import IN_MEMORY, VerifiedFile
 from holdfast.errors import ArtifactError, IntegrityError
 
@@ -91,7 +91,7 @@ class Artifact(Generic[D]):
         if pin.bytes <= IN_MEMORY:
             return self.open(name)
         path = self.folder / name
-        with _regular(path) as source:
+        with open_regular(path, error=IntegrityError) as source:
             file = VerifiedFile.hashed(source.fileno(), str(path), most=pin.bytes)
         if (file.sha256, len(file)) != (pin.sha256, pin.bytes):
             raise IntegrityError(
@@ -119,7 +119,7 @@ def sha256_of(path: Path) -> FilePin:
     Raises:
         IntegrityError: the file is missing, is not a regular file, or is larger than any file of an artifact may be.
     """
-    with _regular(path) as stream:
+    with open_regular(path, error=IntegrityError) as stream:
         about = os.fstat(stream.fileno())
         if about.st_size > MAX_FILE_BYTES:
             raise IntegrityError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {about.st_size}")
@@ -271,33 +271,14 @@ def _allowed(mode: int) -> int:
     return mode & ~mask
 
 
-def _regular(path: Path) -> io.FileIO:
-    """A regular file, opened; symbolic links and special files are refused."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise IntegrityError(f"{path}: expected a file, found none that can be read ({error.strerror})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise IntegrityError(f"{path}: expected a regular file, found something else")
-    return io.FileIO(descriptor)
-
-
 def read_bounded(path: Path, limit: int, wanted: str = "a file of an artifact") -> bytes:
-    """The bytes of a file; messages call it what was `wanted`.
+    """The bytes of a regular file; messages call it what was `wanted`.
 
     Raises:
         ArtifactError: there is none that can be read.
-        IntegrityError: it has more than `limit` bytes.
+        IntegrityError: it has more than `limit` bytes, of which none is read.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1)
-    except OSError as error:
-        raise ArtifactError(f"{path}: expected {wanted}, found none ({error.strerror})") from None
-    if len(data) > limit:
-        raise IntegrityError(f"{path}: expected at most {limit} bytes, found more")
-    return data
+    return read_at_most(path, limit, wanted, error=ArtifactError, too_large=IntegrityError)
 
 
 def strict_json(data: bytes, name: str) -> object:

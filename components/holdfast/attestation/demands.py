@@ -5,7 +5,7 @@ signatures is refused without a trust policy: whoever can write to the store cou
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Any
 from holdfast.artifacts.documents import Document, GateDecision
 from holdfast.artifacts.folder import Artifact, read_bounded
 from holdfast.artifacts.policies import PolicyList
-from holdfast.attestation import store
+from holdfast.attestation import people, store
 from holdfast.attestation.chain import SignedChain, check_chain
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
 from holdfast.attestation.model_files import SIGNATURE, fits
+from holdfast.attestation.people import JudgedVersion
+from holdfast.attestation.statement import VERDICT
 from holdfast.attestation.trust import TrustPolicy, read_trust
 from holdfast.errors import RefusedError
 
@@ -38,7 +40,10 @@ class Demands:
     trust: TrustPolicy | None = None
     now: datetime = field(default_factory=_now)
     incumbent: bool = False
-    """It serves already, and is only compared with or replaced: that its verdict is old is no reason against it."""
+    """It serves already, and is only compared with or replaced: that its verdict is old, or that an approval no longer
+    counts, is no reason against it."""
+    approvals: bool = True
+    """Whether the approvals that the policy asks for must be there; people approve what is registered already."""
 
     @classmethod
     def of(cls, trust: Path | None, *, incumbent: bool = False) -> "Demands":
@@ -65,11 +70,17 @@ class Demands:
         """Whose signatures are asked for; None: no one's."""
         return self.trust if self.trust is not None and self.trust.file.signs else None
 
+    def before_approval(self) -> "Demands":
+        """The same without approvals."""
+        return replace(self, approvals=False)
+
     def meet(
         self,
         decision: Artifact[GateDecision],
         documents: Iterable[Artifact[Any]],
         bundles: Mapping[str, Sequence[bytes]],
+        *,
+        version: int | None = None,
     ) -> SignedChain | None:
         """The chain behind a decision, after it was found to hold; None where none is asked for.
 
@@ -77,9 +88,11 @@ class Demands:
             decision: A decision that passed.
             documents: The model, the evidence, and what else is at hand; each read from bytes of its digest.
             bundles: Digest -> bundles about it, not verified.
+            version: Its number in MLflow, where that is known, for messages.
 
         Raises:
-            RefusedError: a statement is missing or does not count, or signatures are required and no one's are trusted.
+            RefusedError: a statement or an approval is missing or does not count, or signatures are required and no
+                one's are trusted.
         """
         where = decision.folder
         trust = self.signatures
@@ -93,6 +106,9 @@ class Demands:
         known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}
         found = check_chain(decision.digest, known, bundles, trust, self.now, ages=not self.incumbent)
         wrong = found.objection()
+        if wrong is None and self.approvals and not self.incumbent:
+            one, require = candidate(decision, version), decision.document.require
+            wrong = people.objection(bundles.get(one.model, ()), one, require, trust, self.now)
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
         return found
@@ -120,14 +136,43 @@ class Demands:
         if not fits(signed, name, rest, IGNORED):
             raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")
 
+    def passed_at(self, model: str, bundles: Mapping[str, Sequence[bytes]]) -> datetime | None:
+        """When the gate last signed that the model of this digest passed; None: no such statement counts."""
+        signed = [] if self.trust is None else self.trust.accepted(bundles.get(model, ()), self.now)[0]
+        return max((one.at for one in signed if one.statement.predicateType == VERDICT), default=None)
+
 
 def bundles_of(folder: Path, tags: Mapping[str, str] | None = None) -> dict[str, list[bytes]]:
-    """The bundles in `folder/attestations` and in a version's tags, by the digest of their subject; not verified.
+    """The bundles about a version, by the digest of their subject; not verified.
+
+    Those in `folder/attestations`, in the version's tags, and in the copy of these that `keep_tags` made.
 
     Raises:
         ArtifactError, IntegrityError: a file that cannot be read, or is too large.
     """
-    found = store.read_all(folder / store.ATTESTATIONS)
-    values = (value.encode() for key, value in sorted((tags or {}).items()) if key.startswith(TAG))
-    later = store.by_subject(value for value in values if len(value) <= MAX_BUNDLE_BYTES)
-    return {key: list(chain(found.get(key, ()), later.get(key, ()))) for key in {*found, *later}}
+    found = store.read_all(folder / store.ATTESTATIONS), store.read_all(_kept(folder)), _in_tags(tags or {})
+    return {
+        key: list(dict.fromkeys(chain.from_iterable(one.get(key, ()) for one in found))) for key in {*chain(*found)}
+    }
+
+
+def keep_tags(folder: Path, tags: Mapping[str, str]) -> None:
+    """Keeps the bundles in a version's tags next to its `folder`, for servers, which do not ask MLflow.
+
+    They were signed after the version was registered, so they are not among the files that it pins.
+    """
+    store.replace_all(_in_tags(tags), _kept(folder))
+
+
+def candidate(decision: Artifact[GateDecision], version: int | None = None) -> JudgedVersion:
+    """What people approve: the model that a decision is about."""
+    return JudgedVersion(decision.document.name, decision.document.inputs.get("model", ""), decision.digest, version)
+
+
+def _kept(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.{store.ATTESTATIONS}")
+
+
+def _in_tags(tags: Mapping[str, str]) -> dict[str, list[bytes]]:
+    values = (value.encode() for key, value in sorted(tags.items()) if key.startswith(TAG))
+    return store.by_subject(value for value in values if len(value) <= MAX_BUNDLE_BYTES)

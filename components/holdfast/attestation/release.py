@@ -8,13 +8,14 @@ remembers the highest one that it saw.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.folder import read_bounded, replace_file
 from holdfast.attestation.predicates import Occasion
 from holdfast.attestation.statement import RELEASE, Statement, about, stamp
-from holdfast.attestation.trust import Signed
+from holdfast.attestation.trust import TrustPolicy
 from holdfast.errors import RefusedError
 
 MAX_STATE_BYTES = 2**20
@@ -43,16 +44,18 @@ def release_statement(name: str, release: Release, occasion: Occasion, supersede
     return about(f"model/{name}", release.model, RELEASE, predicate)
 
 
-def releases(signed: Iterable[Signed], name: str) -> list[Release]:
-    """The releases of the model `name` among statements that count, the highest sequence number first."""
-    found = []
-    for one in signed:
+def releases(bundles: Iterable[bytes], name: str, trust: TrustPolicy, now: datetime) -> list[Release]:
+    """The releases of the model `name` that as many keys signed as the role asks for, the highest number first."""
+    signers: dict[Release, set[str]] = {}
+    for one in trust.accepted(bundles, now)[0]:
         predicate: Any = one.statement.predicate
         sequence, purl = predicate.get("sequence"), str(predicate.get("purl", ""))
         kind, at, version = purl.rpartition("@")
         ours = one.statement.predicateType == RELEASE and kind == f"pkg:mlflow/{name}" and version.isdecimal()
         if ours and at and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence > 0:
-            found.append(Release(sequence, one.statement.digest, int(version)))
+            signers.setdefault(Release(sequence, one.statement.digest, int(version)), set()).add(one.signer)
+    config = trust.roles.get("release")
+    found = [release for release, by in signers.items() if config is not None and len(by) >= config.threshold]
     return sorted(found, key=lambda release: -release.sequence)
 
 
@@ -67,7 +70,9 @@ def require_newest(found: list[Release], model: str, name: str, state: Path | No
     """
     ours = next((release for release in found if release.model == model), None)
     if ours is None:
-        raise RefusedError(f"{name}: expected a release statement about model {model[:12]}…, found none")
+        raise RefusedError(
+            f"{name}: expected a release statement about model {model[:12]}… that enough keys signed, found none"
+        )
     seen = _seen(state)
     newest = max([found[0].sequence, seen.get(name, 0)])
     if ours.sequence < newest:

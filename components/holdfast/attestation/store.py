@@ -6,6 +6,7 @@ take statements away, which a verifier notices, and add none that count.
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def copy_of(bundles: Mapping[str, Iterable[bytes]], into: Path) -> None:
         into.mkdir(parents=True)
     for digest, found in sorted(bundles.items()):
         (into / f"{digest}.jsonl").write_bytes(b"".join(line + b"\n" for line in found))
+
+
+def replace_all(bundles: Mapping[str, Iterable[bytes]], into: Path) -> None:
+    """The same into a folder that may be there already: what was in it is gone."""
+    shutil.rmtree(into, ignore_errors=True)
+    copy_of(bundles, into)
 
 
 def by_subject(bundles: Iterable[bytes]) -> dict[str, list[bytes]]:

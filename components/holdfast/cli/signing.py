@@ -94,7 +94,8 @@ def release(
     """Sign that a registered version is the one to serve from now on, also to go back to an older one.
 
     A statement by the role release, with the next sequence number, in a tag of the version. Readers that demand it
-    (`holdfast verify --released`) then refuse every version that was released before.
+    (`holdfast verify --released`) then refuse every version that was released before. Where the role asks for
+    several keys, the next person runs the same command: their key joins the release.
     """
     from dataclasses import asdict
 

@@ -134,8 +134,10 @@ def _registered(uri: str, tracking: str, trust: Path | None, serving: Serving | 
         if policy is not None:
             signatures = Signatures(bundles_of(bundle.folder, bundle.tags), policy, datetime.now(UTC))
             findings += verify_signatures([bundle.decision.digest], bundle.documents(), signatures)
-            findings += _files(bundle, signatures) + (
-                [] if serving is None else _release(bundle, signatures, tracking, serving)
+            findings += (
+                _files(bundle, signatures)
+                + _approvals(bundle, signatures)
+                + ([] if serving is None else _release(bundle, signatures, tracking, serving))
             )
         return findings
 
@@ -152,6 +154,21 @@ def _files(bundle: "Bundle", signatures: "Signatures") -> "list[Finding]":
     except HoldfastError as error:
         return [Finding("refused", "gate", str(error))]
     return [Finding("ok", "gate", f"files of the version: {len(pins)}, as they were signed")]
+
+
+def _approvals(bundle: "Bundle", signatures: "Signatures") -> "list[Finding]":
+    """The approvals that the policy asks for."""
+    from holdfast.artifacts.inspect import Finding
+    from holdfast.attestation.demands import candidate
+    from holdfast.attestation.people import objection
+
+    one, require = candidate(bundle.decision, bundle.version), bundle.decision.document.require
+    if not require.approvals:
+        return []
+    wrong = objection(signatures.bundles.get(one.model, ()), one, require, signatures.trust, signatures.now)
+    if wrong is not None:
+        return [Finding("missing", "approver", wrong)]
+    return [Finding("ok", "approver", f"approved by {require.approvals} or more, as the policy asks")]
 
 
 def _release(bundle: "Bundle", signatures: "Signatures", tracking: str, serving: Serving) -> "list[Finding]":

@@ -4,6 +4,7 @@ import base64
 import re
 from pathlib import Path
 
+from holdfast.artifacts.regular import open_regular
 from holdfast.errors import WorkloadError
 from holdfast.http_client import Trust
 from holdfast.kubernetes.access import Access
@@ -51,7 +52,7 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Access:
 
 def _config(path: Path) -> Json:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, "a kubeconfig", links=True, error=WorkloadError) as stream:
             data = stream.read(MAX_CONFIG_BYTES + 1)
         found = parse_plain(data[:MAX_CONFIG_BYTES].decode(), name=str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ was hashed after the download, and belongs to a gate decision with the verdict p
 * `version`  versions and aliases: find, download, promote
 * `entry`    registering one model with its evidence
 * `releases` which version is the one to serve, signed
+* `approvals` who approved a version, signed
 * `notes`    how the rollouts of a version ended, kept as its tags
 * `history`  which version served when, from those notes
 """
@@ -26,7 +27,7 @@ from holdfast.registry.bundle import (
 )
 from holdfast.registry.client import library, public, quiet, set_up, sqlite_file
 from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
-from holdfast.registry.releases import release, require_released
+from holdfast.registry.releases import release, require_in_turn, require_released
 from holdfast.registry.version import (
     CANDIDATE,
     CHAMPION,
@@ -50,6 +51,6 @@ __all__ = [
     "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED",
     "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
     "aliases", "fetch", "fetched", "find", "library", "metrics", "named", "pins_of", "promote", "public", "quiet",
-    "read_bundle", "register", "release", "require_released", "seal_bundle", "set_alias", "set_up", "shorten",
-    "sqlite_file", "tag", "versions",
+    "read_bundle", "register", "release", "require_in_turn", "require_released", "seal_bundle", "set_alias",
+    "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 from holdfast.artifacts import admission
 from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes, OtherPolicy
 from holdfast.artifacts.documents import GateDecision, Model
-from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, replace_file, sha256_of
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, read_bounded, replace_file, sha256_of
 from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation.demands import IGNORED, Demands, bundles_of
 from holdfast.attestation.keys import Signer
@@ -122,7 +122,7 @@ def read_bundle(
         )
     found = Bundle(name, version, folder, judged.model, judged.decision, promised)
     if demands is not None:
-        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags))
+        demands.meet(judged.decision, found.documents(), bundles_of(folder, tags), version=version or None)
         demands.meet_files(folder, judged.model.document.name, pins)
     return found
 
@@ -189,6 +189,7 @@ def _pins(folder: Path, digest: str | None) -> dict[str, str]:
     if found.bytes > MAX_MANIFEST_BYTES or (digest is not None and found.sha256 != digest):
         raise IntegrityError(f"{path}: expected sha256 {digest}, found {found.sha256} ({found.bytes} bytes)")
     try:
-        return {str(name): str(pin["sha256"]) for name, pin in json.loads(path.read_bytes())["files"].items()}
+        files = json.loads(read_bounded(path, found.bytes))["files"]
+        return {str(name): str(pin["sha256"]) for name, pin in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IntegrityError(f"{path}: expected the list of the bundle's files, found something else") from None

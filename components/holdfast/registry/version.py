@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Verdict
 from holdfast.artifacts.policies import PolicyList
-from holdfast.attestation.demands import Demands
+from holdfast.attestation.demands import Demands, keep_tags
 from holdfast.errors import InputError, RefusedError, RegistryError
 from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, read_bundle
 from holdfast.registry.client import connected, exists, or_none, public
@@ -90,6 +90,7 @@ def fetch(
         if into.exists():
             shutil.rmtree(into)
         bundle_in(work, name).rename(into)
+        keep_tags(into, found.tags)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return read_bundle(into, name, int(found.version), tags=found.tags)

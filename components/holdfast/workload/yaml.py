@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import WorkloadError
 
 MAX_BYTES = 2**20
@@ -105,13 +106,7 @@ def _expanded(node: yaml.Node | None, around: set[int], known: dict[int, int]) -
 
 
 def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise WorkloadError(f"{path}: expected a YAML file, found none that can be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise WorkloadError(f"{path}: expected at most {MAX_BYTES} bytes, found more")
+    data = read_at_most(path, MAX_BYTES, "a YAML file", error=WorkloadError)
     try:
         return data.decode()
     except UnicodeDecodeError as error:

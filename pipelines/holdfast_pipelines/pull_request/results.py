@@ -1,14 +1,13 @@
 """The files of a report: written by the gate, read again by whoever comments, who trusts nothing in them."""
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from holdfast.artifacts.folder import replace_file
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import InputError
 from holdfast_gates.report import junit
 from holdfast_pipelines.pull_request.annotations import annotations
@@ -51,7 +50,7 @@ def read_report(folder: Path) -> PullRequestReport:
         InputError: there is none, it is no regular file, is too large, or is not one by its schema.
     """
     path = folder / REPORT
-    data = _read_bounded(path)
+    data = read_at_most(path, MAX_BYTES, "a pull-request gate's report", links=False)
     try:
         value = json.loads(data.decode(), object_pairs_hook=_each_once)
         # As JSON, because a document is strict about what a Python value may be.
@@ -62,20 +61,6 @@ def read_report(folder: Path) -> PullRequestReport:
         raise InputError(f"{path}: expected a pull-request gate's report, found at {where}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found {str(error)[:100]}") from None
-
-
-def _read_bounded(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"{path}: expected a pull-request gate's report, found none ({error.strerror})") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{path}: expected a regular file, found something else")
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: expected at most {MAX_BYTES} bytes, found more")
-    return data
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from holdfast.artifacts.documents import Document, DriftReport, Model, RolloutRecord
-from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts.folder import Artifact, Ref, load, read_bounded
 from holdfast.artifacts.inspect import verdict_of
 from holdfast.artifacts.timeline import Sample
 from holdfast.errors import ArtifactError, IntegrityError
 from holdfast.steps import STEPS
-from holdfast_pipelines.record import RECORD, RunResult, StepRecord
-
-MAX_RUN_BYTES = 2**20
+from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunResult, StepRecord
 
 KINDS: Mapping[str, type[Document]] = {step.name: step.document for step in STEPS}
 """What each step of the pipeline writes, in the order of the pipeline."""
@@ -158,13 +156,7 @@ def _first(error: ValidationError) -> str:
 
 
 def _read_record(path: Path) -> RunResult:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_RUN_BYTES + 1)
-    except OSError as error:
-        raise ArtifactError(f"{path}: expected the record of a run, found none ({error.strerror})") from None
-    if len(data) > MAX_RUN_BYTES:
-        raise ArtifactError(f"{path}: expected at most {MAX_RUN_BYTES} bytes, found more")
+    data = read_bounded(path, MAX_RECORD_BYTES, "the record of a run")
     try:
         return TypeAdapter(RunResult).validate_json(data)
     except ValidationError as error:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from holdfast.artifacts.documents import AnswerTimes, Count, Model, Performance, Registration, RobustnessReport, Sha256
 from holdfast.artifacts.folder import replace_file
+from holdfast.artifacts.regular import open_regular
+from holdfast.errors import InputError
 from holdfast.progress import say
 from holdfast_pipelines.record import RunOutcome
 from holdfast_pipelines.report.evidence import LoadedRun, read_run
@@ -94,8 +96,9 @@ def _recalls(found: Performance) -> tuple[Count, ...]:
 def _read(path: Path) -> list[MeasuredRun]:
     """The runs of a history; none where there is no file, and a line that is not one is left out."""
     try:
-        lines = path.read_bytes()[:MAX_BYTES].splitlines()
-    except OSError:
+        with open_regular(path, "a history", links=True) as stream:
+            lines = stream.read(MAX_BYTES).splitlines()
+    except InputError:
         return []
     found = []
     for number, line in enumerate(lines, start=1):

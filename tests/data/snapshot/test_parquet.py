@@ -68,3 +68,53 @@ def test_a_column_that_stands_twice_is_refused() -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]), stream)
     with pytest.raises(InputError, match="expected each column once, found 'x' more than once"):
         read(stream.getvalue())
+
+
+ROWS = 150_000
+
+
+def lying(field: int, now: int | None) -> bytes:
+    """A file whose first page has another number in the field 2 (size) or 5 (values) of its header."""
+    how = {"use_dictionary": False, "compression": "gzip", "write_statistics": False, "data_page_size": 2**17}
+    data = packed({"x": np.arange(float(ROWS))}, **how)
+    place = 4 + 2  # behind the magic, and the field 1: a type and a byte
+    if field == 5:
+        place = data.index(b"\x2c\x15", place) + 1
+    end = next(at for at in range(place + 1, len(data)) if data[at] < 0x80) + 1
+    new = data[place + 1 : end] if now is None else varint(2 * now)
+    assert len(new) == end - place - 1
+    return data[: place + 1] + new + data[end:]
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "none"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_pages_of_every_kind_are_walked(codec: str, version: str) -> None:
+    columns = {"x": np.arange(20_000.0), "s": [f"{n:05}" for n in range(20_000)], "i": pa.array([1, None] * 10_000)}
+    data = packed(columns, compression=codec, data_page_version=version, row_group_size=3_000, data_page_size=4096)
+    assert read(data)["s"].tolist()[-1] == "19999"
+
+
+def test_pages_that_become_more_than_the_limit_are_refused_before_they_are_unpacked() -> None:
+    data = packed({"s": ["x" * 2**25]}, use_dictionary=False, compression="gzip", write_statistics=False)
+    assert len(data) < 2**17
+    with pytest.raises(LimitError, match="expected at most 16777216 bytes when decoded"):
+        read(data)
+
+
+def test_a_page_that_promises_more_than_the_footer_is_refused() -> None:
+    assert len(read(lying(2, None), 1_900_000)["x"]) == ROWS
+    with pytest.raises(LimitError, match="expected at most 1900000 bytes when decoded"):
+        read(lying(2, 2**20 - 1), 1_900_000)
+
+
+def test_a_page_with_more_values_than_rows_is_refused() -> None:
+    with pytest.raises(InputError, match=r"column 'x': expected no more values than rows \(150000\), found more"):
+        read(lying(5, 2**20 - 1))

@@ -120,3 +120,18 @@ def program(net: nn.Module | None = None) -> bytes:
 
     spec = InputSpec(modality="image", shape=(1, 2, 2), dtype="float32")
     return export_program(net or nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), spec)
+
+
+def with_pickle(data: bytes) -> bytes:
+    """A file of torch with another `data.pkl`."""
+    return rezipped(torch_zip({}), {"archive/data.pkl": data})
+
+
+def four_gigabytes() -> bytes:
+    """A call of `bytearray`, which `weights_only=True` allows: a few hundred bytes become 4 GB."""
+    return with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + (4 * 10**9).to_bytes(5, "little") + b"\x85R.")
+
+
+def slow_key() -> bytes:
+    """A dictionary whose key is a tuple of tuples, sixty deep, each twice: hashing it takes 2^60 steps."""
+    return with_pickle(b"\x80\x02)q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00K\x01s.")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -208,6 +209,34 @@ def test_a_bomb_is_refused_by_arithmetic() -> None:
     last = data.rindex(b"PK\x01\x02")
     struct.pack_into("<II", data, last + 20, 2**31 - 1, 2**31 - 1)
     assert "(the file's own), found 21474" in judge(bytes(data), "model.pt").reason
+
+
+# --- what a file costs ----------------------------------------------------------------------------------------------
+
+
+def test_a_small_file_that_becomes_four_gigabytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(corpus.four_gigabytes())
+    found = judge_file(tmp_path / "m.pt")
+    assert (found.kind, found.verdict) == ("torch-zip", "refused")
+    assert found.reason == "expected tensors that memory holds, found a file that asks for more"
+
+
+def test_a_small_file_that_takes_for_ever_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(corpus.slow_key())
+    found = judge_file(tmp_path / "m.pt")
+    assert found.reason == "expected to be read within 3 s of CPU time, found a file that takes more"
+
+
+def test_what_is_larger_than_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "m.pt").open("wb") as stream:
+        stream.truncate(2**40)
+    assert judge_file(tmp_path / "m.pt").reason == f"expected at most {2**32} bytes, found {2**40}"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_regular_files_are_opened(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "m.pt")
+    assert judge_file(tmp_path / "m.pt").verdict == "refused"
 
 
 # --- safetensors ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from holdfast.artifacts.documents import (
     OperatingPoint,
     OperatingResult,
     Performance,
+    Requirements,
     RobustnessReport,
     ScanReport,
     SchemaReport,
@@ -70,20 +71,22 @@ def tracking(empty_mlflow, tmp_path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _toys_count(monkeypatch):
-    """The policies that judge these toys, as if they shipped."""
-    toys = {toy_policy(verdict).digest: "default" for verdict in ASKED}
+def toys_that_count(monkeypatch):
+    """The policies that judged a toy, as if they shipped."""
+    toys: dict[str, str] = {}
     shipped = policies.shipped_digests()
     monkeypatch.setattr(policies, "shipped_digests", lambda: shipped | toys)
+    return toys
 
 
-def toy_policy(verdict: Verdict) -> Policy:
+def toy_policy(verdict: Verdict, require: Requirements | None = None) -> Policy:
     """A policy that asks one thing, by which a toy has this verdict."""
-    return Policy(name="default", alpha=0.05, checks=Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict])))
+    checks = Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict]))
+    return Policy(name="default", alpha=0.05, checks=checks, require=require or Requirements())
 
 
 @pytest.fixture
-def chain(tmp_path) -> Callable[..., Chain]:
+def chain(tmp_path, toys_that_count) -> Callable[..., Chain]:
     """Makes a chain for a modality; another seed gives another model on the same data."""
 
     def make(
@@ -92,6 +95,7 @@ def chain(tmp_path) -> Callable[..., Chain]:
         seed: int = 0,
         verdict: Verdict = Verdict.PASS,
         point: OperatingPoint | None = None,
+        require: Requirements | None = None,
     ) -> Chain:
         folder = tmp_path / f"{modality}-{seed}-{verdict}"
         snapshot = _snapshot(folder / "snapshot", modality)
@@ -109,7 +113,9 @@ def chain(tmp_path) -> Callable[..., Chain]:
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
         refs = {role: _ref(artifact) for role, artifact in evidence.items()}
-        decision = gate(toy_policy(verdict), folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
+        policy = toy_policy(verdict, require)
+        toys_that_count[policy.digest] = policy.name
+        decision = gate(policy, folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
         assert decision.document.verdict is verdict
         return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)
 

@@ -100,7 +100,7 @@ def test_the_run_holds_metrics_params_curve_and_reports(chain, tracking, tmp_pat
     assert run.data.params["recipe.epochs"] == "2"
     history = client(tracking).get_metric_history(run_id, "curve/loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.7), (1, 0.5)]
-    reports = {"attack", "contract.json", "decision.md", "junit.xml"}
+    reports = {"attack", "bom.cdx.json", "contract.json", "decision.md", "junit.xml"}
     assert {f.path for f in client(tracking).list_artifacts(run_id)} == reports
     assert run.info.status == "FINISHED"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from holdfast.artifacts.contract import other_kinds
 from holdfast.artifacts.documents import Anomaly, Baseline, InputSpec, SchemaReport, Snapshot, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, save
+from holdfast.artifacts.regular import open_regular
 from holdfast.data.schema import contract
 from holdfast.data.schema.domains import Domain, domains_of, observe, united
 from holdfast.errors import InputError
@@ -78,11 +79,8 @@ class _Judge:
 def _given(config: SchemaConfig) -> _Judge | None:
     if config.path is None:
         return None
-    try:
-        with Path(config.path).open("rb") as stream:
-            text = stream.read(contract.MAX_SCHEMA_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{config.path}: expected a schema, found none that can be read ({error.strerror})") from None
+    with open_regular(Path(config.path), "a schema", links=True) as stream:
+        text = stream.read(contract.MAX_SCHEMA_BYTES + 1)
     parsed = contract.parse_schema(text, config.path)
     return _Judge("given", config.path, parsed, {"schema": sha256(text).hexdigest()})
 

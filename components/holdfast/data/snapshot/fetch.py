@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import IO, Literal
 
 from holdfast.artifacts.documents import SourceFile
+from holdfast.artifacts.regular import open_regular
 from holdfast.artifacts.verified import IN_MEMORY, FileContent, VerifiedFile
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.archives import is_archive, unpack
 from holdfast.data.snapshot.download import Wanted, download
+from holdfast.data.snapshot.limits import decoded_limit
 from holdfast.data.snapshot.listing import quoted
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.workload.schema import DataConfig
@@ -114,7 +115,7 @@ def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
     if isinstance(content, VerifiedFile) and not is_archive(content.block(0)):
         return DeliveredFile(name, content, _format(config, name), pin)
     delivered = DeliveredFile(name, content, "npz", pin)
-    found = unpack(delivered.data, name, config.max_bytes)
+    found = unpack(delivered.data, name, decoded_limit(config, len(content)))
     format_ = _format(config, found.name)
     if not found.data:
         raise InputError(f"{name}: expected data, found an empty file in the archive")
@@ -154,7 +155,7 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
 
 def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> FileContent:
     """A regular file: what is hashed later is what was read, and it did not change in between."""
-    with os.fdopen(_open_regular(path), "rb") as stream:
+    with open_regular(path, "a data file", links=True) as stream:
         before = os.fstat(stream.fileno())
         if before.st_size > max_bytes:
             raise LimitError(f"{path}: expected at most {max_bytes} bytes (data.max_bytes), found {before.st_size}")
@@ -171,15 +172,3 @@ def _content(stream: IO[bytes], name: str, size: int, in_memory: int) -> FileCon
     if size <= in_memory:
         return stream.read(size + 1)
     return VerifiedFile.hashed(stream.fileno(), name, most=size)
-
-
-def _open_regular(path: Path) -> int:
-    """A descriptor of a regular file; opening a pipe does not wait for its writer."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise InputError(f"{path}: expected a data file, found none that can be read ({error.strerror})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError(f"{path}: expected a regular file, found something else")
-    return descriptor

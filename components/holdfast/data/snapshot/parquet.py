@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.verified import FileContent
+from holdfast.artifacts.verified import FileContent, open_content
 from holdfast.data.snapshot.coded import Cells, Growing, Values
 from holdfast.data.snapshot.columnar import Texts
+from holdfast.data.snapshot.parquet_pages import check_pages, too_large
 from holdfast.data.snapshot.rows import Part
-from holdfast.errors import InputError, LimitError
+from holdfast.errors import InputError
 from holdfast.modality.cells import spelt
 from holdfast.tables import check_names
 from holdfast.workload.schema import DeclaredKind
@@ -48,7 +49,8 @@ def read_parquet(content: FileContent, *, name: str, max_bytes: int, drop: Colle
         file = pq.ParquetFile(_opened(content), read_dictionary=texts, buffer_size=_BUFFER)
         names = [field.name for field in kept]
         if file.metadata.num_rows * len(names) * _POINTER > max_bytes:
-            raise _too_large(name, max_bytes)
+            raise too_large(name, max_bytes)
+        check_pages(open_content(content), file.metadata, frozenset(names), name=name, most=max_bytes)
         columns = _read(file, names, name=name, max_bytes=max_bytes)
     except (pa.ArrowException, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
@@ -76,7 +78,7 @@ def _read(file: Any, names: Sequence[str], *, name: str, max_bytes: int) -> dict
         for column, array in zip(batch.schema.names, batch.columns, strict=True):
             decoded += _decoded_bytes(array)
             if decoded > max_bytes:
-                raise _too_large(name, max_bytes)
+                raise too_large(name, max_bytes)
             found[column].add(array)
     return {column: one.coded() if isinstance(one, Texts) else one.joined() for column, one in found.items()}
 
@@ -205,7 +207,3 @@ def _is_text(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _too_large(name: str, max_bytes: int) -> LimitError:
-    return LimitError(f"{name}: expected at most {max_bytes} bytes when decoded (data.max_bytes), found more")

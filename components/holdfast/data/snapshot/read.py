@@ -9,6 +9,7 @@ from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.delimited import read_delimited
 from holdfast.data.snapshot.dialect import Dialect
 from holdfast.data.snapshot.fetch import DeliveredFile, Format
+from holdfast.data.snapshot.limits import decoded_limit
 from holdfast.data.snapshot.npz import keys_of, read_npz
 from holdfast.data.snapshot.parquet import read_parquet
 from holdfast.data.snapshot.pictures import images, labels
@@ -80,7 +81,11 @@ def _delimited(file: DeliveredFile, config: DataConfig, kind: Literal["csv", "ts
 
 
 def _parquet(file: DeliveredFile, config: DataConfig) -> Part:
-    return read_parquet(file.content, name=file.path, max_bytes=config.max_bytes, drop=config.drop)
+    return read_parquet(file.content, name=file.path, max_bytes=_limit(file, config), drop=config.drop)
+
+
+def _limit(file: DeliveredFile, config: DataConfig) -> int:
+    return decoded_limit(config, file.pin.bytes)
 
 
 def _breast_cancer(file: DeliveredFile, config: DataConfig) -> Part:
@@ -99,13 +104,13 @@ def _digits(file: DeliveredFile, config: DataConfig) -> list[ImageRows]:
 def _npz(file: DeliveredFile, config: DataConfig) -> list[ImageRows]:
     if "x" in keys_of(file.data, name=file.path):
         return [_one_part(file, config)]
-    arrays = read_npz(file.data, _SPLIT_KEYS, name=file.path, max_bytes=config.max_bytes)
+    arrays = read_npz(file.data, _SPLIT_KEYS, name=file.path, max_bytes=_limit(file, config))
     return [_rows(file.path, arrays, suffix) for suffix in ("_train", "_test")]
 
 
 def _one_part(file: DeliveredFile, config: DataConfig) -> ImageRows:
     suffix = "_train" if "x_train" in keys_of(file.data, name=file.path) else ""
-    arrays = read_npz(file.data, (f"x{suffix}", f"y{suffix}"), name=file.path, max_bytes=config.max_bytes)
+    arrays = read_npz(file.data, (f"x{suffix}", f"y{suffix}"), name=file.path, max_bytes=_limit(file, config))
     return _rows(file.path, arrays, suffix)
 
 

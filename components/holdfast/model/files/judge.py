@@ -1,17 +1,24 @@
 """What a file is by its bytes, and whether it may be read: an allow-list of three kinds, and no for everything else."""
 
+import json
 import os
-import stat
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
-from holdfast.errors import InputError
+from holdfast.artifacts.regular import open_regular
+from holdfast.errors import InputError, LimitError
+from holdfast.limited import Allowance, in_child
 from holdfast.model.files import archive, onnx, pickles, program, safetensors
 from holdfast.wording import printable
 
 FileKind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program", "pickle", "unknown"]
 MAX_BYTES = 4 * 2**30
+_HEAD = 2**12
+_MEMORY = 2**29
+_BYTES_PER_SECOND = 2**25
 EXPECTED = "expected safetensors, ONNX, or a file that torch.load(weights_only=True) loads"
 
 
@@ -28,11 +35,23 @@ class FileVerdict:
 
 
 def judge_file(path: Path) -> FileVerdict:
-    """Reads a regular file once, at most 4 GiB, and judges its bytes; its name does not count."""
+    """Reads a regular file once, at most 4 GiB, and judges its bytes in a child with limits; its name does not count.
+
+    A file that takes half a gibibyte of memory and four times its own size, or seconds of CPU time, is refused: what
+    is only judged must not cost more, and what is loaded later must not become more than it is.
+    """
+    name = str(path)
     try:
-        return judge(_read(path), str(path))
+        with open_regular(path, "a file") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_BYTES:
+                raise LimitError(f"expected at most {MAX_BYTES} bytes, found {size}")
+            _import_loader()
+            found = in_child(lambda: _judged(stream, name, size), _allowance(size), name)
     except InputError as error:
-        return FileVerdict(str(path), "unknown", "refused", str(error))
+        return FileVerdict(name, "unknown", "refused", str(error).removeprefix(f"{name}: "))
+    given = json.loads(found)
+    return FileVerdict(**{**given, "advice": tuple(given["advice"])})
 
 
 def judge(data: bytes, name: str) -> FileVerdict:
@@ -116,18 +135,28 @@ def _check(kind: FileKind, data: bytes) -> str:
     return "weights_only=True loads it"
 
 
-def _read(path: Path) -> bytes:
-    """All bytes of a regular file; links, folders and devices are not followed or opened."""
+def _judged(stream: IO[bytes], name: str, size: int) -> bytes:
+    """In the child: the judgement as JSON; what begins as no kind is not read to its end."""
+    head = stream.read(min(size, _HEAD))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise InputError(f"expected a file that can be read, found none ({error.strerror})") from None
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise InputError("expected a regular file, found something else")
-    with os.fdopen(descriptor, "rb") as stream:
-        data = stream.read(MAX_BYTES + 1) if found.st_size <= MAX_BYTES else b""
-    if found.st_size > MAX_BYTES or len(data) > MAX_BYTES:
-        raise InputError(f"expected at most {MAX_BYTES} bytes, found {found.st_size}")
-    return data
+        stream.seek(0)
+        data = head if sniff(head) == "unknown" else stream.read(size)
+        return json.dumps(asdict(judge(data, name))).encode()
+    except MemoryError:
+        kind = sniff(head)
+        reason = (
+            f"expected to be read within {_allowance(size).memory >> 20} MiB of memory, found a file that takes more"
+        )
+        return json.dumps(asdict(FileVerdict(name, kind, "refused", reason))).encode()
+
+
+def _allowance(size: int) -> Allowance:
+    seconds = 3 + size // _BYTES_PER_SECOND
+    return Allowance(memory=_MEMORY + 4 * size, cpu_seconds=seconds, seconds=20.0 * seconds)
+
+
+def _import_loader() -> None:
+    """Before the fork, so that importing counts for no file, and happens once for many."""
+    for name in ("torch.serialization", "picklescan.scanner"):
+        with suppress(ImportError):
+            import_module(name)

@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 
-from holdfast.errors import InputError
+from holdfast.errors import InputError, LimitError
 from holdfast.model.files.archive import Members, read_members
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -66,6 +66,8 @@ def _load(data: bytes) -> int:
             torch.load(stream, map_location="cpu", weights_only=True)
         return stream.tell()
     except _UNLOADABLE as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise LimitError("expected tensors that memory holds, found a file that asks for more") from None
         raise InputError(f"expected what torch.load(weights_only=True) loads, found {_cause(error)}") from None
 
 

@@ -45,8 +45,7 @@ def register(
             *containers.inputs(drift=(drift, drift_digest), scan=(scan, scan_digest)),
             *containers.inputs(backdoor=(backdoor, backdoor_digest), attack=(attack, attack_digest)),
             *containers.inputs(certify=(certify, certify_digest)),
-            *containers.options(policy=policy, tracking=tracking, trust=trust),
+            *containers.options(policy=policy, tracking=tracking, trust=trust, version_file=model_version),
             *containers.outputs(artifact, digest, verdict),
-            f"--version-file={model_version}",
         ],
     )

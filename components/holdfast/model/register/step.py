@@ -140,7 +140,7 @@ def register(
 def _with_statements(admitted: Admitted, signed: Signed) -> Admitted:
     """What was admitted, with the bundles about it and about what it was made from."""
     bundles = signed.bundles()
-    signed.demands.meet(admitted.decision, admitted.artifacts, bundles)
+    signed.demands.before_approval().meet(admitted.decision, admitted.artifacts, bundles)
     about = {one.digest for one in admitted.artifacts}
     about |= {digest for one in admitted.artifacts for digest in one.document.inputs.values()}
     return replace(admitted, bundles={digest: bundles[digest] for digest in about & {*bundles}})

@@ -212,6 +212,7 @@ def _fetch(tracking: str, name: str, version: str, folder: str, trust: str) -> N
     versions = registry.versions(tracking, name)
     _require_not_rolled_back(bundle, versions)
     current = registry.fetch(tracking, name, "champion", into / CHAMPION, replace(demands, incumbent=True))
+    registry.require_in_turn(tracking, bundle, current, demands)
     champion = None if current is None or current.version == bundle.version else current.version
     decided = next((one.decided for one in versions if one.number == bundle.version), 0.0)
     found = {

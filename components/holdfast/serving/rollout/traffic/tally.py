@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import RolloutError
 from holdfast.serving.rollout.contract.counters import Probes
 
@@ -68,13 +69,7 @@ def read_tally(path: Path) -> Tally:
     Raises:
         RolloutError: there is none, or it is torn, too large or not a tally.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_TALLY_BYTES + 1)
-    except OSError as error:
-        raise RolloutError(f"{path}: expected the tally of a replay, found none ({error.strerror})") from None
-    if len(data) > MAX_TALLY_BYTES:
-        raise RolloutError(f"{path}: expected at most {MAX_TALLY_BYTES} bytes, found more")
+    data = read_at_most(path, MAX_TALLY_BYTES, "the tally of a replay", error=RolloutError)
     try:
         return _parsed(data)
     except ValueError as error:
