@@ -5,8 +5,8 @@
 `pr_gate`, for pull requests, is the same up to the verdict: it registers nothing.
 
 The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
-verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes; snapshot and
-baseline are never cached, because a delivery's path may stay while its bytes change.
+verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes. Snapshot
+and baseline always look again: the path of a delivery may stay while its bytes change.
 """
 
 from functools import partial

@@ -25,13 +25,17 @@ from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
 """Tag of a version: the gate's decision."""
-PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION)
+PACKAGE = "holdfast.package_digest"
+"""Tag of a version: every file of its folder in MLflow but the bundle, which has a pin of its own."""
+PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION, PACKAGE)
 """Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
 EVIDENCE = "evidence"
 """Where a bundle has the reports that the gate read."""
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
+DOWNLOADED = "registered_model_meta"
+"""A file that MLflow adds to some downloads: the name and the version that were asked for."""
 MAX_MANIFEST_BYTES = 2**20
 
 
@@ -125,6 +129,39 @@ def read_bundle(
         demands.meet(judged.decision, found.documents(), bundles_of(folder, tags), version=version or None)
         demands.meet_files(folder, judged.model.document.name, pins)
     return found
+
+
+def package_digest(package: Path) -> str:
+    """SHA-256 over the path and the bytes of every file in a version's folder (`MLmodel`, `code/`, ...).
+
+    Left out are the bundle, and the file in which MLflow notes for whom it downloaded.
+
+    Raises:
+        IntegrityError: one of them is no regular file.
+    """
+    bundle = package / PACKAGED
+    paths = [path for path in package.rglob("*") if path.is_symlink() or not path.is_dir()]
+    pins = {
+        path.relative_to(package).as_posix(): sha256_of(path).sha256
+        for path in paths
+        if bundle not in path.parents and path != package / DOWNLOADED
+    }
+    return hashlib.sha256(json.dumps(pins, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_package(package: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Holds the downloaded folder of a version against its tag; where that is gone, `read_bundle` refuses.
+
+    Raises:
+        IntegrityError: a file is altered, missing, or was added.
+    """
+    promised = tags.get(PACKAGE)
+    found = package_digest(package)
+    if promised and found != promised:
+        raise IntegrityError(
+            f"{name} version {version}: expected the files with which it was registered ({PACKAGE} {promised[:12]}…), "
+            f"found others ({found[:12]}…); MLmodel, or what it names, was altered in the store"
+        )
 
 
 def pins_of(bundle: Bundle) -> dict[str, str]:

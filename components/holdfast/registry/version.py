@@ -13,7 +13,7 @@ from holdfast.artifacts.documents import Verdict
 from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation.demands import Demands, keep_tags
 from holdfast.errors import InputError, RefusedError, RegistryError
-from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, read_bundle
+from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, check_package, read_bundle
 from holdfast.registry.client import connected, exists, or_none, public
 from holdfast.registry.notes import notes_of
 
@@ -85,6 +85,7 @@ def fetch(
             if found is None:
                 return None
             _download(client, name, int(found.version), work)
+        check_package(work, name, int(found.version), found.tags)
         counted = policies or (demands or Demands()).policies
         read_bundle(bundle_in(work, name), name, int(found.version), tags=found.tags, demands=demands, policies=counted)
         if into.exists():

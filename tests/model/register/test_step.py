@@ -75,7 +75,7 @@ def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, 
     assert version.tags["holdfast.workload"] == "demo-image"
     assert set(version.tags) == {
         *(f"holdfast.{name}" for name in ("workload", "modality", "threat", "verdict", "policy")),
-        *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle")),
+        *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle", "package")),
     }
     assert version.description.startswith("verdict pass, clean accuracy 0.900\n\n# demo-image: pass\n")
     assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
@@ -246,6 +246,12 @@ def test_our_own_loader_runs_no_code_of_the_store(chain, tracking, tmp_path, mon
     described["flavors"]["python_function"] |= {"code": "code", "loader_module": name}
     (package / "MLmodel").write_text(yaml.safe_dump(described))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    with pytest.raises(
+        IntegrityError, match=r"version 1: expected the files .*; MLmodel, or what it names, was altered"
+    ):
+        holdfast.load_model(uri)
+    # Nor where whoever can write files can write the tag, too.
+    registry.tag(tracking, "demo-tabular", 1, registry.PACKAGE, registry.package_digest(package))
     answer = holdfast.load_model(uri).predict(frame)
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
     assert not (tmp_path / "ran").exists()
