@@ -6,10 +6,12 @@ from benchmarks.table import Row, at_least, at_most, shown
 from tests.faults.everything import REQUESTS, Found, counted
 from tests.faults.live.scene import Played
 from tests.faults.live.watching import Watched
+from tests.faults.live.withdrawn import Withdrawn
 from tests.faults.races.race import Raced
 from tests.faults.simulator.matrix import FAULTS, Fault
 from tests.faults.simulator.virtual import Tally
 
+REAL = "F11 in real processes, models whose proof was withdrawn"
 HOW, VIRTUAL = "real processes, `make faults`", "virtual time, the real controller; `make faults`"
 
 
@@ -18,6 +20,7 @@ def rows(found: Found, quick: bool) -> list[Row]:
     return [
         *_virtual_rows(found.tallies, quick),
         *_race_rows(found.loads, found.naive, found.servers),
+        *withdrawn_rows(found.withdrawn),
         *_watch_rows(found.watched),
         *live_rows(found.played, quick),
     ]
@@ -72,6 +75,25 @@ def _race_rows(loads: Raced, naive: Raced, servers: Raced) -> list[Row]:
             f"unverified of {naive.served} served of {naive.races}: what the races can find",
         ),
     ]
+
+
+def withdrawn_rows(found: Sequence[Withdrawn]) -> list[Row]:
+    """F11 in real processes."""
+    before, after = [taken for one in found for taken in one.before], [taken for one in found for taken in one.after]
+    how = f"{HOW}; arms of a rollout and MLServers with a trust policy: {'; '.join(one.kind for one in found)}"
+    return [
+        at_least(f"{REAL}: taken in before it was withdrawn", sum(before), len(before), how),
+        at_most(f"{REAL}: taken in afterwards", sum(after), 0, f"of {len(after)} tries; {how}"),
+    ]
+
+
+def renewed(kept: Sequence[Row], again: Sequence[Row]) -> list[Row]:
+    """The rows that were kept, with those of F11 in real processes as they are now."""
+    place = next((i for i, row in enumerate(kept) if row.target.startswith(REAL)), None)
+    if place is None:
+        place = next(i for i, row in enumerate(kept) if row.target.startswith("controller"))
+    others = [row for row in kept if not row.target.startswith(REAL)]
+    return [*others[:place], *again, *others[place:]]
 
 
 def _watch_rows(watched: Watched) -> list[Row]:

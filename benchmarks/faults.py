@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.fault_rows import rows
-from benchmarks.reliability import write_page
+from benchmarks.fault_rows import renewed, rows, withdrawn_rows
+from benchmarks.reliability import kept, write_page
 from benchmarks.table import Row, keep, show
-from tests.faults.everything import inject
+from tests.faults.everything import inject, withdraw_all
 from tests.faults.simulator import virtual
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ def main(
     ] = False,
     only: Annotated[str | None, typer.Option(help="One fault in virtual time, for example F7.")] = None,
     run: Annotated[int | None, typer.Option(help="With --only: one run of it.")] = None,
+    withdrawn: Annotated[
+        bool, typer.Option("--withdrawn", help="F11 in real processes, alone; its rows are kept.")
+    ] = False,
 ) -> None:
     """Injects faults and writes benchmarks/results/faults.json and the table in docs/reliability.md.
 
@@ -35,7 +38,7 @@ def main(
         raise typer.BadParameter("expected --only with --run, for example --only F7 --run 31")
     if only is not None:
         raise typer.Exit(0 if _repeat(only, run, quick) else 1)
-    found = rows(inject(quick), quick)
+    found = renewed(kept("faults"), withdrawn_rows(withdraw_all())) if withdrawn else rows(inject(quick), quick)
     if quick:
         show("faults", found)
     else:

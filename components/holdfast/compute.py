@@ -1,11 +1,14 @@
 """Seed, device and threads of a step."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.errors import ModelError
 
 Device = Literal["auto", "cpu", "cuda"]
+GPUS = "HOLDFAST_GPUS"
+"""The environment variable of a step whose pod asked for GPUs: how many."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Compute:
         """Sets torch's threads and returns the device to use: "cpu" or "cuda".
 
         Raises:
-            ModelError: CUDA was asked for and there is none.
+            ModelError: CUDA was asked for, or the pod holds a GPU, and there is none that torch can use.
         """
         import torch
 
@@ -28,4 +31,9 @@ class Compute:
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
             raise ModelError("--device cuda: expected a CUDA device, found none; use --device auto or cpu")
+        if self.device == "auto" and os.environ.get(GPUS, "0") != "0" and not there:
+            raise ModelError(
+                f"{GPUS}={os.environ[GPUS]}: expected torch {torch.__version__} to find the GPU that this step holds, "
+                "found none; build the image with TORCH_BACKEND for CUDA, or ask for no GPU"
+            )
         return "cuda" if there and self.device != "cpu" else "cpu"

@@ -9,6 +9,7 @@
   + ModelError             the network does not behave as its workload describes it
   + RegistryError          MLflow cannot be reached or refuses
   + RefusedError           a model without a passing verdict for its very bytes (exit code 3)
+    - WaiverEndedError     its verdict rests on a waiver that ended
   + RolloutError           a rollout cannot start or cannot go on
     - ClusterError         a cluster's API or metrics refuse, do not answer, or cannot be true
       . KubeError          the API refuses (kubernetes/api.py)
@@ -71,6 +72,10 @@ class RefusedError(HoldfastError):
     """A model without a passing verdict for its very bytes."""
 
     exit_code = 3
+
+
+class WaiverEndedError(RefusedError):
+    """The verdict on a model rests on a waiver that ended."""
 
 
 class RolloutError(HoldfastError):

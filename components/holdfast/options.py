@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STATE = ".holdfast"
 TRACKING = f"sqlite:///{STATE}/mlflow.db"
+WAIVERS = Path(STATE) / "waivers"
+"""Where `holdfast waive` keeps what was signed, and `holdfast run` looks for it."""
 C = TypeVar("C", bound="Section")
 
 Out = Annotated[Path, typer.Option(help="Folder that the artifact becomes.")]

@@ -22,6 +22,8 @@ from holdfast.wording import quoted
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_COLUMNS = 20_000
+
 
 def read_table(snapshot: Artifact[Snapshot], split: SplitName) -> "pd.DataFrame":
     """The rows of `split` in the table view; row i is row i of the snapshot's file.
@@ -56,10 +58,13 @@ def check_names(names: Sequence[str], name: str) -> None:
     """Every column has a name of its own.
 
     Raises:
-        InputError: otherwise.
+        InputError: otherwise, or more than `MAX_COLUMNS`.
     """
+    if len(names) > MAX_COLUMNS:
+        raise InputError(f"{name}: expected at most {MAX_COLUMNS} columns, found {len(names)}")
     twice = [column for column, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(f"{name}: expected each column once, found {quoted(twice)} more than once")
     if any(not column.strip() for column in names):
-        raise InputError(f"{name}: expected a name for each column, found an empty one at {names.index('') + 1}")
+        empty = next(place for place, column in enumerate(names, start=1) if not column.strip())
+        raise InputError(f"{name}: expected a name for each column, found an empty one at {empty}")

@@ -17,6 +17,7 @@ from holdfast.errors import RefusedError
 from holdfast_gates.decide import Evidence, Judged, decide
 from holdfast_gates.policy import Policy, find
 from holdfast_gates.report import to_junit, to_markdown
+from holdfast_gates.waivers import with_waivers
 
 CLOSE = 1e-9
 """Relative difference of two bounds that other processors or library versions may make."""
@@ -30,6 +31,8 @@ def confirm(
     asked: str | None = None,
 ) -> None:
     """Judges the model again, by the policy in the decision's folder, and compares.
+
+    The waivers that the decision names are taken as given: whether people signed them is asked with the signatures.
 
     Args:
         decision: What was written.
@@ -51,7 +54,7 @@ def confirm(
         )
     judged = Judged(model.document, model.digest, snapshot.document, snapshot.digest)
     read = {role: Evidence(artifact.document, artifact.digest) for role, artifact in evidence.items()}
-    where = _difference(_plain(written), _plain(decide(policy, judged, read)))
+    where = _difference(_plain(written), _plain(_waived(decide(policy, judged, read), decision)))
     if where is not None:
         raise RefusedError(
             f"{decision.folder}: expected the decision that its policy and its evidence lead to, "
@@ -90,6 +93,18 @@ def _policy(decision: Artifact[GateDecision]) -> Policy:
             f"found {policy.digest[:12]}…"
         )
     return policy
+
+
+def _waived(again: GateDecision, decision: Artifact[GateDecision]) -> GateDecision:
+    """What was judged again, with the waivers that were written into the decision."""
+    written = decision.document
+    try:
+        return with_waivers(again, written.waivers, written.waivers_not_counted)
+    except ValidationError as error:
+        raise RefusedError(
+            f"{decision.folder}: expected waivers that its policy counts, found {error.errors()[0]['msg']}; "
+            "run the gate again"
+        ) from None
 
 
 def _plain(decision: GateDecision) -> dict[str, object]:

@@ -186,7 +186,7 @@ def _threat(asked: MeasuredWith, model: Model) -> Iterable[MeasuredSetting]:
     """The threat model that the attacks keep to."""
     threat, norms = model.threat, asked.least_epsilon.get(model.input.modality, {})
     least, bound = norms.get(threat.norm), bool(asked.least_epsilon)
-    wanted = " or ".join(norms) or f"a norm for the modality {model.input.modality}"
+    wanted = " or ".join(sorted(norms)) or f"a norm for the modality {model.input.modality}"
     yield MeasuredSetting(
         name="threat.norm", measured=threat.norm, required=wanted if bound else "", kept=not bound or least is not None
     )

@@ -4,7 +4,16 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from holdfast.artifacts.documents import Check, GateDecision, MeasuredSetting, Model, OperatingResult, Snapshot, Verdict
+from holdfast.artifacts.documents import (
+    NEVER_WAIVED,
+    Check,
+    GateDecision,
+    MeasuredSetting,
+    Model,
+    OperatingResult,
+    Snapshot,
+    Verdict,
+)
 from holdfast.rendering import operating as rendered
 from holdfast.steps import role_of
 from holdfast.wording import markdown_text
@@ -20,6 +29,7 @@ SENTENCES = {
     Verdict.INCONCLUSIVE: "Not enough is known. Inconclusive is not a pass: the model is not registered.",
     Verdict.FAIL: "At least one check failed. The model is not registered.",
 }
+WAIVED = "Every check passed, or a person waived it. The model may be registered until the first waiver ends."
 
 NEXT = {
     "lineage": "Judge a model together with the snapshot and the scan that it was trained on; retrain if they changed.",
@@ -43,7 +53,7 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
     lines = [
         f"# {markdown_text(decision.name)}: {decision.verdict}",
         "",
-        SENTENCES[decision.verdict],
+        WAIVED if decision.waivers and decision.verdict is Verdict.PASS else SENTENCES[decision.verdict],
         "",
         f"Model `{decision.inputs[role_of(Model)][:12]}`, snapshot `{decision.inputs[role_of(Snapshot)][:12]}`, "
         f"policy {decision.policy_name} `{decision.policy[:12]}`; "
@@ -51,7 +61,8 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
         "",
         "| check | measured | interval | required | champion | verdict |",
         "|---|---|---|---|---|---|",
-        *(_row(check) for check in decision.checks),
+        *(_row(check, waived=check not in decision.counting) for check in decision.checks),
+        *_waivers(decision),
         *_operating(operating),
         *_reasons(decision),
         *_advice(decision),
@@ -63,7 +74,8 @@ def to_markdown(decision: GateDecision, policy: Policy, operating: OperatingResu
 
 def to_junit(decision: GateDecision) -> bytes:
     """The decision as `junit`."""
-    return junit(f"holdfast gate: {decision.name}", decision.name, decision.checks)
+    shown = [check if check in decision.counting else _accepted(decision, check) for check in decision.checks]
+    return junit(f"holdfast gate: {decision.name}", decision.name, shown)
 
 
 def junit(suite_name: str, class_name: str, checks: Sequence[Check]) -> bytes:
@@ -103,9 +115,10 @@ def interval(check: Check) -> str:
     return f"[{check.lower:.3f}, {check.upper:.3f}]"
 
 
-def _row(check: Check) -> str:
+def _row(check: Check, *, waived: bool) -> str:
     champion = "" if check.champion is None else f"{check.champion:.3f}"
     mark = str(check.verdict) if check.verdict is Verdict.PASS else f"**{check.verdict}**"
+    mark += ", waived" if waived else ""
     cells = (check.name, measured(check), interval(check), check.required, champion, mark)
     return "| " + " | ".join(cell if cell == mark else markdown_text(cell) for cell in cells) + " |"
 
@@ -120,14 +133,42 @@ def _operating(result: OperatingResult | None) -> list[str]:
     return ["", "## Operating point", "", words, "", lines[0], "|---" * len(head) + "|", *lines[1:], "", rendered.NOTE]
 
 
+def _waivers(decision: GateDecision) -> list[str]:
+    """Who waived what, until when and why; and which waivers do not count."""
+    shown = [
+        f"- {one.check}, until {one.until}: {markdown_text(one.owner)}: {markdown_text(one.reason)}"
+        for one in decision.waivers
+    ]
+    others = [f"- {markdown_text(why)}" for why in decision.waivers_not_counted]
+    counted = ["", "## Waived", "", *shown] if shown else []
+    return [*counted, *(["", "## Waivers that do not count", "", *others] if others else [])]
+
+
+def _accepted(decision: GateDecision, check: Check) -> Check:
+    """For a test runner: a check that a person waived was skipped."""
+    one = next(waiver for waiver in decision.waivers if waiver.check == check.name)
+    reason = f"skipped: {check.verdict}, waived by {one.owner} until {one.until}: {one.reason}"
+    return check.model_copy(update={"verdict": Verdict.PASS, "reason": reason})
+
+
 def _reasons(decision: GateDecision) -> list[str]:
     lines = [f"- {check.name}: {markdown_text(check.reason)}" for check in decision.checks if check.reason]
     return ["", "## What was found", "", *lines] if lines else []
 
 
 def _advice(decision: GateDecision) -> list[str]:
-    lines = [f"- {check.name}: {what_to_do(check)}" for check in decision.checks if check.verdict is not Verdict.PASS]
-    return ["", "## What to do next", "", *lines] if lines else []
+    short = [check for check in decision.counting if check.verdict is not Verdict.PASS]
+    lines = [f"- {check.name}: {what_to_do(check)}" for check in short]
+    return ["", "## What to do next", "", *lines, *_may_be_waived(decision, short)] if lines else []
+
+
+def _may_be_waived(decision: GateDecision, short: Sequence[Check]) -> list[str]:
+    """How a person accepts what did not pass, where the policy lets them."""
+    names = [check.name for check in short if check.name not in NEVER_WAIVED]
+    if not names or len(decision.waivers) + len(short) > decision.require.waivers_at_most:
+        return []
+    command = f"holdfast waive {names[0]} --model {decision.inputs[role_of(Model)]}"
+    return ["", f"Or accept it for a while: `{command} --owner NAME --reason TEXT --until DATE --key KEY`."]
 
 
 def what_to_do(check: Check) -> str:

@@ -35,7 +35,7 @@ class Shortfall:
 
 def of_decision(decision: GateDecision) -> tuple[Shortfall, ...]:
     """The checks that did not pass: failed ones, then those without an answer."""
-    short = [check for check in decision.checks if check.verdict is not Verdict.PASS]
+    short = [check for check in decision.counting if check.verdict is not Verdict.PASS]
     return tuple(_of_check(check) for check in sorted(short, key=lambda check: check.verdict is not Verdict.FAIL))
 
 

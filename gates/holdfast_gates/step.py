@@ -10,14 +10,22 @@ from holdfast.errors import WorkloadError
 from holdfast_gates.confirm import pages
 from holdfast_gates.decide import KINDS, Evidence, Judged, decide
 from holdfast_gates.policy import Policy
+from holdfast_gates.waivers import SignedWaivers, apply
 
 
 def gate(
-    policy: Policy, out: Path, *, model: Ref, snapshot: Ref, evidence: Mapping[str, Ref]
+    policy: Policy,
+    out: Path,
+    *,
+    model: Ref,
+    snapshot: Ref,
+    evidence: Mapping[str, Ref],
+    waivers: SignedWaivers | None = None,
 ) -> Artifact[GateDecision]:
     """Judges `model` by `policy`; writes the decision, with `decision.md` and `junit.xml` for people and test runners.
 
-    A blocked release is a decision, not a failure: the step succeeds with every verdict.
+    A blocked release is a decision, not a failure: the step succeeds with every verdict. `waivers` is what people
+    signed; the decision names those that count, and why others do not.
 
     Raises:
         ArtifactError: an artifact that was given is incomplete, altered, or of another kind.
@@ -26,6 +34,8 @@ def gate(
     judged = Judged(trained.document, trained.digest, data.document, data.digest)
     read = {role: _read(role, ref) for role, ref in evidence.items()}
     decision = decide(policy, judged, read)
+    if waivers is not None:
+        decision = apply(decision, waivers.read(trained.digest, policy.require))
     return save(out, decision, {**pages(decision, policy, read), POLICY: policy.to_json().encode() + b"\n"})
 
 

@@ -14,30 +14,23 @@ from holdfast import containers
 from holdfast.artifacts.documents import ANY, AnyDocument
 from holdfast.artifacts.folder import replace_file
 from holdfast.artifacts.policies import LIST
-from holdfast.errors import WorkloadError
 from holdfast.steps import STEPS
 from holdfast.workload.schema import Workload
+from holdfast_pipelines.cluster import ClusterSettings
 
-MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
 PIPELINES = tuple(dict.fromkeys(step.pipeline for step in STEPS))
 """The names of the pipelines that are submitted, in the order in which they run."""
 COMPILED = ("pr_gate", *PIPELINES)
 """And that of pull requests."""
 
 
-def compile_pipelines(
-    out: Path, *, registry: str | None = None, tag: str | None = None, gpu: bool = False
-) -> list[Path]:
-    """Writes a file for each pipeline into `out` and returns their paths; equal options give equal bytes.
-
-    Raises:
-        WorkloadError: a tag that moves; KFP's cache would not see that the image changed.
-    """
-    _check_tag(tag)
+def compile_pipelines(out: Path, settings: ClusterSettings | None = None) -> list[Path]:
+    """Writes a file for each pipeline into `out` and returns their paths; equal settings give equal bytes."""
+    settings = settings or ClusterSettings()
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in COMPILED:
-        text = _pull_from(_compiled(name, gpu), registry, tag)
+        text = _pull_from(_compiled(name, settings), settings)
         paths.append(out / f"{name}.yaml")
         replace_file(paths[-1], text.encode())
     return paths
@@ -75,6 +68,7 @@ def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "artifact", dialect | ANY.json_schema(mode="serialization")
     # As accepted: people leave out what has a default.
     yield "workload", dialect | Workload.model_json_schema()
+    yield "cluster", dialect | ClusterSettings.model_json_schema()
     yield "policy", dialect | Policy.model_json_schema()
     yield "pr-gate", dialect | PullRequestReport.model_json_schema(mode="serialization")
 
@@ -86,16 +80,16 @@ def _policies() -> dict[str, Any]:
     return {name: json.loads(find(name).to_json()) for name in packaged()}
 
 
-def _compiled(name: str, gpu: bool) -> str:
+def _compiled(name: str, settings: ClusterSettings) -> str:
     from kfp.compiler import Compiler
 
     from holdfast_pipelines.retrain import pr_gate, retrain
     from holdfast_pipelines.rollout import rollout
 
     made: dict[str, Callable[[], Any]] = {
-        "retrain": partial(retrain, gpu=gpu),
-        "pr_gate": partial(pr_gate, gpu=gpu),
-        "rollout": rollout,
+        "retrain": partial(retrain, settings),
+        "pr_gate": partial(pr_gate, settings),
+        "rollout": partial(rollout, settings),
     }
     pipeline = made[name]()
     with tempfile.TemporaryDirectory() as folder:
@@ -104,15 +98,6 @@ def _compiled(name: str, gpu: bool) -> str:
         return path.read_text()
 
 
-def _pull_from(text: str, registry: str | None, tag: str | None) -> str:
-    names = {
-        containers.image(name): containers.image(name, registry=registry, tag=tag) for name in containers.ENVIRONMENTS
-    }
+def _pull_from(text: str, settings: ClusterSettings) -> str:
+    names = {containers.image(name): settings.image(name) for name in containers.ENVIRONMENTS}
     return re.sub(r"(?m)^( +image: )(\S+)$", lambda found: found[1] + names[found[2]], text)
-
-
-def _check_tag(tag: str | None) -> None:
-    if tag is not None and (tag in MOVING_TAGS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", tag)):
-        raise WorkloadError(
-            f"--tag {tag}: expected an immutable image tag (a version or a commit), found one that moves"
-        )

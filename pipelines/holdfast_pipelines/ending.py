@@ -77,7 +77,7 @@ def _ended(result: RunResult, out: Path, report: Path, again: str, *, planted: b
 def _refused(out: Path) -> str:
     """What the gate objected to, and what would help."""
     decision = read_artifact(out, GateDecision).document
-    worst = [check for check in decision.checks if check.verdict is decision.verdict]
+    worst = [check for check in decision.counting if check.verdict is decision.verdict]
     names = ", ".join(check.name for check in worst)
     labels = next((first_sentence(check) for check in worst if questions_labels(check)), None)
     if labels is not None:

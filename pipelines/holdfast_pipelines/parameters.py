@@ -3,18 +3,19 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from holdfast.artifacts.documents import Scalar
+from holdfast.artifacts.documents import Scalar, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
-from holdfast.steps import STEPS
+from holdfast.steps import STEPS, writer
 from holdfast.workload.paths import REMOTE, absolute, own_functions
 from holdfast.workload.schema import Section, Workload, read_workload
+from holdfast_pipelines.cluster import ClusterSettings
 
 Parameters = dict[str, str | int]
 
@@ -26,7 +27,7 @@ class Settings:
     tracking: str
     seed: int = 0
     device: str = "auto"
-    threads: int = 2
+    threads: int = 1
     trust: str = ""
     """A trust policy, by its path in the pods of a cluster; empty: none."""
 
@@ -141,25 +142,36 @@ def own_code(workload: Workload, folder: Path) -> list[Path]:
     return [*folder.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
 
 
-def for_cluster(workload: Workload) -> Workload:
-    """The workload, when its paths mean the same in a pod as here.
+def for_cluster(workload: Workload, settings: ClusterSettings) -> Workload:
+    """The workload, when the pods can read what it names.
 
     Raises:
-        WorkloadError: a path relative to the workload file, which no pod has.
+        WorkloadError: a path that no volume of the step's pod holds, or a URL that nothing pins.
     """
-    named: dict[str, Scalar | None] = {
-        "data.source": workload.data.source,
-        "data.test": workload.data.test,
-        "data.review": workload.data.review,
-        "schema.path": workload.schema_.path,
+    reads = writer(Snapshot).name
+    named: dict[str, tuple[str, Scalar | None]] = {
+        "data.source": (reads, workload.data.source),
+        "data.test": (reads, workload.data.test),
+        "data.review": (reads, workload.data.review),
+        "schema.path": (writer(SchemaReport).name, workload.schema_.path),
     }
-    for key, name in named.items():
-        if isinstance(name, str) and not name.startswith((*REMOTE, "/")):
-            raise WorkloadError(
-                f"{key}: expected sklearn:NAME, an https URL or the absolute path of a volume that the pods mount, "
-                f"found {name!r}"
-            )
+    for key, (step, name) in named.items():
+        if isinstance(name, str) and not name.startswith(REMOTE):
+            _check_mounted(key, name, step, settings)
+    if str(workload.data.source).startswith("https://") and workload.data.sha256 is None:
+        raise WorkloadError(
+            f"data.source {workload.data.source}: expected data.sha256 with a URL, found none; downloads are pinned"
+        )
     return workload
+
+
+def _check_mounted(key: str, name: str, step: str, settings: ClusterSettings) -> None:
+    places = [mount.path for mount in settings.mounts(step)]
+    if not any(PurePosixPath(name).is_relative_to(place) for place in places):
+        raise WorkloadError(
+            f"{key}: expected sklearn:NAME, an https URL or the absolute path of a file on a volume of the step {step} "
+            f"(--volume CLAIM:PATH), found {name!r}; its volumes: {', '.join(places) or 'none'}"
+        )
 
 
 def _json(section: Section) -> str:

@@ -9,7 +9,6 @@ verdict. Content digests travel as parameters next to the artifacts, because KFP
 and baseline always look again: the path of a delivery may stay while its bytes change.
 """
 
-from functools import partial
 from typing import Any
 
 from kfp import dsl
@@ -26,25 +25,24 @@ from holdfast.model.register.component import register
 from holdfast.model.scan.component import scan
 from holdfast.model.train.component import train
 from holdfast_gates.component import gate
-from holdfast_pipelines.wiring import inputs, never_cached, on_gpu, retried, sized, with_mlflow_login
+from holdfast_pipelines.cluster import ClusterSettings
+from holdfast_pipelines.wiring import Pods, inputs, never_cached, refused, retried, with_mlflow_login
 
 CHECKPOINTS = "/tmp/holdfast/checkpoints"
 """Where train keeps its checkpoint in its container; mount a volume there and a retried pod resumes."""
 
 
-def retrain(*, gpu: bool = False) -> GraphComponent:
-    """The pipeline as an object that compiles and runs; with `gpu` the steps that compute ask for one."""
-    return _pipeline("retrain", "Train, harden, judge and register a model.", gpu=gpu)
+def retrain(cluster: ClusterSettings | None = None) -> GraphComponent:
+    """The pipeline as an object that compiles and runs; without settings of a cluster, for this machine."""
+    return _pipeline("retrain", "Train, harden, judge and register a model.", Pods(cluster))
 
 
-def pr_gate(*, gpu: bool = False) -> GraphComponent:
+def pr_gate(cluster: ClusterSettings | None = None) -> GraphComponent:
     """The same without its end: the verdict is all that comes of it."""
-    return _pipeline("pr-gate", "Train, harden and judge a model; register nothing.", gpu=gpu, registers=False)
+    return _pipeline("pr-gate", "Train, harden and judge a model; register nothing.", Pods(cluster), registers=False)
 
 
-def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True) -> GraphComponent:
-    computing = partial(_computing, gpu=gpu)
-
+def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True) -> GraphComponent:
     @dsl.pipeline(name=f"holdfast-{name}", description=description)
     def pipeline(
         name: str,
@@ -60,43 +58,52 @@ def _pipeline(name: str, description: str, *, gpu: bool, registers: bool = True)
         certify_config: str,
         seed: int = 0,
         device: str = "auto",
-        threads: int = 2,
+        threads: int = 1,
         checkpoint: str = CHECKPOINTS,
         trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-        data = never_cached(_reading(snapshot(config=snapshot_config)))
-        champion = never_cached(_reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
-        with_mlflow_login(champion)
+        data = never_cached(pods.reading(snapshot(config=snapshot_config)))
+        champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
         delivery = inputs(snapshot=data, baseline=champion)
-        contract = _reading(schema(**delivery, config=schema_config))
-        shift = _reading(drift(**delivery, config=drift_config, seed=seed))
+        contract = pods.reading(schema(**delivery, config=schema_config))
+        shift = pods.reading(drift(**delivery, config=drift_config, seed=seed))
         with dsl.If(contract.outputs["verdict"] != "fail"), dsl.If(shift.outputs["verdict"] != "fail"):
-            rows = computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
+            rows = pods.computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
             fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
-            judged = inputs(model=retried(computing(fit, "8G")), snapshot=data)
-            trigger = computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
-            pressure = computing(attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G")
-            proof = computing(certify(**judged, config=certify_config, **compute), "8G")
+            judged = inputs(model=retried(pods.keeping(pods.computing(fit, "8G"), CHECKPOINTS)), snapshot=data)
+            trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
+            pressure = pods.computing(
+                attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G"
+            )
+            proof = pods.computing(certify(**judged, config=certify_config, **compute), "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, policy=policy, tracking=tracking, trust=trust, registers=registers)
+            _conclude(judged, pods, policy=policy, tracking=tracking, trust=trust, registers=registers)
+        _refuse(pods, schema=contract, drift=shift)
 
     return pipeline
 
 
-def _reading(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    return sized(task, cpu="1", memory="4G")
-
-
-def _computing(task: dsl.PipelineTask, memory: str, *, gpu: bool) -> dsl.PipelineTask:
-    return on_gpu(sized(task, cpu="2", memory=memory), gpu)
-
-
-def _conclude(judged: dict[str, Any], *, policy: str, tracking: str, trust: str, registers: bool) -> None:
+def _conclude(judged: dict[str, Any], pods: Pods, *, policy: str, tracking: str, trust: str, registers: bool) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
-    decision = never_cached(sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
+    decision = never_cached(pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
+    if pods.ends_as_failed:
+        with dsl.If(decision.outputs["verdict"] != "pass"):
+            refused(reason="The model did not pass, and was not registered: see the decision of the step gate.")
     if not registers:
         return
     with dsl.If(decision.outputs["verdict"] == "pass"):
         kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking, trust=trust)
-        with_mlflow_login(never_cached(sized(kept, cpu="1", memory="4G")))
+        _at_mlflow(pods.sized(kept, cpu="1", memory="4G"))
+
+
+def _at_mlflow(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """For steps that ask MLflow: a short outage of it is not to cost the run."""
+    return with_mlflow_login(never_cached(retried(task)))
+
+
+def _refuse(pods: Pods, **checks: dsl.PipelineTask) -> None:
+    """Ends the run as failed where one of the checks of the delivery stopped it."""
+    for step, task in checks.items() if pods.ends_as_failed else ():
+        with dsl.If(task.outputs["verdict"] == "fail"):
+            refused(reason=f"The delivery was stopped, and nothing was trained: see the report of the step {step}.")

@@ -7,10 +7,11 @@ from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
 from holdfast.serving.rollout.component import rollout as roll_out
-from holdfast_pipelines.wiring import never_cached, sized, with_mlflow_login
+from holdfast_pipelines.cluster import ClusterSettings
+from holdfast_pipelines.wiring import Pods, never_cached, with_mlflow_login
 
 
-def rollout() -> GraphComponent:
+def rollout(cluster: ClusterSettings | None = None) -> GraphComponent:
     """The pipeline as an object that compiles and runs."""
 
     @dsl.pipeline(name="holdfast-rollout", description="Shadow, canary, then promotion or rollback.")
@@ -36,6 +37,6 @@ def rollout() -> GraphComponent:
             game_day=game_day,
             trust=trust,
         )
-        with_mlflow_login(never_cached(sized(moved, cpu="2", memory="4G")))
+        with_mlflow_login(never_cached(Pods(cluster).sized(moved, cpu="2", memory="4G")))
 
     return pipeline

@@ -15,6 +15,7 @@ from holdfast.attestation.keys import Signer
 from holdfast.attestation.sign import TRUST, attest, read_keys, signer_for
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import InputError
+from holdfast.options import WAIVERS
 from holdfast.steps import Role, names, writer
 
 
@@ -30,6 +31,8 @@ class Signing:
     trust: Path | None = None
     files: Mapping[Role, Path] = field(default_factory=dict)
     """Where the keys lie, for the step that signs more than its artifact."""
+    waivers: Path = field(default_factory=WAIVERS.absolute)
+    """Where people keep waivers for the gate."""
 
     @classmethod
     def of(cls, keys: Path | None, out: Path, trust: Path | None = None) -> "Signing":
@@ -60,16 +63,25 @@ class Signing:
     def words(self, step: str) -> list[str]:
         """What the command of a step has besides: those that take a model in are to find everything signed."""
         trust = [f"--trust={self.trust}"] if self.trust is not None and step in _TAKES_A_MODEL else []
+        if step == _DECIDES:
+            return self._waived()
         if step != _REGISTERS.name:
             return trust
         key = self.files.get(_REGISTERS.signed_by)
         signs = [f"--key={key}"] if key is not None else []
         return [*trust, *signs, f"--attestations={self.folder}"] if trust or signs else []
 
+    def _waived(self) -> list[str]:
+        """What people signed about the model, where there is any, and where the gate hands it on."""
+        if self.trust is None or not self.waivers.is_dir():
+            return []
+        return [f"--waivers={self.waivers}", f"--trust={self.trust}", f"--attestations={self.folder}"]
+
 
 RELEASES: Role = "release"
 """Who signs that a version is the one to serve."""
 _REGISTERS = writer(Registration)
 """It signs the version's files, and its artifact itself."""
+_DECIDES = writer(GateDecision).name
 _TAKES_A_MODEL = (writer(Baseline).name, *names()[names().index(writer(GateDecision).name) + 1 :])
 """They ask for the signatures behind a registered or passed model."""

@@ -10,21 +10,27 @@ import io
 import json
 import logging
 import os
+import ssl
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import RunError, WorkloadError
+from holdfast.errors import HoldfastError, RefusedError, RunError, WorkloadError
+from holdfast.progress import say
 from holdfast_pipelines import parameters as given
+from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.compiled import PIPELINES, compile_pipelines
+from holdfast_pipelines.retrain import CHECKPOINTS
 
 EXPERIMENT = "holdfast"
 TOKEN = "KFP_TOKEN"
 """The environment variable with the API's bearer token: a credential is no option, where others would read it."""
 TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 10.0
 
 
 def submit(
@@ -35,12 +41,11 @@ def submit(
     data: str | None = None,
     seed: int = 0,
     cron: str | None = None,
-    registry: str | None = None,
-    tag: str | None = None,
-    gpu: bool = False,
+    settings: ClusterSettings | None = None,
     experiment: str = EXPERIMENT,
     token: str | None = None,
     trust: str = "",
+    wait: bool = False,
 ) -> dict[str, str]:
     """Uploads both pipelines and starts `retrain` on the workload, now or by `cron`; returns what was made.
 
@@ -51,33 +56,39 @@ def submit(
         data: the source to use instead of the workload's, as the pods see it.
         seed: of everything random.
         cron: five fields, or six with the seconds first.
-        registry: HOST/PATH that the images are pulled from.
-        tag: immutable tag of the images.
-        gpu: whether the steps that compute ask for a GPU.
+        settings: images, namespace, volumes and sizes.
         experiment: under which name the runs are grouped.
         token: bearer token of the API; KFP_TOKEN when left out.
         trust: a trust policy, by its path in the pods, by which models are registered; empty: none.
+        wait: whether to come back only after the run has ended.
 
     Raises:
-        RunError: the endpoint cannot be reached, or refuses.
+        RunError: the endpoint cannot be reached, or refuses; or the run that was waited for failed.
+        RefusedError: the delivery or the model of the run that was waited for was refused.
         WorkloadError: the workload, its paths or the schedule are not valid there.
     """
-    plan = given.read(workload)
-    plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan)
-    settings = given.Settings(tracking=tracking, seed=seed, trust=trust)
-    arguments = given.retrain_parameters(plan, workload.resolve().parent, settings)
+    cluster, plan = settings or ClusterSettings(), given.read(workload)
+    plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan, cluster)
+    run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads, trust=trust)
+    arguments = given.retrain_parameters(plan, workload.resolve().parent, run) | _checkpoint(plan.name, cluster)
     schedule = six_fields(cron) if cron is not None else None
     with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):
-        compile_pipelines(Path(folder), registry=registry, tag=tag, gpu=gpu)
-        api = _Api(endpoint, token or os.environ.get(TOKEN))
+        compile_pipelines(Path(folder), cluster)
+        api = _Api(endpoint, token or os.environ.get(TOKEN), cluster.ca_file)
         versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in PIPELINES}
-        group = api.client.create_experiment(experiment).experiment_id
+        group = api.client.create_experiment(experiment, namespace=cluster.namespace).experiment_id
         pipeline, version = versions["retrain"]
         made = {"experiment": group, "pipeline": pipeline, "version": version}
         if schedule is None:
-            return made | {"run": api.start(group, plan.name, pipeline, version, arguments)}
+            started = made | {"run": api.start(group, plan.name, pipeline, version, arguments)}
+            return started | ({"state": api.ended(started["run"])} if wait else {})
         recurring = api.schedule(group, f"{plan.name}-retrain", pipeline, version, arguments, schedule)
         return made | {"recurring_run": recurring, "cron": schedule}
+
+
+def _checkpoint(name: str, cluster: ClusterSettings) -> given.Parameters:
+    """Workloads that share a volume keep their checkpoints apart."""
+    return {} if cluster.checkpoint_volume is None else {"checkpoint": f"{CHECKPOINTS}/{name}"}
 
 
 def six_fields(cron: str) -> str:
@@ -95,11 +106,13 @@ def six_fields(cron: str) -> str:
 class _Api:
     """The few calls that submitting takes."""
 
-    def __init__(self, endpoint: str, token: str | None) -> None:
+    def __init__(self, endpoint: str, token: str | None, ca_file: Path | None) -> None:
         from kfp import Client
 
-        _check_reachable(endpoint)
-        self.client = Client(host=endpoint, existing_token=token)
+        _check_reachable(endpoint, ca_file)
+        self.client = Client(
+            host=endpoint, existing_token=token, ssl_ca_cert=None if ca_file is None else str(ca_file.absolute())
+        )
 
     def upload(self, name: str, package: Path) -> tuple[str, str]:
         """The ids of the pipeline `name` and of the version with the bytes of `package`; made where missing."""
@@ -118,6 +131,26 @@ class _Api:
         """Starts one run and returns its id."""
         run = self.client.run_pipeline(group, name, params=arguments, pipeline_id=pipeline, version_id=version)
         return str(run.run_id)
+
+    def ended(self, run: str) -> str:
+        """The state of a run after it has ended well.
+
+        Raises:
+            RefusedError: its delivery or its model was refused.
+            RunError: it ended otherwise.
+        """
+        seen = ""
+        while True:
+            found = self.client.get_run(run)
+            state = str(found.state or "PENDING")
+            if state != seen:
+                say(f"submit: run {run}: {state.lower()}")
+                seen = state
+            if state == "SUCCEEDED":
+                return state
+            if state in ("FAILED", "CANCELED", "SKIPPED"):
+                raise _why(run, found)
+            time.sleep(POLL_SECONDS)
 
     def schedule(
         self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters, cron: str
@@ -144,6 +177,15 @@ class _Api:
         return [str(found.recurring_run_id) for found in every if found.display_name == name]
 
 
+def _why(run: str, found: Any) -> HoldfastError:
+    """Why a run ended without a model: by the tasks that failed."""
+    details = getattr(found.run_details, "task_details", None) or ()
+    failed = [str(one.display_name) for one in details if one.state == "FAILED" and one.display_name]
+    if any(name.startswith("refused") for name in failed):
+        return RefusedError(f"run {run}: the delivery or the model was refused; its steps' reports have the reasons")
+    return RunError(f"run {run}: {str(found.state).lower()}; failed: {', '.join(sorted(failed)) or 'no task is named'}")
+
+
 def _pages(call: Any, what: str, **arguments: str) -> Iterator[Any]:
     token = ""
     while True:
@@ -154,7 +196,7 @@ def _pages(call: Any, what: str, **arguments: str) -> Iterator[Any]:
             return
 
 
-def _check_reachable(endpoint: str) -> None:
+def _check_reachable(endpoint: str, ca_file: Path | None) -> None:
     """One quick request first: the client itself tries five times, five seconds apart, and logs a traceback each."""
     from urllib.error import HTTPError
     from urllib.parse import urlsplit
@@ -163,7 +205,11 @@ def _check_reachable(endpoint: str) -> None:
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise WorkloadError(f"--endpoint {endpoint}: expected an http or https URL")
     try:
-        urlopen(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", timeout=TIMEOUT_SECONDS).close()
+        known = None if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:
+        raise WorkloadError(f"--ca-file {ca_file}: expected certificates in PEM form, found {error}") from None
+    try:
+        urlopen(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", timeout=TIMEOUT_SECONDS, context=known).close()
     except HTTPError:
         return  # it is there; whether it lets us in, the client will say
     except OSError as error:

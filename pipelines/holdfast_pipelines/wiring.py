@@ -1,10 +1,16 @@
 """What the pipelines set for every task: its inputs with their digests, its size, retries, secrets."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl, kubernetes
 from kfp.dsl.structures import ResourceSpec
 
+from holdfast import containers
+from holdfast.compute import GPUS
+from holdfast_pipelines.cluster import ClusterSettings, PodSize
+
+_LONGEST_SECONDS = 14 * 86400
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
 
@@ -15,24 +21,73 @@ def inputs(**tasks: dsl.PipelineTask) -> dict[str, Any]:
     return artifacts | {f"{role}_digest": task.outputs["digest"] for role, task in tasks.items()}
 
 
-def sized(task: dsl.PipelineTask, *, cpu: str, memory: str) -> dsl.PipelineTask:
-    """Requests `cpu` cores and `memory`, which is also the limit.
+@dataclass(frozen=True)
+class Pods:
+    """What the pods of a pipeline get; None: it runs on this machine, where a step has no pod."""
 
-    As `set_cpu_request` and its like do; but each of these reads the source of every frame above it (`inspect.stack`)
-    for a message, half a second in a pipeline.
-    """
-    task.container_spec.resources = ResourceSpec(cpu_request=cpu, memory_request=memory, memory_limit=memory)
-    return task
+    settings: ClusterSettings | None = None
+
+    def sized(self, task: dsl.PipelineTask, *, cpu: str, memory: str, computes: bool = False) -> dsl.PipelineTask:
+        """Gives the task its size, volumes and time; `cpu` and `memory` (also the limit) are what it gets by default.
+
+        As `set_cpu_request` and its like do; but each of these reads the source of every frame above it
+        (`inspect.stack`) for a message, half a second in a pipeline.
+        """
+        settings = self.settings or ClusterSettings()
+        size = settings.resources.get(task.name, PodSize())
+        memory = size.memory or memory
+        task.container_spec.resources = ResourceSpec(
+            cpu_request=size.cpu or cpu, memory_request=memory, memory_limit=memory
+        )
+        gpus = int(computes and settings.gpu) if size.gpu is None else size.gpu
+        if gpus:
+            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
+            _on_gpu_nodes(task, settings)
+        for mount in settings.mounts(task.name):
+            kubernetes.mount_pvc(task, mount.claim, mount.path)
+        seconds = settings.seconds(task.name)
+        return task if seconds is None else kubernetes.set_timeout(task, seconds)
+
+    def reading(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """The size of a step that looks at the rows."""
+        return self.sized(task, cpu="1", memory="4G")
+
+    def computing(self, task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:
+        """That of a step that trains or attacks: on a GPU where these are to."""
+        return self.sized(task, cpu="2", memory=memory, computes=True)
+
+    def keeping(self, task: dsl.PipelineTask, place: str) -> dsl.PipelineTask:
+        """Gives the task the volume of the checkpoints at `place`, where there is one."""
+        claim = None if self.settings is None else self.settings.checkpoint_volume
+        return task if claim is None else kubernetes.mount_pvc(task, claim, place)
+
+    @property
+    def ends_as_failed(self) -> bool:
+        """Whether a run without a model is to end as failed."""
+        return self.settings is not None and self.settings.when_refused == "fail"
 
 
-def on_gpu(task: dsl.PipelineTask, gpu: bool) -> dsl.PipelineTask:
-    """Asks for one GPU where `gpu`."""
-    return task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1) if gpu else task
+@dsl.container_component
+def refused(reason: str) -> dsl.ContainerSpec:
+    """Fails with a reason: what was refused on purpose is to be seen as failed by whoever watches the runs."""
+    code = "import sys; print(sys.argv[1], file=sys.stderr); sys.exit(3)"
+    return dsl.ContainerSpec(image=containers.MODEL, command=["python", "-c", code], args=[reason])
 
 
 def retried(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Tries twice more after a minute and after two: nodes are drained, spot machines taken away."""
-    return task.set_retry(2, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
+    """Tries twice more after a minute and after two: nodes are drained, spot machines taken away.
+
+    Argo counts the longest duration from the start of the first try: with less than a step takes there is no second.
+    """
+    return task.set_retry(2, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{_LONGEST_SECONDS}s")
+
+
+def _on_gpu_nodes(task: dsl.PipelineTask, settings: ClusterSettings) -> None:
+    for label, value in settings.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for taint in settings.tolerations:
+        operator = "Equal" if taint.value else "Exists"
+        kubernetes.add_toleration(task, taint.key or None, operator, taint.value or None, taint.effect or None)
 
 
 def never_cached(task: dsl.PipelineTask) -> dsl.PipelineTask:

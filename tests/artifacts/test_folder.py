@@ -260,3 +260,26 @@ def test_others_read_what_the_umask_allows_and_never_what_is_private(
         os.umask(before)
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (saved.folder, saved.folder / DOCUMENT, tmp_path / "secret")]
     assert modes == [folder, file, 0o600]
+
+
+def document(**changes: object) -> bytes:
+    value = {"kind": "baseline", "name": "t", "present": False, "inputs": {}, "files": {}, **changes}
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (document(name=[0] * 1_000_001), "expected a document of at most 1000000 values, found more"),
+        (document(files={str(n): 1 for n in range(5_000)}), "expected a Holdfast document, found 5000 values that are"),
+        (
+            document(files={str(n): {"sha256": "0" * 64, "bytes": 0} for n in range(10_001)}),
+            "expected at most 10000 files, found 10001",
+        ),
+        (document(files={".": {"sha256": "0" * 64, "bytes": 0}}), "expected relative file names, found '.'"),
+    ],
+)
+def test_a_document_of_too_much_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_bytes(data)
+    with pytest.raises(ArtifactError, match=message):
+        load_any(tmp_path)

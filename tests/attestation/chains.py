@@ -16,6 +16,7 @@ from holdfast.attestation.trust import RoleKeys, TrustFile, TrustPolicy, starter
 from holdfast.steps import STEPS, Role
 from holdfast_gates.policy import Policy, find
 from holdfast_gates.step import gate
+from holdfast_gates.waivers import SignedWaivers
 from tests.gates.conftest import MAKERS, model, snapshot
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -59,7 +60,9 @@ def trust_in(folder: Path, **changes: Any) -> TrustPolicy:
     return trust_of(TrustFile(version=1, roles={**roles, **changes.pop("roles", {})}, **changes), folder)
 
 
-def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[str, Artifact[Any]]:
+def make_run(
+    folder: Path, policy: Policy | None = None, seed: int = 0, waivers: SignedWaivers | None = None
+) -> dict[str, Artifact[Any]]:
     """The artifacts of a run, each made from the ones before, below `folder/steps`."""
     made: dict[str, Artifact[Any]] = {}
 
@@ -79,7 +82,7 @@ def make_run(folder: Path, policy: Policy | None = None, seed: int = 0) -> dict[
     for step in ("backdoor", "certify"):
         put(step, MAKERS[step](inputs=of("train", "snapshot")))
     put("attack", MAKERS["attack"](inputs=of("train", "snapshot", "baseline")))
-    made["gate"] = _judged(folder, made, policy or find("default"))
+    made["gate"] = _judged(folder, made, policy or find("default"), waivers)
     inputs, digest = of("train", "gate", "snapshot"), made["train"].digest
     put("register", Registration(inputs=inputs, name="digits", model=digest, model_version=1, run_id="r"))
     put("rollout", _rolled_out(of("register", "train", "gate")))
@@ -102,11 +105,13 @@ def signed_run(folder: Path, **changes: Any) -> Made:
     return Made(folder, made, keys, trust_in(folder / "keys", **changes))
 
 
-def _judged(folder: Path, made: Mapping[str, Artifact[Any]], policy: Policy) -> Artifact[Any]:
+def _judged(
+    folder: Path, made: Mapping[str, Artifact[Any]], policy: Policy, waivers: SignedWaivers | None
+) -> Artifact[Any]:
     refs = {name: Ref(artifact.folder, artifact.digest) for name, artifact in made.items()}
     evidence = {name: refs[name] for name in MAKERS}
     out = folder / "steps" / "gate"
-    return gate(policy, out, model=refs["train"], snapshot=refs["snapshot"], evidence=evidence)
+    return gate(policy, out, model=refs["train"], snapshot=refs["snapshot"], evidence=evidence, waivers=waivers)
 
 
 def _rolled_out(inputs: dict[str, str]) -> RolloutRecord:

@@ -226,7 +226,7 @@ def a_verdict_that_was_edited(world: World, version: StoredVersion, rng: random.
 def fewer_requirements(world: World, version: StoredVersion, rng: random.Random) -> None:
     path = version.folder / "decision" / DOCUMENT
     value = json.loads(path.read_bytes())
-    value["require"] = {**value["require"], "waivers_at_most": 99}
+    value["require"] = {**value["require"], "attested": True, "waivers_at_most": 99}
     value["policy"] = "0" * 64 if rng.random() < 0.5 else value["policy"]
     path.write_text(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
     version.seal_again()

@@ -102,7 +102,7 @@ def test_the_trainers_own_key_approves_nothing_where_the_policy_says_so(whole):
     own = signed(whole, whole.keys["trainer"])
     assert asked(whole, own, trust=trust) is None
     apart = Requirements(attested=True, approvals=1, approver_not_trainer=True)
-    assert "by a key that also has the role trainer" in asked(whole, own, require=apart, trust=trust)
+    assert "its key also has the role trainer" in asked(whole, own, require=apart, trust=trust)
     assert asked(whole, signed(whole, whole.keys["approver"]), require=apart) is None
 
 

@@ -7,8 +7,10 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import reliability
+from benchmarks.fault_rows import renewed, withdrawn_rows
 from benchmarks.faults import main
 from benchmarks.table import at_most
+from tests.faults.live.withdrawn import Withdrawn
 from tests.faults.simulator import virtual
 from tests.faults.simulator.checks import Wanted
 from tests.faults.simulator.plans import PLAN, Run, played
@@ -51,6 +53,15 @@ def test_a_fault_or_a_run_that_does_not_exist_is_named(words, message):
     found = faults(*words)
     assert found.exit_code == 2
     assert message in " ".join(found.output.replace("│", " ").split())
+
+
+def test_the_rows_of_withdrawn_proof_are_renewed_in_their_place():
+    old = reliability.kept("faults")
+    again = withdrawn_rows([Withdrawn("the gate's key revoked", (True, True), (False, False, True))])
+    assert [(row.measured, row.required, row.met) for row in again] == [(2, 2, True), (1, 0, False)]
+    found = renewed(old, again)
+    assert [row.target for row in found] == [row.target for row in old]
+    assert [row for row in found if row in again] == again
 
 
 def test_only_the_table_between_its_markers_is_replaced(tmp_path):

@@ -19,6 +19,7 @@ from holdfast.serving.rollout.cluster.target import read_target
 from holdfast.steps import names
 from holdfast.workload.schema import Workload, read_workload
 from holdfast.workload.yaml import read_yaml, top_keys
+from holdfast_pipelines.cluster import ClusterSettings
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("What it answers", "Reads and writes", "Method", "What it does not tell you", "Run it alone")
@@ -185,7 +186,9 @@ def test_files_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     for text in blocks(page, "yaml"):
         path.write_text(text)
-        if "namespace" in top_keys(path):
+        if "registry" in top_keys(path):
+            assert read_yaml(path, ClusterSettings).registry
+        elif "namespace" in top_keys(path):
             assert read_target(path).namespace
         elif {"roles", "policies"} & top_keys(path):
             assert read_yaml(path, TrustFile).policies

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.faults.live import bundles, scenes, watching
+from tests.faults.live import bundles, scenes, watching, withdrawn
 from tests.faults.live.bundles import Bundles
 from tests.faults.live.scene import Played
 from tests.faults.live.watching import Watched
+from tests.faults.live.withdrawn import Withdrawn
 from tests.faults.races import race
 from tests.faults.races.race import Raced
 from tests.faults.simulator import virtual
@@ -30,6 +31,7 @@ class Found:
     """The same races against a loader that hashes a file by its name, then opens it by its name."""
     servers: Raced
     watched: Watched
+    withdrawn: list[Withdrawn]
     played: list[Played]
 
 
@@ -46,7 +48,14 @@ def inject(quick: bool) -> Found:
             naive = _loads(made, folder, 50 if quick else 1000, "naive")
             servers = race.race_servers(made, folder / "servers", 2 if quick else 24)
             seen = watched.result()
-        return Found(tallies, loads, naive, servers, seen, _play(made, folder, quick))
+        taken = withdrawn.play(made, folder / "withdrawn", quick)
+        return Found(tallies, loads, naive, servers, seen, taken, _play(made, folder, quick))
+
+
+def withdraw_all() -> list[Withdrawn]:
+    """F11 in real processes, alone."""
+    with TemporaryDirectory(prefix="hf-") as name:
+        return withdrawn.play(bundles.make(Path(name)), Path(name) / "withdrawn", quick=False)
 
 
 def _loads(made: Bundles, folder: Path, count: int, how: str) -> Raced:

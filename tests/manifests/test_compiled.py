@@ -2,16 +2,21 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from kfp.components import load_component_from_file
+from typer.testing import CliRunner
 
 from holdfast import __version__
 from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import canonical_json
+from holdfast.cli import app
 from holdfast.errors import WorkloadError
+from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -22,8 +27,13 @@ def spec(name, folder=PIPELINES):
     return next(yaml.safe_load_all((folder / f"{name}.yaml").read_text()))
 
 
-def executors(name, folder=PIPELINES):
+def containers(name, folder=PIPELINES):
     return {key: value["container"] for key, value in spec(name, folder)["deploymentSpec"]["executors"].items()}
+
+
+def executors(name, folder=PIPELINES):
+    """Those of steps, without the tasks that only fail with a reason."""
+    return {key: box for key, box in containers(name, folder).items() if not key.startswith("exec-refused")}
 
 
 def tasks(name):
@@ -92,7 +102,7 @@ def test_a_rollout_is_told_where_the_traffic_is_and_by_default_serves_in_its_own
 
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_every_step_names_an_image_with_an_immutable_tag(name):
-    for container in executors(name).values():
+    for container in containers(name).values():
         assert re.fullmatch(rf"holdfast/(data|model|serving):{re.escape(__version__)}", container["image"])
 
 
@@ -111,8 +121,6 @@ def test_every_step_runs_the_command_of_its_name_and_installs_nothing(name):
 
 def test_every_option_of_every_step_is_known_to_the_command_line():
     import typer
-
-    from holdfast.cli import app
 
     command = typer.main.get_command(app)
     for name in ("retrain", "rollout"):
@@ -144,23 +152,93 @@ def producer(source):
 
 def test_the_pipeline_branches_on_fixed_words_only():
     conditions = [task["triggerPolicy"]["condition"] for task in tasks("retrain").values() if "triggerPolicy" in task]
-    assert conditions == [
+    assert sorted(conditions) == sorted([
         "inputs.parameter_values['pipelinechannel--schema-verdict'] != 'fail'",
         "inputs.parameter_values['pipelinechannel--drift-verdict'] != 'fail'",
+        "inputs.parameter_values['pipelinechannel--gate-verdict'] != 'pass'",
         "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'",
-    ]
+        "inputs.parameter_values['pipelinechannel--schema-verdict'] == 'fail'",
+        "inputs.parameter_values['pipelinechannel--drift-verdict'] == 'fail'",
+    ])  # fmt: skip
+
+
+def test_a_run_without_a_model_fails_with_its_reason_or_by_choice_does_not(tmp_path):
+    refusing = {key: box for key, box in containers("retrain").items() if key.startswith("exec-refused")}
+    assert len(refusing) == 3
+    for box in refusing.values():
+        (word,) = box["args"]
+        assert word == "{{$.inputs.parameters['reason']}}"
+        ended = subprocess.run([sys.executable, *box["command"][1:], "why"], capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (3, "why\n")
+    compile_pipelines(tmp_path, ClusterSettings(when_refused="succeed"))
+    assert containers("retrain", tmp_path) == executors("retrain")
+
+
+def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
+    settings = tmp_path / "cluster.yaml"
+    settings.write_text(
+        "images: {model: 'registry.example/fraud@sha256:" + "a" * 64 + "'}\n"
+        "resources: {train: {cpu: '8', memory: 32G, gpu: 2}}\n"
+        "timeouts: {train: 6h}\n"
+        "volumes: [{claim: deliveries, path: /data, steps: [snapshot]}]\n"
+        "checkpoint_volume: checkpoints\n"
+        "node_selector: {pool: gpu}\n"
+        "tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}]\n"
+    )
+    more = ["--volume", "reviews:/reviews:snapshot,schema", "--timeout", "scan=90m", "--gpu"]
+    out = tmp_path / "out"
+    assert CliRunner().invoke(app, ["compile", "--out", str(out), "--settings", str(settings), *more]).exit_code == 0
+    train = containers("retrain", out)["exec-train"]
+    assert train["image"] == "registry.example/fraud@sha256:" + "a" * 64
+    assert train["resources"]["resourceMemoryLimit"] == "32G"
+    assert train["resources"]["accelerator"]["count"] == "2"
+    assert {"name": "HOLDFAST_GPUS", "value": "2"} in train["env"]
+    _, platform = yaml.safe_load_all((out / "retrain.yaml").read_text())
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    mounts = {key: {m["constant"]: m["mountPath"] for m in pod.get("pvcMount", ())} for key, pod in pods.items()}
+    assert mounts["exec-snapshot"] == {"deliveries": "/data", "reviews": "/reviews"}
+    assert mounts["exec-schema"] == {"reviews": "/reviews"}
+    assert mounts["exec-train"] == {"checkpoints": "/tmp/holdfast/checkpoints"}
+    assert [pods[f"exec-{step}"]["activeDeadlineSeconds"] for step in ("train", "scan")] == ["21600", "5400"]
+    on_gpu = {key for key, pod in pods.items() if pod.get("nodeSelector") == {"labels": {"pool": "gpu"}}}
+    assert on_gpu == {"exec-scan", "exec-train", "exec-backdoor", "exec-attack", "exec-certify"}
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert pods["exec-train"]["tolerations"] == [taint]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--resources", "training=8,32G"], "--resources.training"),
+        (["--resources", "train=8"], "expected STEP=CPU,MEMORY"),
+        (["--resources", "train=8,32 GB"], "--resources.train.memory"),
+        (["--timeout", "train=soon"], "--timeouts.train"),
+        (["--volume", "deliveries"], "expected CLAIM:PATH"),
+        (["--volume", "deliveries:data"], "expected an absolute path in the pod"),
+        (["--volume", "a:/data", "--volume", "b:/data"], "expected different paths"),
+        (["--image", "gpu=x"], "--images.gpu"),
+        (["--when-refused", "ignore"], "--when-refused"),
+    ],
+)  # fmt: skip
+def test_an_option_that_means_nothing_is_one_line(tmp_path, words, found):
+    ended = CliRunner().invoke(app, ["compile", "--out", str(tmp_path / "out"), *words])
+    assert isinstance(ended.exception, WorkloadError)
+    assert found in str(ended.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_register_hangs_on_the_gate_and_training_on_both_data_checks():
     found = spec("retrain")["components"]
     holder = {task: name for name, part in found.items() for task in part.get("dag", {}).get("tasks", {})}
-    assert holder["register"] == "comp-condition-3"
+    assert holder["register"] == "comp-condition-4"
     assert holder["gate"] == holder["train"] == holder["scan"] == "comp-condition-2"
-    assert set(spec("retrain")["root"]["dag"]["tasks"]) == {"snapshot", "baseline", "schema", "drift", "condition-1"}
+    assert set(spec("retrain")["root"]["dag"]["tasks"]) == {
+        "snapshot", "baseline", "schema", "drift", "condition-1", "condition-5", "condition-6"
+    }  # fmt: skip
 
 
 def test_pr_gate_is_retrain_without_its_registration():
-    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "condition-3"}
+    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "condition-6"}
     assert set(tasks("pr_gate")) < set(tasks("retrain"))
     taken = [spec(name)["root"]["inputDefinitions"] for name in ("pr_gate", "retrain")]
     assert taken[0] == taken[1]
@@ -171,12 +249,15 @@ def test_steps_that_look_outside_their_inputs_are_not_cached_and_train_is_retrie
     steps = {name: task for name, task in every.items() if not name.startswith("condition")}
     uncached = {name for name, task in steps.items() if not task.get("cachingOptions", {}).get("enableCache")}
     assert uncached == {"snapshot", "baseline", "gate", "register", "rollout"}
-    assert {name for name, task in steps.items() if "retryPolicy" in task} == {"train"}
-    assert steps["train"]["retryPolicy"]["backoffDuration"] == "60s"
+    assert {name for name, task in steps.items() if "retryPolicy" in task} == {"baseline", "train", "register"}
+    policy = steps["train"]["retryPolicy"]
+    assert policy["backoffDuration"] == "60s"
+    # Argo counts it from the start of the first try: a training of ten hours is to be tried again, too.
+    assert int(policy["backoffMaxDuration"].removesuffix("s")) > 7 * 86400
 
 
 def test_a_gpu_is_asked_for_by_the_steps_that_compute_and_only_on_demand(tmp_path):
-    compile_pipelines(tmp_path, gpu=True)
+    compile_pipelines(tmp_path, ClusterSettings(gpu=True))
 
     def asking(folder):
         return {name for name, box in executors("retrain", folder).items() if "accelerator" in box["resources"]}
@@ -186,7 +267,7 @@ def test_a_gpu_is_asked_for_by_the_steps_that_compute_and_only_on_demand(tmp_pat
 
 
 def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp_path):
-    compile_pipelines(tmp_path, registry="registry.example/team/", tag="4f2c1d7")
+    compile_pipelines(tmp_path, ClusterSettings(registry="registry.example/team/", tag="4f2c1d7"))
     assert executors("rollout", tmp_path)["exec-rollout"]["image"] == "registry.example/team/holdfast/serving:4f2c1d7"
     text = (tmp_path / "retrain.yaml").read_text()
     back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"\1:{__version__}", text)
@@ -195,8 +276,9 @@ def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp
 
 @pytest.mark.parametrize("tag", ["latest", "main", "", "a b", "../x"])
 def test_a_tag_that_moves_is_refused(tmp_path, tag):
-    with pytest.raises(WorkloadError, match="expected an immutable image tag"):
-        compile_pipelines(tmp_path / "out", tag=tag)
+    found = CliRunner().invoke(app, ["compile", "--out", str(tmp_path / "out"), "--tag", tag])
+    assert isinstance(found.exception, WorkloadError)
+    assert "--tag: expected an immutable image tag" in str(found.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -7,10 +7,20 @@ from holdfast.artifacts.documents import Decision, Review
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import ArtifactError, WorkloadError
 from holdfast.workload.schema import Workload
-from holdfast_pipelines.parameters import Settings, file_pins, for_cluster, located, own_code, read, rollout_parameters
+from holdfast_pipelines.cluster import ClaimMount, ClusterSettings
+from holdfast_pipelines.parameters import (
+    Settings,
+    file_pins,
+    for_cluster,
+    located,
+    own_code,
+    read,
+    rollout_parameters,
+    with_data,
+)
 
 
-def workload(review: str) -> Workload:
+def workload(review: str | None) -> Workload:
     return Workload(
         name="digits",
         modality="image",
@@ -38,10 +48,21 @@ def test_a_review_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         located(workload("reviews"), tmp_path)
 
 
-def test_a_cluster_needs_the_review_at_an_absolute_path() -> None:
-    with pytest.raises(WorkloadError, match=r"data\.review: expected .* found 'reviews'"):
-        for_cluster(workload("reviews"))
-    assert for_cluster(workload("/data/reviews")).data.review == "/data/reviews"
+def test_a_cluster_needs_every_path_on_a_volume_of_the_step_that_reads_it() -> None:
+    mounted = ClusterSettings(volumes=(ClaimMount(claim="deliveries", path="/data", steps=("snapshot",)),))
+    with pytest.raises(WorkloadError, match=r"data\.review: expected .* found 'reviews'; its volumes: /data"):
+        for_cluster(workload("reviews"), mounted)
+    with pytest.raises(WorkloadError, match=r"--volume CLAIM:PATH\), found '/data/reviews'; its volumes: none"):
+        for_cluster(workload("/data/reviews"), ClusterSettings())
+    with pytest.raises(WorkloadError, match="found '/database/reviews'"):
+        for_cluster(workload("/database/reviews"), mounted)
+    assert for_cluster(workload("/data/reviews"), mounted).data.review == "/data/reviews"
+
+
+def test_a_cluster_needs_the_digest_of_a_download() -> None:
+    plan = workload(None)
+    with pytest.raises(WorkloadError, match=r"https://data\.example/x\.npz: expected data\.sha256"):
+        for_cluster(with_data(plan, "https://data.example/x.npz"), ClusterSettings())
 
 
 def test_a_rollout_is_given_the_keys_that_were_asked_so_that_the_policy_fills_the_others(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.errors import RunError, WorkloadError
+from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.submit import six_fields, submit
 
 WORKLOAD = """
@@ -59,6 +60,8 @@ class Kubeflow(BaseHTTPRequestHandler):
         if path.endswith("/versions"):
             pipeline = path.split("/")[2]
             return self.answer({"pipeline_versions": [v for v in self.state.versions if v["pipeline_id"] == pipeline]})
+        if path.startswith("/runs/"):
+            return self.answer({"run_id": path.rpartition("/")[2], **self.state.ends.pop(0)})
         if path == "/recurringruns":
             # One to a page, so that paging is seen.
             start = int(query.get("page_token", ["0"])[0] or 0)
@@ -108,7 +111,7 @@ class Kubeflow(BaseHTTPRequestHandler):
 def kubeflow(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))  # the client keeps settings there
     state = SimpleNamespace(
-        asked=[], uploads=[], experiments=[], pipelines=[], versions=[], runs=[], recurring=[], refuse=False
+        asked=[], uploads=[], experiments=[], pipelines=[], versions=[], runs=[], recurring=[], refuse=False, ends=[]
     )
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Kubeflow,), {"state": state}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -160,9 +163,57 @@ def test_submitting_twice_makes_one_version(kubeflow, workload):
     assert len(kubeflow.versions) == len(kubeflow.pipelines) == 2
 
 
+def test_settings_reach_the_run(kubeflow, workload):
+    settings = ClusterSettings(namespace="team-a", threads=4, checkpoint_volume="checkpoints")
+    submit(kubeflow.url, workload, tracking="http://mlflow:5000", settings=settings)
+    assert kubeflow.experiments[0]["namespace"] == "team-a"
+    parameters = kubeflow.runs[0]["runtime_config"]["parameters"]
+    assert (parameters["threads"], parameters["checkpoint"]) == (4, "/tmp/holdfast/checkpoints/toy")
+    assert b"constant: checkpoints" in kubeflow.uploads[1]
+
+
+def test_by_default_a_cluster_computes_with_one_thread_as_a_laptop(kubeflow, workload):
+    submit(kubeflow.url, workload, tracking="http://mlflow:5000")
+    assert kubeflow.runs[0]["runtime_config"]["parameters"]["threads"] == 1
+
+
+def test_waiting_ends_with_the_run(kubeflow, workload, monkeypatch, capsys):
+    monkeypatch.setattr("holdfast_pipelines.submit.POLL_SECONDS", 0.0)
+    kubeflow.ends = [{"state": "PENDING"}, {"state": "RUNNING"}, {"state": "SUCCEEDED"}]
+    assert submit(kubeflow.url, workload, tracking="http://mlflow:5000", wait=True)["state"] == "SUCCEEDED"
+    seen = [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert seen == ["pending", "running", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "code", "found"),
+    [
+        (["gate", "refused"], 3, "the delivery or the model was refused"),
+        (["train"], 1, "failed: train"),
+        ([], 1, "no task is named"),
+    ],
+)
+def test_waiting_ends_with_the_exit_code_of_a_run(kubeflow, workload, monkeypatch, tasks, code, found):
+    monkeypatch.setattr("holdfast_pipelines.submit.POLL_SECONDS", 0.0)
+    states = {"gate": "SUCCEEDED"}
+    details = [{"display_name": name, "state": states.get(name, "FAILED")} for name in tasks]
+    kubeflow.ends = [{"state": "FAILED", "run_details": {"task_details": details}}]
+    where = ["--endpoint", kubeflow.url, "--workload", str(workload), "--tracking", "http://mlflow:5000", "--wait"]
+    ended = CliRunner().invoke(app, ["submit", *where])
+    assert ended.exception.exit_code == code
+    assert found in str(ended.exception)
+
+
+def test_certificates_that_are_none_are_one_line(kubeflow, workload, tmp_path):
+    (tmp_path / "ca.pem").write_text("none")
+    settings = ClusterSettings(ca_file=tmp_path / "ca.pem")
+    with pytest.raises(WorkloadError, match=r"--ca-file .*ca\.pem: expected certificates in PEM form"):
+        submit(kubeflow.url, workload, tracking="http://mlflow:5000", settings=settings)
+
+
 def test_another_image_makes_another_version(kubeflow, workload):
     first = submit(kubeflow.url, workload, tracking="http://mlflow:5000")
-    second = submit(kubeflow.url, workload, tracking="http://mlflow:5000", tag="4f2c1d7")
+    second = submit(kubeflow.url, workload, tracking="http://mlflow:5000", settings=ClusterSettings(tag="4f2c1d7"))
     assert (first["pipeline"], first["version"] == second["version"]) == (second["pipeline"], False)
 
 

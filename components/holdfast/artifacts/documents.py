@@ -30,6 +30,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Modality = Literal["image", "tabular", "text"]
 Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
+UtcSecond = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+"""A time in UTC: `2026-12-31T00:00:00Z`."""
 Setting = Scalar | tuple[Scalar, ...]
 """What a key of a section of the workload is set to."""
 
@@ -991,12 +993,17 @@ class Requirements(Frozen):
     max_age_days: float | None = Field(None, gt=0)
     """The age at which the gate's verdict no longer counts; left out: never."""
     waivers_at_most: int = Field(0, ge=0)
-    """Checks that people may waive, each with a signed waiver that has an owner, a reason and an end."""
+    """Checks that people may waive, each with a signed waiver that has an owner, a reason and an end; more than 0 needs
+    `attested`."""
+    waiver_days: int = Field(90, ge=1, le=366)
+    """How many days after it was signed a waiver may end."""
 
     @model_validator(mode="after")
     def _signed(self) -> Self:
-        if not self.attested and (self.approvals or self.max_age_days is not None):
-            raise ValueError("approvals and max_age_days need attested: true; without signatures both could be forged")
+        if not self.attested and (self.approvals or self.waivers_at_most or self.max_age_days is not None):
+            raise ValueError(
+                "approvals, waivers_at_most and max_age_days need attested: true; without it they could be forged"
+            )
         return self
 
 
@@ -1032,6 +1039,25 @@ class Check(CheckResult):
     """Name of the check."""
 
 
+NEVER_WAIVED = frozenset({"lineage", "policy"})
+"""Checks that no one can accept: that the bytes belong together, and that anything is asked at all."""
+
+
+class CountedWaiver(Frozen):
+    """A check that the model did not pass, and that a person accepts for a while."""
+
+    check: str
+    """Name of the check."""
+    owner: str
+    """Who answers for it."""
+    reason: str
+    """Why it is accepted."""
+    until: UtcSecond
+    """When it ends (UTC): the model is then no longer registered, rolled out or served."""
+    statement: Sha256
+    """SHA-256 of what was signed."""
+
+
 class MeasuredSetting(Frozen):
     """What a piece of evidence was measured with, and what the policy asks of it."""
 
@@ -1062,16 +1088,35 @@ class GateDecision(Document):
     """Every check that was asked."""
     measured_with: tuple[MeasuredSetting, ...] = ()
     """How the evidence was measured, and how the policy asks it to be; empty: the decision is older than this field."""
-    waivers: tuple[str, ...] = ()
-    """Checks that a person waived; reserved."""
+    waivers: tuple[CountedWaiver, ...] = ()
+    """Checks that did not pass and do not count, because a person waived them for this model."""
+    waivers_not_counted: tuple[str, ...] = ()
+    """Why other waivers were not counted."""
     require: Requirements = Requirements()
     """What else the policy asks, of whoever takes the model in."""
     verdict: Verdict
-    """That of the worst check."""
+    """That of the worst check that was not waived."""
+
+    @property
+    def counting(self) -> tuple[Check, ...]:
+        """The checks that were not waived."""
+        waived = {waiver.check for waiver in self.waivers}
+        return tuple(check for check in self.checks if check.name not in waived)
+
+    @model_validator(mode="after")
+    def _waivers_are_allowed(self) -> Self:
+        waivable = {check.name for check in self.checks if check.verdict is not Verdict.PASS} - NEVER_WAIVED
+        waived = [waiver.check for waiver in self.waivers]
+        if len(waived) > self.require.waivers_at_most or len({*waived}) < len(waived) or not waivable >= {*waived}:
+            raise ValueError(
+                f"waivers of {', '.join(waived)}: the policy counts at most {self.require.waivers_at_most}, each of a "
+                "check of its own that did not pass"
+            )
+        return self
 
     @model_validator(mode="after")
     def _worst_check_decides(self) -> Self:
-        found = worst(check.verdict for check in self.checks)
+        found = worst(check.verdict for check in self.counting)
         if self.verdict is not found:
             raise ValueError(f"verdict {self.verdict} but the worst check's is {found}")
         return self

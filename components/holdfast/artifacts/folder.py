@@ -26,9 +26,12 @@ from holdfast.errors import ArtifactError, IntegrityError
 
 DOCUMENT = "artifact.json"
 MAX_DOCUMENT_BYTES = 16 * 2**20
+MAX_VALUES, MAX_FILES = 1_000_000, 10_000
+"""Values in a document, and files that it pins."""
 MAX_FILE_BYTES = 8 * 2**30
 """One file of an artifact, when it is pinned and when it is read."""
 _BUFFER_BYTES = 2**20
+_SHOWN_ERRORS = 1_000
 
 D = TypeVar("D", bound=Document)
 
@@ -212,19 +215,27 @@ def load_any(ref: Ref | Path) -> Artifact[AnyDocument]:
     digest = hashlib.sha256(data).hexdigest()
     if ref.digest is not None and digest != ref.digest:
         raise IntegrityError(f"{path}: expected artifact {ref.digest[:12]}…, found {digest[:12]}…")
+    if data.count(b",") > MAX_VALUES:
+        raise ArtifactError(f"{path}: expected a document of at most {MAX_VALUES} values, found more")
     try:
         document = ANY.validate_python(strict_json(data, str(path)))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(
-            f"{path}: expected a Holdfast document, found {first['msg']} at {where or 'the top'}"
-        ) from None
+        raise ArtifactError(f"{path}: expected a Holdfast document, found {_first(error)}") from None
+    if len(document.files) > MAX_FILES:
+        raise ArtifactError(f"{path}: expected at most {MAX_FILES} files, found {len(document.files)}")
     for name, pin in document.files.items():
         _check_name(name, path)
         if pin.bytes > MAX_FILE_BYTES:
             raise ArtifactError(f"{path}: expected files of at most {MAX_FILE_BYTES} bytes, found {name}: {pin.bytes}")
     return Artifact(ref.folder, document, digest)
+
+
+def _first(error: ValidationError) -> str:
+    if error.error_count() > _SHOWN_ERRORS:  # each takes a kilobyte
+        return f"{error.error_count()} values that are none"
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{first['msg']} at {where or 'the top'}"
 
 
 def replace_file(path: Path, data: bytes, *, sync: bool = True, private: bool = False) -> None:
@@ -302,5 +313,12 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _check_name(name: str, path: Path) -> None:
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or name != pure.as_posix() or "\\" in name or "\0" in name:
+    if (
+        not pure.parts
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or name != pure.as_posix()
+        or "\\" in name
+        or "\0" in name
+    ):
         raise ArtifactError(f"{path}: expected relative file names, found {name!r}")

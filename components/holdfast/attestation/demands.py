@@ -21,6 +21,7 @@ from holdfast.attestation.model_files import SIGNATURE, fits
 from holdfast.attestation.people import JudgedVersion
 from holdfast.attestation.statement import VERDICT
 from holdfast.attestation.trust import TrustPolicy, read_trust
+from holdfast.attestation.waivers import require_waivers
 from holdfast.errors import RefusedError
 
 IGNORED = ("bundle.json",)
@@ -93,6 +94,7 @@ class Demands:
         Raises:
             RefusedError: a statement or an approval is missing or does not count, or signatures are required and no
                 one's are trusted.
+            WaiverEndedError: the decision rests on a waiver that ended.
         """
         where = decision.folder
         trust = self.signatures
@@ -111,6 +113,8 @@ class Demands:
             wrong = people.objection(bundles.get(one.model, ()), one, require, trust, self.now)
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
+        if not self.incumbent:
+            require_waivers(decision.document, bundles, trust, self.now, str(where))
         return found
 
     def meet_files(self, place: Path, name: str, files: Mapping[str, str]) -> None:

@@ -29,18 +29,20 @@ PersonName = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_one_line
 ReasonLine = Annotated[str, Field(max_length=MAX_REASON), AfterValidator(_one_line)]
 
 
-class _Closed(BaseModel):
+class SignedClaim(BaseModel):
+    """A predicate of ours: closed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class DigestOf(_Closed):
+class DigestOf(SignedClaim):
     """Names something by its digest, as in-toto does."""
 
     digest: SubjectDigest
     """Of its bytes."""
 
 
-class Approval(_Closed):
+class Approval(SignedClaim):
     """That a person wants this version to serve."""
 
     approver: PersonName
@@ -104,7 +106,7 @@ def approval_statement(one: JudgedVersion, words: SignerWords, at: datetime) -> 
         "decision": {"digest": {"sha256": one.decision}},
         "timeCreated": stamp(at),
     }
-    _checked(Approval, predicate)
+    check_claim(Approval, predicate)
     return about(f"model/{one.name}", one.model, APPROVAL, predicate)
 
 
@@ -139,7 +141,7 @@ def objection(
     signed, forged = trust.accepted(bundles, now)
     found = approvals(signed, one, require, trust)
     signers = {each.signer for each in found if not each.refused}
-    wanted = max(require.approvals, _threshold(trust))
+    wanted = max(require.approvals, threshold(trust))
     if len(signers) >= wanted:
         return None
     others = [*(each.refused for each in found if each.refused), *forged]
@@ -148,7 +150,8 @@ def objection(
     return f"expected {wanted} {keys} of model {one.model[:12]}…, found {len(signers)}{why}; `{one.command}`"
 
 
-def _threshold(trust: TrustPolicy) -> int:
+def threshold(trust: TrustPolicy) -> int:
+    """How many different keys must sign what people sign."""
     role = trust.roles.get("approver")
     return 1 if role is None else role.threshold
 
@@ -160,12 +163,22 @@ def _refused(approval: Approval, signed: Signed, one: JudgedVersion, require: Re
         return f"{who} is about another name"
     if approval.decision.digest.sha256 != one.decision:
         return f"{who} is about another decision of the gate"
-    if require.approver_not_trainer and "trainer" in trust.holders[signed.signer]:
-        return f"{who} is by a key that also has the role trainer"
-    return ""
+    close = too_close(signed, require, trust)
+    return f"{who}: {close}" if close else ""
 
 
-def _checked(kind: type[Approval], predicate: Predicate) -> None:
+def too_close(signed: Signed, require: Requirements, trust: TrustPolicy) -> str:
+    """Why a person may not judge this model, as the policy asks; empty: they may."""
+    close = require.approver_not_trainer and "trainer" in trust.holders[signed.signer]
+    return "its key also has the role trainer" if close else ""
+
+
+def check_claim(kind: type[SignedClaim], predicate: Predicate) -> None:
+    """Refuses what would be no claim of this kind.
+
+    Raises:
+        InputError: names the first value that is not valid.
+    """
     try:
         kind.model_validate(predicate)
     except ValidationError as error:

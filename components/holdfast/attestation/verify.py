@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.admission import foreign
-from holdfast.artifacts.documents import GateDecision, Verdict
+from holdfast.artifacts.documents import Document, GateDecision, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load_any
 from holdfast.artifacts.inspect import Finding, artifacts_below, verify_chain
 from holdfast.attestation.chain import Link, check_chain
 from holdfast.attestation.trust import TrustPolicy
-from holdfast.errors import ArtifactError
+from holdfast.attestation.waivers import require_waivers
+from holdfast.errors import ArtifactError, RefusedError
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,21 @@ def verify_signatures(tops: Iterable[str], artifacts: Iterable[Artifact[Any]], s
         for top in tops
         for link in check_chain(top, documents, signatures.bundles, signatures.trust, signatures.now).links
     ]
-    return _each_once([*(_finding(link) for link in found), *_foreign(known, signatures.trust)])
+    more = (*_waivers(documents.values(), signatures), *_foreign(known, signatures.trust))
+    return _each_once((*map(_finding, found), *more))
+
+
+def _waivers(documents: Iterable[Document], signatures: Signatures) -> Iterator[Finding]:
+    """The waivers that decisions rest on."""
+    for decision in documents:
+        if isinstance(decision, GateDecision) and decision.waivers:
+            try:
+                require_waivers(decision, signatures.bundles, signatures.trust, signatures.now, decision.name)
+            except RefusedError as error:
+                yield Finding("refused", "approver", str(error))
+            else:
+                shown = ", ".join(f"{one.check} by {one.owner} until {one.until}" for one in decision.waivers)
+                yield Finding("ok", "approver", f"waived: {shown}")
 
 
 def _foreign(artifacts: Iterable[Artifact[Any]], trust: TrustPolicy) -> Iterator[Finding]:

@@ -1,18 +1,21 @@
-"""What people sign, outside of every pipeline: that a registered version may serve."""
+"""What people sign, outside of every pipeline: that a version may serve, and that a check is waived for a model."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.options import TRACKING, KeyName, ResultAsJson, Tracking, TrustFileOption
+from holdfast.options import TRACKING, WAIVERS, KeyName, ResultAsJson, Tracking, TrustFileOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.registry.approvals import ListedApproval
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 approvals = typer.Typer(help="Who approved which registered version.", no_args_is_help=True)
 
 
@@ -54,6 +57,55 @@ def approve(
     typer.echo(json.dumps(found) if as_json else shown)
 
 
+def waive(
+    check: Annotated[str, typer.Argument(help="A check of the policy that the model did not pass.")],
+    model: Annotated[str, typer.Option(help="Digest of the model: 64 hexadecimal digits, as decision.md has it.")],
+    owner: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why it is accepted, in a line.")],
+    until: Annotated[
+        datetime,
+        typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"], help="When it ends, UTC; a date: its first moment."),
+    ],
+    key: KeyName,
+    out: Annotated[
+        Path, typer.Option(help="Folder of waivers, which `holdfast run` and `gate --waivers` read.")
+    ] = WAIVERS,
+    as_json: ResultAsJson = False,
+) -> None:
+    """Sign that a check is waived for one model, for a while; the gate counts it where its policy lets it.
+
+    A statement by the role approver. The check stays failed in every report, with the waiver next to it; when it ends,
+    the model is no longer registered, rolled out or served.
+    """
+    from holdfast.attestation import store
+    from holdfast.attestation.envelope import sign_payload
+    from holdfast.attestation.keys import read_signer
+    from holdfast.attestation.waivers import WaiverTerms, waiver_statement
+
+    _require_a_check(check)
+    if not _DIGEST.fullmatch(model):
+        raise typer.BadParameter(f"expected 64 hexadecimal digits, found {model[:80]!r}", param_hint="--model")
+    terms = WaiverTerms(check, owner, reason, until.replace(tzinfo=UTC))
+    statement = waiver_statement(model, terms, datetime.now(UTC))
+    path = store.keep(out, sign_payload(statement.payload(), read_signer(key)))
+    shown = (
+        f"{path}: {check} is waived for model {model[:16]}… until {statement.predicate['until']}; run the gate again"
+    )
+    typer.echo(json.dumps({"path": str(path), **statement.predicate}) if as_json else shown)
+
+
+def _require_a_check(name: str) -> None:
+    """Refuses a name that no policy can ask for, which would never count."""
+    from importlib import import_module
+
+    from holdfast.artifacts.documents import GateDecision
+    from holdfast.steps import writer
+
+    known = import_module(f"{writer(GateDecision).package}.rules").RULES
+    if name not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="CHECK")
+
+
 @approvals.command("list")
 def list_them(
     model: Annotated[str, typer.Argument(help="NAME, or NAME@VERSION.")],
@@ -66,7 +118,6 @@ def list_them(
     What the policy asks besides, `holdfast verify models:/NAME/VERSION --trust` checks.
     """
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from holdfast.attestation.trust import read_trust
     from holdfast.registry.approvals import list_approvals
@@ -99,5 +150,5 @@ def _table(model: str, found: "Sequence[ListedApproval]") -> str:
     return paragraphs((head, *rows))
 
 
-COMMANDS = {"approve": approve, "approvals": approvals}
+COMMANDS = {"approve": approve, "waive": waive, "approvals": approvals}
 """What `holdfast` runs by these names."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.cluster import with_cluster_settings
 from holdfast.options import (
     STATE,
     TRACKING,
@@ -24,6 +25,7 @@ from holdfast.options import (
 from holdfast.progress import say
 
 if TYPE_CHECKING:
+    from holdfast_pipelines.cluster import ClusterSettings
     from holdfast_pipelines.record import RunResult
 
 DEMO = Path(STATE) / "demo"
@@ -94,17 +96,16 @@ def demo(
     say(f"all four acts ended as expected; open {page}")
 
 
+@with_cluster_settings
 def compile(
+    settings: "ClusterSettings",
     out: Annotated[Path, typer.Option(help="Folder for the compiled pipelines.")] = Path("manifests/pipelines"),
-    registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
-    gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Compile the pipelines for Kubeflow."""
     from holdfast_pipelines.compiled import compile_pipelines
 
-    print_paths(compile_pipelines(out, registry=registry, tag=tag, gpu=gpu), as_json)
+    print_paths(compile_pipelines(out, settings), as_json)
 
 
 def schemas(
@@ -117,26 +118,28 @@ def schemas(
     print_paths(write_schemas(out), as_json)
 
 
+@with_cluster_settings
 def submit(
+    settings: "ClusterSettings",
     endpoint: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
     workload: WorkloadFile,
     tracking: Annotated[str, typer.Option(help="MLflow tracking URI as the cluster sees it.")],
     data: Annotated[str | None, typer.Option(help="Data as the cluster sees it.")] = None,
     seed: Seed = 0,
     cron: Annotated[str | None, typer.Option(help="Retrain on this schedule, for example '0 3 * * *'.")] = None,
-    registry: Annotated[str | None, typer.Option(help="HOST/PATH that the images are pulled from.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Immutable image tag; the version when left out.")] = None,
-    gpu: Annotated[bool, typer.Option(help="Ask for a GPU for training.")] = False,
     experiment: Annotated[str, typer.Option(help="Under which name Kubeflow groups the runs.")] = "holdfast",
     trust: Annotated[str, typer.Option(help="Trust policy by which models are registered: a path in the pods.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait for the run's end; exit codes are those of `holdfast run`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload the pipeline to Kubeflow and start a run, or make a recurring one."""
+    if wait and cron is not None:
+        raise typer.BadParameter("expected either --cron or --wait, found both", param_hint="--wait")
     from holdfast_pipelines.submit import submit as send
 
     sent = send(
-        endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, registry=registry, tag=tag,
-        gpu=gpu, experiment=experiment, trust=trust,
+        endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, settings=settings,
+        experiment=experiment, wait=wait, trust=trust,
     )  # fmt: skip
     typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
 

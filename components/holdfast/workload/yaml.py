@@ -15,6 +15,8 @@ from holdfast.errors import WorkloadError
 MAX_BYTES = 2**20
 MAX_VALUES = 100_000
 """Of one file, aliases counted as often as they are used."""
+MAX_DIGITS = 1_000
+"""Characters of a number."""
 M = TypeVar("M", bound=BaseModel)
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
@@ -37,8 +39,8 @@ def top_keys(path: Path) -> frozenset[str]:
         WorkloadError: unreadable.
     """
     try:
-        node = yaml.compose(_text(path), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
+        node = yaml.compose(_text(path), Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, _TooManyError, ValueError):
         return frozenset()
     pairs = node.value if isinstance(node, yaml.MappingNode) else ()
     return frozenset(str(key.value) for key, _ in pairs)
@@ -73,21 +75,44 @@ def parse_plain(text: str, *, name: str) -> Any:
     return _constructed(text, name, Any)[1]
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops at more values than a file may have: a mebibyte of commas is half a minute's work."""
+
+    values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise _TooManyError
+        return super().compose_node(parent, index)
+
+
+class _TooManyError(Exception):
+    """More values than a file may have."""
+
+
 def _constructed(text: str, name: str, annotation: Any) -> tuple[yaml.Node | None, Any]:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if _expanded(node, set(), {}) > MAX_VALUES:
-            raise WorkloadError(f"{name}:1: expected at most {MAX_VALUES} values, found more; aliases repeat theirs")
+            raise _TooManyError
         _refuse_duplicates(node, name)
+        _refuse_long(node, name)
         _keep_texts(node, annotation)
         return node, yaml.constructor.SafeConstructor().construct_document(node) if node is not None else None
+    except _TooManyError:
+        problem = f"expected at most {MAX_VALUES} values, found more; aliases repeat theirs"
+        raise WorkloadError(f"{name}:1: {problem}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{mark.line + 1}" if mark else "1"
-        raise WorkloadError(f"{name}:{line}: expected YAML, found {getattr(error, 'problem', None) or error}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise WorkloadError(f"{name}:{line}: expected YAML, found {problem}") from None
     except RecursionError:
         raise WorkloadError(f"{name}:1: expected YAML, found nesting without end") from None
-    except (ValueError, OverflowError) as error:  # a number or a date that Python does not take
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as error:
+        # A number or a date that Python does not take, or PyYAML's constructors, where a tag does not fit its value.
         raise WorkloadError(f"{name}:1: expected YAML, found a value that is none ({str(error)[:80]})") from None
 
 
@@ -162,6 +187,18 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _refuse_duplicates(value, name)
+
+
+def _refuse_long(node: yaml.Node | None, name: str) -> None:
+    """Numbers that cannot be printed, and those in base 60, of which each place costs as much as all before."""
+    parts = [] if node is None else [node]
+    while parts:
+        one = parts.pop()
+        if isinstance(one, yaml.CollectionNode):
+            parts += one.value if isinstance(one, yaml.SequenceNode) else [part for pair in one.value for part in pair]
+        elif one.tag in _NUMBERS and len(one.value) > MAX_DIGITS:
+            found = f"found a value that is none (a number of {len(one.value)} characters)"
+            raise WorkloadError(f"{name}:{one.start_mark.line + 1}: expected YAML, {found}")
 
 
 def _keep_texts(node: yaml.Node | None, annotation: Any) -> None:

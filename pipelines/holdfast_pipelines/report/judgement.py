@@ -1,5 +1,7 @@
 """The sections on the verdict and on live traffic."""
 
+from collections.abc import Iterator
+
 from holdfast.artifacts.documents import Check, GateDecision, RolloutRecord, Transition
 from holdfast.artifacts.folder import Artifact
 from holdfast.rendering.blocks import (
@@ -53,13 +55,23 @@ def decision_blocks(artifact: Artifact[GateDecision]) -> tuple[Block, ...]:
         policy=decision.policy_name,
         policy_digest=code(short(decision.policy), decision.policy),
         alpha=decision.alpha,
-        waivers=", ".join(decision.waivers) or "none",
+        waivers=", ".join(one.check for one in decision.waivers) or "none",
     )
     head = ("check", "verdict", "measured", "interval", "required", "champion", "reason")
     bounds = f"Intervals: one-sided bounds at alpha {number(decision.alpha)}, Clopper-Pearson, for paired checks Tango."
-    rows = tuple(_check_row(check) for check in decision.checks)
-    table = TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check decides.")
-    return Facts(facts), table, *_measured_with(decision)
+    waived = {one.check for one in decision.waivers}
+    rows = tuple(_check_row(check, waived=check.name in waived) for check in decision.checks)
+    table = TableBlock(head, rows, numeric=(2, 3, 5), note=f"{bounds} The worst check that was not waived decides.")
+    return Facts(facts), table, *_waivers(decision), *_measured_with(decision)
+
+
+def _waivers(decision: GateDecision) -> Iterator[Block]:
+    """Who waived what, and which waivers do not count."""
+    if decision.waivers:
+        rows = tuple((code(one.check), one.owner, one.until, one.reason) for one in decision.waivers)
+        yield TableBlock(("waived", "by", "until", "reason"), rows)
+    if decision.waivers_not_counted:
+        yield TableBlock(("waivers that do not count",), tuple((why,) for why in decision.waivers_not_counted))
 
 
 def _measured_with(decision: GateDecision) -> tuple[Block, ...]:
@@ -96,13 +108,13 @@ def rollout(run: LoadedRun, place: PageLocation) -> PageSection | None:
     return PageSection(writer(RolloutRecord).name, "Rollout", blocks, record.outcome)
 
 
-def _check_row(check: Check) -> tuple[BlockCell, ...]:
+def _check_row(check: Check, *, waived: bool) -> tuple[BlockCell, ...]:
     rate = check.count is not None
     paired = not rate and check.lower is not None and check.champion is not None
     champion = None if check.champion is None else percent(check.champion)
     return (
         code(check.name),
-        check.verdict,
+        f"{check.verdict}, waived" if waived else check.verdict,
         _measured(check, paired),
         _bounds(check, paired),
         check.required,

@@ -189,7 +189,7 @@ def _why(run: LoadedRun) -> str:
     if rollout:
         return rollout.reason
     if decision and run.record.outcome == "refused":
-        return "gate: " + ", ".join(check.name for check in decision.checks if check.verdict is decision.verdict)
+        return "gate: " + ", ".join(check.name for check in decision.counting if check.verdict is decision.verdict)
     if run.record.outcome == "stopped":
         return f"{_stopper(run)} stopped it before training"
     if run.record.stopped_at:

@@ -47,6 +47,7 @@ def test_quotes_in_tsv_are_characters() -> None:
         (b"a,b\n1,\x00\n", "expected text, found a NUL byte at offset 6"),
         (b"a,b\n1,2\n3\n", "line 3: expected 2 cells, found 1"),
         (b"a,b\n1,2,3\n", "line 2: expected 2 cells, found 3"),
+        (b",".join(b"c%d" % n for n in range(20_001)) + b"\n1\n", "expected at most 20000 columns, found 20001"),
         (b"a,b,a\n1,2,3\n", "expected each column once, found 'a' more than once"),
         (b"a,,b\n1,2,3\n", "expected a name for each column, found an empty one at 2"),
         (b'a,b\n1,"2\n', "expected CSV, found unexpected end of data"),

@@ -8,7 +8,7 @@ DEFAULT = 4 * 2**30
 
 @pytest.mark.parametrize(
     ("delivered", "limit"),
-    [(126_000, 128 * 2**20), (10 * 2**20, 1000 * 2**20), (2**30, DEFAULT)],
+    [(126_000, 16 * 2**20), (10 * 2**20, 500 * 2**20), (2**30, DEFAULT)],
 )
 def test_a_small_file_may_not_become_gigabytes(delivered: int, limit: int) -> None:
     assert decoded_limit(DataConfig(source="a.csv", label="y"), delivered) == limit

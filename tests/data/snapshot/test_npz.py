@@ -87,6 +87,12 @@ def test_a_header_that_claims_more_than_its_member_holds_is_refused() -> None:
         read(zipped("x.npy", claimed))
 
 
+def test_a_header_that_is_no_literal_is_refused() -> None:
+    text = b"(" * 9_000 + b"\n"
+    with pytest.raises(InputError, match="found a header that cannot be read"):
+        read(zipped("x.npy", b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text))
+
+
 def test_a_directory_that_claims_less_than_is_there_is_refused() -> None:
     data = bytearray(packed(x=np.zeros(1000)))
     size = (1000 * 8 + 128).to_bytes(4, "little")

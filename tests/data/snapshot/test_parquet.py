@@ -118,3 +118,15 @@ def test_a_page_that_promises_more_than_the_footer_is_refused() -> None:
 def test_a_page_with_more_values_than_rows_is_refused() -> None:
     with pytest.raises(InputError, match=r"column 'x': expected no more values than rows \(150000\), found more"):
         read(lying(5, 2**20 - 1))
+
+
+def test_texts_that_are_no_utf8_are_refused() -> None:
+    offsets, cells = np.arange(3, dtype=np.int32).tobytes(), b"\xff" * 2
+    texts = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(cells))
+    with pytest.raises(InputError, match="expected a whole Parquet file, found 'utf-8' codec can't decode byte 0xff"):
+        read(packed({"s": texts}))
+
+
+def test_a_name_of_spaces_is_refused() -> None:
+    with pytest.raises(InputError, match="expected a name for each column, found an empty one at 2"):
+        read(packed({"a": [1.0], " ": [2.0]}))

@@ -27,6 +27,7 @@ TABLE = "age,city,member,label\n" + "".join(
 )
 X = np.arange(12 * 5 * 5).astype(np.uint8).reshape(12, 5, 5)
 Y = np.arange(12) % 3
+MANY_CLASSES = "age,label\n" + "".join(f"{n // 2},k{n // 2}\n" for n in range(20_002))
 
 
 def frame(artifact: Artifact[Snapshot], split: Any = "train") -> pd.DataFrame:
@@ -193,6 +194,7 @@ def refused(take: Take, tmp_path: Path, source: Path | str, message: str, *more:
         (TABLE.replace("Bonn", "K\xf6ln").encode("latin-1"), "expected UTF-8, found byte 0xf6 at offset"),
         (TABLE.replace("label", "lable"), "expected a label column 'label'; did you mean 'lable'?"),
         (TABLE.replace("yes", "no"), "expected at least two classes, found 'no' only"),
+        (MANY_CLASSES, "expected at most 10000 classes, found 10001"),
         (TABLE.replace(",no\n", ",yes\n", 4), "at least 2 rows of each class, found fewer of 'no' .1."),
         (TABLE.replace("25,", "abc,"), "column 'age': expected numbers, found 'abc' in 1 of 20 rows .first: 6"),
         (TABLE.replace("25,", "nan,"), "column 'age': .* found NaN or nothing in 1 of 20 rows"),

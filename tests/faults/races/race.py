@@ -122,29 +122,34 @@ def race_servers(bundles: Bundles, folder: Path, races: int) -> Raced:
     served = refused = unverified = 0
     for number in range(races):
         with swapping(model.folder, bundles.candidate, bundles.evil):
-            found = _started(model, decision, folder / f"server-{number}", request)
+            found = started(model, decision, folder / f"server-{number}", request)
         refused += found is None
         served += found is not None
         unverified += found is not None and found != right
     return Raced(races, served, refused, unverified)
 
 
-def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
-    """A request, and the answer of a server that was not disturbed."""
+def question_of(bundles: Bundles) -> bytes:
+    """A request with the candidate's first row."""
     import numpy as np
 
     from holdfast.serving.protocol import body
 
     with np.load(bundles.candidate / "replay.npz", allow_pickle=False) as arrays:
-        request = body(arrays["x"][0])
+        return body(arrays["x"][0])
+
+
+def _question(bundles: Bundles, folder: Path) -> tuple[bytes, object]:
+    """A request, and the answer of a server that was not disturbed."""
+    request = question_of(bundles)
     model, decision = _copy(bundles.candidate, folder / "quiet")
-    right = _started(model, decision, folder / "quiet-server", request)
+    right = started(model, decision, folder / "quiet-server", request)
     if right is None:
         raise RuntimeError("expected the undisturbed server to answer, found that it was refused")
     return request, right
 
 
-def _started(model: Ref, decision: Ref, folder: Path, request: bytes) -> object:
+def started(model: Ref, decision: Ref, folder: Path, request: bytes, trust: Path | None = None) -> object:
     """What a server that was started now answers; None when it refused the model."""
     from holdfast.artifacts.documents import InputSpec
     from holdfast.processes import reserved_ports
@@ -152,7 +157,7 @@ def _started(model: Ref, decision: Ref, folder: Path, request: bytes) -> object:
 
     spec = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
     with reserved_ports(2) as ports:
-        write_settings(folder, Served(NAME, 2, model, decision), spec, 10, rest=ports[0], grpc=ports[1])
+        write_settings(folder, Served(NAME, 2, model, decision, trust=trust), spec, 10, rest=ports[0], grpc=ports[1])
         server = subprocess.Popen(
             [sys.executable, "-m", "holdfast.serving.predictor", str(folder)],
             stdin=subprocess.DEVNULL,

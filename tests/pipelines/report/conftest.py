@@ -25,6 +25,7 @@ from holdfast.artifacts.documents import (
     ColumnDrift,
     ConfidenceDrift,
     Count,
+    CountedWaiver,
     Detector,
     Document,
     DriftReport,
@@ -36,6 +37,7 @@ from holdfast.artifacts.documents import (
     Paired,
     Performance,
     Registration,
+    Requirements,
     RobustnessReport,
     RolloutRecord,
     ScanReport,
@@ -221,8 +223,11 @@ class RunMaker:
         self.add("attack", _robustness(inputs), seconds=16.3)
         self.add("certify", _certificate(inputs), seconds=11.0)
 
-    def gate(self, *, refused: bool = False) -> None:
-        checks = _checks(refused)
+    def gate(self, *, refused: bool = False, waived: bool = False) -> None:
+        checks = _checks(refused or waived)
+        failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
+        ended = {"until": "2026-12-31T00:00:00Z", "statement": DIGEST}
+        accepted = [CountedWaiver(check=name, owner="Ana", reason="ships <now>", **ended) for name in failed]
         inputs = self.made_from("train", "schema", "drift", "scan", "backdoor", "attack", "certify")
         told = GateDecision(
             inputs=inputs,
@@ -231,7 +236,10 @@ class RunMaker:
             policy_name="default",
             alpha=0.05,
             checks=checks,
-            verdict=worst(check.verdict for check in checks),
+            waivers=tuple(accepted) if waived else (),
+            waivers_not_counted=("the waiver of drift by Ben: it ended",) if waived else (),
+            require=Requirements(attested=waived, waivers_at_most=len(failed) if waived else 0),
+            verdict=Verdict.PASS if waived else worst(check.verdict for check in checks),
         )
         self.add("gate", told, seconds=0.3)
 

@@ -83,6 +83,21 @@ def test_a_refused_run_begins_with_what_decided_and_what_to_do(maker: Any) -> No
     assert 'data-head="required"' in html
 
 
+def test_a_waived_check_stays_failed_with_its_waiver_next_to_it(maker: Any) -> None:
+    run = maker("digits")
+    run.snapshot()
+    run.schema()
+    run.drift()
+    run.scan()
+    run.train()
+    run.evidence()
+    run.gate(waived=True)
+    page = page_of(run.finish("registered", model_version=1))
+    assert "fail, waived" in page.text
+    assert "Ana 2026-12-31T00:00:00Z ships <now>" in page.text
+    assert "the waiver of drift by Ben: it ended" in page.text
+
+
 def test_columns_that_teach_nothing_are_named_with_the_delivery(maker: Any) -> None:
     made = maker("table")
     made.snapshot(left_out=("id",), constant=("currency", "unit"))

@@ -14,6 +14,7 @@ from holdfast.errors import InputError
 from holdfast.modality.cells import missing_cells, spell, spelt
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?(e\+?[0-9]{1,2})?", re.IGNORECASE)
+MAX_CLASSES = 10_000
 _PLAIN = re.compile(r"0|-?[1-9][0-9]*")
 
 
@@ -53,12 +54,14 @@ def find_classes(labels: Values, given: Sequence[str] | None, where: str) -> tup
     """`given`, or the labels found: numbers by size, names by alphabet.
 
     Raises:
-        InputError: a label is not among `given`, or there is one class only.
+        InputError: a label is not among `given`, or there is one class only, or more than `MAX_CLASSES`.
     """
     found = sorted(coded(labels).used(), key=_by_size)
     if given is not None:
         known_classes(labels, given, where, source="data.classes")
         found = list(given)
+    elif len(found) > MAX_CLASSES:
+        raise InputError(f"{where}: expected at most {MAX_CLASSES} classes, found {len(found)}")
     if len(found) < 2:
         raise InputError(f"{where}: expected at least two classes, found {quoted(found)} only")
     return tuple(found)

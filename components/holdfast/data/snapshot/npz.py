@@ -7,6 +7,7 @@ directory declares, and together they must stay below the limit: a bomb is refus
 import io
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -115,7 +116,7 @@ def _read_header(stream: IO[bytes], where: str) -> Header:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise InputError(f"{where}: expected .npy version 1.0 or 2.0, found {version[0]}.{version[1]}")
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(f"{where}: expected an .npy array, found a header that cannot be read ({first})") from None
     if any(length < 0 for length in shape):

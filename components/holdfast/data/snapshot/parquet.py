@@ -52,7 +52,7 @@ def read_parquet(content: FileContent, *, name: str, max_bytes: int, drop: Colle
             raise too_large(name, max_bytes)
         check_pages(open_content(content), file.metadata, frozenset(names), name=name, most=max_bytes)
         columns = _read(file, names, name=name, max_bytes=max_bytes)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{name}: expected a whole Parquet file, found {first}") from None
     kinds = {spelt(field.name): kind for field in kept if (kind := _kind(field.type)) is not None}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.data.snapshot.labels import MAX_CLASSES
 from holdfast.data.snapshot.listing import listed, quoted, rows_of
 from holdfast.errors import InputError
 
 MAX_CHANNELS = 4
-MAX_CLASSES = 10_000
 _RANGES = (1, 255, 65_535)
 _ROUNDING = 1 + 1e-4
 _FILLED, _LIKELY = 0.01, 0.25

@@ -151,7 +151,7 @@ def _judged(stream: IO[bytes], name: str, size: int) -> bytes:
 
 
 def _allowance(size: int) -> Allowance:
-    seconds = 3 + size // _BYTES_PER_SECOND
+    seconds = 2 + size // _BYTES_PER_SECOND
     return Allowance(memory=_MEMORY + 4 * size, cpu_seconds=seconds, seconds=20.0 * seconds)
 
 

@@ -21,7 +21,7 @@ from holdfast.artifacts.documents import (
     Snapshot,
 )
 from holdfast.artifacts.folder import Artifact
-from holdfast.registry import Point
+from holdfast.registry import MAX_DESCRIPTION, Point
 from holdfast.wording import listed, markdown_text
 
 MOST_CLASSES = 50
@@ -47,8 +47,15 @@ def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Art
         "holdfast.decision_digest": decision.digest,
         "holdfast.policy": decision.document.policy_name,
         "holdfast.policy_digest": decision.document.policy,
+        **waived(decision.document),
         **operating_point(model.document),
     }
+
+
+def waived(decision: GateDecision) -> dict[str, str]:
+    """Which checks were waived by whom until when, as one tag, of a decision that rests on waivers."""
+    shown = ", ".join(f"{one.check} by {markdown_text(one.owner)} until {one.until}" for one in decision.waivers)
+    return {"holdfast.waivers": shown[:MAX_DESCRIPTION]} if shown else {}
 
 
 def operating_point(model: Model) -> dict[str, str]:
@@ -162,7 +169,8 @@ def description(decision: GateDecision, table: str) -> str:
         for check in decision.checks
         if check.count is not None and check.measured is not None and check.lower is not None
     ]
-    return f"{', '.join([f'verdict {decision.verdict}', *rates])}\n\n{table}"
+    names = [f"waived: {', '.join(one.check for one in decision.waivers)}"] if decision.waivers else []
+    return f"{', '.join([f'verdict {decision.verdict}', *names, *rates])}\n\n{table}"
 
 
 def _points(document: Document) -> list[Point]:

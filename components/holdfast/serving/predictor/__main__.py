@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import HoldfastError, WorkloadError
 from holdfast.serving.predictor.admission import admit_named
 from holdfast.serving.predictor.settings import ModelParameters, largest_body
@@ -28,12 +29,12 @@ def main(folder: Path) -> int:
 
 def _read_extra(path: Path) -> ModelParameters:
     try:
-        with path.open("rb") as stream:
-            extra = json.loads(stream.read(_MAX_BYTES))["parameters"]["extra"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorkloadError(f"{path}: expected JSON with parameters.extra, found {error!r}") from None
+        extra = json.loads(read_at_most(path, _MAX_BYTES, "settings", error=WorkloadError))["parameters"]["extra"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WorkloadError(f"{path}: expected JSON with parameters.extra, found {str(error)[:200]!r}") from None
     if not isinstance(extra, dict):
-        raise WorkloadError(f"{path}: expected parameters.extra to be an object, found {extra!r}")
+        found = type(extra).__name__
+        raise WorkloadError(f"{path}: expected parameters.extra to be an object, found {found}")
     return ModelParameters.parse(extra)
 
 

@@ -85,8 +85,9 @@ def account(seldon, kube, namespace):
     for name in ("driver.yaml", "watchdog.yaml"):
         for body in yaml.safe_load_all((BASE / name).read_text()):
             if body["kind"] in kinds:
-                for subject in body.get("subjects", ()):
-                    subject["namespace"] = namespace
+                # As a kustomization with this namespace.
+                for place in (body["metadata"], *body.get("subjects", ())):
+                    place["namespace"] = namespace
                 kube.create(kinds[body["kind"]], body)
     made = []
 

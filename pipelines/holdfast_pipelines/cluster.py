@@ -1,0 +1,200 @@
+"""How the pipelines run on a cluster: images, volumes, sizes, GPU nodes. One file for a whole team, or options."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from holdfast import containers
+from holdfast.errors import WorkloadError
+from holdfast.steps import names
+from holdfast.workload.schema import Section
+from holdfast.workload.yaml import read_yaml
+
+MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _known(step: str) -> str:
+    if step not in names():
+        raise ValueError(f"expected one of the steps {', '.join(names())}")
+    return step
+
+
+def _below_the_root(path: str) -> str:
+    if not PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path == "/":
+        raise ValueError("expected an absolute path in the pod")
+    return path
+
+
+def _does_not_move(tag: str) -> str:
+    if tag in MOVING_TAGS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", tag):
+        raise ValueError("expected an immutable image tag (a version or a commit), found one that moves")
+    return tag
+
+
+StepName = Annotated[str, AfterValidator(_known)]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+PodPath = Annotated[str, AfterValidator(_below_the_root)]
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
+"""Such as `90m` or `6h`."""
+
+
+class PodSize(Section):
+    """What a step asks for; what is left out is the step's own."""
+
+    cpu: Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,3}|m)?$")] | None = None
+    """Cores, requested: `4` or `500m`."""
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(Mi|Gi|M|G)$")] | None = None
+    """Requested, and the limit: `16G`."""
+    gpu: int | None = Field(None, ge=0, le=64)
+    """GPUs (nvidia.com/gpu)."""
+
+
+class ClaimMount(Section):
+    """A PersistentVolumeClaim in the pods of steps."""
+
+    claim: KubernetesName
+    """Its name, in the namespace of the run."""
+    path: PodPath
+    """Where the pods see it."""
+    steps: tuple[StepName, ...] = ()
+    """Which steps; none: all."""
+
+
+class NodeToleration(Section):
+    """A taint of nodes that the pods accept."""
+
+    key: str = ""
+    """Of the taint; empty: every taint."""
+    value: str = ""
+    """Of the taint; empty: any."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Of the taint; empty: every one."""
+
+
+class ClusterSettings(Section):
+    """`cluster.yaml`."""
+
+    registry: str | None = None
+    """HOST/PATH that the images are pulled from."""
+    tag: Annotated[str, AfterValidator(_does_not_move)] | None = None
+    """Of the images; it must not move, because Kubeflow's cache does not see what an image holds."""
+    images: dict[Literal["data", "model", "serving"], str] = {}
+    """The whole name of an environment's image, for one that holds your network too; best with its digest."""
+    namespace: KubernetesName | None = None
+    """Where runs belong, on a Kubeflow of many users."""
+    ca_file: Path | None = None
+    """Certificates (PEM) by which the API of Kubeflow is known."""
+    threads: int = Field(1, ge=1, le=256)
+    """Of each step. With more than one, equal inputs give other bytes, and a busy node is many times slower."""
+    gpu: bool = False
+    """Whether scan, train, backdoor, attack and certify ask for a GPU each. Their image must hold CUDA."""
+    resources: dict[StepName, PodSize] = {}
+    """By step."""
+    timeouts: dict[StepName, Duration] = {}
+    """By step: how long its pod may run. A step that hangs would block every later run of a schedule."""
+    volumes: tuple[ClaimMount, ...] = ()
+    """With deliveries, contracts, reviews."""
+    checkpoint_volume: KubernetesName | None = None
+    """The claim on which train keeps its checkpoints, so that a pod that was taken away resumes."""
+    node_selector: dict[str, str] = {}
+    """Labels of the nodes for steps that ask for a GPU."""
+    tolerations: tuple[NodeToleration, ...] = ()
+    """Taints of the nodes for steps that ask for a GPU."""
+    when_refused: Literal["fail", "succeed"] = "fail"
+    """How a run ends whose delivery was stopped or whose model did not pass."""
+
+    @model_validator(mode="after")
+    def _mounted_once(self) -> Self:
+        paths = [mount.path for mount in self.volumes]
+        if len(set(paths)) < len(paths):
+            raise ValueError("volumes: expected different paths, found one of them twice")
+        return self
+
+    def image(self, environment: str) -> str:
+        """The image of an environment."""
+        named = {str(key): image for key, image in self.images.items()}
+        return named.get(environment) or containers.image(environment, registry=self.registry, tag=self.tag)
+
+    def mounts(self, step: str) -> list[ClaimMount]:
+        """The volumes that the pod of a step has."""
+        return [mount for mount in self.volumes if not mount.steps or step in mount.steps]
+
+    def seconds(self, step: str) -> int | None:
+        """How long the pod of a step may run; None: as long as it takes."""
+        text = self.timeouts.get(step)
+        return None if text is None else int(text[:-1]) * UNITS[text[-1]]
+
+
+def settings_of(file: Path | None, given: Mapping[str, Any]) -> ClusterSettings:
+    """The settings in a file, with what was `given` by options in place of, or in addition to, the file's.
+
+    Raises:
+        WorkloadError: the file or an option is not valid.
+    """
+    found = ClusterSettings() if file is None else read_yaml(file, ClusterSettings)
+    merged = found.model_dump(exclude_unset=True)
+    for key, value in given.items():
+        if value in (None, (), {}, False):
+            continue
+        before = merged.get(key)
+        if isinstance(before, dict):
+            merged[key] = before | value
+        else:
+            merged[key] = (*before, *value) if isinstance(before, tuple) and isinstance(value, tuple) else value
+    try:
+        return ClusterSettings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])).replace("_", "-")
+        text = first["msg"].removeprefix("Value error, ")
+        raise WorkloadError(f"--{where}: {text}, found {str(first['input'])[:60]!r}") from None
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def volumes(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """`CLAIM:PATH` or `CLAIM:PATH:STEP,STEP`."""
+    found = []
+    for text in texts:
+        claim, path, steps = _parts(text, "--volume", "CLAIM:PATH or CLAIM:PATH:STEP,STEP", ":", 2, 3)
+        found.append({"claim": claim, "path": path, "steps": tuple(steps.split(",")) if steps else ()})
+    return tuple(found)
+
+
+def sizes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`STEP=CPU,MEMORY` or `STEP=CPU,MEMORY,GPUS`; one that is empty is the step's own."""
+    found: dict[str, dict[str, Any]] = {}
+    form = "STEP=CPU,MEMORY or STEP=CPU,MEMORY,GPUS"
+    for text in texts:
+        step, size = _parts(text, "--resources", form, "=", 2, 2)
+        cpu, memory, gpu = _parts(size, "--resources", form, ",", 2, 3)
+        asked = {"cpu": cpu, "memory": memory, "gpu": gpu}
+        found[step] = {key: value for key, value in asked.items() if value}
+    return found
+
+
+def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+    """`KEY=VALUE`."""
+    return dict(tuple(_parts(text, option, "KEY=VALUE", "=", 2, 2)) for text in texts)  # type: ignore[misc]
+
+
+def tolerations(texts: Iterable[str]) -> tuple[dict[str, str], ...]:
+    """`KEY`, `KEY=VALUE`, `KEY:EFFECT` or `KEY=VALUE:EFFECT`, as kubectl writes taints."""
+    found = []
+    for text in texts:
+        taint, _, effect = text.partition(":")
+        key, _, value = taint.partition("=")
+        found.append({"key": key, "value": value, "effect": effect})
+    return tuple(found)
+
+
+def _parts(text: str, option: str, form: str, separator: str, least: int, most: int) -> list[str]:
+    parts = text.split(separator)
+    if not least <= len(parts) <= most or not parts[0]:
+        raise WorkloadError(f"{option} {text}: expected {form}")
+    return parts + [""] * (most - len(parts))
