@@ -46,11 +46,16 @@ Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, sin
 KeyName = Annotated[
     str,
     typer.Option(
-        "--key", help="What signs: a private key (PEM), or vault://MOUNT/NAME with VAULT_ADDR and VAULT_TOKEN."
+        "--key",
+        help="What signs: a private key (PEM), vault://MOUNT/NAME with VAULT_ADDR and VAULT_TOKEN, or keyless:// with "
+        "the identity of the CI job (SIGSTORE_ID_TOKEN); keyless://FILE: a private instance's client trust config.",
     ),
 ]
 SigningKey = Annotated[
-    str | None, typer.Option("--key", help="Sign what was written: a private key (PEM) or vault://MOUNT/NAME.")
+    str | None,
+    typer.Option(
+        "--key", help="Sign what was written: a private key (PEM), vault://MOUNT/NAME, keyless:// or keyless://FILE."
+    ),
 ]
 Attestations = Annotated[
     Path | None, typer.Option(help="Folder of signed statements; `attestations` next to --out when left out.")

@@ -197,7 +197,9 @@ def _enough(
         by = ", ".join(f"{signer[:12]}…" for signer in sorted(signers))
         return Link("ok", subject, role, f"signed by {by} at {stamp(max(one.at for one in same))}")
     if same:
-        wanted = f"expected the signatures of {config.threshold} keys of the role {role}, found {len(signers)}"
+        wanted = (
+            f"expected the signatures of {config.threshold} keys or identities of the role {role}, found {len(signers)}"
+        )
         return Link("missing", subject, role, wanted)
     if signed:
         return Link("refused", subject, role, f"expected a statement by {role} of what it holds, found another claim")

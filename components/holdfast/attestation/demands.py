@@ -100,9 +100,10 @@ class Demands:
         trust = self.signatures
         if trust is None:
             if decision.document.require.attested:
+                there = "none" if self.trust is None else "one without roles"
                 raise RefusedError(
-                    f"{where}: expected a trust policy with roles, because the gate's policy requires signatures, "
-                    "found none; name one with --trust"
+                    f"{where}: expected a trust policy, because the gate's policy requires signatures, found {there}; "
+                    "name one with --trust"
                 )
             return None
         known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}

@@ -30,6 +30,8 @@ APPROVAL_TAG = f"{TAG}approval."
 """Begins the tag with an approval; its end is the start of the key's fingerprint, so a key approves once."""
 APPROVED_BY = "holdfast.approved_by"
 """Tag for people: who approved the version; an index, no authority."""
+MAX_BUNDLE = 60_000
+"""Characters that every database of MLflow holds in a version's tag (older ones: 5000); an identity's has 9,000."""
 _SHOWN = "Approved by:"
 """Begins the part of the version's page that names them."""
 
@@ -75,7 +77,7 @@ def approve(tracking: str, name: str, version: int, words: SignerWords, signer: 
         one = candidate(bundle.decision, bundle.version)
         made = sign_payload(approval_statement(one, words, demands.now).payload(), signer)
         _require_it_counts(made, one, bundle, demands)
-    if len(made) > MAX_VALUE:
+    if len(made) > MAX_BUNDLE:
         raise InputError(f"--reason: expected at most what a tag of MLflow holds, found {len(made)} bytes; shorten it")
     tag(tracking, name, version, f"{APPROVAL_TAG}{signer.fingerprint[:16]}", made.decode())
     _show(tracking, name, version)
