@@ -61,8 +61,14 @@ Attestations = Annotated[
     Path | None, typer.Option(help="Folder of signed statements; `attestations` next to --out when left out.")
 ]
 TrustFileOption = Annotated[
-    Path | None, typer.Option("--trust", help="Whose signatures must be there: a trust policy (trust.yaml).")
+    Path | None,
+    typer.Option(
+        "--trust",
+        help="Whose signatures must be there, and which policies count: a trust policy (trust.yaml).",
+        callback=lambda path: None if path == Path() else path,
+    ),
 ]
+"""Empty, as a pipeline hands on what is left out: none."""
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
 
 

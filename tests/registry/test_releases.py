@@ -28,8 +28,7 @@ def tracking(tmp_path: Path) -> str:
         artifacts = make_run(folder, seed=seed)
         sign_run(folder, artifacts, keys, NOW - timedelta(hours=2 - seed))
         made = Made(folder, artifacts, keys, trust_in(tmp_path / "keys"))
-        version = store_version(made, folder / "package" / registry.PACKAGED, keys["gate"])
-        (folder / "package" / "MLmodel").write_text("flavors: {}\n")
+        version = store_version(made, folder / "package", keys["gate"])
         (folder / "reports").mkdir()
         tags = {**version.tags, "holdfast.verdict": "pass"}
         entry = registry.Entry("digits", tags["holdfast.model_digest"], tags, description="toy", about="toy")

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from holdfast.artifacts.documents import Sha256
+from holdfast.artifacts.policies import SHIPPED, PolicyList
 from holdfast.attestation.envelope import SignedBytes, read_bundle
 from holdfast.attestation.identities import Identity, IdentityVerifier, Lifetime
 from holdfast.attestation.keys import PublicKey, parse_public, read_public
@@ -90,16 +91,41 @@ class TrustFile(Section):
 
     version: Literal[1]
     """Of this format."""
-    roles: dict[Role, RoleKeys]
-    """Who acts in which role; in a role that is left out no one can sign."""
+    roles: dict[Role, RoleKeys] | None = None
+    """Who acts in which role; in a role that is left out no one can sign. Without roles nothing need be signed: the
+    file is about policies only."""
     revoked: tuple[Revocation, ...] = ()
     """Keys and identities that no longer count."""
-    policies: tuple[Sha256, ...] = ()
-    """Digests of the policies whose verdicts count; empty: any policy's."""
+    policies: tuple[Sha256 | Literal["shipped"], ...] = Field((SHIPPED,), min_length=1)
+    """The policies whose verdicts count: digests, and `shipped` for those that ship."""
     max_age_days: float | None = Field(None, gt=0)
     """The age at which a verdict no longer counts; left out: never."""
     sigstore: Sigstore = Sigstore()
     """Asked where a role has identities."""
+
+    @property
+    def counted(self) -> PolicyList:
+        """The policies whose verdicts count."""
+        return PolicyList(frozenset(self.policies) - {SHIPPED}, SHIPPED in self.policies)
+
+    @property
+    def signs(self) -> bool:
+        """Whether anything must be signed."""
+        return self.roles is not None
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _no_empty_key(cls, found: object) -> object:
+        # `roles:` with nothing after it would otherwise ask for no signature without a word.
+        if found is None:
+            raise ValueError("expected roles, found none; leave the key out where nothing need be signed")
+        return found
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.signs and ("policies" not in self.model_fields_set or self.revoked or self.max_age_days):
+            raise ValueError("expected roles; without them the file has policies, and nothing about signatures")
+        return self
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,11 @@ class TrustPolicy:
     """Fingerprint -> the roles of the key or identity."""
     identities: IdentityVerifier | None = None
     """None: no identity counts."""
+
+    @property
+    def roles(self) -> Mapping[Role, RoleKeys]:
+        """Who acts in which role."""
+        return self.file.roles or {}
 
     def accept(self, text: bytes, now: datetime, name: str = "a bundle") -> Signed:
         """The statement in a bundle, after everything about its signature was found to count.
@@ -197,7 +228,7 @@ class TrustPolicy:
                 f"found the role {', '.join(roles)}"
             )
         for role in fitting:
-            keys = self.file.roles[role]
+            keys = self.roles[role]
             if (keys.valid_from is None or at >= keys.valid_from) and (
                 keys.valid_until is None or at <= keys.valid_until
             ):
@@ -232,7 +263,7 @@ def trust_of(file: TrustFile, folder: Path, name: str = "trust.yaml") -> TrustPo
     keys: dict[str, PublicKey] = {}
     identities: dict[str, Identity] = {}
     holders: dict[str, tuple[Role, ...]] = {}
-    for role, config in file.roles.items():
+    for role, config in (file.roles or {}).items():
         found = [_public(text, folder, f"{name}: roles.{role}") for text in config.keys]
         signers = [*(key.fingerprint for key in found), *(one.fingerprint for one in config.identities)]
         if len(set(signers)) < len(signers):
