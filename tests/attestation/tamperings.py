@@ -31,7 +31,9 @@ from holdfast.attestation.statement import Statement
 from holdfast.attestation.trust import ROLES, Revocation
 from holdfast.errors import RefusedError
 from holdfast_pipelines.reuse import Cache, CachedStep
+from tests.attestation import people_tamperings
 from tests.attestation.chains import NOW, Made, trust_in
+from tests.attestation.people_tamperings import PeopleWorld
 from tests.attestation.versions import StoredVersion
 
 Tampering = Callable[["World", StoredVersion, random.Random], Demands | None]
@@ -46,6 +48,7 @@ class World:
     other_version: StoredVersion
     stranger: PrivateKey
     demands: Demands
+    people: PeopleWorld
 
 
 def tamperings() -> dict[str, Tampering]:
@@ -455,6 +458,14 @@ def a_statement_only_in_a_tag_of_another_subject(world: World, version: StoredVe
     version.tags |= {f"{TAG}x": sign_payload(_payload(taken[0]), world.stranger).decode()}
     version.put_bundles(bundles)
     version.seal_again()
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+@_way
+def an_approval_or_a_waiver_that_does_not_count(world: World, version: StoredVersion, rng: random.Random) -> Demands:
+    return people_tamperings.tamper(world.people, version, world.stranger, rng)
 
 
 # --- aliases ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,12 @@ def test_what_was_not_touched_is_taken_in(world: tuple[World, StoredVersion], tm
     assert copy.taken_in(there.demands).decision.document.verdict == "pass"
 
 
+def test_what_people_let_through_is_taken_in(world: tuple[World, StoredVersion], tmp_path: Path) -> None:
+    people = world[0].people
+    found = people.version.copy(tmp_path / "copy").taken_in(people.demands)
+    assert [waiver.check for waiver in found.decision.document.waivers] == ["clean_accuracy"]
+
+
 @pytest.mark.parametrize("name", sorted(tamperings()))
 def test_it_is_refused(world: tuple[World, StoredVersion], tmp_path: Path, name: str) -> None:
     for number in range(TRIES):

@@ -14,6 +14,7 @@ from holdfast.attestation.predicates import Occasion
 from holdfast.attestation.release import Release, release_statement
 from holdfast.errors import HoldfastError
 from tests.attestation.chains import NOW, Made, make_run, sign_run, signed_run, trust_in
+from tests.attestation.people_tamperings import make_people
 from tests.attestation.tamperings import World, tamperings
 from tests.attestation.versions import StoredVersion, store_version
 
@@ -33,7 +34,8 @@ def make_world(folder: Path) -> tuple[World, StoredVersion]:
     versions = [store_version(run, folder / f"version{n}", made.keys["gate"]) for n, run in enumerate((made, other))]
     trust = trust_in(made.folder / "keys")
     _released(versions, made, folder / "seen.json")
-    return World(made, other, versions[1], stranger, Demands(trust, NOW)), versions[0]
+    people = make_people(folder / "people", made)
+    return World(made, other, versions[1], stranger, Demands(trust, NOW), people), versions[0]
 
 
 def tried(world: World, version: StoredVersion, name: str, rng: random.Random, place: Path) -> Outcome:
