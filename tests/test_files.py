@@ -62,7 +62,7 @@ ALLOWED = {
         "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
     "what others read while a rollout runs": [
-        "serving/rollout/reporting/log.py", "serving/rollout/reporting/status.py",
+        "serving/rollout/reporting/log.py",
         "serving/rollout/reporting/timeline.py",
     ],
     "rows that are sent, and what came back": [

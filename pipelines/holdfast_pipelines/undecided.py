@@ -4,6 +4,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import ScanReport
 from holdfast.artifacts.folder import DOCUMENT, Ref
+from holdfast.artifacts.regular import resolved
 from holdfast.progress import say
 from holdfast.quarantine.reviews import newest_review
 from holdfast.quarantine.step import hold, read_quarantine
@@ -24,7 +25,7 @@ def reviews_of(workload: Workload, folder: Path, default: Path | None) -> Path |
     if workload.data.review is None:
         return default and default.resolve()
     ref = Ref.parse(workload.data.review)
-    place = (folder / ref.folder.expanduser()).resolve()
+    place = resolved(folder, ref.folder)
     return None if ref.digest is not None or (place / DOCUMENT).exists() else place
 
 

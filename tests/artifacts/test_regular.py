@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.artifacts.regular import open_regular, read_at_most
+from holdfast.artifacts.regular import open_regular, read_at_most, resolved
 from holdfast.errors import InputError, WorkloadError
 
 
@@ -57,3 +57,11 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
     assert read_at_most(Path("/proc/self/environ"), 2**20)
     with pytest.raises(InputError, match="expected at most 5 bytes, found more"):
         read_at_most(Path("/proc/self/environ"), 5)
+
+
+def test_a_path_that_means_no_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to("round")
+    assert resolved(tmp_path, Path("a/../b")) == tmp_path.resolve() / "b"
+    for path in ("~no-one-of-that-name/x", "round/x", "a\0b"):
+        with pytest.raises(WorkloadError, match="expected a path, found none"):
+            resolved(tmp_path, Path(path), WorkloadError)

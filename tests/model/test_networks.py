@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,18 @@ def test_a_truncated_weights_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(IntegrityError, match="altered after the artifact was written"):
         load_network(artifact, "cpu")
+
+
+def test_weights_above_the_limit_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    artifact = saved(tmp_path / "m", build(named("cnn"), IMAGE, 10, seed=0), IMAGE, "cnn")
+    pins = {name: pin.model_copy(update={"bytes": 2**33}) for name, pin in artifact.document.files.items()}
+    with (artifact.folder / "weights.safetensors").open("wb") as stream:
+        stream.truncate(2**33)
+    huge = replace(artifact, document=artifact.document.model_copy(update={"files": pins}))
+    with pytest.raises(
+        ModelError, match="weights.safetensors: expected at most 4294967296 bytes, found 8589934592; it"
+    ):
+        load_network(huge, "cpu")
 
 
 @pytest.mark.parametrize(("name", "own"), [("weights.safetensors", "cnn"), ("program.pt2", "gone:make")])

@@ -15,6 +15,31 @@ _SMALL = 2**20
 """What is asked for where a file has no size, as those of the kernel."""
 
 
+def resolved(folder: Path, path: Path, error: type[HoldfastError] = InputError) -> Path:
+    """The place of `path`, seen from a folder, with `~` and links followed; nothing need be there.
+
+    Raises:
+        HoldfastError: of the kind `error`: the home of no one, links in a circle, or a NUL.
+    """
+    place = folder / at_home(path, error)
+    try:
+        return place.resolve()
+    except (RuntimeError, OSError, ValueError) as failed:
+        raise error(f"{path}: expected a path, found none ({failed})") from None
+
+
+def at_home(path: Path, error: type[HoldfastError] = InputError) -> Path:
+    """The path with `~` in the place that it means.
+
+    Raises:
+        HoldfastError: of the kind `error`: the home of no one.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as failed:
+        raise error(f"{path}: expected a path, found none ({failed})") from None
+
+
 def open_regular(
     path: Path, wanted: str = "a file", *, links: bool = False, error: type[HoldfastError] = InputError
 ) -> io.BufferedReader:

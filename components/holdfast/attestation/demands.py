@@ -96,7 +96,7 @@ class Demands:
                 one's are trusted.
             WaiverEndedError: the decision rests on a waiver that ended.
         """
-        where = decision.folder
+        where = decision.folder if version is None else f"{decision.document.name} version {version}"
         trust = self.signatures
         if trust is None:
             if decision.document.require.attested:
@@ -143,7 +143,8 @@ class Demands:
 
     def passed_at(self, model: str, bundles: Mapping[str, Sequence[bytes]]) -> datetime | None:
         """When the gate last signed that the model of this digest passed; None: no such statement counts."""
-        signed = [] if self.trust is None else self.trust.accepted(bundles.get(model, ()), self.now)[0]
+        trust = self.signatures
+        signed = [] if trust is None else trust.accepted(bundles.get(model, ()), self.now)[0]
         return max((one.at for one in signed if one.statement.predicateType == VERDICT), default=None)
 
 

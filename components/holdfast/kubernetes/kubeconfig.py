@@ -4,7 +4,7 @@ import base64
 import re
 from pathlib import Path
 
-from holdfast.artifacts.regular import open_regular
+from holdfast.artifacts.regular import at_home, open_regular
 from holdfast.errors import WorkloadError
 from holdfast.http_client import Trust
 from holdfast.kubernetes.access import Access
@@ -26,6 +26,7 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Access:
             certificate, a proxy, `auth-provider`, which kubectl itself has left for `exec`).
         PluginError: the plug-in gives no credential.
     """
+    path = at_home(path, WorkloadError)
     config = _config(path)
     chosen = context or config.get("current-context")
     view = _named(config, "contexts", "context", chosen, path)

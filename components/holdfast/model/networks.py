@@ -24,6 +24,8 @@ from holdfast.model.files import program, safetensors
 from holdfast.model.own_code import asked_for, find_function, is_own
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.pt2"
+MAX_BYTES = 4 * 2**30
+"""Of either file."""
 SMALLEST_SIDE = 8
 _SUM_TOLERANCE = 1e-3
 
@@ -296,6 +298,10 @@ def _try(net: nn.Module, spec: InputSpec, classes: int, name: str) -> None:
 
 
 def _checked(artifact: Artifact[Model], name: str, check: Callable[[bytes], None]) -> bytes:
+    pin = artifact.document.files.get(name)
+    if pin is not None and pin.bytes > MAX_BYTES:
+        found = f"found {pin.bytes}"
+        raise ModelError(f"{artifact.folder / name}: expected at most {MAX_BYTES} bytes, {found}; it is not loaded")
     data = artifact.open(name).getvalue()
     try:
         check(data)

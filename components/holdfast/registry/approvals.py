@@ -136,10 +136,11 @@ def _parsed(text: bytes) -> Approval | None:
 
 def _require_it_counts(made: bytes, one: JudgedVersion, bundle: Bundle, demands: Demands) -> None:
     """Refuses, before anything is stored, an approval that whoever demands it would not count."""
-    if demands.trust is None:
+    trust = demands.signatures
+    if trust is None:
         return
-    signed = demands.trust.accept(made, demands.now, "--key")
-    found = approvals((signed,), one, bundle.decision.document.require, demands.trust)
+    signed = trust.accept(made, demands.now, "--key")
+    found = approvals((signed,), one, bundle.decision.document.require, trust)
     if found[0].refused:
         raise RefusedError(f"{one.name} version {one.version}: it would not count: {found[0].refused}")
 

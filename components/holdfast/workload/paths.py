@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from holdfast.artifacts.folder import Ref
+from holdfast.artifacts.regular import resolved
+from holdfast.errors import WorkloadError
 from holdfast.workload.schema import Workload
 
 REMOTE = ("sklearn:", "https://", "http://")
@@ -35,10 +37,10 @@ def make_importable(workload: Workload, folder: Path) -> None:
 
 
 def _place(folder: Path, name: str) -> str:
-    return name if name.startswith(REMOTE) else str((folder / Path(name).expanduser()).resolve())
+    return name if name.startswith(REMOTE) else str(resolved(folder, Path(name), WorkloadError))
 
 
 def _review(folder: Path, name: str) -> str:
     ref = Ref.parse(name)
-    place = (folder / ref.folder.expanduser()).resolve()
+    place = resolved(folder, ref.folder, WorkloadError)
     return f"{place}@{ref.digest}" if ref.digest else str(place)

@@ -15,6 +15,8 @@ from holdfast.errors import WorkloadError
 MAX_BYTES = 2**20
 MAX_VALUES = 100_000
 """Of one file, aliases counted as often as they are used."""
+MAX_SEPARATORS = 50_000
+"""Lines and commas: each costs a fraction of a millisecond before its value can be counted."""
 MAX_DIGITS = 1_000
 """Characters of a number."""
 M = TypeVar("M", bound=BaseModel)
@@ -93,12 +95,14 @@ class _TooManyError(Exception):
 
 
 def _constructed(text: str, name: str, annotation: Any) -> tuple[yaml.Node | None, Any]:
+    if (found := text.count(",") + text.count("\n")) > MAX_SEPARATORS:
+        raise WorkloadError(f"{name}:1: expected at most {MAX_SEPARATORS} lines and commas, found {found}")
     try:
         node = yaml.compose(text, Loader=_Loader)
         if _expanded(node, set(), {}) > MAX_VALUES:
             raise _TooManyError
         _refuse_duplicates(node, name)
-        _refuse_long(node, name)
+        _refuse_odd(node, name)
         _keep_texts(node, annotation)
         return node, yaml.constructor.SafeConstructor().construct_document(node) if node is not None else None
     except _TooManyError:
@@ -189,13 +193,15 @@ def _refuse_duplicates(node: yaml.Node | None, name: str) -> None:
             _refuse_duplicates(value, name)
 
 
-def _refuse_long(node: yaml.Node | None, name: str) -> None:
-    """Numbers that cannot be printed, and those in base 60, of which each place costs as much as all before."""
+def _refuse_odd(node: yaml.Node | None, name: str) -> None:
+    """NUL, and numbers that cannot be printed or are in base 60, of which each place costs as much as all before."""
     parts = [] if node is None else [node]
     while parts:
         one = parts.pop()
         if isinstance(one, yaml.CollectionNode):
             parts += one.value if isinstance(one, yaml.SequenceNode) else [part for pair in one.value for part in pair]
+        elif "\0" in one.value:
+            raise WorkloadError(f"{name}:{one.start_mark.line + 1}: expected text, found a NUL")
         elif one.tag in _NUMBERS and len(one.value) > MAX_DIGITS:
             found = f"found a value that is none (a number of {len(one.value)} characters)"
             raise WorkloadError(f"{name}:{one.start_mark.line + 1}: expected YAML, {found}")

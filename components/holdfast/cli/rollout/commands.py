@@ -116,7 +116,7 @@ def watchdog(
     from holdfast.kubernetes.kubeconfig import from_kubeconfig
     from holdfast.serving.rollout.cluster.watchdog import watch as look
 
-    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig.expanduser())
+    access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig)
     count = look(Kube(access), namespace or access.namespace, seconds, lambda line: say(f"watchdog: {line}"))
     say(f"watchdog: {count} candidates taken out")
 

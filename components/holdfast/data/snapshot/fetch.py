@@ -159,7 +159,10 @@ def _read_content(path: Path, max_bytes: int, in_memory: int = IN_MEMORY) -> Fil
         before = os.fstat(stream.fileno())
         if before.st_size > max_bytes:
             raise LimitError(f"{path}: expected at most {max_bytes} bytes (data.max_bytes), found {before.st_size}")
-        content = _content(stream, str(path), before.st_size, in_memory)
+        try:
+            content = _content(stream, str(path), before.st_size, in_memory)
+        except OSError as error:
+            raise InputError(f"{path}: expected a data file, found none that can be read ({error.strerror})") from None
         after = os.fstat(stream.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
         raise InputError(f"{path}: expected a file at rest, found one that changed while it was read")

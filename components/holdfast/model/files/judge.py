@@ -18,7 +18,7 @@ FileKind = Literal["safetensors", "onnx", "torch-zip", "torch-legacy", "program"
 MAX_BYTES = 4 * 2**30
 _HEAD = 2**12
 _MEMORY = 2**29
-_BYTES_PER_SECOND = 2**25
+_BYTES_PER_SECOND = 2**24
 EXPECTED = "expected safetensors, ONNX, or a file that torch.load(weights_only=True) loads"
 
 
@@ -151,7 +151,7 @@ def _judged(stream: IO[bytes], name: str, size: int) -> bytes:
 
 
 def _allowance(size: int) -> Allowance:
-    seconds = 2 + size // _BYTES_PER_SECOND
+    seconds = 1 + size // _BYTES_PER_SECOND
     return Allowance(memory=_MEMORY + 4 * size, cpu_seconds=seconds, seconds=20.0 * seconds)
 
 

@@ -31,7 +31,7 @@ def reach(target: Target) -> Kube:
     """
     if target.kubeconfig is None:
         return Kube(in_cluster())
-    return Kube(from_kubeconfig(target.kubeconfig.expanduser(), target.context))
+    return Kube(from_kubeconfig(target.kubeconfig, target.context))
 
 
 def open_cluster(

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.folder import replace_file
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import RolloutError
 from holdfast.processes import started
 from holdfast.serving.rollout.contract.counters import Arm, Observation
@@ -253,12 +254,11 @@ def read(file: Path) -> Status | None:
         RolloutError: the file has no meaning.
     """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) > MAX_BYTES:
-        raise RolloutError(f"{file}: expected at most {MAX_BYTES} bytes, found more")
+        data = read_at_most(file, MAX_BYTES, "a status", error=RolloutError)
+    except RolloutError:
+        if not os.path.lexists(file):
+            return None
+        raise
     try:
         return TypeAdapter(Status).validate_json(data)
     except ValidationError as error:
