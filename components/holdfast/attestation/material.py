@@ -6,10 +6,12 @@ Closed and bounded forms of sigstore's `VerificationMaterial`; nothing here is v
 import base64
 import hashlib
 import struct
+import warnings
 from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_PROOF = 64
@@ -99,8 +101,10 @@ class Material(Closed):
         if self.certificate is None:
             return self.publicKey.hint if self.publicKey is not None else ""
         try:
-            return certified(x509.load_der_x509_certificate(base64.b64decode(self.certificate.rawBytes)))
-        except BROKEN:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", CryptographyDeprecationWarning)  # a serial number below 1, for example
+                return certified(x509.load_der_x509_certificate(base64.b64decode(self.certificate.rawBytes)))
+        except (*BROKEN, CryptographyDeprecationWarning):
             return ""
 
 
