@@ -146,7 +146,7 @@ LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platf
 	--generate-hashes --no-emit-package torch --no-header --no-annotate $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
 
 lock: | $(UV) ## Resolve the locks again
-	$(LOCK) --extra model --extra serving --extra pipelines --extra vault --group dev --group foreign -o $(LOCKS)/dev.txt
+	$(LOCK) --extra model --extra serving --extra pipelines --extra vault --extra keyless --group dev --group foreign -o $(LOCKS)/dev.txt
 	$(LOCK) --extra data --group dev -o $(LOCKS)/data-dev.txt
 	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt

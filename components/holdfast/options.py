@@ -46,18 +46,29 @@ Threads = Annotated[int, typer.Option(help="CPU threads; part of the result, sin
 KeyName = Annotated[
     str,
     typer.Option(
-        "--key", help="What signs: a private key (PEM), or vault://MOUNT/NAME with VAULT_ADDR and VAULT_TOKEN."
+        "--key",
+        help="What signs: a private key (PEM), vault://MOUNT/NAME with VAULT_ADDR and VAULT_TOKEN, or keyless:// with "
+        "the identity of the CI job (SIGSTORE_ID_TOKEN); keyless://FILE: a private instance's client trust config.",
     ),
 ]
 SigningKey = Annotated[
-    str | None, typer.Option("--key", help="Sign what was written: a private key (PEM) or vault://MOUNT/NAME.")
+    str | None,
+    typer.Option(
+        "--key", help="Sign what was written: a private key (PEM), vault://MOUNT/NAME, keyless:// or keyless://FILE."
+    ),
 ]
 Attestations = Annotated[
     Path | None, typer.Option(help="Folder of signed statements; `attestations` next to --out when left out.")
 ]
 TrustFileOption = Annotated[
-    Path | None, typer.Option("--trust", help="Whose signatures must be there: a trust policy (trust.yaml).")
+    Path | None,
+    typer.Option(
+        "--trust",
+        help="Whose signatures must be there, and which policies count: a trust policy (trust.yaml).",
+        callback=lambda path: None if path == Path() else path,
+    ),
 ]
+"""Empty, as a pipeline hands on what is left out: none."""
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
 
 

@@ -12,15 +12,13 @@ from pydantic import ValidationError
 
 from holdfast.artifacts.documents import GateDecision, Model, RobustnessReport, Snapshot
 from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.policies import MAX_POLICY_BYTES, POLICY
 from holdfast.errors import RefusedError
 from holdfast_gates.decide import Evidence, Judged, decide
 from holdfast_gates.policy import Policy, find
 from holdfast_gates.report import to_junit, to_markdown
 from holdfast_gates.waivers import with_waivers
 
-POLICY = "policy.json"
-"""File of a decision: the policy in effect."""
-MAX_POLICY_BYTES = 2**20
 CLOSE = 1e-9
 """Relative difference of two bounds that other processors or library versions may make."""
 

@@ -1,7 +1,6 @@
 """The policy: which checks a model must pass and how it is rolled out: a closed file, with the workload's overrides."""
 
 import difflib
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from holdfast.artifacts.documents import Modality, Requirements, Scalar
+from holdfast.artifacts.policies import canonical, policy_digest
 from holdfast.errors import WorkloadError
 from holdfast.modality import MODALITIES
 from holdfast.workload.schema import GateConfig, RolloutPlan, Section, Share
@@ -159,12 +159,11 @@ class Policy(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of the policy in effect, overrides included."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return policy_digest(self.to_json())
 
     def to_json(self) -> str:
         """The policy in effect as canonical JSON: what a pipeline hands to the gate step."""
-        value = self.model_dump(mode="json", exclude_none=True)
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return canonical(self.model_dump(mode="json", exclude_none=True))
 
 
 def with_overrides(policy: Policy, override: Mapping[str, Mapping[str, Scalar]]) -> Policy:

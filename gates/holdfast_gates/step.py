@@ -5,8 +5,9 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import GateDecision, Model, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.artifacts.policies import POLICY
 from holdfast.errors import WorkloadError
-from holdfast_gates.confirm import POLICY, pages
+from holdfast_gates.confirm import pages
 from holdfast_gates.decide import KINDS, Evidence, Judged, decide
 from holdfast_gates.policy import Policy
 from holdfast_gates.waivers import SignedWaivers, apply

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from holdfast import containers
 from holdfast.artifacts.documents import ANY, AnyDocument
 from holdfast.artifacts.folder import replace_file
+from holdfast.artifacts.policies import LIST
 from holdfast.steps import STEPS
 from holdfast.workload.schema import Workload
 from holdfast_pipelines.cluster import ClusterSettings
@@ -36,12 +37,17 @@ def compile_pipelines(out: Path, settings: ClusterSettings | None = None) -> lis
 
 
 def write_schemas(out: Path) -> list[Path]:
-    """Writes the JSON schema of every document, of the workload, the policy and a pull request's report into `out`."""
+    """Writes the JSON schema of every document, of the workload, the policy and a pull request's report into `out`.
+
+    And the policies that ship, as JSON.
+    """
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, schema in _schemas():
         paths.append(out / f"{name}.json")
         replace_file(paths[-1], (json.dumps(schema, indent=2, sort_keys=True) + "\n").encode())
+    paths.append(out / LIST)
+    replace_file(paths[-1], (json.dumps(_policies(), indent=2, sort_keys=True) + "\n").encode())
     return sorted(paths)
 
 
@@ -65,6 +71,13 @@ def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "cluster", dialect | ClusterSettings.model_json_schema()
     yield "policy", dialect | Policy.model_json_schema()
     yield "pr-gate", dialect | PullRequestReport.model_json_schema(mode="serialization")
+
+
+def _policies() -> dict[str, Any]:
+    """The list that servers hold a decision's policy against."""
+    from holdfast_gates.policy import find, packaged
+
+    return {name: json.loads(find(name).to_json()) for name in packaged()}
 
 
 def _compiled(name: str, settings: ClusterSettings) -> str:

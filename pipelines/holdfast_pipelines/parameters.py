@@ -28,6 +28,8 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
+    trust: str = ""
+    """A trust policy, by its path in the pods of a cluster; empty: none."""
 
 
 def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> Parameters:
@@ -45,6 +47,7 @@ def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> 
         "name": workload.name,
         "tracking": settings.tracking,
         "policy": policy.to_json(),
+        "trust": settings.trust,
         **_sections(workload.model_copy(update={"gate": gate})),
         "seed": settings.seed,
         "device": settings.device,
@@ -67,6 +70,7 @@ def rollout_parameters(workload: Workload, version: int, settings: Settings, gam
         "config": _json(workload.rollout),
         "seed": settings.seed,
         "game_day": game_day or "",
+        "trust": settings.trust,
     }
 
 

@@ -4,9 +4,15 @@ From the workload alone before the first step: the device, and whether functions
 As soon as the snapshot has read the rows: classes, columns and rows, and whether the network takes them.
 """
 
+import json
+from pathlib import Path
+
 from holdfast import containers
+from holdfast.artifacts.admission import OtherPolicy
 from holdfast.artifacts.documents import Snapshot
 from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.policies import PolicyList, policy_digest
+from holdfast.attestation.trust import read_trust
 from holdfast.errors import WorkloadError
 from holdfast.workload.fit import check_fit
 from holdfast.workload.paths import own_functions
@@ -17,6 +23,18 @@ from holdfast_pipelines.parameters import Settings
 _DEVICES = ("auto", "cpu", "cuda")
 _SMALL = 8
 """Pixels of a side below which not every built-in network has an answer."""
+
+
+def check_policy(policy: str, trust: Path | None) -> None:
+    """Before the first step: whether the policy in effect (JSON) may decide what is registered and served.
+
+    Raises:
+        WorkloadError: it does not ship, and the trust policy does not name it.
+    """
+    counted = PolicyList() if trust is None else read_trust(trust).file.counted
+    digest = policy_digest(policy)
+    if not counted.has(digest, policy.encode()):
+        raise WorkloadError(f"gate.policy: {OtherPolicy(json.loads(policy)['name'], digest)}")
 
 
 def check_workload(machine: Machine, workload: Workload, settings: Settings) -> None:

@@ -5,7 +5,8 @@
 `pr_gate`, for pull requests, is the same up to the verdict: it registers nothing.
 
 The data checks stop the run before the expensive steps; the gate always succeeds and the pipeline branches on its
-verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes.
+verdict. Content digests travel as parameters next to the artifacts, because KFP's cache does not see bytes. Snapshot
+and baseline always look again: the path of a delivery may stay while its bytes change.
 """
 
 from typing import Any
@@ -59,9 +60,9 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         device: str = "auto",
         threads: int = 1,
         checkpoint: str = CHECKPOINTS,
+        trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-        # The path of a delivery may stay while its bytes change: snapshot and baseline always look again.
         data = never_cached(pods.reading(snapshot(config=snapshot_config)))
         champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
         delivery = inputs(snapshot=data, baseline=champion)
@@ -77,13 +78,13 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
             )
             proof = pods.computing(certify(**judged, config=certify_config, **compute), "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, pods, policy=policy, tracking=tracking, registers=registers)
+            _conclude(judged, pods, policy=policy, tracking=tracking, trust=trust, registers=registers)
         _refuse(pods, schema=contract, drift=shift)
 
     return pipeline
 
 
-def _conclude(judged: dict[str, Any], pods: Pods, *, policy: str, tracking: str, registers: bool) -> None:
+def _conclude(judged: dict[str, Any], pods: Pods, *, policy: str, tracking: str, trust: str, registers: bool) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
     decision = never_cached(pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
     if pods.ends_as_failed:
@@ -92,7 +93,7 @@ def _conclude(judged: dict[str, Any], pods: Pods, *, policy: str, tracking: str,
     if not registers:
         return
     with dsl.If(decision.outputs["verdict"] == "pass"):
-        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking)
+        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking, trust=trust)
         _at_mlflow(pods.sized(kept, cpu="1", memory="4G"))
 
 

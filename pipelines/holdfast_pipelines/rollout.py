@@ -24,6 +24,7 @@ def rollout(cluster: ClusterSettings | None = None) -> GraphComponent:
         target: str = "",
         seed: int = 0,
         game_day: str = "",
+        trust: str = "",
     ) -> None:
         moved = roll_out(
             name=name,
@@ -34,6 +35,7 @@ def rollout(cluster: ClusterSettings | None = None) -> GraphComponent:
             target=target,
             seed=seed,
             game_day=game_day,
+            trust=trust,
         )
         with_mlflow_login(never_cached(Pods(cluster).sized(moved, cpu="2", memory="4G")))
 

@@ -28,7 +28,7 @@ from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
-from holdfast_pipelines.preflight import check_rows, check_workload
+from holdfast_pipelines.preflight import check_policy, check_rows, check_workload
 from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.signing import Signing
@@ -59,6 +59,7 @@ def run(
     forks: Servers | None = None,
     reviews: Path | None = None,
     keys: Path | None = None,
+    trust: Path | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -82,18 +83,18 @@ def run(
             aside are added to it as undecided. None keeps nothing, unless the workload names a folder.
         keys: a folder of keys, one for each role: what the steps make is signed, and with its `trust.yaml` registration
             and rollout go on only where everything was.
+        trust: a trust policy: the policies whose verdicts count, and whose signatures must be there.
 
     Raises:
         StepError: a step failed; the record has its name.
         WorkloadError: the workload, an override, or the name of a step is not valid.
         InputError: a file that the workload names is not there.
     """
-    folder = workload.resolve().parent
-    plan = given.read(workload, overrides)
+    folder, plan = workload.resolve().parent, given.read(workload, overrides)
     plan = _placed(with_reviews(plan, reviews := reviews_of(plan, folder, reviews)), data, folder)
     settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
     machine = _machine(plan, folder, out, cache, from_step, pythons(interpreters))
-    machine.forks, machine.signing = forks, Signing.of(keys, out)
+    machine.forks, machine.signing = forks, Signing.of(keys, out, trust)
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
         with record.of_failure():
@@ -170,6 +171,7 @@ def roll_out(
     interpreters: Mapping[str, Path] | None = None,
     forks: Servers | None = None,
     keys: Path | None = None,
+    trust: Path | None = None,
 ) -> RunResult:
     """Rolls out what an earlier run in `out` registered: the other half of `run(..., rollout=False)`.
 
@@ -184,7 +186,9 @@ def roll_out(
         raise RunError(f"{out}: expected a run that registered a model, found one that ended {before.outcome}")
     settings = given.Settings(tracking=tracking, seed=seed, threads=threads)
     plan = given.read(workload)
-    machine = Machine(out=out.resolve(), pythons=pythons(interpreters), forks=forks, signing=Signing.of(keys, out))
+    machine = Machine(
+        out=out.resolve(), pythons=pythons(interpreters), forks=forks, signing=Signing.of(keys, out, trust)
+    )
     with _held(machine.out):
         _keep_rollout(machine.out)
         record = _Record(machine, replace(_without_rollout(before), outcome="registered"))
@@ -290,6 +294,7 @@ def _without_rollout(result: RunResult) -> RunResult:
 def _retrain(machine: Machine, arguments: given.Parameters, reviews: Path | None) -> None:
     from holdfast_pipelines.retrain import retrain
 
+    check_policy(str(arguments["policy"]), None if machine.signing is None else machine.signing.trust)
     try:
         machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
     finally:

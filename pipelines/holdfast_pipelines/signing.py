@@ -35,20 +35,21 @@ class Signing:
     """Where people keep waivers for the gate."""
 
     @classmethod
-    def of(cls, keys: Path | None, out: Path) -> "Signing":
-        """With the keys in a folder, and its `trust.yaml`, where there is one; for the run in `out`.
+    def of(cls, keys: Path | None, out: Path, trust: Path | None = None) -> "Signing":
+        """With the keys in a folder, for the run in `out`; `trust` left out: its `trust.yaml`, where there is one.
 
         Raises:
             InputError: the folder has no keys, or one is none.
         """
         folder = out.resolve() / ATTESTATIONS
         if keys is None:
-            return cls(out.name, folder, {})
+            return cls(out.name, folder, {}, trust and trust.resolve())
         if not keys.is_dir():
             raise InputError(f"{keys}: expected a folder of keys, found none; `holdfast keys new --all --out {keys}`")
-        found, trust = read_keys(keys), keys.resolve() / TRUST
+        found, own = read_keys(keys), keys.resolve() / TRUST
+        named = own if own.is_file() else None
         files = {role: keys.resolve() / f"{role}.pem" for role in found}
-        return cls(out.name, folder, found, trust if trust.is_file() else None, files)
+        return cls(out.name, folder, found, trust.resolve() if trust else named, files)
 
     def sign(self, place: Path, digest: str) -> None:
         """Signs the artifact in `place`, where the key of its step's role is here."""

@@ -44,6 +44,7 @@ def submit(
     settings: ClusterSettings | None = None,
     experiment: str = EXPERIMENT,
     token: str | None = None,
+    trust: str = "",
     wait: bool = False,
 ) -> dict[str, str]:
     """Uploads both pipelines and starts `retrain` on the workload, now or by `cron`; returns what was made.
@@ -58,6 +59,7 @@ def submit(
         settings: images, namespace, volumes and sizes.
         experiment: under which name the runs are grouped.
         token: bearer token of the API; KFP_TOKEN when left out.
+        trust: a trust policy, by its path in the pods, by which models are registered; empty: none.
         wait: whether to come back only after the run has ended.
 
     Raises:
@@ -67,7 +69,7 @@ def submit(
     """
     cluster, plan = settings or ClusterSettings(), given.read(workload)
     plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan, cluster)
-    run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads)
+    run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads, trust=trust)
     arguments = given.retrain_parameters(plan, workload.resolve().parent, run) | _checkpoint(plan.name, cluster)
     schedule = six_fields(cron) if cron is not None else None
     with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):

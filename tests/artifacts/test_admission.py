@@ -95,13 +95,13 @@ def test_a_report_that_the_gate_read_and_nobody_hands_in_is_named():
 def test_a_model_and_its_decision_are_read_after_every_file_was_hashed(model, tmp_path):
     save(tmp_path / "decision", decision(model=model.digest))
     judged = admission.read(Ref(tmp_path / "model"), Ref(tmp_path / "decision"))
-    assert (judged.model.digest, judged.objection()) == (model.digest, None)
+    assert (judged.model.digest, judged.objection(None)) == (model.digest, None)
 
 
 def test_a_decision_about_another_model_on_disk_is_an_objection(model, tmp_path):
     save(tmp_path / "decision", decision(model=OTHER))
     judged = admission.read(Ref(tmp_path / "model"), Ref(tmp_path / "decision"))
-    assert judged.objection() == OtherBytes("model", model.digest, OTHER)
+    assert judged.objection(None) == OtherBytes("model", model.digest, OTHER)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "curve.json"])

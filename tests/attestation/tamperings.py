@@ -405,6 +405,32 @@ def a_key_that_was_revoked(world: World, version: StoredVersion, rng: random.Ran
     return Demands(trust_in(world.made.folder / "keys", revoked=(revoked,)), NOW)
 
 
+# --- the folder that MLflow loads ----------------------------------------------------------------------------------
+
+
+@_way
+def code_that_mlflow_would_run(world: World, version: StoredVersion, rng: random.Random) -> None:
+    name = f"loader{rng.randrange(1000)}"
+    flavor = f"python_function: {{loader_module: {name}, code: code}}"
+    (version.package / "MLmodel").write_text(f"flavors: {{{flavor}}}\n")
+    (version.package / "code").mkdir()
+    (version.package / "code" / f"{name}.py").write_text("_load_pyfunc = str\n")
+
+
+@_way
+def one_file_more_less_or_other_of_the_package(world: World, version: StoredVersion, rng: random.Random) -> None:
+    described = version.package / "MLmodel"
+    change = rng.choice(("more", "less", "other", "link"))
+    if change == "more":
+        (version.package / rng.choice(("conda.yaml", "data/x.py", ".hidden"))).write_text("x")
+    elif change == "link":
+        (version.package / "code").symlink_to(world.other_version.package)
+    elif change == "less":
+        described.unlink()
+    else:
+        described.write_bytes(described.read_bytes() + b" ")
+
+
 # --- tags -------------------------------------------------------------------------------------------------------------
 
 
@@ -437,8 +463,8 @@ def a_statement_only_in_a_tag_of_another_subject(world: World, version: StoredVe
 @_way
 def an_alias_back_at_an_older_version(world: World, version: StoredVersion, rng: random.Random) -> None:
     """An honest version that passed and was released, but before this one: every signature of it holds."""
-    shutil.rmtree(version.folder)
-    older = world.other_version.copy(version.folder)
+    shutil.rmtree(version.package)
+    older = world.other_version.copy(version.package)
     version.tags = older.tags
     first, last = older.released
     changed = _payload(first).replace(b'"sequence":1', b'"sequence":3')

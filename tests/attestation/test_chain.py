@@ -140,7 +140,7 @@ def test_a_threshold_asks_for_different_keys(tmp_path):
     sign_again = {"run": "toy", "at": NOW + timedelta(minutes=1)}
     for step in ("gate", "register"):
         attest(made.artifacts[step], made.keys["gate"], tmp_path / "attestations", **sign_again)
-    assert "the signatures of 2 keys" in checked(made, trust=trust).objection()
+    assert "the signatures of 2 keys or identities" in checked(made, trust=trust).objection()
     second = read_signer(str(tmp_path / "keys" / "second.pem"))
     for step in ("gate", "register"):
         attest(made.artifacts[step], second, tmp_path / "attestations", **sign_again)

@@ -246,7 +246,8 @@ def test_a_decision_without_the_waiver_that_it_names_is_refused(world):
 def test_verify_shows_waivers_and_refuses_ended_ones(world):
     made = world.judged(world.signed())
     run = made["gate"].folder.parents[1]
-    given = {"bundles": bundles_of(run), "trust": world.trust()}
+    trust = world.trust(policies=("shipped", made["gate"].document.policy))
+    given = {"bundles": bundles_of(run), "trust": trust}
     found = {one.state: one.detail for one in verify_folder(run, run, Signatures(**given, now=NOW))}
     assert set(found) == {"ok"}
     refused = [one for one in verify_folder(run, run, Signatures(**given, now=MONTH)) if one.state != "ok"]

@@ -25,6 +25,7 @@ class StoredVersion:
     """What whoever can write to the store can change: every file, every tag, and under which name it is asked for."""
 
     folder: Path
+    """Of its bundle."""
     tags: Tags
     name: str = "digits"
     released: tuple[bytes, ...] = ()
@@ -32,12 +33,18 @@ class StoredVersion:
     seen: Path | None = None
     """What the reader remembers of the releases that it saw."""
 
+    @property
+    def package(self) -> Path:
+        """The folder that MLflow loads, with the bundle in it."""
+        return self.folder.parents[1]
+
     def copy(self, into: Path) -> "StoredVersion":
-        shutil.copytree(self.folder, into, symlinks=True)
-        return StoredVersion(into, dict(self.tags), self.name, self.released, self.seen)
+        shutil.copytree(self.package, into, symlinks=True)
+        return StoredVersion(into / registry.PACKAGED, dict(self.tags), self.name, self.released, self.seen)
 
     def taken_in(self, demands: Demands) -> registry.Bundle:
         """As servers and rollouts take it in, with its release; refused: an expected error."""
+        registry.check_package(self.package, self.name, 1, self.tags)
         found = registry.read_bundle(self.folder, self.name, 1, tags=self.tags, demands=demands)
         if demands.trust is not None and self.released:
             known = releases(self.released, self.name, demands.trust, demands.now)
@@ -58,7 +65,8 @@ class StoredVersion:
         inputs = {"model": model, **changed}
         decision = _pinned_again(self.folder / "decision", inputs)
         bundle = _listed_again(self.folder)
-        self.tags |= dict(zip(registry.PINS, (bundle, model, decision), strict=False))
+        package = registry.package_digest(self.package)
+        self.tags |= dict(zip(registry.PINS, (bundle, model, decision, package), strict=True))
 
     def _evidence(self) -> list[tuple[str, Path]]:
         return [(place.name, place) for place in sorted((self.folder / registry.EVIDENCE).iterdir()) if place.is_dir()]
@@ -67,8 +75,9 @@ class StoredVersion:
         return {"model": model} if "model" in load_any(place).document.inputs else {}
 
 
-def store_version(made: Made, folder: Path, signer: PrivateKey) -> StoredVersion:
-    """What the register step leaves of a run."""
+def store_version(made: Made, package: Path, signer: PrivateKey) -> StoredVersion:
+    """What the register step leaves of a run in the folder `package`."""
+    folder = package / registry.PACKAGED
     parts = {"model": made.artifacts["train"], "decision": made.artifacts["gate"]}
     parts |= {f"{registry.EVIDENCE}/{role}": made.artifacts[role] for role in MAKERS}
     for place, artifact in parts.items():
@@ -77,8 +86,9 @@ def store_version(made: Made, folder: Path, signer: PrivateKey) -> StoredVersion
     store.copy_of({key: found for key, found in made.bundles.items() if key in about}, folder / store.ATTESTATIONS)
     for name in ("replay.npz", "confidence.npz", "schema.pbtxt"):
         (folder / name).write_bytes(name.encode() * 20)
-    digest = registry.seal_bundle(folder, signer, "digits")
-    tags = dict(zip(registry.PINS, (digest, parts["model"].digest, parts["decision"].digest), strict=False))
+    digests = (registry.seal_bundle(folder, signer, "digits"), parts["model"].digest, parts["decision"].digest)
+    (package / "MLmodel").write_text(f"flavors: {{python_function: {{}}}}\nmodel_uuid: {digests[0][:32]}\n")
+    tags = dict(zip(registry.PINS, (*digests, registry.package_digest(package)), strict=True))
     return StoredVersion(folder, tags)
 
 

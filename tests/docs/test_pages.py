@@ -190,8 +190,8 @@ def test_files_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
             assert read_yaml(path, ClusterSettings).registry
         elif "namespace" in top_keys(path):
             assert read_target(path).namespace
-        elif "roles" in top_keys(path):
-            assert read_yaml(path, TrustFile).roles
+        elif {"roles", "policies"} & top_keys(path):
+            assert read_yaml(path, TrustFile).policies
         else:
             assert read_workload(path).name
 

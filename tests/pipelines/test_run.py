@@ -407,3 +407,19 @@ def test_a_run_into_a_file_is_one_line(toy, tmp_path):
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(WorkloadError, match="file: expected a folder for the run, found a file"):
             run(**{**toy, "out": out})
+
+
+def test_a_policy_of_ones_own_ends_a_run_before_its_first_step_unless_a_trust_policy_lists_it(toy, tmp_path):
+    own = "name: default\nalpha: 0.05\nchecks: {drift: {}}\n"
+    (tmp_path / "own.yaml").write_text(own)
+    toy["workload"].write_text(WORKLOAD + "gate: {policy: own.yaml}\n")
+    with pytest.raises(WorkloadError, match=r"gate.policy: expected a verdict by a policy that counts") as refused:
+        run(**toy)
+    assert not (tmp_path / "diary").exists()
+    digest = re.search(r"default \((\w{64})\)", str(refused.value))[1]
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(f"version: 1\npolicies: [{digest}]\n")
+    assert run(**toy, trust=trust).outcome == "promoted"
+    called = [json.loads(line) for line in (tmp_path / "diary").read_text().splitlines()]
+    named = {call["step"] for call in called if call.get("trust") == str(trust.resolve())}
+    assert {"register", "rollout"} <= named

@@ -20,6 +20,7 @@ from holdfast.artifacts.documents import (
     Verdict,
 )
 from holdfast.artifacts.folder import save
+from holdfast.artifacts.policies import shipped_digests
 from holdfast.errors import ArtifactError, IntegrityError, RefusedError, RegistryError
 from holdfast.registry.client import connected, locked
 
@@ -50,6 +51,7 @@ def add(tracking, tmp_path):
         model = save(bundle / "model", _model(), {"weights.safetensors": weights})
         decision = save(bundle / "decision", _decision(judged or model.digest, verdict))
         (bundle / "replay.npz").write_bytes(b"rows")
+        (package / "MLmodel").write_text("flavors: {}\n")
         reports = tmp_path / "reports"
         reports.mkdir(exist_ok=True)
         (reports / "decision.md").write_text("# table\n")
@@ -86,7 +88,7 @@ def _decision(model_digest, verdict):
     return GateDecision(
         inputs={"model": model_digest},
         name="toy",
-        policy="9" * 64,
+        policy=next(iter(shipped_digests())),
         policy_name="default",
         alpha=0.05,
         checks=(Check(name="x", required="x", verdict=verdict),),
@@ -263,6 +265,41 @@ def test_a_model_swapped_together_with_its_manifest_is_refused(add, tracking, tm
     registry.seal_bundle(bundle)
     with pytest.raises(IntegrityError, match="bundle.json: expected sha256"):
         registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("MLmodel", "flavors: {python_function: {loader_module: evil, code: code}}\n"), ("code/evil.py", "print()\n"),
+     ("conda.yaml", "dependencies: [evil]\n"), ("data/evil.py", ""), ("MLmodel", None)],
+)  # fmt: skip
+def test_what_mlflow_reads_around_the_bundle_is_pinned_too(add, tracking, tmp_path, file, text):
+    add()
+    path = next((tmp_path / "artifacts").rglob("MLmodel")).parent / file
+    if text is None:
+        path.unlink()
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    with pytest.raises(IntegrityError, match=r"toy version 1: expected the files .*; MLmodel, or what it names"):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_link_around_the_bundle_is_refused(add, tracking, tmp_path):
+    add()
+    package = next((tmp_path / "artifacts").rglob("MLmodel")).parent
+    (package / "code").symlink_to(tmp_path)
+    with pytest.raises(IntegrityError, match="code: expected a file, found none that can be read"):
+        registry.package_digest(package)
+    with pytest.raises(IntegrityError):
+        registry.fetch(tracking, "toy", 1, tmp_path / "got")
+
+
+def test_what_mlflow_notes_about_a_download_is_no_change(add, tracking, tmp_path):
+    add()
+    package = next((tmp_path / "artifacts").rglob("MLmodel")).parent
+    (package / "registered_model_meta").write_text("model_name: toy\nmodel_version: '1'\n")
+    assert registry.fetch(tracking, "toy", 1, tmp_path / "got")
 
 
 @pytest.mark.parametrize("gone", registry.PINS)

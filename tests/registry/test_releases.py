@@ -1,7 +1,7 @@
 """In which order signed versions may serve, through a real registry and the rollout's own worker."""
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from holdfast import registry
 from holdfast.attestation.demands import Demands
 from holdfast.attestation.keys import read_signer
-from holdfast.attestation.trust import read_trust
+from holdfast.attestation.trust import RoleKeys, Sigstore, read_trust
 from holdfast.errors import RefusedError
 from holdfast.serving.rollout import registry_worker
 from tests.attestation.chains import NOW, Made, make_keys, make_run, sign_run, trust_in
@@ -28,8 +28,7 @@ def tracking(tmp_path: Path) -> str:
         artifacts = make_run(folder, seed=seed)
         sign_run(folder, artifacts, keys, NOW - timedelta(hours=2 - seed))
         made = Made(folder, artifacts, keys, trust_in(tmp_path / "keys"))
-        version = store_version(made, folder / "package" / registry.PACKAGED, keys["gate"])
-        (folder / "package" / "MLmodel").write_text("flavors: {}\n")
+        version = store_version(made, folder / "package", keys["gate"])
         (folder / "reports").mkdir()
         tags = {**version.tags, "holdfast.verdict": "pass"}
         entry = registry.Entry("digits", tags["holdfast.model_digest"], tags, description="toy", about="toy")
@@ -53,6 +52,36 @@ def test_going_back_takes_a_release_statement(tracking: str, tmp_path: Path) -> 
         fetch(tracking, 1, tmp_path)
     registry.release(tracking, "digits", 1, signer)
     assert fetch(tracking, 1, tmp_path).champion_version == 2
+
+
+def test_an_identity_releases_as_a_key_does(tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sigstore.sign", reason="sigstore signs by identities (extra keyless)")
+    from holdfast.attestation.identities import Identity
+    from holdfast.attestation.keyless import KeylessSigner
+    from tests.attestation.instance import GITHUB, WORKFLOW, Instance, serving
+
+    with serving(Instance()) as instance:
+        monkeypatch.setenv("SIGSTORE_ID_TOKEN", instance.token())
+        identity = KeylessSigner.at(f"keyless://{instance.write(tmp_path / 'keys')[0]}")
+        key = read_signer(str(tmp_path / "keys" / "release.pem"))
+        made = [registry.release(tracking, "digits", *one).sequence for one in ((1, identity), (1, key), (1, identity))]
+    assert made == [1, 1, 2]
+    who = Identity(identity=f"https://github.com/{WORKFLOW}", issuer=GITHUB)
+    changes = {
+        "roles": {"release": RoleKeys(identities=(who,))},
+        "sigstore": Sigstore(trusted_root="trusted_root.json"),
+    }
+    trust, model = trust_in(tmp_path / "keys", **changes), _model(tracking, 1)
+    assert registry.require_released(tracking, "digits", model, trust, datetime.now(UTC)).sequence == 2
+    with pytest.raises(RefusedError, match="expected a release statement"):
+        registry.require_released(
+            tracking, "digits", model, trust_in(tmp_path / "keys"), datetime.now(UTC) - timedelta(9)
+        )
+
+
+def _model(tracking: str, version: int) -> str:
+    found = next(one for one in registry.versions(tracking, "digits") if one.number == version)
+    return found.tags["holdfast.model_digest"]
 
 
 def test_a_release_by_another_role_does_not_lead_back(tracking: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The rule of trust: a model goes on only with a gate decision whose verdict is pass, about these very bytes.
 
+And by a policy that counts (`policies`).
+
 Whoever takes a model in (the register step, the registry, the predictor) asks here and words its
 own refusal. Light: no numpy.
 """
@@ -11,6 +13,8 @@ from typing import Any, Protocol
 
 from holdfast.artifacts.documents import GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts.policies import PolicyList
+from holdfast.wording import printable
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -22,9 +26,12 @@ class JudgedModel:
     model: Artifact[Model]
     decision: Artifact[GateDecision]
 
-    def objection(self) -> "Objection | None":
-        """Why the model may not go on; None: the verdict is pass, about these very bytes."""
-        return objection(self.decision.document, self.model.digest)
+    def objection(self, policies: PolicyList | None) -> "Objection | None":
+        """Why the model may not go on; None: the verdict is pass, about these very bytes, by one of `policies`.
+
+        Where there is no list, it may be any policy's.
+        """
+        return objection(self.decision.document, self.model.digest) or foreign(self.decision, policies)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,21 @@ class NotPassed:
     verdict: Verdict
 
 
-Objection = OtherBytes | NotPassed
+@dataclass(frozen=True)
+class OtherPolicy:
+    """The policy that decided is not on the list of those that count."""
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return (
+            f"expected a verdict by a policy that counts, found one by {printable(self.name)} ({self.digest}); "
+            "to accept it, add this digest to `policies` of a trust policy, which --trust names"
+        )
+
+
+Objection = OtherBytes | NotPassed | OtherPolicy
 
 
 class Confirm(Protocol):
@@ -75,7 +96,9 @@ def read(model: Ref, decision: Ref) -> JudgedModel:
     return JudgedModel(found, judged)
 
 
-def objection(decision: GateDecision, model: str, others: Mapping[str, str] = _NOTHING) -> Objection | None:
+def objection(
+    decision: GateDecision, model: str, others: Mapping[str, str] = _NOTHING
+) -> OtherBytes | NotPassed | None:
     """What speaks against this model (digest), with `others` that go with it (role -> digest); None: nothing does.
 
     A decision about other bytes is no verdict on these, so bytes come first.
@@ -84,6 +107,13 @@ def objection(decision: GateDecision, model: str, others: Mapping[str, str] = _N
         if decision.inputs.get(role) != digest:
             return OtherBytes(role, digest, decision.inputs.get(role))
     return None if decision.verdict is Verdict.PASS else NotPassed(decision.verdict)
+
+
+def foreign(decision: Artifact[GateDecision], policies: PolicyList | None) -> OtherPolicy | None:
+    """Why the policy that decided does not count; None: it does, or there is no list."""
+    if policies is None or policies.has_that_of(decision):
+        return None
+    return OtherPolicy(decision.document.policy_name, decision.document.policy)
 
 
 def left_out(decision: GateDecision, given: Collection[str]) -> str | None:

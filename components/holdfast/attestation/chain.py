@@ -163,8 +163,12 @@ def _about(
 
 
 def _other_policy(decision: GateDecision, trust: TrustPolicy) -> str | None:
-    """Why the verdict does not count: its policy is not on the list."""
-    if not trust.file.policies or decision.policy in trust.file.policies:
+    """Why the verdict does not count: its policy is not on the list of digests.
+
+    With those that ship on it, the decision's folder is needed to know: whoever reads that, asks.
+    """
+    counted = trust.file.counted
+    if counted.shipped or decision.policy in counted.digests:
         return None
     return f"expected a verdict by a policy that counts, found one by {decision.policy_name} ({decision.policy[:12]}…)"
 
@@ -185,7 +189,7 @@ def _enough(
     trust: TrustPolicy,
 ) -> Link:
     """Whether as many keys as the role asks for made statements that fit."""
-    config = trust.file.roles.get(role)
+    config = trust.roles.get(role)
     if config is None:
         return Link("refused", subject, role, f"expected a role {role} in the trust policy, found none")
     signers = {one.signer for one in same}
@@ -193,7 +197,9 @@ def _enough(
         by = ", ".join(f"{signer[:12]}…" for signer in sorted(signers))
         return Link("ok", subject, role, f"signed by {by} at {stamp(max(one.at for one in same))}")
     if same:
-        wanted = f"expected the signatures of {config.threshold} keys of the role {role}, found {len(signers)}"
+        wanted = (
+            f"expected the signatures of {config.threshold} keys or identities of the role {role}, found {len(signers)}"
+        )
         return Link("missing", subject, role, wanted)
     if signed:
         return Link("refused", subject, role, f"expected a statement by {role} of what it holds, found another claim")

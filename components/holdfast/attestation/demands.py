@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.artifacts.documents import Document, GateDecision
 from holdfast.artifacts.folder import Artifact, read_bounded
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation import people, store
 from holdfast.attestation.chain import SignedChain, check_chain
 from holdfast.attestation.envelope import MAX_BUNDLE_BYTES
@@ -55,6 +56,21 @@ class Demands:
         """
         return cls(None if trust is None else read_trust(trust), incumbent=incumbent)
 
+    @property
+    def policies(self) -> PolicyList | None:
+        """The policies whose verdicts count: of the trust policy, or those that ship; None: any.
+
+        What serves already was let in by a list of its time: the one that ships now is no reason against it.
+        """
+        if self.trust is not None and self.trust.file.counted != PolicyList():
+            return self.trust.file.counted
+        return None if self.incumbent else PolicyList()
+
+    @property
+    def signatures(self) -> TrustPolicy | None:
+        """Whose signatures are asked for; None: no one's."""
+        return self.trust if self.trust is not None and self.trust.file.signs else None
+
     def before_approval(self) -> "Demands":
         """The same without approvals."""
         return replace(self, approvals=False)
@@ -80,24 +96,26 @@ class Demands:
                 one's are trusted.
             WaiverEndedError: the decision rests on a waiver that ended.
         """
-        where = decision.folder
-        if self.trust is None:
+        where = decision.folder if version is None else f"{decision.document.name} version {version}"
+        trust = self.signatures
+        if trust is None:
             if decision.document.require.attested:
+                there = "none" if self.trust is None else "one without roles"
                 raise RefusedError(
-                    f"{where}: expected a trust policy, because the gate's policy requires signatures, found none; "
+                    f"{where}: expected a trust policy, because the gate's policy requires signatures, found {there}; "
                     "name one with --trust"
                 )
             return None
         known: dict[str, Document] = {one.digest: one.document for one in (*documents, decision)}
-        found = check_chain(decision.digest, known, bundles, self.trust, self.now, ages=not self.incumbent)
+        found = check_chain(decision.digest, known, bundles, trust, self.now, ages=not self.incumbent)
         wrong = found.objection()
         if wrong is None and self.approvals and not self.incumbent:
             one, require = candidate(decision, version), decision.document.require
-            wrong = people.objection(bundles.get(one.model, ()), one, require, self.trust, self.now)
+            wrong = people.objection(bundles.get(one.model, ()), one, require, trust, self.now)
         if wrong is not None:
             raise RefusedError(f"{where}: {wrong}")
         if not self.incumbent:
-            require_waivers(decision.document, bundles, self.trust, self.now, str(where))
+            require_waivers(decision.document, bundles, trust, self.now, str(where))
         return found
 
     def meet_files(self, place: Path, name: str, files: Mapping[str, str]) -> None:
@@ -112,19 +130,21 @@ class Demands:
             RefusedError: it is not there, does not count, or is about other files.
             IntegrityError: it is no bundle.
         """
-        if self.trust is None:
+        trust = self.signatures
+        if trust is None:
             return
         path = place / SIGNATURE
         if SIGNATURE not in files:
             raise RefusedError(f"{path}: expected the signature of the version's files, found none; register it again")
-        signed = self.trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
+        signed = trust.accept(read_bounded(path, MAX_BUNDLE_BYTES), self.now, str(path))
         rest = {file: digest for file, digest in files.items() if file != SIGNATURE}
         if not fits(signed, name, rest, IGNORED):
             raise RefusedError(f"{path}: expected a signature of exactly the version's files, found another one")
 
     def passed_at(self, model: str, bundles: Mapping[str, Sequence[bytes]]) -> datetime | None:
         """When the gate last signed that the model of this digest passed; None: no such statement counts."""
-        signed = [] if self.trust is None else self.trust.accepted(bundles.get(model, ()), self.now)[0]
+        trust = self.signatures
+        signed = [] if trust is None else trust.accepted(bundles.get(model, ()), self.now)[0]
         return max((one.at for one in signed if one.statement.predicateType == VERDICT), default=None)
 
 

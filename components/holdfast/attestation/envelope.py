@@ -9,13 +9,14 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from securesystemslib.dsse import Envelope
 
 from holdfast.artifacts.folder import strict_json
-from holdfast.attestation.keys import Signer
+from holdfast.attestation.keys import BundleSigner, Signer
+from holdfast.attestation.material import Closed, Material
 from holdfast.errors import IntegrityError
 
 MAX_BUNDLE_BYTES = 2**20
@@ -23,41 +24,20 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _Hint(_Closed):
-    hint: str = Field(default="", max_length=128)
-
-
-class _Certificate(_Closed):
-    rawBytes: str  # noqa: N815
-
-
-class _Material(_Closed):
-    """Who signed, as the envelope has it: not signed itself, so only a hint where to look."""
-
-    publicKey: _Hint | None = None  # noqa: N815
-    certificate: _Certificate | None = None
-    tlogEntries: list[dict[str, Any]] = []  # noqa: N815
-    timestampVerificationData: dict[str, Any] | None = None  # noqa: N815
-
-
-class _Signature(_Closed):
+class _Signature(Closed):
     sig: str
     keyid: str = ""
 
 
-class _Dsse(_Closed):
+class _Dsse(Closed):
     payload: str
     payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815
     signatures: list[_Signature] = Field(min_length=1, max_length=1)
 
 
-class _Bundle(_Closed):
+class _Bundle(Closed):
     mediaType: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]  # noqa: N815
-    verificationMaterial: _Material  # noqa: N815
+    verificationMaterial: Material  # noqa: N815
     dsseEnvelope: _Dsse  # noqa: N815
 
 
@@ -68,7 +48,7 @@ class SignedBytes:
     payload: bytes
     signature: bytes
     hint: str
-    """The fingerprint that the bundle gives; anyone can write it."""
+    """The fingerprint that the bundle gives, of a key or an identity; anyone can write it."""
     keyless: bool
     text: bytes
     """The bundle as it was read."""
@@ -81,6 +61,8 @@ class SignedBytes:
 
 def sign_payload(payload: bytes, signer: Signer) -> bytes:
     """The bundle of `payload`, one line of JSON."""
+    if isinstance(signer, BundleSigner):
+        return signer.bundle(payload)
     signature = signer.sign(_message(payload))
     bundle = {
         "mediaType": MEDIA_TYPE,
@@ -112,8 +94,7 @@ def read_bundle(text: bytes, name: str) -> SignedBytes:
         raise IntegrityError(f"{name}: expected a sigstore bundle, found {first['msg']} at {where}") from None
     except (ValueError, binascii.Error) as error:
         raise IntegrityError(f"{name}: expected base64, found {error}") from None
-    hint = material.publicKey.hint if material.publicKey is not None else ""
-    return SignedBytes(payload, signature, hint, material.certificate is not None, text)
+    return SignedBytes(payload, signature, material.hint, material.certificate is not None, text)
 
 
 def _message(payload: bytes) -> bytes:

@@ -4,6 +4,7 @@ A key's *fingerprint* is the SHA-256 of its public PEM file: `sha256sum gate.pub
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from holdfast.errors import InputError
 MAX_KEY_BYTES = 2**14
 VAULT = "vault://"
 """Prefix of a key that stays in a Vault server: `vault://transit/NAME`."""
+KEYLESS = "keyless://"
+"""Prefix of an identity of the public sigstore instance, or of the one whose client trust config follows."""
 _ALGORITHM = ec.ECDSA(SHA256())
 
 
-class Signer(Protocol):
+class KeySigner(Protocol):
     """A private key, or a server that holds one."""
 
     @property
@@ -40,6 +43,23 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """The signature of `message`, DER-encoded."""
+
+
+class BundleSigner(ABC):
+    """Who signs by an identity: what proves it is different for each statement."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the identity: 64 hexadecimal digits."""
+
+    @abstractmethod
+    def bundle(self, payload: bytes) -> bytes:
+        """The whole bundle of a statement's `payload`, one line of JSON."""
+
+
+Signer = KeySigner | BundleSigner
+"""Who signs statements."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +121,16 @@ def make_key(private: Path) -> PublicKey:
 
 
 def read_signer(named: str) -> Signer:
-    """What `--key` names: a private PEM file, or `vault://MOUNT/NAME`.
+    """What `--key` names: a private PEM file, `vault://MOUNT/NAME`, `keyless://`, or `keyless://FILE`.
 
     Raises:
-        InputError: no such key, another kind of key, or an encrypted one.
-        RegistryError: the Vault server does not answer or refuses.
+        InputError: no such key, another kind of key, an encrypted one, or no identity token.
+        RegistryError: the server does not answer or refuses.
     """
+    if named.startswith(KEYLESS):
+        from holdfast.attestation.keyless import keyless
+
+        return keyless(named)
     if named.startswith(VAULT):
         from holdfast.attestation.vault import VaultKey
 

@@ -152,7 +152,7 @@ def objection(
 
 def threshold(trust: TrustPolicy) -> int:
     """How many different keys must sign what people sign."""
-    role = trust.file.roles.get("approver")
+    role = trust.roles.get("approver")
     return 1 if role is None else role.threshold
 
 

@@ -54,7 +54,7 @@ def releases(bundles: Iterable[bytes], name: str, trust: TrustPolicy, now: datet
         ours = one.statement.predicateType == RELEASE and kind == f"pkg:mlflow/{name}" and version.isdecimal()
         if ours and at and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence > 0:
             signers.setdefault(Release(sequence, one.statement.digest, int(version)), set()).add(one.signer)
-    config = trust.file.roles.get("release")
+    config = trust.roles.get("release")
     found = [release for release, by in signers.items() if config is not None and len(by) >= config.threshold]
     return sorted(found, key=lambda release: -release.sequence)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast.artifacts.documents import Document, GateDecision
+from holdfast.artifacts.admission import foreign
+from holdfast.artifacts.documents import Document, GateDecision, Verdict
 from holdfast.artifacts.folder import DOCUMENT, Artifact, load_any
 from holdfast.artifacts.inspect import Finding, artifacts_below, verify_chain
 from holdfast.attestation.chain import Link, check_chain
@@ -40,14 +41,19 @@ def verify_folder(folder: Path, search: Path, signatures: Signatures | None = No
 
 
 def verify_signatures(tops: Iterable[str], artifacts: Iterable[Artifact[Any]], signatures: Signatures) -> list[Finding]:
-    """Every statement that the chains from `tops` (digests) need; a detail begins with the kind of the artifact."""
-    documents = {artifact.digest: artifact.document for artifact in artifacts}
+    """Every statement that the chains from `tops` (digests) need; a detail begins with the kind of the artifact.
+
+    And whether the policies of decisions that passed count.
+    """
+    known = list(artifacts)
+    documents = {artifact.digest: artifact.document for artifact in known}
     found = [
         link
         for top in tops
         for link in check_chain(top, documents, signatures.bundles, signatures.trust, signatures.now).links
     ]
-    return _each_once((*map(_finding, found), *_waivers(documents.values(), signatures)))
+    more = (*_waivers(documents.values(), signatures), *_foreign(known, signatures.trust))
+    return _each_once((*map(_finding, found), *more))
 
 
 def _waivers(documents: Iterable[Document], signatures: Signatures) -> Iterator[Finding]:
@@ -61,6 +67,14 @@ def _waivers(documents: Iterable[Document], signatures: Signatures) -> Iterator[
             else:
                 shown = ", ".join(f"{one.check} by {one.owner} until {one.until}" for one in decision.waivers)
                 yield Finding("ok", "approver", f"waived: {shown}")
+
+
+def _foreign(artifacts: Iterable[Artifact[Any]], trust: TrustPolicy) -> Iterator[Finding]:
+    for artifact in artifacts:
+        if isinstance(artifact.document, GateDecision) and artifact.document.verdict is Verdict.PASS:
+            wrong = foreign(artifact, trust.file.counted)
+            if wrong is not None:
+                yield Finding("refused", "gate", f"{artifact.folder}: {wrong}")
 
 
 def _finding(link: Link) -> Finding:

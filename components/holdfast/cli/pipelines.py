@@ -15,6 +15,7 @@ from holdfast.options import (
     Seed,
     Threads,
     Tracking,
+    TrustFileOption,
     WorkloadFile,
     print_paths,
     reviews_folder,
@@ -54,6 +55,7 @@ def run(
     keys: Annotated[
         Path | None, typer.Option(help="Sign what the steps make: a folder as `holdfast keys new --all` makes it.")
     ] = None,
+    trust: TrustFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
@@ -69,7 +71,7 @@ def run(
         result = run_pipeline(
             path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
             from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
-            forks=forks, reviews=reviews_folder(read(path).name), keys=keys,
+            forks=forks, reviews=reviews_folder(read(path).name), keys=keys, trust=trust,
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
     last = last_line(result, folder, report, same_command(), planted=bool(game_day))
@@ -126,6 +128,7 @@ def submit(
     seed: Seed = 0,
     cron: Annotated[str | None, typer.Option(help="Retrain on this schedule, for example '0 3 * * *'.")] = None,
     experiment: Annotated[str, typer.Option(help="Under which name Kubeflow groups the runs.")] = "holdfast",
+    trust: Annotated[str, typer.Option(help="Trust policy by which models are registered: a path in the pods.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait for the run's end; exit codes are those of `holdfast run`.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +139,7 @@ def submit(
 
     sent = send(
         endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, settings=settings,
-        experiment=experiment, wait=wait,
+        experiment=experiment, wait=wait, trust=trust,
     )  # fmt: skip
     typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
 

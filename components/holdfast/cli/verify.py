@@ -125,13 +125,14 @@ def _registered(uri: str, tracking: str, trust: Path | None, serving: Serving | 
     from holdfast.errors import RegistryError
 
     name, version = registry.named(uri)
-    with registry.fetched(tracking, name, version) as bundle:
+    policy = None if trust is None else read_trust(trust)
+    with registry.fetched(tracking, name, version, policies=None if policy is None else policy.file.counted) as bundle:
         if bundle is None:
             raise RegistryError(f"{uri}: expected a registered version, found none in {registry.public(tracking)}")
         about = f"{name} version {bundle.version}: model {bundle.model.digest[:16]}…, every byte as registered"
         findings = [Finding("ok", "version", about)]
-        if trust is not None:
-            signatures = Signatures(bundles_of(bundle.folder, bundle.tags), read_trust(trust), datetime.now(UTC))
+        if policy is not None:
+            signatures = Signatures(bundles_of(bundle.folder, bundle.tags), policy, datetime.now(UTC))
             findings += verify_signatures([bundle.decision.digest], bundle.documents(), signatures)
             findings += (
                 _files(bundle, signatures)

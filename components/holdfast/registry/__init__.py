@@ -18,9 +18,12 @@ from holdfast.registry.bundle import (
     DECISION,
     EVIDENCE,
     MANIFEST,
+    PACKAGE,
     PACKAGED,
     PINS,
     Bundle,
+    check_package,
+    package_digest,
     pins_of,
     read_bundle,
     seal_bundle,
@@ -48,9 +51,9 @@ from holdfast.registry.version import (
 )
 
 __all__ = [
-    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGED",
-    "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
-    "aliases", "fetch", "fetched", "find", "library", "metrics", "named", "pins_of", "promote", "public", "quiet",
-    "read_bundle", "register", "release", "require_in_turn", "require_released", "seal_bundle", "set_alias",
-    "set_up", "shorten", "sqlite_file", "tag", "versions",
+    "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGE",
+    "PACKAGED", "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
+    "aliases", "check_package", "fetch", "fetched", "find", "library", "metrics", "named", "package_digest", "pins_of",
+    "promote", "public", "quiet", "read_bundle", "register", "release", "require_in_turn", "require_released",
+    "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

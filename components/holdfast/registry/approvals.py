@@ -30,6 +30,8 @@ APPROVAL_TAG = f"{TAG}approval."
 """Begins the tag with an approval; its end is the start of the key's fingerprint, so a key approves once."""
 APPROVED_BY = "holdfast.approved_by"
 """Tag for people: who approved the version; an index, no authority."""
+MAX_BUNDLE = 60_000
+"""Characters that every database of MLflow holds in a version's tag (older ones: 5000); an identity's has 9,000."""
 _SHOWN = "Approved by:"
 """Begins the part of the version's page that names them."""
 
@@ -75,7 +77,7 @@ def approve(tracking: str, name: str, version: int, words: SignerWords, signer: 
         one = candidate(bundle.decision, bundle.version)
         made = sign_payload(approval_statement(one, words, demands.now).payload(), signer)
         _require_it_counts(made, one, bundle, demands)
-    if len(made) > MAX_VALUE:
+    if len(made) > MAX_BUNDLE:
         raise InputError(f"--reason: expected at most what a tag of MLflow holds, found {len(made)} bytes; shorten it")
     tag(tracking, name, version, f"{APPROVAL_TAG}{signer.fingerprint[:16]}", made.decode())
     _show(tracking, name, version)
@@ -134,10 +136,11 @@ def _parsed(text: bytes) -> Approval | None:
 
 def _require_it_counts(made: bytes, one: JudgedVersion, bundle: Bundle, demands: Demands) -> None:
     """Refuses, before anything is stored, an approval that whoever demands it would not count."""
-    if demands.trust is None:
+    trust = demands.signatures
+    if trust is None:
         return
-    signed = demands.trust.accept(made, demands.now, "--key")
-    found = approvals((signed,), one, bundle.decision.document.require, demands.trust)
+    signed = trust.accept(made, demands.now, "--key")
+    found = approvals((signed,), one, bundle.decision.document.require, trust)
     if found[0].refused:
         raise RefusedError(f"{one.name} version {one.version}: it would not count: {found[0].refused}")
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts import admission
-from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes
+from holdfast.artifacts.admission import NotPassed, Objection, OtherBytes, OtherPolicy
 from holdfast.artifacts.documents import GateDecision, Model
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, read_bounded, replace_file, sha256_of
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation.demands import IGNORED, Demands, bundles_of
 from holdfast.attestation.keys import Signer
 from holdfast.attestation.model_files import SIGNATURE, sign_files
@@ -24,13 +25,17 @@ from holdfast.errors import ArtifactError, IntegrityError, RefusedError
 
 DECISION = "holdfast.decision_digest"
 """Tag of a version: the gate's decision."""
-PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION)
+PACKAGE = "holdfast.package_digest"
+"""Tag of a version: every file of its folder in MLflow but the bundle, which has a pin of its own."""
+PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION, PACKAGE)
 """Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"
 EVIDENCE = "evidence"
 """Where a bundle has the reports that the gate read."""
 PACKAGED = f"data/{BUNDLE}"
 """Where MLflow's pyfunc format puts the bundle."""
+DOWNLOADED = "registered_model_meta"
+"""A file that MLflow adds to some downloads: the name and the version that were asked for."""
 MAX_MANIFEST_BYTES = 2**20
 
 
@@ -83,15 +88,22 @@ def seal_bundle(folder: Path, signed_by: Signer | None = None, name: str = "") -
 
 
 def read_bundle(
-    folder: Path, name: str, version: int, *, tags: Mapping[str, str] | None = None, demands: Demands | None = None
+    folder: Path,
+    name: str,
+    version: int,
+    *,
+    tags: Mapping[str, str] | None = None,
+    demands: Demands | None = None,
+    policies: PolicyList | None = None,
 ) -> Bundle:
     """The bundle in `folder` after every byte was hashed; with the version's `tags`, also against these.
 
-    With `demands` the signatures behind the decision must be there, too.
+    With `policies` the decision must be by one of these; with `demands` the signatures behind it must be there, too.
 
     Raises:
         IntegrityError: a file is altered, missing, or was added; or a digest is missing among the tags.
-        RefusedError: the decision is not a pass, or is about another model; or a signature that is demanded is missing.
+        RefusedError: the decision is not a pass, is about another model, or by a policy that does not count; or a
+            signature that is demanded is missing.
     """
     promised = tags or {}
     missing = [] if tags is None else [name for name in PINS if not promised.get(name)]
@@ -105,7 +117,7 @@ def read_bundle(
     judged = admission.read(model, Ref(folder / "decision", promised.get(DECISION)))
     for part in (folder / "model", folder / "decision", *sorted((folder / EVIDENCE).glob("*"))):
         _refuse_unpinned(part)
-    wrong = judged.objection()
+    wrong = judged.objection(policies)
     if wrong is not None:
         raise RefusedError(f"{name} version {version}: {_text(wrong)}")
     if tags is not None and judged.model.document.name != name:
@@ -117,6 +129,39 @@ def read_bundle(
         demands.meet(judged.decision, found.documents(), bundles_of(folder, tags), version=version or None)
         demands.meet_files(folder, judged.model.document.name, pins)
     return found
+
+
+def package_digest(package: Path) -> str:
+    """SHA-256 over the path and the bytes of every file in a version's folder (`MLmodel`, `code/`, ...).
+
+    Left out are the bundle, and the file in which MLflow notes for whom it downloaded.
+
+    Raises:
+        IntegrityError: one of them is no regular file.
+    """
+    bundle = package / PACKAGED
+    paths = [path for path in package.rglob("*") if path.is_symlink() or not path.is_dir()]
+    pins = {
+        path.relative_to(package).as_posix(): sha256_of(path).sha256
+        for path in paths
+        if bundle not in path.parents and path != package / DOWNLOADED
+    }
+    return hashlib.sha256(json.dumps(pins, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_package(package: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Holds the downloaded folder of a version against its tag; where that is gone, `read_bundle` refuses.
+
+    Raises:
+        IntegrityError: a file is altered, missing, or was added.
+    """
+    promised = tags.get(PACKAGE)
+    found = package_digest(package)
+    if promised and found != promised:
+        raise IntegrityError(
+            f"{name} version {version}: expected the files with which it was registered ({PACKAGE} {promised[:12]}…), "
+            f"found others ({found[:12]}…); MLmodel, or what it names, was altered in the store"
+        )
 
 
 def pins_of(bundle: Bundle) -> dict[str, str]:
@@ -144,6 +189,8 @@ def _text(wrong: Objection) -> str:
             return f"expected a decision about model {given[:12]}…, found one about {judged}"
         case NotPassed(verdict=verdict):
             return f"expected the verdict pass, found {verdict}"
+        case OtherPolicy():
+            return str(wrong)
 
 
 def _check_files(folder: Path, digest: str | None) -> dict[str, str]:

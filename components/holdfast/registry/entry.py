@@ -5,12 +5,12 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Snapshot
-from holdfast.registry.bundle import DECISION
+from holdfast.registry.bundle import DECISION, PACKAGE, package_digest
 from holdfast.registry.client import connected, locked, sqlite_file
 from holdfast.registry.version import CANDIDATE, CHAMPION, DECIDED, Registered, aliases_of, versions_of
 from holdfast.steps import role_of
@@ -88,7 +88,8 @@ def shorten(text: str) -> str:
     return text[:MAX_DESCRIPTION].rpartition("\n")[0] + "\n\n… the rest is in `decision.md`"
 
 
-def _register_new(client: "MlflowClient", entry: Entry, tracking: str, package: Path, reports: Path) -> Any:
+def _register_new(client: "MlflowClient", given: Entry, tracking: str, package: Path, reports: Path) -> Any:
+    entry = replace(given, tags={**given.tags, PACKAGE: package_digest(package)})
     experiment = _experiment(client, entry.name, tracking)
     _close_open_runs(client, experiment, entry)
     run_id = _open_run(client, experiment, entry)

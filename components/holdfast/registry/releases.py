@@ -67,14 +67,15 @@ def require_in_turn(tracking: str, candidate: Bundle, champion: Bundle | None, d
         RefusedError: the candidate passed before the champion, and is not the newest release.
         RegistryError: MLflow cannot be reached.
     """
-    if demands.trust is None or champion is None:
+    trust = demands.signatures
+    if trust is None or champion is None:
         return
     passed = [demands.passed_at(one.model.digest, bundles_of(one.folder, one.tags)) for one in (candidate, champion)]
     before, since = passed
     if before is None or since is None or before >= since or candidate.model.digest == champion.model.digest:
         return
     try:
-        require_released(tracking, candidate.name, candidate.model.digest, demands.trust, demands.now)
+        require_released(tracking, candidate.name, candidate.model.digest, trust, demands.now)
     except RefusedError as error:
         raise RefusedError(
             f"{candidate.name} version {candidate.version}: expected a model that passed after the champion, version "

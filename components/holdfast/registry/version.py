@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Verdict
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation.demands import Demands, keep_tags
 from holdfast.errors import InputError, RefusedError, RegistryError
-from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, read_bundle
+from holdfast.registry.bundle import BUNDLE, DECISION, Bundle, bundle_in, check_package, read_bundle
 from holdfast.registry.client import connected, exists, or_none, public
 from holdfast.registry.notes import notes_of
 
@@ -56,13 +57,23 @@ def named(uri: str) -> tuple[str, int | str]:
     return asked["name"], asked["alias"] or int(asked["version"])
 
 
-def fetch(tracking: str, name: str, version: int | str, into: Path, demands: Demands | None = None) -> Bundle | None:
+def fetch(
+    tracking: str,
+    name: str,
+    version: int | str,
+    into: Path,
+    demands: Demands | None = None,
+    policies: PolicyList | None = None,
+) -> Bundle | None:
     """Downloads a version (its number or an alias) to the folder `into`, verified; None when there is no such version.
+
+    `policies` are those whose verdicts count; left out, those of the demands, or the ones that ship.
 
     Raises:
         RegistryError: MLflow cannot be reached.
         IntegrityError: bytes are not those that were registered, or the tags that pin them are gone.
-        RefusedError: no passing decision about these very bytes, or a signature that is demanded is not there.
+        RefusedError: no passing decision about these very bytes by a policy that counts, or a signature that is
+            demanded is not there.
     """
     if not exists(tracking):
         return None
@@ -74,7 +85,9 @@ def fetch(tracking: str, name: str, version: int | str, into: Path, demands: Dem
             if found is None:
                 return None
             _download(client, name, int(found.version), work)
-        read_bundle(bundle_in(work, name), name, int(found.version), tags=found.tags, demands=demands)
+        check_package(work, name, int(found.version), found.tags)
+        counted = policies or (demands or Demands()).policies
+        read_bundle(bundle_in(work, name), name, int(found.version), tags=found.tags, demands=demands, policies=counted)
         if into.exists():
             shutil.rmtree(into)
         bundle_in(work, name).rename(into)
@@ -85,10 +98,16 @@ def fetch(tracking: str, name: str, version: int | str, into: Path, demands: Dem
 
 
 @contextmanager
-def fetched(tracking: str, name: str, version: int | str, demands: Demands | None = None) -> Iterator[Bundle | None]:
+def fetched(
+    tracking: str,
+    name: str,
+    version: int | str,
+    demands: Demands | None = None,
+    policies: PolicyList | None = None,
+) -> Iterator[Bundle | None]:
     """As `fetch`, into a folder that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="holdfast-version-") as folder:
-        yield fetch(tracking, name, version, Path(folder) / BUNDLE, demands)
+        yield fetch(tracking, name, version, Path(folder) / BUNDLE, demands, policies)
 
 
 def aliases(tracking: str, name: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from holdfast.artifacts.documents import Check, GateDecision, Model, Requirements, Verdict
 from holdfast.artifacts.folder import Ref, load, save
+from holdfast.artifacts.policies import shipped_digests
 from holdfast.attestation import store
 from holdfast.attestation.demands import candidate
 from holdfast.attestation.envelope import sign_payload
@@ -136,8 +137,8 @@ def signed_model(bundle: Path, folder: Path, lasts: timedelta) -> SignedModel:
     waived = sign_payload(waiver.payload(), keys["approver"])
     counted = read_waivers([waived], network.digest, REQUIRE, read_trust(trust), now).counted
     document = GateDecision(
-        inputs={"model": network.digest}, name=network.document.name, policy="0" * 64, policy_name="default",
-        alpha=0.05, checks=(Check(name=CHECK, required="at least 0.999", verdict=Verdict.FAIL),
+        inputs={"model": network.digest}, name=network.document.name, policy=next(iter(shipped_digests())),
+        policy_name="default", alpha=0.05, checks=(Check(name=CHECK, required="at least 0.999", verdict=Verdict.FAIL),
                             Check(name="lineage", required="together", verdict=Verdict.PASS)),
         waivers=counted, require=REQUIRE, verdict=Verdict.PASS,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from holdfast import registry
+from holdfast.artifacts import policies
 from holdfast.artifacts.documents import (
     Architecture,
     AttackResult,
@@ -69,8 +70,23 @@ def tracking(empty_mlflow, tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.fixture(autouse=True)
+def toys_that_count(monkeypatch):
+    """The policies that judged a toy, as if they shipped."""
+    toys: dict[str, str] = {}
+    shipped = policies.shipped_digests()
+    monkeypatch.setattr(policies, "shipped_digests", lambda: shipped | toys)
+    return toys
+
+
+def toy_policy(verdict: Verdict, require: Requirements | None = None) -> Policy:
+    """A policy that asks one thing, by which a toy has this verdict."""
+    checks = Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict]))
+    return Policy(name="default", alpha=0.05, checks=checks, require=require or Requirements())
+
+
 @pytest.fixture
-def chain(tmp_path) -> Callable[..., Chain]:
+def chain(tmp_path, toys_that_count) -> Callable[..., Chain]:
     """Makes a chain for a modality; another seed gives another model on the same data."""
 
     def make(
@@ -97,8 +113,8 @@ def chain(tmp_path) -> Callable[..., Chain]:
         certify = _certify(folder / "certify", about)
         evidence = {"schema": schema, "scan": scan, "attack": attack, "certify": certify}
         refs = {role: _ref(artifact) for role, artifact in evidence.items()}
-        checks = Checks(clean_accuracy=AtLeast(at_least=ASKED[verdict]))
-        policy = Policy(name="default", alpha=0.05, checks=checks, require=require or Requirements())
+        policy = toy_policy(verdict, require)
+        toys_that_count[policy.digest] = policy.name
         decision = gate(policy, folder / "gate", model=_ref(model), snapshot=_ref(snapshot), evidence=refs)
         assert decision.document.verdict is verdict
         return Chain(_ref(model), _ref(decision), _ref(snapshot), refs)

@@ -19,6 +19,7 @@ from tests.model.register.test_signed import call, sign_all
 
 NAME = "demo-image"
 LATER = NOW + timedelta(minutes=4)
+GOOGLE = "https://accounts.google.com"
 REQUIRE = Requirements(attested=True, approvals=1, approver_not_trainer=True)
 
 
@@ -62,6 +63,27 @@ def listed(world, *words):
 def verify(world):
     folder, tracking = world
     return holdfast("verify", f"models:/{NAME}/1", f"--trust={folder}/keys/trust.yaml", f"--tracking={tracking}")
+
+
+def test_a_person_approves_without_a_key(world, monkeypatch):
+    pytest.importorskip("sigstore.sign", reason="sigstore signs by identities (extra keyless)")
+    from tests.attestation.instance import Instance, serving
+
+    folder, tracking = world
+    trust = folder / "keys" / "identities.yaml"
+    who = "{identities: [{identity: ana@example.org, issuer: '" + GOOGLE + "'}]}"
+    of_keys = (folder / "keys" / "trust.yaml").read_text().replace("{keys: [approver.pub]}", who)
+    trust.write_text(f"{of_keys}sigstore: {{trusted_root: trusted_root.json}}\n")
+    with serving(Instance()) as instance:
+        config, _ = instance.write(folder / "keys")
+        monkeypatch.setenv("SIGSTORE_ID_TOKEN", instance.token(email="ana@example.org", issuer=GOOGLE))
+        words = ["--by=Ana", f"--reason={'x' * 1000}", f"--key=keyless://{config}", f"--tracking={tracking}"]
+        with pytest.raises(RefusedError, match="found one by an identity"):
+            holdfast("approve", f"{NAME}@1", *words, f"--trust={folder}/keys/trust.yaml")
+        assert holdfast("approve", f"{NAME}@1", *words, f"--trust={trust}").exit_code == 0
+    assert registry.fetch(tracking, NAME, 1, folder / "version", Demands.of(trust)).version == 1
+    with pytest.raises(RefusedError, match="expected 1 approval"):
+        fetch(world)
 
 
 def test_a_version_is_refused_until_it_is_approved(world):

@@ -15,11 +15,13 @@ from holdfast import registry
 from holdfast.artifacts.contract import published
 from holdfast.artifacts.documents import Check, Count, GateDecision, Model, Snapshot, Verdict
 from holdfast.artifacts.folder import Ref, load, save
+from holdfast.attestation.demands import Demands
 from holdfast.errors import ArtifactError, HoldfastError, InputError, IntegrityError, RefusedError
 from holdfast.model.inputs import encode, read_split
 from holdfast.model.networks import load_network, logits
 from holdfast.model.register.page import description
-from holdfast.model.register.step import admit, register
+from holdfast.model.register.step import Signed, admit, register
+from tests.model.register.conftest import toy_policy
 
 
 def call(chain, tmp_path, tracking, name="registration"):
@@ -31,6 +33,13 @@ def call(chain, tmp_path, tracking, name="registration"):
         evidence=chain.evidence,
         tracking=tracking,
     )
+
+
+def trusting(folder, *listed):
+    """A trust policy that lists policies, and asks for no signature."""
+    path = folder / "trust.yaml"
+    path.write_text(f"version: 1\npolicies: [{', '.join(listed)}]\n")
+    return path
 
 
 def client(tracking):
@@ -66,7 +75,7 @@ def test_a_model_that_passed_becomes_a_version_with_alias_tags_and_table(chain, 
     assert version.tags["holdfast.workload"] == "demo-image"
     assert set(version.tags) == {
         *(f"holdfast.{name}" for name in ("workload", "modality", "threat", "verdict", "policy")),
-        *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle")),
+        *(f"holdfast.{of}_digest" for of in ("model", "snapshot", "decision", "policy", "bundle", "package")),
     }
     assert version.description.startswith("verdict pass, clean accuracy 0.900\n\n# demo-image: pass\n")
     assert registry.aliases(tracking, "demo-image") == {"candidate": 1}
@@ -117,7 +126,8 @@ def test_two_processes_that_register_one_model_into_a_new_store_at_once_make_one
     passed, uri = chain("tabular"), f"sqlite:///{tmp_path}/new/mlflow.db"
     roles = {"model": passed.model, "decision": passed.decision, "snapshot": passed.snapshot, **passed.evidence}
     options = [word for role, ref in roles.items() for word in (f"--{role}", str(ref.folder))]
-    command = [sys.executable, "-m", "holdfast", "register", *options, "--tracking", uri, "--json", "--out"]
+    options += ["--trust", str(trusting(tmp_path, toy_policy(Verdict.PASS).digest)), "--tracking", uri, "--json"]
+    command = [sys.executable, "-m", "holdfast", "register", *options, "--out"]
     made = [
         subprocess.Popen([*command, str(tmp_path / name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for name in ("one", "two")
@@ -236,6 +246,12 @@ def test_our_own_loader_runs_no_code_of_the_store(chain, tracking, tmp_path, mon
     described["flavors"]["python_function"] |= {"code": "code", "loader_module": name}
     (package / "MLmodel").write_text(yaml.safe_dump(described))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    with pytest.raises(
+        IntegrityError, match=r"version 1: expected the files .*; MLmodel, or what it names, was altered"
+    ):
+        holdfast.load_model(uri)
+    # Nor where whoever can write files can write the tag, too.
+    registry.tag(tracking, "demo-tabular", 1, registry.PACKAGE, registry.package_digest(package))
     answer = holdfast.load_model(uri).predict(frame)
     np.testing.assert_array_equal(answer[["logit_ham", "logit_spam"]].to_numpy(), by_network(passed, frame))
     assert not (tmp_path / "ran").exists()
@@ -346,6 +362,36 @@ def test_a_laxer_policy_under_the_same_name_is_refused_where_the_run_s_own_is_kn
     with pytest.raises(RefusedError, match="found one by default"):
         admit(judged.model, judged.decision, judged.snapshot, judged.evidence, "default")
     admit(judged.model, judged.decision, judged.snapshot, judged.evidence, json.dumps(data))
+
+
+def test_a_policy_that_is_only_named_default_registers_nothing_and_nothing_is_loaded_by_it(
+    chain, tracking, tmp_path, monkeypatch
+):
+    passed, uri = chain(), "models:/demo-image/1"
+    call(passed, tmp_path, tracking)
+    ours = toy_policy(Verdict.PASS).digest
+    monkeypatch.undo()
+    with pytest.raises(RefusedError, match=rf"expected a verdict by a policy that counts.* default \({ours}\)"):
+        call(passed, tmp_path, tracking, "again")
+    with pytest.raises(RefusedError, match=rf"default \({ours}\)"):
+        holdfast.load_model(uri, tracking=tracking)
+    with pytest.raises(RefusedError, match=rf"default \({ours}\)"):
+        holdfast.load_model(uri, tracking=tracking, trust=trusting(tmp_path, "shipped"))
+    assert holdfast.load_model(uri, tracking=tracking, trust=trusting(tmp_path, "shipped", ours))
+
+
+def test_a_policy_of_ones_own_registers_where_the_trust_policy_lists_it(chain, tracking, tmp_path, monkeypatch):
+    passed = chain()
+    monkeypatch.undo()
+    listed = Demands.of(trusting(tmp_path, toy_policy(Verdict.PASS).digest))
+    done = register(
+        passed.model, tmp_path / "done", decision=passed.decision, snapshot=passed.snapshot,
+        evidence=passed.evidence, tracking=tracking, signed=Signed(listed),
+    )  # fmt: skip
+    assert done.document.model_version == 1
+    with pytest.raises(RefusedError, match="a policy that counts"):
+        registry.fetch(tracking, "demo-image", 1, tmp_path / "bundle")
+    assert registry.fetch(tracking, "demo-image", 1, tmp_path / "bundle", listed)
 
 
 def test_no_single_value_of_a_decision_can_be_another(chain, tracking, tmp_path):

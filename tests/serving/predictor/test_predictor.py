@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from holdfast.artifacts.documents import Verdict
-from holdfast.artifacts.folder import Ref
+from holdfast.artifacts.documents import GateDecision, Verdict
+from holdfast.artifacts.folder import Ref, load, save
 from holdfast.errors import InputError, ModelError, RefusedError, WorkloadError
 from holdfast.serving.predictor.core import Answer, admit, check_rows, from_doubles, load_admitted, load_predictor
 from holdfast.serving.predictor.game_day import GameDay
@@ -55,8 +55,7 @@ def test_altered_weights_are_refused(own_bundle):
 def test_weights_of_another_kind_are_not_served_even_by_a_decision_about_them(own_bundle):
     import pickle
 
-    from holdfast.artifacts.documents import GateDecision, Model
-    from holdfast.artifacts.folder import load, save
+    from holdfast.artifacts.documents import Model
 
     model, decision = load(own_bundle / "model", Model), load(own_bundle / "decision", GateDecision)
     files = {name: model.open(name).getvalue() for name in model.document.files}
@@ -83,6 +82,40 @@ def test_a_model_that_did_not_pass_is_refused(make_bundle, verdict):
 def test_another_models_decision_is_refused(make_bundle):
     with pytest.raises(RefusedError, match="expected a decision on model .* found one on aaaaaaaaaaaa"):
         admit(*refs(make_bundle(seed=1, judged="a" * 64)))
+
+
+def by_own_policy(bundle):
+    """The bundle's decision, by a policy that is only named default."""
+    decision = load(bundle / "decision", GateDecision).document
+    save(bundle / "decision", decision.model_copy(update={"policy": "9" * 64, "files": {}}))
+
+
+def test_a_verdict_by_a_policy_that_is_only_named_default_is_refused(own_bundle, tmp_path):
+    by_own_policy(own_bundle)
+    with pytest.raises(RefusedError, match=rf"a policy that counts, found one by default \({'9' * 64}\).*not served"):
+        admit(*refs(own_bundle))
+    trust = tmp_path / "trust.yaml"
+    trust.write_text("version: 1\npolicies: [shipped]\n")
+    with pytest.raises(RefusedError, match="a policy that counts"):
+        admit(*refs(own_bundle), trust)
+    trust.write_text(f"version: 1\npolicies: [shipped, {'9' * 64}]\n")
+    assert admit(*refs(own_bundle), trust)
+
+
+def test_a_list_of_policies_may_leave_out_those_that_ship(own_bundle, tmp_path):
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(f"version: 1\npolicies: [{'9' * 64}]\n")
+    with pytest.raises(RefusedError, match="a policy that counts"):
+        admit(*refs(own_bundle), trust)
+
+
+def test_what_serves_already_is_held_to_a_list_of_ones_own_and_not_to_that_of_a_newer_version(own_bundle, tmp_path):
+    by_own_policy(own_bundle)
+    assert admit(*refs(own_bundle), incumbent=True)
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(f"version: 1\npolicies: [{'8' * 64}]\n")
+    with pytest.raises(RefusedError, match="a policy that counts"):
+        admit(*refs(own_bundle), trust, incumbent=True)
 
 
 def test_weights_altered_between_admission_and_loading_are_refused(own_bundle):

@@ -29,12 +29,13 @@ def register(
     certify_digest: str,
     policy: str,
     tracking: str,
+    trust: str,
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
     model_version: dsl.OutputPath(int),
 ) -> dsl.ContainerSpec:
-    """Registers the model that passed; refuses any other by itself."""
+    """Registers the model that passed; refuses any other by itself. An empty `trust` is no trust policy."""
     return dsl.ContainerSpec(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "register"],
@@ -44,8 +45,7 @@ def register(
             *containers.inputs(drift=(drift, drift_digest), scan=(scan, scan_digest)),
             *containers.inputs(backdoor=(backdoor, backdoor_digest), attack=(attack, attack_digest)),
             *containers.inputs(certify=(certify, certify_digest)),
-            *containers.options(policy=policy, tracking=tracking),
+            *containers.options(policy=policy, tracking=tracking, trust=trust, version_file=model_version),
             *containers.outputs(artifact, digest, verdict),
-            f"--version-file={model_version}",
         ],
     )

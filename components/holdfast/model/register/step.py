@@ -28,6 +28,7 @@ from holdfast.artifacts.documents import (
     Snapshot,
 )
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, load_any, save
+from holdfast.artifacts.policies import PolicyList
 from holdfast.attestation import store
 from holdfast.attestation.demands import Demands
 from holdfast.attestation.keys import Signer
@@ -65,6 +66,7 @@ class Signed:
 
 
 UNSIGNED = Signed(Demands())
+ONLY_SHIPPED = PolicyList()
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def register(
             or signatures that must be there are not.
         RegistryError: MLflow cannot be reached.
     """
-    admitted = _with_statements(admit(model, decision, snapshot, evidence, policy), signed)
+    admitted = _with_statements(admit(model, decision, snapshot, evidence, policy, signed.demands.policies), signed)
     name, digest = admitted.model.document.name, admitted.model.digest
     done = registry.find(tracking, name, digest, decision=admitted.decision.digest)
     latency = _latency(admitted) if done is None else None
@@ -154,7 +156,14 @@ def _latency(admitted: Admitted) -> AnswerTimes:
     return measure(load_network(admitted.model, "cpu"), rows.x, clock=time.perf_counter)
 
 
-def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref], policy: str | None = None) -> Admitted:
+def admit(
+    model: Ref,
+    decision: Ref,
+    snapshot: Ref,
+    evidence: Mapping[str, Ref],
+    policy: str | None = None,
+    policies: PolicyList | None = ONLY_SHIPPED,
+) -> Admitted:
     """Everything that is registered, after it was held against the decision.
 
     Raises:
@@ -173,6 +182,9 @@ def admit(model: Ref, decision: Ref, snapshot: Ref, evidence: Mapping[str, Ref],
             f"{given[wrong.role].folder}: expected the {wrong.role} that the gate judged ({_short(wrong.judged)}), "
             f"found {_short(wrong.given)}; run the gate again"
         )
+    other = admission.foreign(judged, policies)
+    if other is not None:
+        raise RefusedError(f"{judged.folder}: {other}")
     missing = admission.left_out(judged.document, digests)
     if missing is not None:
         raise RefusedError(f"{judged.folder}: expected the {missing} report that the gate judged, found none given")

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.artifacts import admission
-from holdfast.artifacts.admission import JudgedModel, NotPassed, Objection, OtherBytes
+from holdfast.artifacts.admission import JudgedModel, NotPassed, Objection, OtherBytes, OtherPolicy
 from holdfast.artifacts.documents import Model
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any
+from holdfast.artifacts.policies import PolicyList
 from holdfast.errors import ArtifactError, RefusedError
 
 if TYPE_CHECKING:
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
 def admit(model: Ref, decision: Ref, trust: Path | None = None, *, incumbent: bool = False) -> Artifact[Model]:
     """The model artifact, after all its bytes were checked and the decision was found to be a pass for them.
 
-    With `trust` (a trust policy), or where the gate's policy requires signatures, those next to the decision's folder
-    (`attestations/`), with the evidence (`evidence/`), must hold, too. How old the verdict on an `incumbent` is, which
-    serves already and is only being replaced, is not asked.
+    The policy that decided must be one that ships, or that `trust` (a trust policy) names. With `trust`, or where the
+    gate's policy requires signatures, those next to the decision's folder (`attestations/`), with the evidence
+    (`evidence/`), must hold, too. How old the verdict on an `incumbent` is, which serves already and is only being
+    replaced, is not asked.
 
     Raises:
-        RefusedError: altered bytes, no decision, another model's decision, a verdict other than pass, or a signature
-            that is demanded is missing.
+        RefusedError: altered bytes, no decision, another model's decision, a verdict other than pass, a policy that
+            does not count, or a signature that is demanded is missing.
         WorkloadError: `trust` is no trust policy.
     """
     try:
         judged = admission.read(model, decision)
     except ArtifactError as error:
         raise RefusedError(f"{error}; the model is not served") from error
-    wrong = judged.objection()
+    wrong = judged.objection(_policies(trust, incumbent))
     if wrong is not None:
         raise RefusedError(f"{decision.folder}: {_text(wrong)}")
     if trust is not None or judged.decision.document.require.attested:
@@ -40,6 +42,15 @@ def admit(model: Ref, decision: Ref, trust: Path | None = None, *, incumbent: bo
 def admit_named(given: "ModelParameters") -> Artifact[Model]:
     """As `admit`, of what a server's parameters name."""
     return admit(given.model, given.decision, given.trust, incumbent=given.incumbent)
+
+
+def _policies(trust: Path | None, incumbent: bool) -> PolicyList | None:
+    """The policies whose verdicts count; what is signed is not read where there is no trust policy."""
+    if trust is None:
+        return None if incumbent else PolicyList()
+    from holdfast.attestation.demands import Demands
+
+    return Demands.of(trust, incumbent=incumbent).policies
 
 
 def _demand_signatures(judged: JudgedModel, trust: Path | None, incumbent: bool) -> None:
@@ -57,3 +68,5 @@ def _text(wrong: Objection) -> str:
             return f"expected a decision on model {given[:12]}…, found one on {found}…; the model is not served"
         case NotPassed(verdict=verdict):
             return f"expected verdict pass, found {verdict}; not served"
+        case OtherPolicy():
+            return f"{wrong}; not served"

@@ -17,6 +17,7 @@ def rollout(
     target: str,
     seed: int,
     game_day: str,
+    trust: str,
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
@@ -24,22 +25,15 @@ def rollout(
     """Rolls a registered version out.
 
     With the driver `envoy` and an empty `target` both models are served in this pod; another driver moves the traffic
-    of the object that `target`, the text of a target file, names. An empty `game_day` breaks nothing on purpose.
+    of the object that `target`, the text of a target file, names. An empty `game_day` breaks nothing on purpose; an
+    empty `trust` is no trust policy.
     """
     return dsl.ContainerSpec(
         image=containers.SERVING,
         command=["python", "-m", "holdfast", "rollout", "start"],
         args=[
-            f"--name={name}",
-            f"--version={version}",
-            f"--tracking={tracking}",
-            f"--config={config}",
-            f"--driver={driver}",
-            f"--target={target}",
-            f"--seed={seed}",
-            f"--game-day={game_day}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.options(name=name, version=version, tracking=tracking, config=config, driver=driver),
+            *containers.options(target=target, seed=seed, game_day=game_day, trust=trust),
+            *containers.outputs(artifact, digest, verdict),
         ],
     )
