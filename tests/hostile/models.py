@@ -195,7 +195,7 @@ def _onnx() -> dict[str, bytes]:
     }
 
 
-def _others() -> dict[str, bytes]:
+def _others() -> Contents:
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("../../x"))

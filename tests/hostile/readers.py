@@ -1,5 +1,6 @@
 """Every reader that a stranger's file reaches: the command that a user would give, and the honest things around it."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,7 +288,7 @@ def _documents() -> list[Kind]:
     found = []
     for reader in ("document", "document, verified"):
         for field in ("seed", "name", "recipe", "files", "classes"):
-            made = texts.json_values(_model(), lambda value, slot, field=field: value.update({field: slot}))
+            made = texts.json_values(_model(), partial(_put, field))
             found += kinds(reader, {f"{name}, as its {field}": data for name, data in made.items()}, DOCUMENT)
         found += kinds(reader, {**texts.JSON_WHOLE, **texts.BYTES, **_pins()}, DOCUMENT)
         found += special(reader, DOCUMENT)
@@ -294,6 +296,10 @@ def _documents() -> list[Kind]:
     bundles = texts.json_values({"mediaType": "x"}, lambda value, slot: value.update({"dsseEnvelope": slot}))
     found += kinds("bundle", {**bundles, **texts.JSON_WHOLE, **texts.BYTES, **_bundles()}, "b")
     return found + list(special("bundle", "b"))
+
+
+def _put(field: str, value: dict[str, Any], slot: str) -> None:
+    value[field] = slot
 
 
 def _model() -> dict[str, Any]:
@@ -371,7 +377,7 @@ def _models() -> list[Kind]:
 
 
 def _others() -> list[Kind]:
-    record = {"workload": "digits", "outcome": "passed", "steps": []}
+    record: dict[str, object] = {"workload": "digits", "outcome": "passed", "steps": []}
     records = texts.json_values(record, lambda value, slot: value.update({"steps": slot}))
     found = kinds("record of a run", {**records, **texts.JSON_WHOLE, **texts.BYTES}, "run.json")
     found += special("record of a run", "run.json")
@@ -425,7 +431,7 @@ def harmless() -> list[Kind]:
         *kinds("CSV", table, "d.csv", "accepted"),
         *kinds("a table for init", table, "d.csv", "accepted"),
         *kinds("model", models.harmless(), "m.bin", "accepted"),
-        *kinds("archive", {"a gzip (d.csv.gz)": deliveries.gzip.compress(deliveries.GOOD.encode())}, "d", "accepted"),
+        *kinds("archive", {"a gzip (d.csv.gz)": gzip.compress(deliveries.GOOD.encode())}, "d", "accepted"),
         *kinds(
             "archive", {"a zip (d.csv.zip)": deliveries.zipped({"d.csv": deliveries.GOOD.encode()})}, "d", "accepted"
         ),

@@ -174,9 +174,7 @@ def test_weights_above_the_limit_are_refused_before_they_are_read(tmp_path: Path
     with (artifact.folder / "weights.safetensors").open("wb") as stream:
         stream.truncate(2**33)
     huge = replace(artifact, document=artifact.document.model_copy(update={"files": pins}))
-    with pytest.raises(
-        ModelError, match="weights.safetensors: expected at most 4294967296 bytes, found 8589934592; it"
-    ):
+    with pytest.raises(ModelError, match="weights.safetensors: expected at most 4294967296 bytes, found 8589934592"):
         load_network(huge, "cpu")
 
 

@@ -77,7 +77,8 @@ def entry(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[st
 
 
 def good_safetensors() -> bytes:
-    return save_tensors(WEIGHTS, {"format": "pt"})
+    data: bytes = save_tensors(WEIGHTS, {"format": "pt"})
+    return data
 
 
 def proto(*fields: tuple[int, int | bytes | str]) -> bytes:
