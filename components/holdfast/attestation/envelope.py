@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from securesystemslib.dsse import Envelope
 
 from holdfast.artifacts.folder import strict_json
 from holdfast.attestation.keys import BundleSigner, Signer
@@ -98,6 +97,9 @@ def read_bundle(text: bytes, name: str) -> SignedBytes:
 
 
 def _message(payload: bytes) -> bytes:
+    # Ten megabytes that a rollout's controller does not need.
+    from securesystemslib.dsse import Envelope
+
     return bytes(Envelope(payload, PAYLOAD_TYPE, {}).pae())
 
 
