@@ -143,9 +143,9 @@ def _waiver(model: str, check: str = CHECK) -> Statement:
     return waiver_statement(model, WaiverTerms(check, "Ana", "ships on Monday", UNTIL), NOW)
 
 
-def _approval(version: StoredVersion, key: PrivateKey, **changes: str) -> str:
-    decision = load(version.folder / "decision", GateDecision)
-    one = replace(candidate(decision, 1), **changes)
+def _approval(version: StoredVersion, key: PrivateKey, *, decision: str = "", model: str = "") -> str:
+    honest = candidate(load(version.folder / "decision", GateDecision), 1)
+    one = replace(honest, decision=decision or honest.decision, model=model or honest.model)
     statement = approval_statement(one, SignerWords("Ben", "read the table"), NOW)
     return sign_payload(statement.payload(), key).decode()
 
