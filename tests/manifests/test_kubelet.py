@@ -7,6 +7,7 @@ folder belongs to root until `fsGroup` hands it over; an empty folder is open to
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +96,15 @@ def test_without_its_group_the_watchdog_could_not_start() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to make files of other users")
-def test_the_kernel_agrees(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+def test_the_kernel_agrees() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # other users are to reach the files
+        _compare(Path(folder))
+
+
+def _compare(folder: Path) -> None:
     for number, one in enumerate(each for _, pod in pods() for each in mounted(pod)):
-        path = tmp_path / str(number)
+        path = folder / str(number)
         path.write_bytes(b"x")
         os.chown(path, one.owner, one.group)
         path.chmod(one.mode)

@@ -9,3 +9,4 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MODULE)
 
 chain, empty_mlflow, tracking = _MODULE.chain, _MODULE.empty_mlflow, _MODULE.tracking
+toys_that_count = _MODULE.toys_that_count
