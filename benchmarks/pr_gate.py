@@ -2,7 +2,7 @@
 
 `python -m benchmarks pr_gate`. Each gate is `holdfast pr-gate`, a process of its own in a repository made for it, on
 two cores. The first one has no cache: it trains head and base branch. actionlint is in no lock; it is run where it is
-on PATH, and otherwise the row says that it was not.
+on PATH, and otherwise its row reads "not run".
 """
 
 import json

@@ -87,7 +87,7 @@ class ClusterSettings(Section):
     namespace: KubernetesName | None = None
     """Where runs belong, on a Kubeflow of many users."""
     ca_file: Path | None = None
-    """Certificates (PEM) by which the API of Kubeflow is known."""
+    """Certificates (PEM) by which the API of Kubeflow is known; a path from this file's folder."""
     threads: int = Field(1, ge=1, le=256)
     """Of each step. With more than one, equal inputs give other bytes, and a busy node is many times slower."""
     gpu: bool = False
@@ -137,6 +137,8 @@ def settings_of(file: Path | None, given: Mapping[str, Any]) -> ClusterSettings:
     """
     found = ClusterSettings() if file is None else read_yaml(file, ClusterSettings)
     merged = found.model_dump(exclude_unset=True)
+    if file is not None and found.ca_file is not None:
+        merged["ca_file"] = file.parent / found.ca_file
     for key, value in given.items():
         if value in (None, (), {}, False):
             continue

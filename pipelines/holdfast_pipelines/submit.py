@@ -31,6 +31,8 @@ TOKEN = "KFP_TOKEN"
 """The environment variable with the API's bearer token: a credential is no option, where others would read it."""
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 10.0
+OUTAGES = 30
+"""Questions about a run that may go without an answer, one after the other."""
 
 
 def submit(
@@ -141,7 +143,7 @@ class _Api:
         """
         seen = ""
         while True:
-            found = self.client.get_run(run)
+            found = self._run(run)
             state = str(found.state or "PENDING")
             if state != seen:
                 say(f"submit: run {run}: {state.lower()}")
@@ -151,6 +153,20 @@ class _Api:
             if state in ("FAILED", "CANCELED", "SKIPPED"):
                 raise _why(run, found)
             time.sleep(POLL_SECONDS)
+
+    def _run(self, run: str) -> Any:
+        """A run, asked again while the API does not answer for a while: it lives longer than one connection."""
+        from kfp_server_api import ApiException
+        from urllib3.exceptions import HTTPError
+
+        for _ in range(OUTAGES):
+            try:
+                return self.client.get_run(run)
+            except (ApiException, HTTPError, TimeoutError) as error:
+                if isinstance(error, ApiException) and error.status < 500:
+                    raise
+                time.sleep(POLL_SECONDS)
+        return self.client.get_run(run)
 
     def schedule(
         self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters, cron: str

@@ -17,7 +17,7 @@ import yaml
 _EXPRESSION = re.compile(r"\$\{\{ (inputs|steps)\.([\w.-]+) \}\}")
 BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 Used = Callable[[dict[str, str]], Mapping[str, str]]
-"""Stands in for an action that a step uses: its `with` -> its outputs."""
+"""Takes the place of an action that a step uses: its `with` -> its outputs."""
 
 
 @dataclass

@@ -110,7 +110,7 @@ def test_a_gate_leaves_summary_annotations_and_artifact_also_when_it_fails(job, 
 
 def test_a_gate_without_a_verdict_is_no_pass_and_leaves_no_verdict_of_before(job, stand_in, checkout):
     (checkout / ".holdfast" / "pr-gate").mkdir(parents=True)
-    (checkout / ".holdfast" / "pr-gate" / "summary.md").write_text("pass, says the pull request")
+    (checkout / ".holdfast" / "pr-gate" / "summary.md").write_text("the pull request claims: pass")
     done = job(stand_in(1, results="")).run()
     assert done.failed
     assert "There is no verdict" in done.summary

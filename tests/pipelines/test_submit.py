@@ -61,7 +61,8 @@ class Kubeflow(BaseHTTPRequestHandler):
             pipeline = path.split("/")[2]
             return self.answer({"pipeline_versions": [v for v in self.state.versions if v["pipeline_id"] == pipeline]})
         if path.startswith("/runs/"):
-            return self.answer({"run_id": path.rpartition("/")[2], **self.state.ends.pop(0)})
+            found = self.state.ends.pop(0)
+            return self.answer({"run_id": path.rpartition("/")[2], **found}, found.get("code", 200))
         if path == "/recurringruns":
             # One to a page, so that paging is seen.
             start = int(query.get("page_token", ["0"])[0] or 0)
@@ -202,6 +203,15 @@ def test_waiting_ends_with_the_exit_code_of_a_run(kubeflow, workload, monkeypatc
     ended = CliRunner().invoke(app, ["submit", *where])
     assert ended.exception.exit_code == code
     assert found in str(ended.exception)
+
+
+def test_waiting_outlasts_an_outage_and_not_a_refusal(kubeflow, workload, monkeypatch):
+    monkeypatch.setattr("holdfast_pipelines.submit.POLL_SECONDS", 0.0)
+    kubeflow.ends = [*({"code": 503} for _ in range(5)), {"state": "SUCCEEDED"}]
+    assert submit(kubeflow.url, workload, tracking="http://mlflow:5000", wait=True)["state"] == "SUCCEEDED"
+    kubeflow.ends = [{"code": 401, "message": "who are you?"}]
+    with pytest.raises(RunError, match="refused: 401"):
+        submit(kubeflow.url, workload, tracking="http://mlflow:5000", wait=True)
 
 
 def test_certificates_that_are_none_are_one_line(kubeflow, workload, tmp_path):

@@ -36,7 +36,7 @@ class Forge:
     comments: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     refuses: int | None = None
-    says: bytes | None = None
+    body: bytes | None = None
 
     def add(self, author: str, text: str) -> None:
         number = 100 + len(self.comments)
@@ -79,12 +79,12 @@ def forge() -> Iterator[Forge]:
             self.send_response(status)
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
             self.end_headers()
-            self.wfile.write(found.says if found.says is not None else data)
+            self.wfile.write(found.body if found.body is not None else data)
 
         do_GET = do_POST = do_PATCH = do_PUT = _do  # noqa: N815
 
         def log_message(self, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.url = f"http://127.0.0.1:{server.server_port}"
@@ -155,10 +155,10 @@ def test_a_refusal_is_one_line_without_the_token(host, forge, report, status):
 
 
 @pytest.mark.parametrize(
-    "says", [b"<html>", b"{}", b'[{"head": {"sha": "%s"}, "sha": "%s", "number": "7"}]' % ((SHA.encode(),) * 2)]
+    "body", [b"<html>", b"{}", b'[{"head": {"sha": "%s"}, "sha": "%s", "number": "7"}]' % ((SHA.encode(),) * 2)]
 )
-def test_an_answer_that_is_none_is_one_line(host, forge, report, says):
-    forge.says = says
+def test_an_answer_that_is_none_is_one_line(host, forge, report, body):
+    forge.body = body
     with pytest.raises(InputError, match="expected (JSON|a list|a number)"):
         post(host, report, SHA)
 

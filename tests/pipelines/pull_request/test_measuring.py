@@ -33,7 +33,7 @@ def python(tmp_path_factory):
 
 
 @pytest.fixture
-def says(monkeypatch):
+def measured(monkeypatch):
     """Sets what the stand-in answers; without anything a model that equals the other one."""
 
     def make(pairs=SAME, **steps):
@@ -53,7 +53,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def gate(repository, tmp_path, monkeypatch, python, says, cache):
+def gate(repository, tmp_path, monkeypatch, python, measured, cache):
     monkeypatch.setenv("STAND_IN_DIARY", str(tmp_path / "diary"))
     workshop = Workshop(cache, dict.fromkeys(("data", "model", "serving"), python))
 
@@ -76,8 +76,8 @@ def test_an_unchanged_head_passes_and_nothing_is_registered(gate, tmp_path, repo
     assert {check.name for check in report.checks} >= {"base_clean", "base_robust"}
 
 
-def test_a_head_that_lost_robustness_fails_at_the_line_of_the_workload(gate, says, change):
-    says(pairs=WORSE)
+def test_a_head_that_lost_robustness_fails_at_the_line_of_the_workload(gate, measured, change):
+    measured(pairs=WORSE)
     report = gate(head=change("gate:", "attack: {examples: 77}\ngate:"), policy_from="head")
     assert report.verdict == "fail"
     (lost,) = (check for check in report.checks if check.verdict == "fail")
@@ -133,8 +133,8 @@ def test_a_base_branch_that_cannot_be_judged_is_no_pass(gate, repository, change
     assert reason.startswith("the base branch could not be judged: base/digits.npz: expected a file")
 
 
-def test_a_delivery_that_is_stopped_fails_with_its_reason(gate, says, change):
-    says(drift={"verdict": "fail"})
+def test_a_delivery_that_is_stopped_fails_with_its_reason(gate, measured, change):
+    measured(drift={"verdict": "fail"})
     report = gate(head=change("name: toy", "name: toy\ndrift: {alpha: 0.02}"), policy_from="head", compare=False)
     assert {check.name: str(check.verdict) for check in report.checks} == {"schema_anomalies": "pass", "drift": "fail"}
     assert report.verdict == "fail"
@@ -171,9 +171,9 @@ def test_a_champion_that_is_none_is_one_line(gate, champion, error, message, tmp
         gate(champion=champion.replace("OUT", str(tmp_path / "out")))
 
 
-def test_a_step_that_fails_on_the_head_is_an_error_and_leaves_no_verdict_of_before(gate, says, change, tmp_path):
+def test_a_step_that_fails_on_the_head_is_an_error_and_leaves_no_verdict_of_before(gate, measured, change, tmp_path):
     write_results(gate(compare=False), tmp_path / "out")
-    says(train={"exit": 5})
+    measured(train={"exit": 5})
     with pytest.raises(StepError, match="no luck in train"):
         gate(head=change("gate:", "train: {epochs: 77}\ngate:"), compare=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["head"]

@@ -11,6 +11,7 @@ from holdfast.artifacts.policies import PolicyList
 from holdfast.errors import ArtifactError, RefusedError
 
 if TYPE_CHECKING:
+    from holdfast.attestation.demands import Demands
     from holdfast.serving.predictor.settings import ModelParameters
 
 
@@ -31,11 +32,14 @@ def admit(model: Ref, decision: Ref, trust: Path | None = None, *, incumbent: bo
         judged = admission.read(model, decision)
     except ArtifactError as error:
         raise RefusedError(f"{error}; the model is not served") from error
-    wrong = judged.objection(_policies(trust, incumbent))
+    # What is signed is not read, and its libraries are not loaded, where nothing need be.
+    demands = _demands(trust, incumbent) if trust is not None or judged.decision.document.require.attested else None
+    unsigned = None if incumbent else PolicyList()
+    wrong = judged.objection(unsigned if demands is None else demands.policies)
     if wrong is not None:
         raise RefusedError(f"{decision.folder}: {_text(wrong)}")
-    if trust is not None or judged.decision.document.require.attested:
-        _demand_signatures(judged, trust, incumbent)
+    if demands is not None:
+        _meet(demands, judged)
     return judged.model
 
 
@@ -44,21 +48,18 @@ def admit_named(given: "ModelParameters") -> Artifact[Model]:
     return admit(given.model, given.decision, given.trust, incumbent=given.incumbent)
 
 
-def _policies(trust: Path | None, incumbent: bool) -> PolicyList | None:
-    """The policies whose verdicts count; what is signed is not read where there is no trust policy."""
-    if trust is None:
-        return None if incumbent else PolicyList()
+def _demands(trust: Path | None, incumbent: bool) -> "Demands":
     from holdfast.attestation.demands import Demands
 
-    return Demands.of(trust, incumbent=incumbent).policies
+    return Demands.of(trust, incumbent=incumbent)
 
 
-def _demand_signatures(judged: JudgedModel, trust: Path | None, incumbent: bool) -> None:
-    from holdfast.attestation.demands import Demands, bundles_of
+def _meet(demands: "Demands", judged: JudgedModel) -> None:
+    from holdfast.attestation.demands import bundles_of
 
     folder = judged.decision.folder.resolve().parent
     evidence = [load_any(path.parent) for path in sorted((folder / "evidence").glob(f"*/{DOCUMENT}"))]
-    Demands.of(trust, incumbent=incumbent).meet(judged.decision, (judged.model, *evidence), bundles_of(folder))
+    demands.meet(judged.decision, (judged.model, *evidence), bundles_of(folder))
 
 
 def _text(wrong: Objection) -> str:
