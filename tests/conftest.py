@@ -35,6 +35,14 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _plain_output() -> None:
+    """Programs that tests start print no colours, also where CI asks for them (zizmor does, once it sees `CI`)."""
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "MYPY_FORCE_COLOR"):
+        os.environ.pop(name, None)
+    os.environ["NO_COLOR"] = "1"
+
+
 def pytest_report_header() -> str:
     """Names what this environment leaves out."""
     left = f"other environments: {', '.join(collect_ignore)}" if collect_ignore else "nothing left out"

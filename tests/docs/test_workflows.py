@@ -118,7 +118,7 @@ def test_zizmor_finds_nothing_also_where_it_is_pedantic() -> None:
         pytest.skip("needs zizmor (make setup)")
     files = [ROOT / ".github", *TO_COPY, MODEL_REPOSITORY]
     done = subprocess.run(
-        [str(zizmor), "--offline", "--pedantic", "--no-progress", *map(str, files)],
+        [str(zizmor), "--offline", "--pedantic", "--no-progress", "--color=never", *map(str, files)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.partition(".")[0]) == (0, "No findings to report"), done.stdout + done.stderr
