@@ -62,11 +62,11 @@ def test_without_a_candidate_there_is_nothing_to_do(begin, own_tracking):
 
 def test_the_candidate_is_stored_and_its_rollout_started_with_its_digest_in_the_target(begin, own_tracking, tmp_path):
     registry.set_alias(own_tracking, "tiny", "candidate", 2)
-    _, become = begin("--approvals=0", "--config={}")
+    _, become = begin("--approvals=0", "--config={}", "--set=space=models")
     digest = tags_of(own_tracking, 2)["holdfast.model_digest"]
     assert (tmp_path / "store" / "sha256" / digest / "bundle" / "bundle.json").is_file()
     record, target = tmp_path / "records" / "tiny-2", tmp_path / "records" / "tiny-2.target.yaml"
-    assert target.read_text() == TARGET.replace("{digest}", digest)
+    assert target.read_text() == TARGET.replace("{digest}", digest).replace("{space}", "models")
     assert become[1:6] == ["-m", "holdfast", "rollout", "start", "--name=tiny"]
     assert {"--version=2", f"--out={record}", f"--target={target}", "--driver=kserve"} <= set(become)
 
@@ -117,3 +117,9 @@ def test_a_target_that_holds_no_digest_is_refused(begin, own_tracking, tmp_path)
     done, become = begin("--approvals=0", target=tmp_path / "fixed.yaml")
     assert become is None
     assert "expected {digest} in the candidate's address, found none" in str(done.exception)
+
+
+@pytest.mark.parametrize("given", ["space", "=models", "a b=c"])
+def test_what_is_set_has_a_name_and_a_value(begin, own_tracking, given):
+    registry.set_alias(own_tracking, "tiny", "candidate", 2)
+    assert begin("--approvals=0", f"--set={given}")[0].exit_code == 2

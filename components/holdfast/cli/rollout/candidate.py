@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,9 @@ def start_next(
     config: PlanOption = "{}",
     approvals: Annotated[int, typer.Option(help="So many people must have approved it (with --trust).", min=0)] = 1,
     trust: TrustFileOption = None,
+    values: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="{KEY} in the target file becomes VALUE.")
+    ] = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Start the rollout of the approved candidate on a cluster, or go on with it; nothing to do is exit code 0.
 
@@ -52,7 +56,8 @@ def start_next(
     if stored is None:
         return
     record = out / f"{name}-{stored.version}"
-    target_file = _filled(target, stored.digest, record.with_name(f"{record.name}.target.yaml"))
+    texts = {**_pairs(values), DIGEST: stored.digest}
+    target_file = _filled(target, texts, record.with_name(f"{record.name}.target.yaml"))
     command = [
         *("rollout", "start", f"--name={name}", f"--version={stored.version}", f"--driver={driver}"),
         *(f"--target={target_file}", f"--tracking={tracking}", f"--out={record}", f"--config={config}"),
@@ -111,7 +116,15 @@ def _approvals(version: int, wanted: WantedRollout) -> int:
     return len({one.key for one in listed if one.state == "signed"})
 
 
-def _filled(target: Path, digest: str, into: Path) -> Path:
+def _pairs(given: list[str]) -> dict[str, str]:
+    """`{KEY}` -> VALUE."""
+    pairs = [one.partition("=") for one in given]
+    if not all(key.isidentifier() and equals for key, equals, _ in pairs):
+        raise typer.BadParameter(f"expected KEY=VALUE, found {given}", param_hint="--set")
+    return {f"{{{key}}}": value for key, _, value in pairs}
+
+
+def _filled(target: Path, texts: Mapping[str, str], into: Path) -> Path:
     """Writes the target file of one candidate."""
     from holdfast.artifacts.folder import read_bounded, replace_file
     from holdfast.errors import WorkloadError
@@ -119,6 +132,8 @@ def _filled(target: Path, digest: str, into: Path) -> Path:
     text = read_bounded(target, 2**20, "a target file").decode()
     if DIGEST not in text:
         raise WorkloadError(f"{target}: expected {DIGEST} in the candidate's address, found none")
+    for key, value in texts.items():
+        text = text.replace(key, value)
     into.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(into, text.replace(DIGEST, digest).encode())
+    replace_file(into, text.encode())
     return into
