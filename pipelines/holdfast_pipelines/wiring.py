@@ -11,6 +11,8 @@ from holdfast.compute import GPUS
 from holdfast_pipelines.cluster import ClusterSettings, PodSize
 
 _LONGEST_SECONDS = 14 * 86400
+STEP_LABEL = "holdfast.dev/step"
+"""Label of a step's pods, by which network policies choose them."""
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
 
@@ -43,6 +45,7 @@ class Pods:
         if gpus:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
             _on_gpu_nodes(task, settings)
+        kubernetes.add_pod_label(task, STEP_LABEL, task.name)
         for mount in settings.mounts(task.name):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
         seconds = settings.seconds(task.name)

@@ -284,7 +284,16 @@ def test_a_tag_that_moves_is_refused(tmp_path, tag):
 
 def test_credentials_come_from_an_optional_secret_and_only_where_mlflow_is_spoken_to():
     _, platform = yaml.safe_load_all((PIPELINES / "retrain.yaml").read_text())
-    secrets = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    all_steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    secrets = {key: executor for key, executor in all_steps.items() if "secretAsEnv" in executor}
     assert set(secrets) == {"exec-baseline", "exec-register"}
     for executor in secrets.values():
         assert all(secret["optional"] for secret in executor["secretAsEnv"])
+
+
+def test_network_policies_can_tell_the_steps_apart():
+    for name in ("retrain", "pr_gate", "rollout"):
+        *_, platform = yaml.safe_load_all((PIPELINES / f"{name}.yaml").read_text())
+        found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
+        assert steps == {key: key.removeprefix("exec-") for key in executors(name)}
