@@ -51,7 +51,9 @@ ALLOWED = {
     "the kernel's files about processes and libraries": ["processes.py", "warm/libraries.py"],
     "descriptors of child processes": ["limited.py", "warm/children.py", "warm/server.py"],
     "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
-    "bundles for the pods of a cluster, and the target that names one": ["serving/store.py", "cli/rollout/candidate.py"],
+    "bundles for the pods of a cluster, and the target that names one": [
+        "cli/rollout/candidate.py", "serving/store.py",
+    ],
     "credentials of a cluster, as their files have them now": [
         "http_client.py", "kubernetes/access.py", "kubernetes/exec_plugin.py",
     ],
