@@ -142,7 +142,7 @@ def _format(config: DataConfig, name: str) -> Format:
 def _bundled_bytes(source: str, max_bytes: int) -> bytes:
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise InputError(f"{source}: expected scikit-learn in this environment, found none")
+        raise ModuleNotFoundError(f"{source}: scikit-learn brings it", name="sklearn")
     return _read_bytes(Path(spec.origin).parent / "datasets" / "data" / bundled.FILES[source], max_bytes)
 
 
