@@ -72,6 +72,9 @@ ALLOWED = {
     "rows that are sent, and what came back": [
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
     ],
+    "environments of the steps, and the locks that they are made of": [
+        "environments/create.py", "environments/installed.py", "environments/places.py",
+    ],
     "compiled pipelines": ["compiled.py", "submit.py"],
     "the folder of a run on this machine: steps, logs, reuse": [
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",

@@ -98,8 +98,10 @@ def history(
 ) -> None:
     """Which version served when, and how every rollout ended."""
     from holdfast.registry import history as periods
+    from holdfast.registry.client import require_library
     from holdfast.serving.rollout import registry_worker
 
+    require_library(tracking)
     registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
     found = registry_worker.history(tracking, name)
     if as_json:
