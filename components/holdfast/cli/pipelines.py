@@ -41,10 +41,7 @@ DataPath = Annotated[Path | None, typer.Option(help="Data to use instead of the 
 
 def run(
     workload: WorkloadFile,
-    data: NotifyUrl = Annotated[
-    str | None, typer.Option(metavar="URL|env:NAME", help="Post how the run ended, as JSON that Slack reads, too.")
-]
-DataPath = None,
+    data: DataPath = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; .holdfast/runs/NAME when left out.")] = None,
     seed: Seed = 0,
     tracking: Tracking = TRACKING,
