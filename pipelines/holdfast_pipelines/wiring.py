@@ -1,5 +1,8 @@
 """What the pipelines set for every task: its inputs with their digests, its size, retries, secrets."""
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +11,13 @@ from kfp.dsl.structures import ResourceSpec
 
 from holdfast import containers
 from holdfast.compute import GPUS
-from holdfast_pipelines.cluster import ClusterSettings, PodSize
+from holdfast.model.component import joined_of, part_of
+from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
+from holdfast_pipelines.notify import NOTIFY_URL
 
 _LONGEST_SECONDS = 14 * 86400
+STEP_LABEL = "holdfast.dev/step"
+"""Label of a step's pods, by which network policies choose them."""
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
 
@@ -27,14 +34,24 @@ class Pods:
 
     settings: ClusterSettings | None = None
 
-    def sized(self, task: dsl.PipelineTask, *, cpu: str, memory: str, computes: bool = False) -> dsl.PipelineTask:
+    def sized(
+        self,
+        task: dsl.PipelineTask,
+        *,
+        cpu: str,
+        memory: str,
+        computes: bool = False,
+        step: str = "",
+        size: PodSize | None = None,
+    ) -> dsl.PipelineTask:
         """Gives the task its size, volumes and time; `cpu` and `memory` (also the limit) are what it gets by default.
 
+        It has the settings of `step`, of that of its own name when left out; `size` replaces their size.
         As `set_cpu_request` and its like do; but each of these reads the source of every frame above it
         (`inspect.stack`) for a message, half a second in a pipeline.
         """
-        settings = self.settings or ClusterSettings()
-        size = settings.resources.get(task.name, PodSize())
+        settings, step = self.settings or ClusterSettings(), step or task.name
+        size = size or settings.resources.get(step, PodSize())
         memory = size.memory or memory
         task.container_spec.resources = ResourceSpec(
             cpu_request=size.cpu or cpu, memory_request=memory, memory_limit=memory
@@ -43,23 +60,94 @@ class Pods:
         if gpus:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
             _on_gpu_nodes(task, settings)
-        for mount in settings.mounts(task.name):
+        kubernetes.add_pod_label(task, STEP_LABEL, step)
+        for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
-        seconds = settings.seconds(task.name)
+        seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 
     def reading(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """The size of a step that looks at the rows."""
         return self.sized(task, cpu="1", memory="4G")
 
-    def computing(self, task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:
+    def computing(self, task: dsl.PipelineTask, memory: str, step: str = "") -> dsl.PipelineTask:
         """That of a step that trains or attacks: on a GPU where these are to."""
-        return self.sized(task, cpu="2", memory=memory, computes=True)
+        return self.sized(task, cpu="2", memory=memory, computes=True, step=step)
+
+    def shared(self, step: Any, given: Mapping[str, Any], memory: str) -> dsl.PipelineTask:
+        """The step on one pod or, where the settings ask for it, on several that share its examples.
+
+        Each part is a task of its own, and one more joins them: what a `dsl.ParallelFor` collects is a list of
+        artifacts, of which KFP's launcher fetches the first alone.
+        """
+        settings = self.settings or ClusterSettings()
+        count = settings.shards.get(step.name, 1)
+        if count == 1:
+            return self.computing(step(**given), memory)
+        part, parts = part_of(step), {}
+        for number in range(1, count + 1):
+            task = self.computing(part(**given, shard=f"{number}/{count}"), memory, step.name)
+            parts[f"part_{number}"] = task.set_display_name(f"{step.name} {number}/{count}")
+        size = PodSize(memory=settings.resources.get(step.name, PodSize()).memory, gpu=0)
+        return self.sized(joined_of(step, count)(**given, **inputs(**parts)), cpu="1", memory="4G", size=size)
 
     def keeping(self, task: dsl.PipelineTask, place: str) -> dsl.PipelineTask:
         """Gives the task the volume of the checkpoints at `place`, where there is one."""
         claim = None if self.settings is None else self.settings.checkpoint_volume
         return task if claim is None else kubernetes.mount_pvc(task, claim, place)
+
+    def with_source_login(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Gives the task the credentials of the place where deliveries come."""
+        for one in () if self.settings is None else self.settings.source_secrets:
+            kubernetes.use_secret_as_env(task, one.secret, dict(one.variables))
+        return task
+
+    @property
+    def notify(self) -> Notifying | None:
+        """Where the end of the run is posted; None: nowhere."""
+        return None if self.settings is None else self.settings.notify
+
+    def telling(self, pipeline: Callable[..., None]) -> Callable[..., None]:
+        """A pipeline of which the end is posted, however it ends, where that is asked for; it takes a `name`."""
+        if self.notify is None:
+            return pipeline
+
+        @functools.wraps(pipeline)
+        def run(*values: Any, **named: Any) -> None:
+            name = inspect.signature(pipeline).bind(*values, **named).arguments["name"]
+            with dsl.ExitHandler(self._posting(notify_end(name=name, **self._run)), name="notified"):
+                pipeline(*values, **named)
+
+        return run
+
+    def refusing(self, report: dsl.PipelineTask, name: str, reason: str) -> None:
+        """What a refused delivery or model comes to: a message with the reasons of the report, and a failed run."""
+        told = None
+        if self.notify is not None:
+            told = self._posting(notify_refusal(**inputs(report=report), name=name, **self._run))
+        if self.ends_as_failed:
+            end = refused(reason=reason)
+            if told is not None:
+                end.after(told)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a refused delivery or model comes to anything."""
+        return self.ends_as_failed or self.notify is not None
+
+    @property
+    def _run(self) -> dict[str, str]:
+        place = None if self.notify is None else self.notify.ui
+        link = "" if place is None else f"{place.rstrip('/')}/#/runs/details/"
+        return {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "link": link}
+
+    def _posting(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        assert self.notify is not None
+        if self.notify.secret is not None:
+            kubernetes.use_secret_as_env(task, self.notify.secret, {self.notify.key: NOTIFY_URL})
+        else:
+            task.set_env_variable(NOTIFY_URL, str(self.notify.url))
+        return never_cached(self.sized(task, cpu="100m", memory="1G", step="notify"))
 
     @property
     def ends_as_failed(self) -> bool:
@@ -72,6 +160,25 @@ def refused(reason: str) -> dsl.ContainerSpec:
     """Fails with a reason: what was refused on purpose is to be seen as failed by whoever watches the runs."""
     code = "import sys; print(sys.argv[1], file=sys.stderr); sys.exit(3)"
     return dsl.ContainerSpec(image=containers.MODEL, command=["python", "-c", code], args=[reason])
+
+
+_NOTIFY = ["python", "-m", "holdfast", "notify"]
+
+
+@dsl.container_component
+def notify_end(status: dsl.PipelineTaskFinalStatus, name: str, run: str, link: str) -> dsl.ContainerSpec:
+    """Posts how the run ended."""
+    words = containers.options(workload=name, run=run, link=link, status=status)
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
+
+
+@dsl.container_component
+def notify_refusal(
+    report: dsl.Input[dsl.Artifact], report_digest: str, name: str, run: str, link: str
+) -> dsl.ContainerSpec:
+    """Posts why a delivery or a model was refused."""
+    words = [*containers.inputs(report=(report, report_digest)), *containers.options(workload=name, run=run, link=link)]
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
 
 
 def retried(task: dsl.PipelineTask) -> dsl.PipelineTask:
