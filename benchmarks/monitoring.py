@@ -10,7 +10,7 @@ Months are kept one by one in .holdfast/bench/monitoring.jsonl, so a run that wa
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,7 @@ Kind = Literal["alike", "wobbling", "with a daily cycle"]
 KINDS: tuple[Kind, ...] = ("alike", "wobbling", "with a daily cycle")
 SEASON: dict[Kind, int] = {"alike": 1, "wobbling": 1, "with a daily cycle": 24}
 Change = Literal["sudden", "gradual"]
+CHANGE_KINDS: tuple[Change, ...] = ("sudden", "gradual")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _rows(world: World, kind: Kind, hour: int, rng: np.random.Generator) -> NDAr
         return rng.integers(0, n, ROWS)
     lean = rng.normal(0, WOBBLE) if kind == "wobbling" else 2 * WOBBLE * np.sin(2 * np.pi * hour / 24)
     sums = np.cumsum(np.exp(lean * world.direction))
-    return np.searchsorted(sums, rng.random(ROWS) * sums[-1])
+    return np.asarray(np.searchsorted(sums, rng.random(ROWS) * sums[-1]))
 
 
 def _count(world: World, rows: NDArray[np.int64], moved: float = 0.0) -> BinCounts:
@@ -146,7 +147,8 @@ def _count(world: World, rows: NDArray[np.int64], moved: float = 0.0) -> BinCoun
 # --- stable months --------------------------------------------------------------------------------------------------
 
 
-def _stable_month(world: World, kind: Kind, seed: int) -> Found:
+def _stable_month(found: Callable[[], World], kind: Kind, seed: int) -> dict[str, object]:
+    world = found()
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     windows, inputs = BinnedWindows(world.sizes, SEASON[kind]), MixedRanks.of(2, HOURS)
     labels = LossEvidence(world.bound)
@@ -160,7 +162,7 @@ def _stable_month(world: World, kind: Kind, seed: int) -> Found:
             inputs = inputs.add(windows.scores)
             labels = labels.add(Labelled.alone(world.losses[rows[:LABELS]]))
             highest = [max(highest[0], inputs.value), max(highest[1], labels.value)]
-    return Found(highest[0], _model_stage(world, np.array(means)), highest[1])
+    return {"inputs": highest[0], "model": _model_stage(world, np.array(means)), "labels": highest[1]}
 
 
 def _model_stage(world: World, means: NDArray[np.float64]) -> float:
@@ -176,8 +178,7 @@ def _model_stage(world: World, means: NDArray[np.float64]) -> float:
 def _stable_rows(records: Records, world: Callable[[], World]) -> Iterator[Row]:
     for kind in KINDS:
         months = [
-            _kept(records, f"stable, {kind}", seed, lambda s, k=kind: vars(_stable_month(world(), k, s)))
-            for seed in range(MONTHS)
+            _kept(records, f"stable, {kind}", seed, partial(_stable_month, world, kind)) for seed in range(MONTHS)
         ]
         found = [Found(month["inputs"], month["model"], month["labels"]) for month in months]
         alarms = sum(one.alarm for one in found)
@@ -195,8 +196,9 @@ def _stable_rows(records: Records, world: Callable[[], World]) -> Iterator[Row]:
 # --- months with a change -------------------------------------------------------------------------------------------
 
 
-def _changed_month(world: World, kind: Kind, how: Change, seed: int) -> dict[str, object]:
+def _changed_month(found: Callable[[], World], kind: Kind, how: Change, seed: int) -> dict[str, object]:
     """The hours from the change to the alarm (all of them when there was none), and how the change was called."""
+    world = found()
     rng = np.random.default_rng([seed, KINDS.index(kind), 1])
     windows, inputs, began = (
         BinnedWindows(world.sizes, SEASON[kind]),
@@ -218,10 +220,10 @@ def _change_rows(records: Records, world: Callable[[], World]) -> Iterator[Row]:
     for kind in KINDS:
         sudden, gradual = (
             [
-                _kept(records, f"{how}, {kind}", seed, lambda s, k=kind, h=how: _changed_month(world(), k, h, s))
+                _kept(records, f"{how}, {kind}", seed, partial(_changed_month, world, kind, how))
                 for seed in range(CHANGES)
             ]
-            for how in ("sudden", "gradual")
+            for how in CHANGE_KINDS
         )
         what = f"{SHIFT} sd in {MOVED} of 23 columns, {CHANGES} months of hours {kind}"
         delays = [month["hours"] for month in sudden]
@@ -253,14 +255,12 @@ def _reaction() -> Row:
     )  # fmt: skip
 
 
-def _kept(records: Records, name: str, seed: int, measure: Callable[[int], object]) -> Record:
+def _kept(records: Records, name: str, seed: int, measure: Callable[[int], dict[str, object]]) -> Record:
     """The record of this month, measured when there is none."""
     for record in _read(records):
         if record["name"] == name and record["seed"] == seed:
             return record
-    found = measure(seed)
-    assert isinstance(found, dict)
-    record = {"name": name, "seed": seed, **found}
+    record = {"name": name, "seed": seed, **measure(seed)}
     records.add(record)
     _read(records).append(record)
     return record
