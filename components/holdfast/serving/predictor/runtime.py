@@ -5,6 +5,7 @@ A model that is not served ends the process, also under plain `mlserver start`, 
 """
 
 import asyncio
+import atexit
 import math
 import multiprocessing
 import os
@@ -37,6 +38,7 @@ from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, plain
 from holdfast.serving.predictor.metadata import OUTPUTS, input_tensor, output_tensors
+from holdfast.serving.predictor.samples import SampleLog
 from holdfast.serving.predictor.settings import ModelParameters
 from holdfast.serving.protocol import DATATYPES
 
@@ -51,6 +53,7 @@ class HoldfastModel(MLModel):
         super().__init__(settings)
         self._live = 0
         self._chance = np.random.default_rng(0)
+        self._samples: SampleLog | None = None
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
             self._extra = ModelParameters.parse(_extra(settings), Path(settings._source or "").parent)
@@ -67,6 +70,9 @@ class HoldfastModel(MLModel):
             _give_up(error)
         if self._batched:
             self._check_before_batching()
+        if self._extra.sample_log:
+            self._samples = SampleLog(self._extra.sample_log, self._admitted.digest, self._predictor.spec)
+            atexit.register(self._samples.flush)
         return True
 
     async def metadata(self) -> MetadataModelResponse:
@@ -115,9 +121,12 @@ class HoldfastModel(MLModel):
     def _answer(self, payload: InferenceRequest) -> Answer:
         try:
             rows = _rows(payload) if self._batched else _checked(self._predictor, payload)
-            return self._predictor.answer(rows)
+            answer = self._predictor.answer(rows)
         except ModelError as error:
             raise MLServerError(str(error), 500) from error
+        if self._samples and _is_live(payload):
+            self._samples.record(payload.id or "", rows, answer)
+        return answer
 
     def _respond(
         self, payload: InferenceRequest, answer: Answer, parameters: Parameters | None = None
@@ -275,6 +284,8 @@ def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
         raise WorkloadError("max_batch_size: expected parallel_workers 0, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
+    if extra.sample_log:
+        raise WorkloadError("max_batch_size: expected none with a sample_log, which keeps the id of each request")
     return True
 
 

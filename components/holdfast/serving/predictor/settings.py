@@ -12,6 +12,7 @@ from holdfast.artifacts.folder import Ref, replace_file
 from holdfast.errors import WorkloadError
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
+from holdfast.serving.predictor.samples import SampleLogSettings
 from holdfast.serving.protocol import DATATYPES
 
 LOOPBACK = "127.0.0.1"
@@ -71,12 +72,15 @@ class ModelParameters:
     """A trust policy: whose signatures must be behind the decision."""
     incumbent: bool = False
     """It is being replaced: how old its verdict is, is not asked."""
+    sample_log: SampleLogSettings | None = None
+    """None: nothing of what is answered is kept."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object], below: Path = Path()) -> Self:
-        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust` and `incumbent`.
+        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), and what else may be given.
 
-        Folders that are not absolute are `below` the one of the settings.
+        That is the options, `game_day`, `trust`, `incumbent` and `sample_log`. Folders that are not absolute are
+        `below` the one of the settings.
 
         Raises:
             WorkloadError: one is missing, unknown or has no meaning.
@@ -87,8 +91,11 @@ class ModelParameters:
         rest.pop("game_day", None)
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
         incumbent = rest.pop("incumbent", False) is True
+        log = rest.pop("sample_log", None)
+        samples = None if log is None else SampleLogSettings.parse(log)
         model_ref, decision_ref = (Ref(below / ref.folder, ref.digest) for ref in map(Ref.parse, (model, decision)))
-        return cls(model_ref, decision_ref, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
+        game_day = GameDay.parse(day) if day else None
+        return cls(model_ref, decision_ref, Options.parse(rest), game_day, trust, incumbent, samples)
 
 
 def write_settings(
