@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from holdfast import __version__
-from holdfast.cli import approvals, environments, missing, people, pipelines, pull_requests, serving, signing, verify
+from holdfast.cli import (
+    approvals,
+    environments,
+    missing,
+    people,
+    pipelines,
+    pull_requests,
+    readiness,
+    serving,
+    signing,
+    verify,
+)
 from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
 from holdfast.quarantine import commands as quarantine
@@ -108,7 +119,7 @@ def _add(name: str, command: Any, panel: str, environment: str | None = None) ->
 def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """Panel of the help, the commands in it, and the environment that those need, where it is one."""
     yield "People", people.COMMANDS | verify.COMMANDS | signing.COMMANDS | approvals.COMMANDS, None
-    yield "People", quarantine.COMMANDS | environments.COMMANDS, None
+    yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS, None
     for step in STEPS:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
