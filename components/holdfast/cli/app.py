@@ -15,6 +15,7 @@ from holdfast.cli import (
     approvals,
     environments,
     missing,
+    notifying,
     people,
     pipelines,
     pull_requests,
@@ -124,7 +125,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
-    yield "Pipelines", pull_requests.LIGHT_COMMANDS, None
+    yield "Pipelines", pull_requests.LIGHT_COMMANDS | notifying.COMMANDS, None
 
 
 for _panel, _found, _environment in _commands():
