@@ -68,6 +68,7 @@ ALLOWED = {
     "rows that are sent, and what came back": [
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
     ],
+    "what Kubeflow reads back about a step": ["executor.py"],
     "compiled pipelines": ["compiled.py", "submit.py"],
     "the folder of a run on this machine: steps, logs, reuse": [
         "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",

@@ -13,6 +13,7 @@ def snapshot(
     artifact: dsl.Output[dsl.Dataset],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Pins the exact data of one delivery; the section itself names the path of the data."""
     return dsl.ContainerSpec(

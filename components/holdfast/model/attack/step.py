@@ -373,9 +373,10 @@ def _operating(scene: _Scene, document: Model, data: Snapshot, measured: "Measur
 
 
 def _flags(scene: _Scene, measured: "Measured") -> bytes:
-    """`index`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
+    """`index`, `label`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "index": scene.index,
+        "label": scene.all_y.cpu().numpy(),
         "clean": measured.clean.cpu().numpy(),
         "worst": measured.worst.cpu().numpy(),
         "answer": measured.logits.argmax(1).cpu().numpy(),

@@ -19,6 +19,7 @@ def baseline(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Fetches the champion; without one the artifact records that, so that no later input is optional."""
     return dsl.ContainerSpec(
