@@ -77,7 +77,7 @@ ALLOWED = {
         "pull_request/measuring.py", "pull_request/repository.py", "pull_request/results.py",
     ],
     "pages and their templates": [
-        "rendering/page.py", "report/page.py",
+        "rendering/page.py", "report/gathered.py", "report/page.py",
     ],
     "the demo makes its deliveries, its keys and a tampered model": [
         "demo/acts.py", "demo/pages.py", "demo/runs.py", "demo/signed.py",

@@ -62,6 +62,11 @@ class Pods:
         return task if claim is None else kubernetes.mount_pvc(task, claim, place)
 
     @property
+    def on_cluster(self) -> bool:
+        """Whether the steps run in pods."""
+        return self.settings is not None
+
+    @property
     def ends_as_failed(self) -> bool:
         """Whether a run without a model is to end as failed."""
         return self.settings is not None and self.settings.when_refused == "fail"
