@@ -21,10 +21,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from holdfast import containers
+from holdfast.environments import interpreter
 from holdfast.errors import RefusedError, RunError
 from holdfast.executor import (
     ExecutorInput,
@@ -46,9 +46,6 @@ from holdfast_pipelines.warm import Servers
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
-ROOT = Path(__file__).resolve().parents[2]
-VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
-"""Environment -> the virtual environment below the source tree that is made of its lock."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
 ARTIFACT = "artifact"
 """What every component calls the artifact that its step writes."""
@@ -242,7 +239,7 @@ class Machine:
 
 
 def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Image -> its interpreter on this machine: `overrides`, HOLDFAST_ENVIRONMENT_PYTHON, or that of the source tree.
+    """Image -> its interpreter on this machine: as in `overrides`, or as holdfast.environments finds it.
 
     Raises:
         RunError: an interpreter that is not there.
@@ -324,23 +321,6 @@ def asked_alone(folder: Path) -> ExecutorInput:
 def _step_of(asked: ExecutorInput) -> str:
     """The step's name: that of the folder of its outputs."""
     return Path(asked.artifacts[ARTIFACT].uri).parent.name
-
-
-def interpreter(environment: str, overrides: Mapping[str, Path] = MappingProxyType({})) -> Path:
-    """The interpreter of an environment: as in `overrides`, in HOLDFAST_ENVIRONMENT_PYTHON, or of the source tree.
-
-    Raises:
-        RunError: it is not there.
-    """
-    variable = f"HOLDFAST_{environment.upper()}_PYTHON"
-    default = ROOT / VENVS[environment] / "bin" / "python"
-    # No resolve(): a virtual environment's interpreter is a link, and is itself only under that name.
-    python = Path(os.path.abspath(overrides.get(environment) or os.environ.get(variable) or default))  # noqa: PTH100
-    if not python.exists():
-        raise RunError(
-            f"{python}: expected the interpreter of the {environment} environment; run make, or set {variable}"
-        )
-    return python
 
 
 def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:

@@ -78,9 +78,10 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
             fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
             judged = inputs(model=retried(pods.keeping(pods.computing(fit, "8G"), CHECKPOINTS)), snapshot=data)
             trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
-            pressure = attack(**judged, **inputs(baseline=champion), config=attack_config, **compute)
-            proof = pods.computing(certify(**judged, config=certify_config, **compute), "8G")
-            judged |= inputs(scan=rows, backdoor=trigger, attack=pods.computing(pressure, "8G"), certify=proof)
+            against = {**judged, **inputs(baseline=champion), "config": attack_config, **compute}
+            pressure = pods.shared(attack, against, "8G")
+            proof = pods.shared(certify, {**judged, "config": certify_config, **compute}, "8G")
+            judged |= inputs(scan=rows, backdoor=trigger, attack=pressure, certify=proof)
             ending.conclude(judged, registers, policy=policy, tracking=tracking, trust=trust)
 
     return pipeline

@@ -10,10 +10,10 @@ from holdfast import containers
 @dsl.container_component
 def snapshot(
     config: str,
+    metrics: dsl.Output[dsl.Metrics],
     artifact: dsl.Output[dsl.Dataset],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
-    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Pins the exact data of one delivery; the section itself names the path of the data."""
     return dsl.ContainerSpec(

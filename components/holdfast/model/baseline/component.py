@@ -16,10 +16,10 @@ def baseline(
     seed: int,
     device: str,
     threads: int,
+    metrics: dsl.Output[dsl.Metrics],
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
-    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Fetches the champion; without one the artifact records that, so that no later input is optional."""
     return dsl.ContainerSpec(

@@ -18,11 +18,11 @@ def rollout(
     seed: int,
     game_day: str,
     trust: str,
+    page: dsl.Output[dsl.HTML],
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
     metrics: dsl.Output[dsl.Metrics],
-    page: dsl.Output[dsl.HTML],
 ) -> dsl.ContainerSpec:
     """Rolls a registered version out: `driver` moves the traffic of what `target`, the text of a target file, names.
 
