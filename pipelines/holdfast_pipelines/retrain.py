@@ -134,7 +134,7 @@ class _Ending:
         """Writes the page, and, where there is a reason, fails with it."""
         if not self.pods.on_cluster:
             return
-        page = never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G"))
+        page = never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G", step="report"))
         if reason and self.pods.ends_as_failed:
             refused(reason=reason).after(page)
 

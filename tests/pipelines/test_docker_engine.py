@@ -26,6 +26,7 @@ from holdfast_pipelines.parameters import Settings, for_cluster, read, retrain_p
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = os.environ.get("HOLDFAST_TEST_REGISTRY", "")
+RETRAIN = [step for step in STEPS if step.pipeline == "retrain"]
 SOURCES = ("components", "gates", "pipelines")
 
 
@@ -34,7 +35,7 @@ def missing() -> str:
     if not REGISTRY or "DOCKER_HOST" not in os.environ:
         return "needs an engine (DOCKER_HOST) with the images (HOLDFAST_TEST_REGISTRY)"
     held = {tag for image in docker.from_env().images.list() for tag in image.tags}
-    lacking = [name for name in map(image, containers.ENVIRONMENTS) if name not in held]
+    lacking = [image(name) for name in {step.environment for step in RETRAIN} if image(name) not in held]
     return f"the engine has no {', '.join(lacking)}" if lacking else ""
 
 
@@ -74,7 +75,7 @@ def test_the_compiled_pipeline_runs_in_the_images_with_nothing_of_kfp_replaced(t
     )
     local.init(runner, pipeline_root=str(tmp_path / "root"), raise_on_error=True)
     load_component_from_file(str(tmp_path / "compiled" / "retrain.yaml"))(**parameters)
-    assert set(found) == {*(step.name for step in STEPS if step.pipeline == "retrain"), "report-registered"}
+    assert set(found) == {*(step.name for step in RETRAIN), "report-registered"}
     assert found["attack"]["metrics"].metadata["clean_accuracy"] > 0.9
     matrix = found["attack"]["confusion_matrix"].metadata["confusionMatrix"]
     right, examples = (
