@@ -249,7 +249,7 @@ def _flags(scene: Scene, whole: "Measured") -> bytes:
     """`index`, `label`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "index": scene.index,
-        "label": scene.all_y.cpu().numpy(),
+        "label": scene.y,
         "clean": whole.clean.numpy(),
         "worst": whole.worst.numpy(),
         "answer": whole.logits.argmax(1).numpy(),
