@@ -147,8 +147,8 @@ LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platf
 
 lock: | $(UV) ## Resolve the locks again
 	$(LOCK) --extra model --extra serving --extra pipelines --extra vault --extra keyless --group dev --group foreign -o $(LOCKS)/dev.txt
-	$(LOCK) --extra data --group dev -o $(LOCKS)/data-dev.txt
-	$(LOCK) --extra data -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
+	$(LOCK) --extra data --extra sources-s3 --extra sources-sql --group dev -o $(LOCKS)/data-dev.txt
+	$(LOCK) --extra data --extra sources-s3 --extra sources-sql -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
 	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt

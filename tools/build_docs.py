@@ -30,8 +30,8 @@ STEPS = "Steps"
 """The section of the steps, whose pages are found."""
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": (
-        "README.md", "docs/bring-your-own.md", "docs/hardening.md", "docs/reading-the-report.md",
-        "docs/pull-request-gate.md", "docs/index.md",
+        "README.md", "docs/bring-your-own.md", "docs/deliveries.md", "docs/hardening.md",
+        "docs/reading-the-report.md", "docs/pull-request-gate.md", "docs/index.md",
     ),
     STEPS: ("components/README.md",),
     "What is measured": (

@@ -7,6 +7,8 @@ FIRST = 5
 _MARKUP = re.compile(r"[\\`*<>|~&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LINKED = re.compile(r"(@|:(?=//)|www(?=\.)|[#!](?=\d)|\bGH-(?=\d))", re.IGNORECASE)
 """What pages make links of without any markup: mentions, addresses, numbers of issues and of merge requests."""
+_PASSWORD = re.compile(r"(?<=://)[^\s'\"]*@(?=[\w.\[-]+)")
+_QUERY = re.compile(r"(?<=\w)\?[^\s'\"]*=[^\s'\"]*")
 _JOINER = "\u2060"
 """Has no width; after it a page sees no mention or address any more."""
 
@@ -42,6 +44,13 @@ def markdown_text(text: str) -> str:
     """
     flat = printable(" ".join(text.split()))
     return _LINKED.sub(rf"\1{_JOINER}", _MARKUP.sub(r"\\\g<0>", flat))
+
+
+def without_credentials(text: str) -> str:
+    """The text with `…` for what may be secret in its addresses: user and password, and all behind a question mark."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub("?…", _PASSWORD.sub("…@", text))
 
 
 def _short(text: str) -> str:

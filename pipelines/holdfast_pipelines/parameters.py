@@ -13,7 +13,9 @@ from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
 from holdfast.steps import STEPS, writer
-from holdfast.workload.paths import REMOTE, absolute, own_functions
+from holdfast.wording import without_credentials
+from holdfast.workload.addresses import is_remote, kind_of
+from holdfast.workload.paths import absolute, own_functions
 from holdfast.workload.schema import Section, Workload, read_workload
 from holdfast_pipelines.cluster import ClusterSettings
 
@@ -101,10 +103,22 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Workload:
 
 
 def with_data(workload: Workload, data: str) -> Workload:
-    """The workload with another source; the digest that pins the workload's own download goes with it."""
-    return workload.model_copy(
-        update={"data": workload.data.model_copy(update={"source": data, "sha256": None, "format": "auto"})}
-    )
+    """The workload with another source; what finds or pins the workload's own delivery goes with it.
+
+    Raises:
+        WorkloadError: no source.
+    """
+    try:
+        kind_of(data)
+    except ValueError as error:
+        raise WorkloadError(f"--data: {error}, found {without_credentials(data)[:60]!r}") from None
+    instead = {"source": data, "sha256": None, "format": "auto", "newest": None}
+    return workload.model_copy(update={"data": workload.data.model_copy(update=instead)})
+
+
+def moves(workload: Workload) -> bool:
+    """Whether the source holds other data at another time, so that a snapshot of it is never the same for sure."""
+    return workload.data.newest is not None
 
 
 def located(workload: Workload, folder: Path) -> Workload:
@@ -156,11 +170,14 @@ def for_cluster(workload: Workload, settings: ClusterSettings) -> Workload:
         "schema.path": (writer(SchemaReport).name, workload.schema_.path),
     }
     for key, (step, name) in named.items():
-        if isinstance(name, str) and not name.startswith(REMOTE):
+        if isinstance(name, str) and not is_remote(name):
             _check_mounted(key, name, step, settings)
-    if str(workload.data.source).startswith("https://") and workload.data.sha256 is None:
+    kind, shown = kind_of(workload.data.source), without_credentials(workload.data.source)
+    if kind == "url" and workload.data.sha256 is None:
+        raise WorkloadError(f"data.source {shown}: expected data.sha256 with a URL, found none; downloads are pinned")
+    if kind == "bucket" and workload.data.sha256 is None and workload.data.newest is None:
         raise WorkloadError(
-            f"data.source {workload.data.source}: expected data.sha256 with a URL, found none; downloads are pinned"
+            f"data.source {shown}: expected data.newest or data.sha256 with an object store, found none"
         )
     return workload
 
@@ -169,8 +186,8 @@ def _check_mounted(key: str, name: str, step: str, settings: ClusterSettings) ->
     places = [mount.path for mount in settings.mounts(step)]
     if not any(PurePosixPath(name).is_relative_to(place) for place in places):
         raise WorkloadError(
-            f"{key}: expected sklearn:NAME, an https URL or the absolute path of a file on a volume of the step {step} "
-            f"(--volume CLAIM:PATH), found {name!r}; its volumes: {', '.join(places) or 'none'}"
+            f"{key}: expected sklearn:NAME, an address (https, s3, gs, az) or the absolute path of a file on a volume "
+            f"of the step {step} (--volume CLAIM:PATH), found {name!r}; its volumes: {', '.join(places) or 'none'}"
         )
 
 
@@ -179,8 +196,9 @@ def _json(section: Section) -> str:
 
 
 def _named_files(workload: Workload) -> list[Path]:
-    named = (workload.data.source, workload.data.test, workload.schema_.path)
-    return [Path(name) for name in named if name is not None and not name.startswith(REMOTE)]
+    source = None if moves(workload) else workload.data.source
+    named = (source, workload.data.test, workload.schema_.path)
+    return [Path(name) for name in named if name is not None and not is_remote(name)]
 
 
 def _check_file(path: Path) -> None:

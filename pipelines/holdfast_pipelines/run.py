@@ -344,11 +344,17 @@ def _machine(
         out=out,
         pythons=interpreters,
         cache=Cache(cache) if cache is not None else None,
-        rerun=frozenset(names()[names().index(from_step) :]) if from_step is not None else frozenset(),
+        rerun=_rerun(plan, from_step),
         pins={**given.file_pins(plan), str(out / "checkpoint"): "<checkpoint>"},
         code=code_digest(own),
         pythonpath=folder if own else None,
     )
+
+
+def _rerun(plan: Workload, from_step: str | None) -> frozenset[str]:
+    """The steps that run even if nothing changed: from a step on, and what looks at a source that moves."""
+    after = frozenset(() if from_step is None else names()[names().index(from_step) :])
+    return after | ({writer(Snapshot).name} if given.moves(plan) else frozenset())
 
 
 @contextmanager

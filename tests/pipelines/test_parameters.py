@@ -13,6 +13,7 @@ from holdfast_pipelines.parameters import (
     file_pins,
     for_cluster,
     located,
+    moves,
     own_code,
     read,
     rollout_parameters,
@@ -87,3 +88,41 @@ def test_the_code_of_an_own_attack_is_part_of_the_run(tmp_path: Path) -> None:
     own = plain.model_copy(update={"attack": plain.attack.model_copy(update={"own": ("mine.walk:go",)})})
     assert own_code(plain, tmp_path) == []
     assert {path.name for path in own_code(own, tmp_path)} == {"my_attacks.py", "walk.py"}
+
+
+MOVING = {"name": "%Y-%m-%d/x.npz", "marker": "%Y-%m-%d/_SUCCESS"}
+
+
+def moving(source: str) -> Workload:
+    values = workload(None).model_dump(mode="json", by_alias=True)
+    return Workload.model_validate(values | {"data": {"source": source, "newest": MOVING}})
+
+
+def test_a_source_that_moves_is_a_place_and_no_file_that_is_pinned(tmp_path: Path) -> None:
+    found = located(moving("in"), tmp_path)
+    assert (found.data.source, file_pins(found), moves(found)) == (str(tmp_path / "in"), {}, True)
+    assert not moves(workload(None))
+    assert with_data(found, "sklearn:digits").data.newest is None
+
+
+def test_a_cluster_needs_the_folder_of_deliveries_on_a_volume() -> None:
+    mounted = ClusterSettings(volumes=(ClaimMount(claim="deliveries", path="/data", steps=("snapshot",)),))
+    assert for_cluster(moving("/data/digits"), mounted).data.source == "/data/digits"
+    with pytest.raises(WorkloadError, match=r"data\.source: expected .* found '/elsewhere'; its volumes: /data"):
+        for_cluster(moving("/elsewhere"), mounted)
+
+
+def test_a_source_with_credentials_is_refused_without_showing_them() -> None:
+    with pytest.raises(WorkloadError, match="--data: expected .*, found 'postgresql://…@db/x'") as raised:
+        with_data(workload(None), "postgresql://ann:hunter2@db/x")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(WorkloadError, match=r"data\.source s3://b/x\.npz: expected data\.newest or data\.sha256"):
+        for_cluster(with_data(workload(None), "s3://b/x.npz"), ClusterSettings())
+
+
+def test_a_workload_with_credentials_is_refused_without_showing_them(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("name: w\nmodality: image\ndata: {source: 'postgresql://ann:hunter2@db/x'}\n")
+    with pytest.raises(WorkloadError, match="belongs in an environment variable") as raised:
+        read(path)
+    assert "hunter2" not in str(raised.value)

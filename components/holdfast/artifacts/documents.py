@@ -168,6 +168,10 @@ class SourceFile(Frozen):
     """Size of the delivered file."""
     read_as: str | None = None
     """How the file was read, where that is not the usual way: archive, delimiter, decimal mark, encoding."""
+    address: str | None = None
+    """Where it was found, when the workload names a place for deliveries: with `sha256` it pins this one."""
+    version: str | None = None
+    """What its store calls this version of it (ETag); None: the store has no such thing."""
 
 
 class Reviewed(Frozen):

@@ -6,10 +6,8 @@ from pathlib import Path
 from holdfast.artifacts.folder import Ref
 from holdfast.artifacts.regular import resolved
 from holdfast.errors import WorkloadError
+from holdfast.workload.addresses import is_remote
 from holdfast.workload.schema import Workload
-
-REMOTE = ("sklearn:", "https://", "http://")
-"""Beginnings of a data source that is no path."""
 
 
 def absolute(workload: Workload, folder: Path) -> Workload:
@@ -37,7 +35,7 @@ def make_importable(workload: Workload, folder: Path) -> None:
 
 
 def _place(folder: Path, name: str) -> str:
-    return name if name.startswith(REMOTE) else str(resolved(folder, Path(name), WorkloadError))
+    return name if is_remote(name) else str(resolved(folder, Path(name), WorkloadError))
 
 
 def _review(folder: Path, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from unicodedata import normalize
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -33,6 +34,8 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.errors import WorkloadError
 from holdfast.wording import quoted
+from holdfast.workload.addresses import kind_of
+from holdfast.workload.naming import NamePattern
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -59,13 +62,53 @@ class Section(BaseModel):
         return found
 
 
+def _is_a_pattern(text: str) -> str:
+    NamePattern(text)
+    return text
+
+
+PatternText = Annotated[str, AfterValidator(_is_a_pattern)]
+
+
+class NewestConfig(Section):
+    """Which delivery below `data.source` is read: the newest one that is complete."""
+
+    name: PatternText
+    """Path of a delivery below the source, such as `%Y-%m-%d/train.csv`: `%Y %m %d %H %M %S` are parts of a date, `%n`
+    is a number, `*` is any text; the date and the number put deliveries in order."""
+    test: PatternText | None = None
+    """Path of the held-out rows of the same delivery."""
+    marker: PatternText | None = None
+    """A file that is written after the others, such as `%Y-%m-%d/_SUCCESS`: without it a delivery is not complete."""
+    manifest: PatternText | None = None
+    """A file with a SHA-256 and a name in each line, as `sha256sum` writes it, written after the others."""
+    settled_seconds: int | None = Field(None, gt=0, le=600)
+    """A delivery is complete that did not change in so many seconds, for which the step waits."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        rules = [one for one in (self.marker, self.manifest, self.settled_seconds) if one is not None]
+        if len(rules) != 1:
+            raise ValueError(
+                "expected one of marker, manifest and settled_seconds: how a delivery shows it is complete"
+            )
+        wanted = NamePattern(self.name).directives
+        for text in (self.test, self.marker, self.manifest):
+            if text is not None and NamePattern(text).directives != wanted:
+                raise ValueError("expected the same parts of a date in name, test, marker and manifest")
+        return self
+
+
 class DataConfig(Section):
     """Where the data is and what its parts mean."""
 
     source: str
-    """`sklearn:digits`, `sklearn:breast-cancer`, a file in this one's folder, or an https URL (then with `sha256`)."""
+    """`sklearn:digits`, `sklearn:breast-cancer`, a file in this one's folder, an https URL or an object of a store (s3,
+    gs, az, abfs; then with `sha256`), or, with `newest`, a folder or a prefix of a store."""
     sha256: Sha256 | None = None
-    """Of the downloaded file."""
+    """Of the file: the run ends when it has another digest."""
+    newest: NewestConfig | None = None
+    """Deliveries that come below `source`, of which the newest complete one is read."""
     format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
     """`auto`: by the name of the file."""
     delimiter: Literal[",", ";", "\t", "|"] | None = None
@@ -115,6 +158,22 @@ class DataConfig(Section):
     one review as FOLDER or FOLDER@DIGEST."""
     max_bytes: int = Field(4 * 2**30, gt=0)
     """Largest delivery (decoded) that is read."""
+
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, found: str) -> str:
+        kind_of(found)
+        return found
+
+    @model_validator(mode="after")
+    def _one_delivery(self) -> Self:
+        if self.newest is None:
+            return self
+        if kind_of(self.source) not in ("path", "bucket"):
+            raise ValueError("newest: expected a folder or a prefix of a store in source")
+        if self.sha256 is not None or self.test is not None:
+            raise ValueError("newest: expected neither sha256 nor test with it; a pinned delivery is named in source")
+        return self
 
     @field_validator("encoding")
     @classmethod

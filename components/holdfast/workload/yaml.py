@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import WorkloadError
+from holdfast.wording import without_credentials
 
 MAX_BYTES = 2**20
 MAX_VALUES = 100_000
@@ -153,7 +154,7 @@ def _explain(problem: Any, node: yaml.Node | None, model: type[BaseModel], name:
         return f"{name}:{line}: unknown key {key!r}; {hint}"
     if problem["type"] == "missing":
         return f"{name}:{line}: expected a key {key!r}, found none"
-    found, what = str(problem["input"])[:60], problem["msg"].removeprefix("Value error, ")
+    found, what = without_credentials(str(problem["input"]))[:60], problem["msg"].removeprefix("Value error, ")
     return f"{name}:{line}: {key}: {what[:1].lower()}{what[1:]}, found {found!r}"
 
 

@@ -20,6 +20,7 @@ from holdfast import __version__
 from holdfast.artifacts.folder import sha256_of
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.progress import say, track
+from holdfast.wording import without_credentials
 
 _CHUNK = 2**20
 _RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -36,6 +37,11 @@ class Wanted:
     wait_seconds: float = 1.0
     """Before the second attempt; doubled before each further one."""
     timeout_seconds: float = 30.0
+
+    @property
+    def shown(self) -> str:
+        """The URL in messages: what is behind a question mark may be a signature."""
+        return without_credentials(self.url)
 
 
 def download(wanted: Wanted, folder: Path) -> Path:
@@ -78,7 +84,7 @@ def _complete(wanted: Wanted, part: Path) -> None:
         have = part.stat().st_size if part.exists() else 0
         if attempt == wanted.attempts:
             raise InputError(
-                f"{wanted.url}: expected the whole file, found {problem} after {have} bytes in {attempt} attempts; "
+                f"{wanted.shown}: expected the whole file, found {problem} after {have} bytes in {attempt} attempts; "
                 "run again to go on from there"
             )
         say(f"download: {problem} after {have} bytes; trying again")
@@ -100,7 +106,7 @@ def _attempt(wanted: Wanted, part: Path) -> str | None:
             return _over_full(wanted, part)
         if error.code in _RETRIED_STATUS:
             return f"status {error.code}"
-        raise InputError(f"{wanted.url}: expected a file, found status {error.code} {error.reason}") from None
+        raise InputError(f"{wanted.shown}: expected a file, found status {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         return f"no connection ({error.reason})"
     except (OSError, http.client.HTTPException) as error:
@@ -166,11 +172,11 @@ def _check(wanted: Wanted, part: Path) -> None:
     if digest != wanted.sha256:
         part.unlink()
         raise IntegrityError(
-            f"{wanted.url}: expected sha256 {wanted.sha256[:12]}… (data.sha256), found {digest[:12]}…; "
+            f"{wanted.shown}: expected sha256 {wanted.sha256[:12]}… (data.sha256), found {digest[:12]}…; "
             "what was downloaded is deleted"
         )
 
 
 def _too_large(wanted: Wanted, part: Path, size: int) -> LimitError:
     part.unlink(missing_ok=True)
-    return LimitError(f"{wanted.url}: expected at most {wanted.max_bytes} bytes (data.max_bytes), found {size}")
+    return LimitError(f"{wanted.shown}: expected at most {wanted.max_bytes} bytes (data.max_bytes), found {size}")

@@ -1,65 +1,29 @@
-"""The files of a delivery, from the address in a workload: their bytes, read once, and how these are written."""
+"""The files of a delivery, from the address in a workload."""
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
-from holdfast.artifacts.documents import SourceFile
 from holdfast.artifacts.regular import open_regular
 from holdfast.artifacts.verified import IN_MEMORY, FileContent, VerifiedFile
 from holdfast.data.snapshot import bundled
-from holdfast.data.snapshot.archives import is_archive, unpack
+from holdfast.data.snapshot.delivered import DeliveredFile, Format, delivered, pin_of
 from holdfast.data.snapshot.download import Wanted, download
-from holdfast.data.snapshot.limits import decoded_limit
 from holdfast.data.snapshot.listing import quoted
+from holdfast.data.snapshot.sources.take import take_newest, take_object
 from holdfast.errors import InputError, IntegrityError, LimitError
+from holdfast.wording import without_credentials
+from holdfast.workload.addresses import kind_of
 from holdfast.workload.schema import DataConfig
 
-Format = Literal["csv", "tsv", "parquet", "npz", "digits", "breast-cancer"]
-"""How the bytes of a file are written; the last two are the files of scikit-learn."""
-_SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz"}
 _BUNDLED: dict[str, Format] = {"sklearn:digits": "digits", "sklearn:breast-cancer": "breast-cancer"}
-_SCHEMES = ("https://", "http://")
-
-
-@dataclass(frozen=True)
-class DeliveredFile:
-    """One file of the delivery: its path relative to the delivery, what it holds, and what a snapshot records of it."""
-
-    path: str
-    content: FileContent
-    """What is parsed: the bytes of the file, or those of the only file in an archive; a large file stays on disk."""
-    format: Format
-    pin: SourceFile
-
-    @property
-    def data(self) -> bytes:
-        """All bytes."""
-        if isinstance(self.content, bytes):
-            return self.content
-        with self.content.open() as stream:
-            return stream.read()
-
-    def head(self, most: int) -> bytes:
-        """The first bytes, at most so many."""
-        if isinstance(self.content, bytes):
-            return self.content[:most]
-        with self.content.open() as stream:
-            return stream.read(most)
-
-    def pin_as(self, read_as: str | None) -> SourceFile:
-        """What a snapshot records of the file, with how it was read."""
-        how = ", ".join(part for part in (self.pin.read_as, read_as) if part is not None)
-        return self.pin.model_copy(update={"read_as": how or None})
 
 
 def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
-    """The file of the training rows and, where there is one, that of the held-out rows.
+    """The file of the training rows and, where there is one, that of the held-out rows; `override` instead of a source.
 
     Raises:
         InputError: a file cannot be read, or its name does not show how it is written.
@@ -68,9 +32,13 @@ def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
     """
     if override is None and config.source in bundled.FILES:
         data = _bundled_bytes(config.source, config.max_bytes)
-        return [DeliveredFile(config.source, data, _BUNDLED[config.source], _pin(config.source, data))]
+        return [DeliveredFile(config.source, data, _BUNDLED[config.source], pin_of(config.source, data))]
     if override is None and config.source.startswith("sklearn:"):
         raise InputError(f"{config.source}: expected one of {quoted(bundled.FILES)}")
+    if override is None and config.newest is not None:
+        return take_newest(config, config.newest)
+    if override is None and kind_of(config.source) == "bucket":
+        return [_pinned_object(config)]
     first = _local_path(config) if override is None else override
     paths = [first] if config.test is None else [first, Path(config.test)]
     named = zip(paths, _names(config, override, paths), strict=True)
@@ -80,16 +48,28 @@ def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
     return files
 
 
+def _pinned_object(config: DataConfig) -> DeliveredFile:
+    if config.sha256 is None or config.test is not None:
+        raise InputError(
+            f"{config.source}: expected data.newest, or data.sha256 without data.test, with an object store; "
+            "a single object is pinned"
+        )
+    file = take_object(config)
+    _check_digest(file, config, config.source)
+    return file
+
+
 def _local_path(config: DataConfig) -> Path:
-    if not config.source.startswith(_SCHEMES):
+    if kind_of(config.source) != "url":
         return Path(config.source)
     if config.sha256 is None:
-        raise InputError(f"{config.source}: expected data.sha256 with a URL, found none; downloads are pinned")
+        url = without_credentials(config.source)
+        raise InputError(f"{url}: expected data.sha256 with a URL, found none; downloads are pinned")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return download(Wanted(config.source, config.sha256, config.max_bytes), home / "holdfast" / "downloads")
 
 
-def _check_digest(file: DeliveredFile, config: DataConfig, path: Path) -> None:
+def _check_digest(file: DeliveredFile, config: DataConfig, path: object) -> None:
     if config.sha256 is not None and file.pin.sha256 != config.sha256:
         raise IntegrityError(
             f"{path}: expected sha256 {config.sha256[:12]}… (data.sha256), found {file.pin.sha256[:12]}…"
@@ -98,7 +78,7 @@ def _check_digest(file: DeliveredFile, config: DataConfig, path: Path) -> None:
 
 def _names(config: DataConfig, override: Path | None, paths: Sequence[Path]) -> list[str]:
     """Paths relative to the delivery: the file names, with their folders where two files have one name."""
-    url = override is None and config.source.startswith(_SCHEMES)
+    url = override is None and kind_of(config.source) == "url"
     first = config.source.split("?")[0].rstrip("/").rpartition("/")[2] if url else paths[0].name
     names = [first, *(path.name for path in paths[1:])]
     if len(set(names)) < len(names):
@@ -110,33 +90,7 @@ def _names(config: DataConfig, override: Path | None, paths: Sequence[Path]) -> 
 
 
 def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
-    content = _read_content(path, config.max_bytes)
-    pin = _pin(name, content)
-    if isinstance(content, VerifiedFile) and not is_archive(content.block(0)):
-        return DeliveredFile(name, content, _format(config, name), pin)
-    delivered = DeliveredFile(name, content, "npz", pin)
-    found = unpack(delivered.data, name, decoded_limit(config, len(content)))
-    format_ = _format(config, found.name)
-    if not found.data:
-        raise InputError(f"{name}: expected data, found an empty file in the archive")
-    return DeliveredFile(name, found.data, format_, pin.model_copy(update={"read_as": found.archive}))
-
-
-def _pin(name: str, content: FileContent) -> SourceFile:
-    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content.sha256
-    return SourceFile(path=name, sha256=digest, bytes=len(content))
-
-
-def _format(config: DataConfig, name: str) -> Format:
-    if config.format != "auto":
-        return config.format
-    suffix = Path(name).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise InputError(
-            f"{name}: expected a name that ends in {', '.join(_SUFFIXES)} (or one of these and .gz or .zip), or "
-            f"data.format; found {suffix!r}"
-        )
-    return _SUFFIXES[suffix]
+    return delivered(_read_content(path, config.max_bytes), name, config)
 
 
 def _bundled_bytes(source: str, max_bytes: int) -> bytes:

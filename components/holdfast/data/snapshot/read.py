@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.delimited import read_delimited
+from holdfast.data.snapshot.delivered import DeliveredFile, Format
 from holdfast.data.snapshot.dialect import Dialect
-from holdfast.data.snapshot.fetch import DeliveredFile, Format
 from holdfast.data.snapshot.limits import decoded_limit
 from holdfast.data.snapshot.npz import keys_of, read_npz
 from holdfast.data.snapshot.parquet import read_parquet

@@ -7,7 +7,8 @@ from holdfast.artifacts.documents import Review, Snapshot
 from holdfast.artifacts.folder import Artifact
 from holdfast.data.snapshot import merkle
 from holdfast.data.snapshot.contract import TypedDelivery, type_images, type_table
-from holdfast.data.snapshot.fetch import DeliveredFile, fetch
+from holdfast.data.snapshot.delivered import DeliveredFile
+from holdfast.data.snapshot.fetch import fetch
 from holdfast.data.snapshot.fill import fill_missing
 from holdfast.data.snapshot.leakage import leaked_rows
 from holdfast.data.snapshot.listing import quoted

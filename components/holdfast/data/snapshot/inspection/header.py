@@ -5,8 +5,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from holdfast.data.snapshot.delivered import DeliveredFile
 from holdfast.data.snapshot.dialect import encoding_of, find_delimiter, recorded
-from holdfast.data.snapshot.fetch import DeliveredFile
 from holdfast.data.snapshot.numbers import is_number
 from holdfast.errors import InputError
 

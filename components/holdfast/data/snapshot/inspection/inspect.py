@@ -18,7 +18,7 @@ from holdfast.data.snapshot.contract import (
     some_columns,
     type_images,
 )
-from holdfast.data.snapshot.fetch import DeliveredFile
+from holdfast.data.snapshot.delivered import DeliveredFile
 from holdfast.data.snapshot.inspection.alone import SUSPICIOUS, balanced_accuracy_alone
 from holdfast.data.snapshot.inspection.cells import as_array
 from holdfast.data.snapshot.inspection.columns import leniently, row_values, summarize

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.artifacts.documents import Modality
-from holdfast.data.snapshot.fetch import DeliveredFile, fetch
+from holdfast.data.snapshot.delivered import DeliveredFile
+from holdfast.data.snapshot.fetch import fetch
 from holdfast.data.snapshot.inspection.guess import check_column, guess_label
 from holdfast.data.snapshot.inspection.header import HINT, column_names, looks_headless
 from holdfast.data.snapshot.inspection.reading import read_with_guesses

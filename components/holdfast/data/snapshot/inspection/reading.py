@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.data.snapshot.delivered import DeliveredFile
 from holdfast.data.snapshot.dialect import DELIMITERS
-from holdfast.data.snapshot.fetch import DeliveredFile
 from holdfast.data.snapshot.read import read_tables
 from holdfast.data.snapshot.rows import Part
 from holdfast.errors import InputError
