@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.errors import WorkloadError
 from holdfast.serving.guard.calibration import Calibration, Samples
-from holdfast.serving.guard.guard import NEW, POOL, Guard, Judgement, Limits
+from holdfast.serving.guard.guard import NEW, POOL, Guard, GuardAnswer, GuardLimits
 from holdfast.serving.guard.record import KEPT, LastQueries, Record
 from holdfast.serving.guard.store import SqliteStore
 from tests.serving.guard.conftest import Draw
@@ -23,12 +23,12 @@ Make = Callable[..., Guard]
 def make(calibration: Calibration, tmp_path: Path) -> Make:
     def guard(*, in_memory: int = 10, **limits: object) -> Guard:
         store = SqliteStore(tmp_path / "state.db", MODEL)
-        return Guard(calibration, Limits(**limits), store, in_memory=in_memory)  # type: ignore[arg-type]
+        return Guard(calibration, GuardLimits(**limits), store, in_memory=in_memory)  # type: ignore[arg-type]
 
     return guard
 
 
-def ask(guard: Guard, name: str, samples: Samples, *, now: float = 1000.0, first: int = 0) -> list[Judgement]:
+def ask(guard: Guard, name: str, samples: Samples, *, now: float = 1000.0, first: int = 0) -> list[GuardAnswer]:
     """One request for each row; those that are refused have no judgement."""
     found = []
     for i in range(len(samples)):
@@ -102,7 +102,7 @@ def test_wealth_is_the_same_with_one_place_in_memory_as_with_many(
     wealths = []
     for places in (1, 100):
         store = SqliteStore(tmp_path / f"{places}.db", MODEL)
-        guard = Guard(calibration, Limits(), store, in_memory=places)
+        guard = Guard(calibration, GuardLimits(), store, in_memory=places)
         for turn in range(12):
             for name in range(5):
                 ask(guard, str(name), draw(1, 10 * turn + name, shift=0.4), first=turn)

@@ -15,7 +15,7 @@ import numpy as np
 from holdfast.serving.guard import wealth
 from holdfast.serving.guard.calibration import Calibration, Samples
 from holdfast.serving.guard.client import Client, Query, queries
-from holdfast.serving.guard.record import LastQueries, Record, Store
+from holdfast.serving.guard.record import LastQueries, Record, RecordStore
 
 Mode = Literal["observe", "flag", "degrade", "refuse"]
 DetectorName = Literal["far", "near", "pooled", "budget"]
@@ -28,7 +28,7 @@ POOL = ""
 
 
 @dataclass(frozen=True)
-class Limits:
+class GuardLimits:
     """What is asked of clients."""
 
     mode: Mode = "observe"
@@ -67,7 +67,7 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GuardAnswer:
     """What the guard makes of one answered request."""
 
     flagged: tuple[DetectorName, ...]
@@ -81,7 +81,9 @@ class Judgement:
 class Guard:
     """All clients of one model."""
 
-    def __init__(self, calibration: Calibration, limits: Limits, store: Store, *, in_memory: int = IN_MEMORY) -> None:
+    def __init__(
+        self, calibration: Calibration, limits: GuardLimits, store: RecordStore, *, in_memory: int = IN_MEMORY
+    ) -> None:
         self.calibration, self.limits = calibration, limits
         self._store, self._most, self._lock = store, in_memory, threading.Lock()
         self._clients: OrderedDict[str, tuple[Client, Record]] = OrderedDict()
@@ -101,7 +103,7 @@ class Guard:
                 self._store.put(name, record, now)
             return refusal
 
-    def judge(self, name: str, samples: Samples, digests: Sequence[int], now: float) -> Judgement:
+    def judge(self, name: str, samples: Samples, digests: Sequence[int], now: float) -> GuardAnswer:
         """Bets on the rows of a request that `admit` let through, and decides about its answer."""
         with self._lock:
             client, record = self._find(name)
@@ -112,7 +114,7 @@ class Guard:
             if alarm is not None:
                 self._store.put_last(name, LastQueries.of(client))
             flagged = self._flagged(record)
-            return Judgement(flagged, self._action(flagged), alarm or pooled)
+            return GuardAnswer(flagged, self._action(flagged), alarm or pooled)
 
     def close(self) -> None:
         """Keeps what is only in memory: the last queries of clients."""

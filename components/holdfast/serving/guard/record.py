@@ -64,7 +64,7 @@ class Record:
         return found
 
 
-class Store(Protocol):
+class RecordStore(Protocol):
     """Where records are kept; what was put is there after the process was killed."""
 
     def get(self, name: str) -> Record | None:

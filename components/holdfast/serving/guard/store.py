@@ -30,7 +30,7 @@ _FORGET = """DELETE FROM clients WHERE name IN
 
 
 class SqliteStore:
-    """`Store` in one file, for one process."""
+    """`RecordStore` in one file, for one process."""
 
     def __init__(self, path: Path, model: str, *, most: int = MOST_CLIENTS) -> None:
         """Opens the file, or makes it; it belongs to the model of that digest.
@@ -63,7 +63,7 @@ class SqliteStore:
             )
 
     def get(self, name: str) -> Record | None:
-        """As `Store.get`."""
+        """As `RecordStore.get`."""
         with self._lock:
             row = self._file.execute(f"SELECT {_COLUMNS} FROM clients WHERE name = ?", (name,)).fetchone()
         if row is None:
@@ -73,7 +73,7 @@ class SqliteStore:
         return Record(far, near, (row[2], row[3]), asked, since, rows, alarmed_by, _last(row[8], row[9]))
 
     def put(self, name: str, record: Record, now: float) -> None:
-        """As `Store.put`."""
+        """As `RecordStore.put`."""
         about = (record.asked, record.since, record.rows, record.alarmed_by, now)
         with self._lock:
             self._file.execute(_PUT, (name, record.far.tobytes(), record.near.tobytes(), *record.seen, *about))
@@ -82,13 +82,13 @@ class SqliteStore:
                 self._forget()
 
     def put_last(self, name: str, last: LastQueries) -> None:
-        """As `Store.put_last`."""
+        """As `RecordStore.put_last`."""
         values = (last.sketches.tobytes(), last.digests.tobytes(), name)
         with self._lock:
             self._file.execute("UPDATE clients SET sketches = ?, digests = ? WHERE name = ?", values)
 
     def alarmed(self) -> int:
-        """As `Store.alarmed`."""
+        """As `RecordStore.alarmed`."""
         with self._lock:
             return int(self._file.execute("SELECT COUNT(*) FROM clients WHERE alarmed_by != ''").fetchone()[0])
 
