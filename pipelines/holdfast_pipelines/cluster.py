@@ -9,11 +9,12 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from holdfast import containers
 from holdfast.errors import WorkloadError
-from holdfast.steps import names
+from holdfast.steps import STEPS, names
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
+MOST_SHARDS = 64
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -35,7 +36,15 @@ def _does_not_move(tag: str) -> str:
     return tag
 
 
+def _done_in_parts(step: str) -> str:
+    known = names(one for one in STEPS if one.writes_part)
+    if step not in known:
+        raise ValueError(f"expected one of the steps that work in parts: {', '.join(known)}")
+    return step
+
+
 StepName = Annotated[str, AfterValidator(_known)]
+SharedStep = Annotated[str, AfterValidator(_done_in_parts)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 PodPath = Annotated[str, AfterValidator(_below_the_root)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
@@ -91,9 +100,12 @@ class ClusterSettings(Section):
     threads: int = Field(1, ge=1, le=256)
     """Of each step. With more than one, equal inputs give other bytes, and a busy node is many times slower."""
     gpu: bool = False
-    """Whether scan, train, backdoor, attack and certify ask for a GPU each. Their image must hold CUDA."""
+    """Whether scan, train, backdoor, attack and certify ask for a GPU each. Their image is the one whose tag ends in
+    `-cuda` (`make images TORCH=cuda`); one that `images` names must hold CUDA too."""
     resources: dict[StepName, PodSize] = {}
     """By step."""
+    shards: dict[SharedStep, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = {}
+    """By step (attack, certify): how many pods share its examples; one more joins what they saw. Equal results."""
     timeouts: dict[StepName, Duration] = {}
     """By step: how long its pod may run. A step that hangs would block every later run of a schedule."""
     volumes: tuple[ClaimMount, ...] = ()
@@ -117,7 +129,14 @@ class ClusterSettings(Section):
     def image(self, environment: str) -> str:
         """The image of an environment."""
         named = {str(key): image for key, image in self.images.items()}
-        return named.get(environment) or containers.image(environment, registry=self.registry, tag=self.tag)
+        cuda = self.asks_for_gpus(environment)
+        return named.get(environment) or containers.image(environment, registry=self.registry, tag=self.tag, cuda=cuda)
+
+    def asks_for_gpus(self, environment: str) -> bool:
+        """Whether a step of an environment does: its image is the one that holds CUDA."""
+        sizes = {name: size.gpu for name, size in self.resources.items() if size.gpu is not None}
+        steps = [step for step in STEPS if step.environment == environment]
+        return any(sizes.get(step.name, int(self.gpu and step.computes)) > 0 for step in steps)
 
     def mounts(self, step: str) -> list[ClaimMount]:
         """The volumes that the pod of a step has."""
@@ -177,6 +196,17 @@ def sizes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         cpu, memory, gpu = _parts(size, "--resources", form, ",", 2, 3)
         asked = {"cpu": cpu, "memory": memory, "gpu": gpu}
         found[step] = {key: value for key, value in asked.items() if value}
+    return found
+
+
+def counts(texts: Iterable[str], option: str) -> dict[str, int]:
+    """`STEP=N`."""
+    found = {}
+    for text in texts:
+        step, count = _parts(text, option, "STEP=N", "=", 2, 2)
+        if not count.isdecimal() or len(count) > 3:
+            raise WorkloadError(f"{option} {text}: expected STEP=N, a whole number, found {count!r}")
+        found[step] = int(count)
     return found
 
 
