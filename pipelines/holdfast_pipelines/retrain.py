@@ -30,7 +30,7 @@ from holdfast.model.train.component import train
 from holdfast_gates.component import gate
 from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.report.task import report_judged, report_registered, report_stopped
-from holdfast_pipelines.wiring import Pods, inputs, never_cached, refused, retried, with_mlflow_login
+from holdfast_pipelines.wiring import Pods, inputs, never_cached, retried, with_mlflow_login
 
 CHECKPOINTS = "/tmp/holdfast/checkpoints"
 """Where train keeps its checkpoint in its container; mount a volume there and a retried pod resumes."""
@@ -48,6 +48,7 @@ def pr_gate(cluster: ClusterSettings | None = None) -> GraphComponent:
 
 def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True) -> GraphComponent:
     @dsl.pipeline(name=f"holdfast-{name}", description=description)
+    @pods.telling
     def pipeline(
         name: str,
         tracking: str,
@@ -67,12 +68,12 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-        data = never_cached(pods.reading(snapshot(config=snapshot_config)))
+        data = never_cached(pods.with_source_login(pods.reading(snapshot(config=snapshot_config))))
         champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
         delivery = inputs(snapshot=data, baseline=champion)
         contract = pods.reading(schema(**delivery, config=schema_config))
         shift = pods.reading(drift(**delivery, config=drift_config, seed=seed))
-        ending = _Ending(pods, delivery, inputs(schema=contract, drift=shift), seed)
+        ending = _Ending(pods, name, delivery, inputs(schema=contract, drift=shift), seed)
         with ending.unless_stopped_by(contract), ending.unless_stopped_by(shift):
             rows = pods.computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
             fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
@@ -95,6 +96,7 @@ class _Ending:
     """
 
     pods: Pods
+    name: str
     delivery: dict[str, Any]
     """The snapshot and the champion."""
     checks: dict[str, Any]
@@ -107,18 +109,19 @@ class _Ending:
         decided = never_cached(self.pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
         if not registers and not self.pods.on_cluster:
             return
-        found = self.delivery | judged | inputs(decision=decided)
+        before = found = self.delivery | judged | inputs(decision=decided)
         with dsl.If(decided.outputs["verdict"] == "pass"):
+            report = report_judged
             if registers:
                 kept = register(**judged, **inputs(decision=decided), policy=policy, tracking=tracking, trust=trust)
-                _at_mlflow(self.pods.sized(kept, cpu="1", memory="4G"))
-                self._show(report_registered, found | inputs(register=kept))
-            else:
-                self._show(report_judged, found)
+                found = before | inputs(register=_at_mlflow(self.pods.sized(kept, cpu="1", memory="4G")))
+                report = report_registered
+            if self.pods.on_cluster:
+                self._show(report, found)
         if self.pods.on_cluster:
             with dsl.Else():
                 reason = "The model did not pass, and was not registered: see the decision of the step gate."
-                self._show(report_judged, found, reason)
+                self.pods.refusing(decided, self.name, reason, after=self._show(report_judged, before))
 
     @contextmanager
     def unless_stopped_by(self, check: dsl.PipelineTask) -> Iterator[None]:
@@ -128,15 +131,12 @@ class _Ending:
         if self.pods.on_cluster:
             with dsl.Else():
                 reason = f"The delivery was stopped, and nothing was trained: see the report of the step {check.name}."
-                self._show(report_stopped, self.delivery | self.checks, reason)
+                page = self._show(report_stopped, self.delivery | self.checks)
+                self.pods.refusing(check, self.name, reason, after=page)
 
-    def _show(self, report: Any, found: dict[str, Any], reason: str = "") -> None:
-        """Writes the page, and, where there is a reason, fails with it."""
-        if not self.pods.on_cluster:
-            return
-        page = never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G", step="report"))
-        if reason and self.pods.ends_as_failed:
-            refused(reason=reason).after(page)
+    def _show(self, report: Any, found: dict[str, Any]) -> dsl.PipelineTask:
+        """Writes the page of the run."""
+        return never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G", step="report"))
 
 
 def _at_mlflow(task: dsl.PipelineTask) -> dsl.PipelineTask:
