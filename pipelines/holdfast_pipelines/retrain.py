@@ -109,19 +109,20 @@ class _Ending:
         decided = never_cached(self.pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
         if not registers and not self.pods.on_cluster:
             return
-        before = found = self.delivery | judged | inputs(decision=decided)
+        found = self.delivery | judged | inputs(decision=decided)
         with dsl.If(decided.outputs["verdict"] == "pass"):
-            report = report_judged
             if registers:
                 kept = register(**judged, **inputs(decision=decided), policy=policy, tracking=tracking, trust=trust)
-                found = before | inputs(register=_at_mlflow(self.pods.sized(kept, cpu="1", memory="4G")))
-                report = report_registered
-            if self.pods.on_cluster:
-                self._show(report, found)
+                _at_mlflow(self.pods.sized(kept, cpu="1", memory="4G"))
+                if self.pods.on_cluster:
+                    self._page(report_registered, found | inputs(register=kept))
+            else:
+                self._page(report_judged, found)
         if self.pods.on_cluster:
             with dsl.Else():
-                reason = "The model did not pass, and was not registered: see the decision of the step gate."
-                self.pods.refusing(decided, self.name, reason, after=self._show(report_judged, before))
+                page = self._page(report_judged, found)
+                why = "The model did not pass, and was not registered: see the decision of the step gate."
+                self.pods.refusing(decided, self.name, why, page)
 
     @contextmanager
     def unless_stopped_by(self, check: dsl.PipelineTask) -> Iterator[None]:
@@ -130,12 +131,11 @@ class _Ending:
             yield
         if self.pods.on_cluster:
             with dsl.Else():
-                reason = f"The delivery was stopped, and nothing was trained: see the report of the step {check.name}."
-                page = self._show(report_stopped, self.delivery | self.checks)
-                self.pods.refusing(check, self.name, reason, after=page)
+                page = self._page(report_stopped, self.delivery | self.checks)
+                why = f"The delivery was stopped, and nothing was trained: see the report of the step {check.name}."
+                self.pods.refusing(check, self.name, why, page)
 
-    def _show(self, report: Any, found: dict[str, Any]) -> dsl.PipelineTask:
-        """Writes the page of the run."""
+    def _page(self, report: Any, found: dict[str, Any]) -> dsl.PipelineTask:
         return never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G", step="report"))
 
 

@@ -128,9 +128,9 @@ class Pods:
 
         return run
 
-    def refusing(self, report: dsl.PipelineTask, name: str, reason: str, *, after: dsl.PipelineTask) -> None:
-        """What a refused delivery or model comes to: a message with the reasons of the report, and a failed run."""
-        before = [after]
+    def refusing(self, report: dsl.PipelineTask, name: str, reason: str, page: dsl.PipelineTask) -> None:
+        """What a refused delivery or model comes to, after its page: a message with the reasons, and a failed run."""
+        before = [page]
         if self.notify is not None:
             before.append(self._posting(notify_refusal(**inputs(report=report), name=name, **self._run)))
         if self.ends_as_failed:
