@@ -74,12 +74,13 @@ ALLOWED = {
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
     ],
     "what Kubeflow reads back about a step": ["executor.py"],
+    "what steps made before, on a disk or a volume": ["pod_cache.py", "reuse.py"],
     "environments of the steps, and the locks that they are made of": [
         "environments/create.py", "environments/installed.py", "environments/places.py",
     ],
     "compiled pipelines": ["compiled.py", "submit.py"],
-    "the folder of a run on this machine: steps, logs, reuse": [
-        "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
+    "the folder of a run on this machine: steps, logs": [
+        "local.py", "parameters.py", "process.py", "run.py", "warm.py",
     ],
     "the base branch's files, and the folder of a pull request's report": [
         "pull_request/measuring.py", "pull_request/repository.py", "pull_request/results.py",

@@ -151,6 +151,9 @@ class ClusterSettings(Section):
     """With deliveries, contracts, reviews."""
     checkpoint_volume: KubernetesName | None = None
     """The claim on which train keeps its checkpoints, so that a pod that was taken away resumes."""
+    cache_volume: KubernetesName | None = None
+    """The claim on which steps keep what they made, so that a run on unchanged data computes nothing twice. Its
+    entries are sealed with the key of the secret `holdfast-cache`."""
     node_selector: dict[str, str] = {}
     """Labels of the nodes for steps that ask for a GPU."""
     tolerations: tuple[NodeToleration, ...] = ()
