@@ -194,8 +194,8 @@ class _Pod:
     def _here(self, path: str) -> Path:
         return self.minio / Path(path).relative_to("/minio")
 
-    def _secrets(self, platform: dict[str, Any]) -> Iterator[tuple[str, str]] | dict[str, str]:
-        found = {}
+    def _secrets(self, platform: dict[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = {}
         for secret in platform.get("secretAsEnv", []):
             name = secret.get("secretName") or secret["secretNameParameter"]["runtimeValue"]["constant"]
             values = self.cluster.secrets.get(name)
