@@ -50,7 +50,10 @@ ALLOWED = {
     ],
     "the kernel's files about processes and libraries": ["processes.py", "warm/libraries.py"],
     "descriptors of child processes": ["limited.py", "warm/children.py", "warm/server.py"],
-    "the settings of a model server": ["serving/predictor/settings.py"],
+    "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
+    "bundles for the pods of a cluster, and the target that names one": [
+        "cli/rollout/candidate.py", "serving/store.py",
+    ],
     "credentials of a cluster, as their files have them now": [
         "http_client.py", "kubernetes/access.py", "kubernetes/exec_plugin.py",
     ],
@@ -68,6 +71,9 @@ ALLOWED = {
     ],
     "rows that are sent, and what came back": [
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
+    ],
+    "environments of the steps, and the locks that they are made of": [
+        "environments/create.py", "environments/installed.py", "environments/places.py",
     ],
     "compiled pipelines": ["compiled.py", "submit.py"],
     "the folder of a run on this machine: steps, logs, reuse": [

@@ -39,8 +39,9 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "gates/README.md",
     ),
     "On a cluster": (
-        "pipelines/README.md", "manifests/README.md", "docs/rollout-on-seldon.md", "docs/rollout-on-kserve.md",
-        "docs/reliability.md", "docs/runbooks/rollback.md", "components/holdfast/serving/predictor/README.md",
+        "pipelines/README.md", "docs/work-in-parts.md", "manifests/README.md", "docs/rollout-on-seldon.md",
+        "docs/rollout-on-kserve.md", "docs/reliability.md", "docs/runbooks/rollback.md",
+        "components/holdfast/serving/predictor/README.md",
     ),
     "Reference": (CLI, "docs/workload.md", "docs/benchmarks.md", "CHANGELOG.md"),
     "Security and contributing": (

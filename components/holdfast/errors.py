@@ -18,6 +18,7 @@
   + FencedError            another driver has taken the rollout over; this one must not touch it any more
   + RunError               a pipeline run failed in one of its steps
     - StepError            that step, its exit code and its last words (holdfast_pipelines/local.py)
+  + SetupError             an environment of the steps cannot be made
   + WrongEnvironmentError  a command was started by a Python without its libraries (exit code 2)
   + StoppedError           training was told to stop and kept a checkpoint (model/train/checkpoint.py, exit code 143)
 
@@ -95,3 +96,7 @@ class ClusterError(RolloutError):
 
 class RunError(HoldfastError):
     """A pipeline run failed in one of its steps."""
+
+
+class SetupError(HoldfastError):
+    """An environment of the steps cannot be made."""

@@ -69,6 +69,16 @@ TrustFileOption = Annotated[
     ),
 ]
 """Empty, as a pipeline hands on what is left out: none."""
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", help="Do only part I of N (I/N, from 1/N to N/N), and write what was seen as a part."),
+]
+PartRefs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part", help="Measure nothing: join the parts of all N shards, FOLDER or FOLDER@DIGEST each (repeat it)."
+    ),
+]
 WorkloadFile = Annotated[Path, typer.Option(help="Workload file, or the name of one that ships.")]
 
 

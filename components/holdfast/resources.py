@@ -1,4 +1,4 @@
-"""Files that ship with the packages: the workloads, in the source tree or in an installed wheel."""
+"""Files that ship with the packages: workloads and locks, in the source tree or in an installed wheel."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +7,15 @@ from pathlib import Path
 def workloads() -> list[Path]:
     """The workload files that ship."""
     return sorted(_folder("holdfast_pipelines", "workloads").glob("*.yaml"))
+
+
+LOCKED = ("data", "model", "serving")
+"""The environments whose locks travel in the wheel."""
+
+
+def lock(name: str) -> Path:
+    """The lock of an environment, or `build`: that of what builds packages."""
+    return _folder("holdfast", "locks") / f"{name}.txt"
 
 
 def _folder(package: str, name: str) -> Path:

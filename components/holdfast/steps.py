@@ -32,6 +32,8 @@ class Step:
     """Where `holdfast --help` lists its commands."""
     writes: str
     """The class of its document, in `holdfast.artifacts.documents`."""
+    writes_part: str = ""
+    """The class of the document of a part of its work; empty: it is not done in parts."""
     signed_by: Role = "trainer"
     """Who signs the statement about its artifact."""
     reads: tuple[str, ...] = ()
@@ -74,10 +76,19 @@ class Step:
     @property
     def document(self) -> "type[Document]":
         """The class of its document."""
-        from holdfast.artifacts import documents
+        return _class(self.writes)
 
-        found: type[Document] = getattr(documents, self.writes)
-        return found
+    @property
+    def documents(self) -> "tuple[type[Document], ...]":
+        """That class and, where its work is done in parts, the class of a part's document."""
+        return tuple(_class(name) for name in (self.writes, self.writes_part) if name)
+
+
+def _class(name: str) -> "type[Document]":
+    from holdfast.artifacts import documents
+
+    found: type[Document] = getattr(documents, name)
+    return found
 
 
 _PARQUET = ("pandas", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat")
@@ -137,7 +148,7 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
     ),
     Step(
         "attack", "holdfast.model.attack", "model", "Model", "RobustnessReport",
-        signed_by="attacker",
+        writes_part="AttackPart", signed_by="attacker",
         reads=("model", "snapshot", "baseline"), config="attack", computes=True, evidence=True,
         libraries=(
             "holdfast.model.attack.step", *_NETWORKS, "holdfast.model.attack.kinds", "holdfast.model.attack.suite",
@@ -146,7 +157,7 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
     ),
     Step(
         "certify", "holdfast.model.certify", "model", "Model", "Certificate",
-        signed_by="attacker", reads=("model", "snapshot"),
+        writes_part="CertifyPart", signed_by="attacker", reads=("model", "snapshot"),
         config="certify", computes=True, evidence=True,
         libraries=("holdfast.model.certify.step", *_NETWORKS, "holdfast.model.certify.smoothing"),
     ),
@@ -186,8 +197,8 @@ def find(name: str) -> Step | None:
 
 
 def writer(kind: "type[Document]") -> Step:
-    """The step that writes documents of this kind."""
-    return next(step for step in STEPS if step.writes == kind.__name__)
+    """The step that writes documents of this kind, whole or in parts."""
+    return next(step for step in STEPS if kind.__name__ in (step.writes, step.writes_part))
 
 
 def role_of(kind: "type[Document]") -> str:

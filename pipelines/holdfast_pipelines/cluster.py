@@ -14,6 +14,7 @@ from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
+MOST_SHARDS = 64
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -35,7 +36,15 @@ def _does_not_move(tag: str) -> str:
     return tag
 
 
+def _done_in_parts(step: str) -> str:
+    known = names(one for one in STEPS if one.writes_part)
+    if step not in known:
+        raise ValueError(f"expected one of the steps that work in parts: {', '.join(known)}")
+    return step
+
+
 StepName = Annotated[str, AfterValidator(_known)]
+SharedStep = Annotated[str, AfterValidator(_done_in_parts)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 PodPath = Annotated[str, AfterValidator(_below_the_root)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
@@ -95,6 +104,8 @@ class ClusterSettings(Section):
     `-cuda` (`make images TORCH=cuda`); one that `images` names must hold CUDA too."""
     resources: dict[StepName, PodSize] = {}
     """By step."""
+    shards: dict[SharedStep, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = {}
+    """By step (attack, certify): how many pods share its examples; one more joins what they saw. Equal results."""
     timeouts: dict[StepName, Duration] = {}
     """By step: how long its pod may run. A step that hangs would block every later run of a schedule."""
     volumes: tuple[ClaimMount, ...] = ()
@@ -185,6 +196,17 @@ def sizes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         cpu, memory, gpu = _parts(size, "--resources", form, ",", 2, 3)
         asked = {"cpu": cpu, "memory": memory, "gpu": gpu}
         found[step] = {key: value for key, value in asked.items() if value}
+    return found
+
+
+def counts(texts: Iterable[str], option: str) -> dict[str, int]:
+    """`STEP=N`."""
+    found = {}
+    for text in texts:
+        step, count = _parts(text, option, "STEP=N", "=", 2, 2)
+        if not count.isdecimal() or len(count) > 3:
+            raise WorkloadError(f"{option} {text}: expected STEP=N, a whole number, found {count!r}")
+        found[step] = int(count)
     return found
 
 

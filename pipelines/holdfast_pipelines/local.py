@@ -22,10 +22,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from holdfast import containers
+from holdfast.environments import interpreter
 from holdfast.errors import RefusedError, RunError
 from holdfast.processes import CALM
 from holdfast.progress import say
@@ -40,9 +40,6 @@ from holdfast_pipelines.warm import Servers
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
-ROOT = Path(__file__).resolve().parents[2]
-VENVS = {"data": ".venv-data", "model": ".venv", "serving": ".venv"}
-"""Environment -> the virtual environment below the source tree that is made of its lock."""
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
 _UNRELEASED = "the version serves, and no statement names it as the one to serve: `holdfast release` makes it"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
@@ -230,7 +227,7 @@ class Machine:
 
 
 def pythons(overrides: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Image -> its interpreter on this machine: `overrides`, HOLDFAST_ENVIRONMENT_PYTHON, or that of the source tree.
+    """Image -> its interpreter on this machine: as in `overrides`, or as holdfast.environments finds it.
 
     Raises:
         RunError: an interpreter that is not there.
@@ -296,23 +293,6 @@ def _outputs(command: Sequence[str], root: str) -> tuple[str, dict[str, Path]]:
     folder = found[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder.name, {path.name: path for path in found}
-
-
-def interpreter(environment: str, overrides: Mapping[str, Path] = MappingProxyType({})) -> Path:
-    """The interpreter of an environment: as in `overrides`, in HOLDFAST_ENVIRONMENT_PYTHON, or of the source tree.
-
-    Raises:
-        RunError: it is not there.
-    """
-    variable = f"HOLDFAST_{environment.upper()}_PYTHON"
-    default = ROOT / VENVS[environment] / "bin" / "python"
-    # No resolve(): a virtual environment's interpreter is a link, and is itself only under that name.
-    python = Path(os.path.abspath(overrides.get(environment) or os.environ.get(variable) or default))  # noqa: PTH100
-    if not python.exists():
-        raise RunError(
-            f"{python}: expected the interpreter of the {environment} environment; run make, or set {variable}"
-        )
-    return python
 
 
 def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:

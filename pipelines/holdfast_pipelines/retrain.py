@@ -73,10 +73,9 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
             fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
             judged = inputs(model=retried(pods.keeping(pods.computing(fit, "8G"), CHECKPOINTS)), snapshot=data)
             trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
-            pressure = pods.computing(
-                attack(**judged, **inputs(baseline=champion), config=attack_config, **compute), "8G"
-            )
-            proof = pods.computing(certify(**judged, config=certify_config, **compute), "8G")
+            against = {**judged, **inputs(baseline=champion), "config": attack_config, **compute}
+            pressure = pods.shared(attack, against, "8G")
+            proof = pods.shared(certify, {**judged, "config": certify_config, **compute}, "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
             _conclude(judged, pods, policy=policy, tracking=tracking, trust=trust, registers=registers)
         _refuse(pods, schema=contract, drift=shift)

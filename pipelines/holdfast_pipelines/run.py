@@ -23,7 +23,7 @@ from holdfast.artifacts.regular import read_at_most
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
-from holdfast.steps import STEPS, names, writer
+from holdfast.steps import STEPS, find, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
@@ -230,6 +230,9 @@ class _Record:
         self._write()
 
     def add(self, step: StepRecord) -> None:
+        """Notes a step; a part of one is not noted, the step that joins the parts is."""
+        if find(step.step) is None:
+            return
         # In the documented order: kfp.local takes independent steps in the order of their names.
         steps = sorted((*self.result.steps, step), key=lambda record: names().index(record.step))
         self.result = replace(self.result, steps=tuple(steps))

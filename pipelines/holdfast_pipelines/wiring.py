@@ -1,5 +1,6 @@
 """What the pipelines set for every task: its inputs with their digests, its size, retries, secrets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,12 @@ from kfp.dsl.structures import ResourceSpec
 
 from holdfast import containers
 from holdfast.compute import GPUS
+from holdfast.model.component import joined_of, part_of
 from holdfast_pipelines.cluster import ClusterSettings, PodSize
 
 _LONGEST_SECONDS = 14 * 86400
+STEP_LABEL = "holdfast.dev/step"
+"""Label of a step's pods, by which network policies choose them."""
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
 
@@ -27,14 +31,24 @@ class Pods:
 
     settings: ClusterSettings | None = None
 
-    def sized(self, task: dsl.PipelineTask, *, cpu: str, memory: str, computes: bool = False) -> dsl.PipelineTask:
+    def sized(
+        self,
+        task: dsl.PipelineTask,
+        *,
+        cpu: str,
+        memory: str,
+        computes: bool = False,
+        step: str = "",
+        size: PodSize | None = None,
+    ) -> dsl.PipelineTask:
         """Gives the task its size, volumes and time; `cpu` and `memory` (also the limit) are what it gets by default.
 
+        It has the settings of `step`, of that of its own name when left out; `size` replaces their size.
         As `set_cpu_request` and its like do; but each of these reads the source of every frame above it
         (`inspect.stack`) for a message, half a second in a pipeline.
         """
-        settings = self.settings or ClusterSettings()
-        size = settings.resources.get(task.name, PodSize())
+        settings, step = self.settings or ClusterSettings(), step or task.name
+        size = size or settings.resources.get(step, PodSize())
         memory = size.memory or memory
         task.container_spec.resources = ResourceSpec(
             cpu_request=size.cpu or cpu, memory_request=memory, memory_limit=memory
@@ -43,18 +57,36 @@ class Pods:
         if gpus:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
             _on_gpu_nodes(task, settings)
-        for mount in settings.mounts(task.name):
+        kubernetes.add_pod_label(task, STEP_LABEL, step)
+        for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
-        seconds = settings.seconds(task.name)
+        seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 
     def reading(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """The size of a step that looks at the rows."""
         return self.sized(task, cpu="1", memory="4G")
 
-    def computing(self, task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:
+    def computing(self, task: dsl.PipelineTask, memory: str, step: str = "") -> dsl.PipelineTask:
         """That of a step that trains or attacks: on a GPU where these are to."""
-        return self.sized(task, cpu="2", memory=memory, computes=True)
+        return self.sized(task, cpu="2", memory=memory, computes=True, step=step)
+
+    def shared(self, step: Any, given: Mapping[str, Any], memory: str) -> dsl.PipelineTask:
+        """The step on one pod or, where the settings ask for it, on several that share its examples.
+
+        Each part is a task of its own, and one more joins them: what a `dsl.ParallelFor` collects is a list of
+        artifacts, of which KFP's launcher fetches the first alone.
+        """
+        settings = self.settings or ClusterSettings()
+        count = settings.shards.get(step.name, 1)
+        if count == 1:
+            return self.computing(step(**given), memory)
+        part, parts = part_of(step), {}
+        for number in range(1, count + 1):
+            task = self.computing(part(**given, shard=f"{number}/{count}"), memory, step.name)
+            parts[f"part_{number}"] = task.set_display_name(f"{step.name} {number}/{count}")
+        size = PodSize(memory=settings.resources.get(step.name, PodSize()).memory, gpu=0)
+        return self.sized(joined_of(step, count)(**given, **inputs(**parts)), cpu="1", memory="4G", size=size)
 
     def keeping(self, task: dsl.PipelineTask, place: str) -> dsl.PipelineTask:
         """Gives the task the volume of the checkpoints at `place`, where there is one."""

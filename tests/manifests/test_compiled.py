@@ -16,7 +16,7 @@ from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import canonical_json
 from holdfast.cli import app
 from holdfast.errors import WorkloadError
-from holdfast_pipelines.cluster import ClusterSettings
+from holdfast_pipelines.cluster import ClusterSettings, PodSize
 from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -206,6 +206,43 @@ def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
     assert pods["exec-train"]["tolerations"] == [taint]
 
 
+def test_a_step_in_parts_is_a_task_for_each_and_one_that_joins_them_without_a_gpu(tmp_path):
+    shards = {"attack": 2, "certify": 3}
+    compile_pipelines(tmp_path, ClusterSettings(shards=shards, gpu=True, resources={"attack": PodSize(memory="16G")}))
+    found = containers("retrain", tmp_path)
+    parts = {key for key in found if "-part" in key}
+    assert parts == {"exec-attack-part", "exec-attack-part-2"} | {f"exec-certify-part{n}" for n in ("", "-2", "-3")}
+    assert all("accelerator" in found[key]["resources"] for key in parts)
+    assert {found[key]["resources"]["resourceMemoryLimit"] for key in parts if "attack" in key} == {"16G"}
+    for step, count in shards.items():
+        joins = [word for word in found[f"exec-{step}"]["args"] if word.startswith("--part=")]
+        assert joins == [
+            f"--part={{{{$.inputs.artifacts['part_{n}'].path}}}}@{{{{$.inputs.parameters['part_{n}_digest']}}}}"
+            for n in range(1, count + 1)
+        ]
+        assert "accelerator" not in found[f"exec-{step}"]["resources"]
+    given = [
+        task["inputs"]["parameters"]["shard"]["runtimeValue"]["constant"]
+        for part in spec("retrain", tmp_path)["components"].values()
+        for name, task in part.get("dag", {}).get("tasks", {}).items()
+        if "-part" in name
+    ]
+    assert sorted(given) == ["1/2", "1/3", "2/2", "2/3", "3/3"]
+
+
+def test_the_order_of_parts_and_steps_is_in_the_graph(tmp_path):
+    compile_pipelines(tmp_path, ClusterSettings(shards={"attack": 2}))
+    tasks = spec("retrain", tmp_path)["components"]["comp-condition-2"]["dag"]["tasks"]
+    assert {"attack-part", "attack-part-2", "train"} <= set(tasks["attack"]["dependentTasks"])
+    assert "attack-part" not in tasks["attack-part-2"]["dependentTasks"]
+    assert "attack" in tasks["gate"]["dependentTasks"]
+
+
+def test_one_shard_is_the_pipeline_without_shards(tmp_path):
+    compile_pipelines(tmp_path, ClusterSettings(shards={"attack": 1, "certify": 1}))
+    assert (tmp_path / "retrain.yaml").read_text() == (PIPELINES / "retrain.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -217,6 +254,11 @@ def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
         (["--volume", "deliveries:data"], "expected an absolute path in the pod"),
         (["--volume", "a:/data", "--volume", "b:/data"], "expected different paths"),
         (["--image", "gpu=x"], "--images.gpu"),
+        (["--shards", "attack"], "expected STEP=N"),
+        (["--shards", "attack=many"], "expected STEP=N, a whole number, found 'many'"),
+        (["--shards", "attack=0"], "--shards.attack"),
+        (["--shards", "certify=65"], "--shards.certify"),
+        (["--shards", "train=2"], "expected one of the steps that work in parts: attack, certify"),
         (["--when-refused", "ignore"], "--when-refused"),
     ],
 )  # fmt: skip
@@ -284,7 +326,16 @@ def test_a_tag_that_moves_is_refused(tmp_path, tag):
 
 def test_credentials_come_from_an_optional_secret_and_only_where_mlflow_is_spoken_to():
     _, platform = yaml.safe_load_all((PIPELINES / "retrain.yaml").read_text())
-    secrets = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    all_steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    secrets = {key: executor for key, executor in all_steps.items() if "secretAsEnv" in executor}
     assert set(secrets) == {"exec-baseline", "exec-register"}
     for executor in secrets.values():
         assert all(secret["optional"] for secret in executor["secretAsEnv"])
+
+
+def test_network_policies_can_tell_the_steps_apart():
+    for name in ("retrain", "pr_gate", "rollout"):
+        *_, platform = yaml.safe_load_all((PIPELINES / f"{name}.yaml").read_text())
+        found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
+        assert steps == {key: key.removeprefix("exec-") for key in executors(name)}

@@ -1,4 +1,6 @@
-"""The pods of manifests/base as a kubelet makes them: what a container mounts, its user must be able to read or write.
+"""The pods of manifests/base and of every overlay as a kubelet makes them.
+
+What a container mounts, its user must be able to read or write.
 
 The rules are those of Kubernetes' sources (pkg/volume/projected, pkg/volume/util/atomic_writer, volume_linux): files
 of ConfigMaps, Secrets, the downward API and projections belong to root and have the volume's mode; with `fsGroup` they
@@ -15,6 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.manifests import rendered
 
 BASE = Path(__file__).parents[2] / "manifests" / "base"
 ROOT, PLAIN, FOLDER = 0, 0o644, 0o755
@@ -41,6 +45,11 @@ class Mounted:
 
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from bases()
+    yield from rendered.pods()
+
+
+def bases() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(BASE.rglob("*.yaml")):
         for body in yaml.safe_load_all(path.read_text()):
             spec = body.get("spec", {}) if body else {}
@@ -55,7 +64,7 @@ def mounted(pod: dict[str, Any]) -> Iterator[Mounted]:
         whole = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
         shared = pod.get("securityContext", {}).get("fsGroup")
         user, groups = whole["runAsUser"], (whole["runAsGroup"], *(() if shared is None else (shared,)))
-        for mount in container["volumeMounts"]:
+        for mount in container.get("volumeMounts", ()):
             where = f"{container['name']}:{mount['mountPath']}"
             for name, owner, mode, writes in files(volumes[mount["name"]], mount, user, shared):
                 yield Mounted(f"{where}{name}", owner, ROOT if shared is None else shared, mode, user, groups, writes)
@@ -83,7 +92,7 @@ def files(
 
 def test_every_user_can_read_what_it_mounts_and_write_where_it_writes() -> None:
     found = {name: list(mounted(pod)) for name, pod in pods()}
-    assert {"rollout/holdfast-rollout-watchdog", "verify/any"} <= set(found)
+    assert {"rollout/holdfast-rollout-watchdog", "verify/any", "CronJob/holdfast-rollout"} <= set(found)
     wrong = [f"{name} {one.where}" for name, every in found.items() for one in every if not one.allowed()]
     assert wrong == []
 

@@ -28,6 +28,11 @@ if "exit" in says:
 roles = ("snapshot", "baseline", "schema", "drift", "scan", "model", "backdoor", "attack", "certify", "decision")
 inputs = {role: load_any(Ref.parse(given[role])).digest for role in roles if role in given}
 verdict = d.Verdict(says.get("verdict", "pass"))
+shard = given.get("shard", "1/1").split("/")
+part = {
+    "shard": int(shard[0]), "shards": int(shard[1]), "seed": 0, "device": "cpu", "threads": 1, "library": "toy",
+}  # fmt: skip
+parts = [load_any(Ref.parse(word.partition("=")[2])).document.shard for word in sys.argv if word.startswith("--part=")]
 zeros, some = "0" * 64, d.Count(k=9, n=10)
 threat = d.ThreatModel(norm="linf", epsilon="8/255", unit="input units [0, 1]")
 made = {
@@ -65,7 +70,9 @@ made = {
         requests_failed=0, outcome=says.get("outcome", "promoted"), reason=says.get("reason", "r"),
         cause=says.get("cause", "none"), verdict=verdict,
     ),
-}[step]().model_copy(update={"inputs": inputs})  # fmt: skip
+    "attack-part": lambda: d.AttackPart(**part, gradients=True),
+    "certify-part": lambda: d.CertifyPart(**part),
+}[f"{step}-part" if "shard" in given else step]().model_copy(update={"inputs": inputs})  # fmt: skip
 done = save(Path(given["out"]), made)
 Path(given["digest-file"]).write_text(done.digest)
 Path(given["verdict-file"]).write_text(str(verdict))

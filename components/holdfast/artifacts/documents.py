@@ -982,6 +982,44 @@ class Certificate(Measurement):
     """Examples without an answer."""
 
 
+class Part(Measurement):
+    """What one of several processes saw of its share of the examples; the step joins the parts of all of them.
+
+    Files: `rows.npz` (by block, `BLOCK/NAME`: one array per observation). A part without a block has no file.
+    """
+
+    shard: int = Field(ge=1)
+    """Which of the parts, from 1."""
+    shards: int = Field(ge=1)
+    """How many parts there are; with `shard` it decides which blocks of examples are measured."""
+    blocks: tuple[int, ...] = ()
+    """The numbers of the blocks that it holds, from 0 on in the order of the examples."""
+    seed: int
+    """Of every random number."""
+    device: Literal["cpu", "cuda"]
+    """Where it was measured: on another device, blocks are of another size and sums are rounded in another way."""
+    threads: int = Field(ge=1)
+    """CPU threads: sums depend on them."""
+    library: str
+    """What measured it, with its version."""
+
+
+class AttackPart(Part):
+    """A part of the measurements under attack."""
+
+    kind: Literal["attack-part"] = "attack-part"
+    """Always `attack-part`."""
+    gradients: bool
+    """Whether the network shows a gradient on the first examples, which decides the attacks that run."""
+
+
+class CertifyPart(Part):
+    """A part of the certificates."""
+
+    kind: Literal["certify-part"] = "certify-part"
+    """Always `certify-part`."""
+
+
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
@@ -1214,6 +1252,8 @@ AnyDocument = Annotated[
     | BackdoorReport
     | RobustnessReport
     | Certificate
+    | AttackPart
+    | CertifyPart
     | GateDecision
     | Registration
     | RolloutRecord,

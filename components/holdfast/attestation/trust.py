@@ -311,8 +311,8 @@ def _table() -> Mapping[Role, frozenset[tuple[str, str]]]:
         "release": {(RELEASE, "model")},
     }
     for step in STEPS:
-        kind = str(step.document.model_fields["kind"].default)
-        may.setdefault(step.signed_by, set()).add((TEST_RESULT if step.judges else PROVENANCE, kind))
+        kinds = [str(document.model_fields["kind"].default) for document in step.documents]
+        may.setdefault(step.signed_by, set()).update((TEST_RESULT if step.judges else PROVENANCE, k) for k in kinds)
     return {role: frozenset(pairs) for role, pairs in may.items()}
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from holdfast import __version__
-from holdfast.cli import approvals, people, pipelines, pull_requests, signing, verify
+from holdfast.cli import approvals, environments, missing, people, pipelines, pull_requests, serving, signing, verify
 from holdfast.cli.rollout import commands as rollout
-from holdfast.errors import HoldfastError, WrongEnvironmentError
+from holdfast.errors import HoldfastError
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import STEPS
 from holdfast.wording import printable_lines
@@ -79,8 +79,8 @@ def _main(
     """Options before the subcommand."""
 
 
-def in_environment(name: str, environment: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a missing library of a command one line that names its environment; a module of Holdfast stays a bug."""
+def in_environment(name: str, environment: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a missing library of a command one line that names what brings it; a module of Holdfast stays a bug."""
 
     def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
@@ -88,13 +88,7 @@ def in_environment(name: str, environment: str) -> Callable[[Callable[..., Any]]
             try:
                 return command(*args, **options)
             except ModuleNotFoundError as error:
-                missing = error.name or ""
-                if not missing or missing.startswith("holdfast"):
-                    raise
-                raise WrongEnvironmentError(
-                    f"{name}: expected the environment {environment!r}, found no module {missing!r} in "
-                    f"{sys.executable}; `holdfast doctor` lists which Python has it, and how to make it"
-                ) from None
+                raise missing.explained(name, environment, error) from None
 
         return run
 
@@ -104,21 +98,20 @@ def in_environment(name: str, environment: str) -> Callable[[Callable[..., Any]]
 def _add(name: str, command: Any, panel: str, environment: str | None = None) -> None:
     if isinstance(command, typer.Typer):
         for one in command.registered_commands:
-            if environment is not None and one.callback is not None:
+            if one.callback is not None:
                 one.callback = in_environment(f"{name} {one.name or one.callback.__name__}", environment)(one.callback)
         app.add_typer(command, name=name, rich_help_panel=panel)
     else:
-        wrapped = command if environment is None else in_environment(name, environment)(command)
-        app.command(name, rich_help_panel=panel)(wrapped)
+        app.command(name, rich_help_panel=panel)(in_environment(name, environment)(command))
 
 
 def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """Panel of the help, the commands in it, and the environment that those need, where it is one."""
     yield "People", people.COMMANDS | verify.COMMANDS | signing.COMMANDS | approvals.COMMANDS, None
-    yield "People", quarantine.COMMANDS, None
+    yield "People", quarantine.COMMANDS | environments.COMMANDS, None
     for step in STEPS:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
-    yield "Serving", rollout.COMMANDS, "serving"
+    yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
     yield "Pipelines", pull_requests.LIGHT_COMMANDS, None
 

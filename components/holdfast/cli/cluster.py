@@ -30,6 +30,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[list[str], typer.Option(metavar="STEP=CPU,MEMORY[,GPUS]", help="Size of a step's pod.")],
         [],
     ),
+    "shards": (
+        Annotated[list[str], typer.Option(metavar="STEP=N", help="Pods that share the work of attack or certify.")],
+        [],
+    ),
     "timeout": (Annotated[list[str], typer.Option(metavar="STEP=TIME", help="How long a step may run: 90m, 6h.")], []),
     "volume": (
         Annotated[
@@ -63,13 +67,14 @@ def with_cluster_settings(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
-        from holdfast_pipelines.cluster import pairs, settings_of, sizes, tolerations, volumes
+        from holdfast_pipelines.cluster import counts, pairs, settings_of, sizes, tolerations, volumes
 
         options = {name: given.pop(name) for name in _OPTIONS}
         plain = ("registry", "tag", "namespace", "ca_file", "threads", "gpu", "checkpoint_volume", "when_refused")
         named = {
             "images": pairs(options["image"], "--image"),
             "resources": sizes(options["resources"]),
+            "shards": counts(options["shards"], "--shards"),
             "timeouts": pairs(options["timeout"], "--timeout"),
             "volumes": volumes(options["volume"]),
             "node_selector": pairs(options["node_selector"], "--node-selector"),

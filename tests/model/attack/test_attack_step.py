@@ -1,6 +1,7 @@
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,10 +136,17 @@ def test_a_model_that_is_the_champion_is_measured_once(
     robust: Artifact[Model], digits: Artifact[Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, named = champion(robust, tmp_path / "baseline"), []
-    measure = step._measure
-    monkeypatch.setattr(step, "_measure", lambda *given: (named.append(given[-1]), measure(*given))[1])
+    observe = step.observe
+
+    def watched(*given: Any) -> Any:
+        table = observe(*given)
+        named.extend(sorted({name.partition("/")[0] for name in table}))
+        return table
+
+    monkeypatch.setattr(step, "observe", watched)
     made = report(robust, digits, tmp_path / "r", baseline=old).document
-    assert named == ["candidate"]
+    # The sample, and more examples of rare classes.
+    assert named == ["candidate", "sample", "candidate"]
     clean, paired = made.champion_clean, made.champion_worst_case
     assert clean is not None
     assert paired is not None

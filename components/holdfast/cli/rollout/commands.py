@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.rollout.candidate import start_next
 from holdfast.cli.rollout.replay import replay
 from holdfast.errors import RolloutError
 from holdfast.options import TRACKING, ResultAsJson, Tracking
@@ -28,6 +29,9 @@ TargetFile = Annotated[
     typer.Option("--target", help="On a cluster, instead of --out: the target file; from any machine with access."),
 ]
 OperatorReason = Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks later.")]
+
+
+app.command(name="next")(start_next)
 
 
 @app.command()
@@ -94,8 +98,10 @@ def history(
 ) -> None:
     """Which version served when, and how every rollout ended."""
     from holdfast.registry import history as periods
+    from holdfast.registry.client import require_library
     from holdfast.serving.rollout import registry_worker
 
+    require_library(tracking)
     registry_worker.hand_in(out.absolute().parent if out is not None else Path.cwd())
     found = registry_worker.history(tracking, name)
     if as_json:

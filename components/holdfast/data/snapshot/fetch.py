@@ -96,7 +96,7 @@ def _read_file(path: Path, name: str, config: DataConfig) -> DeliveredFile:
 def _bundled_bytes(source: str, max_bytes: int) -> bytes:
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise InputError(f"{source}: expected scikit-learn in this environment, found none")
+        raise ModuleNotFoundError(f"{source}: scikit-learn brings it", name="sklearn")
     return _read_bytes(Path(spec.origin).parent / "datasets" / "data" / bundled.FILES[source], max_bytes)
 
 

@@ -10,7 +10,9 @@ from holdfast.options import (
     Config,
     ModelRef,
     Out,
+    PartRefs,
     Seed,
+    ShardOption,
     SnapshotRef,
     compute_settings,
     maybe_ref,
@@ -33,13 +35,22 @@ def attack(
     out: Out,
     settings: "Compute",
     baseline: BaselineRef = None,
+    shard: ShardOption = None,
+    part: PartRefs = None,
 ) -> "Artifact[Any]":
     """Measure accuracy under attack; the worst case per example is the headline."""
-    from holdfast.model.attack.step import attack as step
+    from holdfast.model.attack import step
+    from holdfast.model.shards import asked
     from holdfast.workload.schema import AttackConfig
 
+    (one, parts), given = asked(shard, part), (ref(model), ref(snapshot), out)
     section = read_section(config, AttackConfig, lambda workload: workload.attack)
-    return step(ref(model), ref(snapshot), out, config=section, baseline=maybe_ref(baseline), settings=settings)
+    champion = maybe_ref(baseline)
+    if one is not None:
+        return step.attack_part(*given, config=section, baseline=champion, settings=settings, shard=one)
+    if parts:
+        return step.merge(*given, config=section, baseline=champion, settings=settings, parts=parts)
+    return step.attack(*given, config=section, baseline=champion, settings=settings)
 
 
 @step_command

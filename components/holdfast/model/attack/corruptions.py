@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, pad
 Corruption = Literal["gaussian-noise", "gaussian-blur", "contrast"]
 CORRUPTIONS: tuple[Corruption, ...] = ("gaussian-noise", "gaussian-blur", "contrast")
 SEVERITIES = (1, 3, 5)
+EVERY = tuple((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)
 _NOISE = (0.04, 0.06, 0.08, 0.09, 0.10)
 """Standard deviation in input units; the paper's for images of 32 pixels (CIFAR-10-C)."""
 _BLUR = (0.4, 0.6, 0.7, 0.8, 1.0)

@@ -3,6 +3,8 @@
 The signs are those of Carlini et al. 2019 (https://arxiv.org/abs/1902.06705) and of AutoAttack's warnings.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,24 +26,63 @@ TOLERATED_ZERO = 0.01
 ABOVE_CHANCE = 0.10
 
 
+@dataclass(frozen=True)
+class Signs:
+    """What the signs are counted from, for each of N examples."""
+
+    remaining: Tensor
+    """bool[N]: correct under every attack, and under one with several times the budget."""
+    right: Tensor
+    """bool[N]: correct without any attack."""
+    vanished: Tensor
+    """bool[N]: correct, and its gradient is exactly zero."""
+    apart: Tensor
+    """float32[N]: the most that two answers of the network differ by."""
+    size: Tensor
+    """float32[N]: the largest logit of the first of them, without its sign."""
+    unlimited: Tensor | None
+    """bool[N]: correct under an unlimited budget; None where some features can never be changed."""
+
+
+def look(
+    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: AttackPlan, seed: int
+) -> Signs:
+    """Looks for all signs on these examples `[N, ...]`."""
+    generator = torch.Generator(x.device).manual_seed(seed)
+    left, right = measured.worst, correct_in_batches(net, x, y)
+    remaining, vanished = left.clone(), torch.zeros_like(right)
+    if bool(left.any()):
+        remaining[left] = survivors(net, x[left], y[left], ball, stronger, seed=seed)
+    if bool(right.any()):
+        vanished[right] = _vanished(net, x[right], y[right], ball).to(right.device)
+    first, second = _logits(net, x), _logits(net, x)
+    unlimited = _under_unlimited(net, x, y, ball, generator)
+    return Signs(remaining, right, vanished, (first - second).abs().amax(1), first.abs().amax(1), unlimited)
+
+
 def check(
     net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, stronger: AttackPlan, seed: int
 ) -> tuple[MaskingCheck, ...]:
     """All signs that can be looked for on these examples `[N, ...]`; none on a network with one answer for all."""
     if answers_constantly(measured):
         return (constant_answer(len(y)),)
-    generator = torch.Generator(x.device).manual_seed(seed)
-    classes = _logits(net, x[:1]).shape[1]
-    found = [
+    signs = look(net, x, y, ball, measured=measured, stronger=stronger, seed=seed)
+    return judge(measured, signs, stronger=stronger, epsilon=ball.unlimited(x))
+
+
+def judge(measured: Measured, signs: Signs, *, stronger: AttackPlan, epsilon: float) -> tuple[MaskingCheck, ...]:
+    """Judges what was seen of N examples; `epsilon` is the unlimited budget."""
+    if answers_constantly(measured):
+        return (constant_answer(len(measured.clean)),)
+    return (
         *one_step_check(measured),
         black_box_check(measured),
-        stronger_check(net, x, y, ball, measured=measured, plan=stronger, seed=seed),
-        zero_gradient_check(net, x, y, ball),
-        determinism_check(net, x),
-        output_check(_logits(net, x)),
-        *huge_check(net, x, y, ball, classes=classes, generator=generator),
-    ]
-    return tuple(found)
+        stronger_check(measured, signs, stronger),
+        zero_gradient_check(signs),
+        determinism_check(signs),
+        output_check(measured.logits),
+        *huge_check(signs, classes=measured.logits.shape[1], epsilon=epsilon),
+    )
 
 
 def answers_constantly(measured: Measured) -> bool:
@@ -84,22 +125,16 @@ def black_box_check(measured: Measured) -> MaskingCheck:
     return _judged("black-box-beats-white-box", gained <= TOLERATED * n, detail)
 
 
-def stronger_check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, measured: Measured, plan: AttackPlan, seed: int
-) -> MaskingCheck:
+def stronger_check(measured: Measured, signs: Signs, plan: AttackPlan) -> MaskingCheck:
     """Several times the budget must not break much more."""
-    left = measured.worst
-    remaining = survivors(net, x[left], y[left], ball, plan, seed=seed) if bool(left.any()) else left[left]
-    gained, n = int(left.sum()) - int(remaining.sum()), len(left)
+    n, gained = len(signs.remaining), int(measured.worst.sum()) - int(signs.remaining.sum())
     detail = f"an attack with {plan.steps} steps broke {gained} of {n} examples more"
     return _judged("more-steps-gain", gained <= TOLERATED * n, detail)
 
 
-def zero_gradient_check(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> MaskingCheck:
+def zero_gradient_check(signs: Signs) -> MaskingCheck:
     """The gradient must not be exactly zero where the network is right."""
-    right = correct_in_batches(net, x, y)
-    x, y = x[right], y[right]
-    zero, n = int(_vanished(net, x, y, ball).sum()), len(y)
+    zero, n = int(signs.vanished.sum()), int(signs.right.sum())
     return _judged("zero-gradients", zero <= TOLERATED_ZERO * n, f"{zero} of {n} examples have a gradient of zero")
 
 
@@ -108,39 +143,39 @@ def has_gradients(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> bool:
     return bool((~_vanished(net, x, y, ball)).any())
 
 
-def determinism_check(net: nn.Module, x: Tensor) -> MaskingCheck:
+def determinism_check(signs: Signs) -> MaskingCheck:
     """Two calls must answer the same: a randomized defence needs attacks that average over its randomness."""
-    first, second = _logits(net, x), _logits(net, x)
-    apart = float(np.abs(first - second).max(initial=0.0))
+    apart, size = (float(values.max()) if len(values) else 0.0 for values in (signs.apart, signs.size))
+    return _judged("random-answers", apart <= 1e-6 * (1 + size), f"two calls differ by {apart:.2g}")
+
+
+def output_check(logits: Tensor) -> MaskingCheck:
+    """Attacks on logit margins mean nothing on probabilities."""
     return _judged(
-        "random-answers",
-        apart <= 1e-6 * (1 + float(np.abs(first).max(initial=0.0))),
-        f"two calls differ by {apart:.2g}",
+        "probabilities", not is_probabilities(logits.cpu().numpy()), "the network returns logits[N, classes]"
     )
 
 
-def output_check(logits: NDArray[np.float32]) -> MaskingCheck:
-    """Attacks on logit margins mean nothing on probabilities."""
-    return _judged("probabilities", not is_probabilities(logits), "the network returns logits[N, classes]")
-
-
-def huge_check(
-    net: nn.Module, x: Tensor, y: Tensor, ball: Ball, *, classes: int, generator: torch.Generator
-) -> tuple[MaskingCheck, ...]:
+def huge_check(signs: Signs, *, classes: int, epsilon: float) -> tuple[MaskingCheck, ...]:
     """Judges an unlimited budget, under which nothing can hold; left out where some features can never be changed."""
+    if signs.unlimited is None:
+        return ()
+    held = Count(k=int(signs.unlimited.sum()), n=len(signs.unlimited))
+    limit = 1 / classes + ABOVE_CHANCE
+    detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
+    return (_judged("unlimited-budget", held.share <= limit, detail),)
+
+
+def _under_unlimited(net: nn.Module, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor | None:
     attacks = attacks_on(ball)
     if not attacks.can_be_unlimited(net, ball):
-        return ()
-    epsilon = ball.unlimited(x)
-    limits = ball.resized(epsilon)
+        return None
+    limits = ball.resized(ball.unlimited(x))
 
     def still_correct(rows: Tensor, labels: Tensor) -> Tensor:
         return correct(net, attacks.unlimited(net, rows, labels, limits, generator), labels)
 
-    held = Count(k=int(in_batches(still_correct, x, y).sum()), n=len(y))
-    limit = 1 / classes + ABOVE_CHANCE
-    detail = f"{held.k} of {held.n} survive epsilon {epsilon:g}; at most {limit:.0%} can be chance"
-    return (_judged("unlimited-budget", held.share <= limit, detail),)
+    return in_batches(still_correct, x, y)
 
 
 def second_opinion_check(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, library: str) -> MaskingCheck:
@@ -157,10 +192,9 @@ def _vanished(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     return in_batches(lambda rows, labels: attacks.vanished(net, rows, labels, ball), x, y)
 
 
-def _logits(net: nn.Module, x: Tensor) -> NDArray[np.float32]:
+def _logits(net: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        found: NDArray[np.float32] = in_batches(lambda rows, _: net(rows).float(), x, x).cpu().numpy()
-    return found
+        return in_batches(lambda rows, _: net(rows).float(), x, x)
 
 
 def _judged(name: str, good: bool, detail: str) -> MaskingCheck:

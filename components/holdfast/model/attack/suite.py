@@ -50,18 +50,15 @@ class Measured:
     Of one that is answered wrongly without any attack: those without it.
     """
 
-    def joined(self, other: "Measured") -> "Measured":
-        """Both, one after the other: the same suite on more examples; `adversarial` stays that of the first."""
-        outcomes = (
-            AttackOutcome(one.plan, torch.cat([one.survived, more.survived]), one.cumulative)
-            for one, more in zip(self.outcomes, other.outcomes, strict=True)
-        )
+    def first(self, count: int) -> "Measured":
+        """The same of the first `count` examples."""
+        outcomes = (AttackOutcome(one.plan, one.survived[:count], one.cumulative) for one in self.outcomes)
         return Measured(
-            torch.cat([self.clean, other.clean]),
+            self.clean[:count],
             tuple(outcomes),
-            self.adversarial,
-            torch.cat([self.logits, other.logits]),
-            torch.cat([self.worst_logits, other.worst_logits]),
+            self.adversarial[:count],
+            self.logits[:count],
+            self.worst_logits[:count],
         )
 
     @property

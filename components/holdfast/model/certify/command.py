@@ -2,7 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from holdfast.options import Config, ModelRef, Out, SnapshotRef, read_section, ref, step_command
+from holdfast.options import (
+    Config,
+    ModelRef,
+    Out,
+    PartRefs,
+    ShardOption,
+    SnapshotRef,
+    read_section,
+    ref,
+    step_command,
+)
 
 if TYPE_CHECKING:
     from holdfast.artifacts.folder import Artifact
@@ -10,13 +20,27 @@ if TYPE_CHECKING:
 
 
 @step_command
-def certify(model: ModelRef, snapshot: SnapshotRef, config: Config, out: Out, settings: "Compute") -> "Artifact[Any]":
+def certify(
+    model: ModelRef,
+    snapshot: SnapshotRef,
+    config: Config,
+    out: Out,
+    settings: "Compute",
+    shard: ShardOption = None,
+    part: PartRefs = None,
+) -> "Artifact[Any]":
     """Certify robustness by randomized smoothing (text: randomized ablation)."""
-    from holdfast.model.certify.step import certify as step
+    from holdfast.model.certify import step
+    from holdfast.model.shards import asked
     from holdfast.workload.schema import CertifyConfig
 
+    (one, parts), given = asked(shard, part), (ref(model), ref(snapshot), out)
     section = read_section(config, CertifyConfig, lambda workload: workload.certify)
-    return step(ref(model), ref(snapshot), out, config=section, settings=settings)
+    if one is not None:
+        return step.certify_part(*given, config=section, settings=settings, shard=one)
+    if parts:
+        return step.merge(*given, config=section, settings=settings, parts=parts)
+    return step.certify(*given, config=section, settings=settings)
 
 
 COMMANDS = {"certify": certify}

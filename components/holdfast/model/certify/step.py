@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.artifacts.arrays import npz
-from holdfast.artifacts.documents import Certificate, CertifiedAt, Count, Model, Norm, Snapshot
+from holdfast.artifacts.documents import Certificate, CertifiedAt, CertifyPart, Count, Model, Norm, Snapshot
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import WorkloadError
@@ -17,7 +17,18 @@ from holdfast.modality import modality_of
 from holdfast.modality.norms import BOXES
 from holdfast.modality.protocol import Certification
 from holdfast.model.examples import draw
-from holdfast.progress import track
+from holdfast.model.shards import (
+    Block,
+    Shard,
+    Table,
+    blocks,
+    check_same,
+    measured,
+    read_parts,
+    save_part,
+    tables_of,
+    work,
+)
 from holdfast.steps import by_role
 from holdfast.workload.schema import CertifyConfig
 
@@ -31,8 +42,8 @@ if TYPE_CHECKING:
 
 Method = Certification | Literal["ibp", "crown"]
 Radii = NDArray[np.float64]
-GROUP = 64
-"""Examples that are certified side by side."""
+BLOCK = 64
+"""Examples that are certified together, and share their noise."""
 
 
 def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, settings: Compute) -> Artifact[Certificate]:
@@ -42,58 +53,119 @@ def certify(model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, sett
         ModelError: the model does not fit the data, does not return finite logits, or has a layer unknown to bounds.
         WorkloadError: a share of kept characters above 1, or bounds for another norm than linf.
     """
-    judged, data = load(model, Model), load(snapshot, Snapshot)
-    scene = _scene(judged, data, config, settings)
-    found = [one for group in track(scene.groups, "certify") for one in scene.group(group)]
-    radii = np.array([c.radius if c.label == y else -1.0 for c, y in zip(found, scene.y, strict=True)])
-    sample = found[: scene.sampled]
-    sampled = config.method == "smoothing"
+    scene = _scene(load(model, Model), load(snapshot, Snapshot), config, settings)
+    table = measured(scene.blocks, lambda block: _certify_block(scene, block), "certify")
+    return _certificate(scene, table, out, settings)
+
+
+def certify_part(
+    model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, settings: Compute, shard: Shard
+) -> Artifact[CertifyPart]:
+    """Certifies the examples of one shard and writes what it found to `out`; `merge` joins all parts.
+
+    Raises:
+        ModelError, WorkloadError: as `certify`.
+    """
+    scene = _scene(load(model, Model), load(snapshot, Snapshot), config, settings)
+    common = work(by_role(scene.judged, scene.data), config.configuration, settings)
+    part = CertifyPart.model_validate({**common, "shard": shard.number, "shards": shard.of, "device": scene.device})
+    return save_part(out, part, shard.take(scene.blocks), lambda block: _certify_block(scene, block), "certify")
+
+
+def merge(
+    model: Ref, snapshot: Ref, out: Path, *, config: CertifyConfig, settings: Compute, parts: Sequence[Ref]
+) -> Artifact[Certificate]:
+    """Writes the certificate that `certify` would have written, byte for byte, from the parts of all shards.
+
+    Raises:
+        ModelError, WorkloadError: as `certify`.
+        InputError: a part is missing, there twice, or made of other inputs, with another seed or configuration.
+    """
+    judged, data, found = load(model, Model), load(snapshot, Snapshot), read_parts(parts, CertifyPart)
+    check_same(found[0], work(by_role(judged, data), config.configuration, settings), "this step")
+    # Nothing is certified here: a GPU would be idle.
+    scene = _scene(judged, data, config, Compute(settings.seed, "cpu", settings.threads))
+    return _certificate(scene, tables_of(found, scene.blocks), out, settings)
+
+
+def _certificate(scene: "_Scene", table: Table, out: Path, settings: Compute) -> Artifact[Certificate]:
+    """Counts what was proven."""
+    config, document = scene.config, scene.judged.document
+    radii = np.where(table["label"] == scene.y, table["radius"], -1.0)
+    sampled, abstained = config.method == "smoothing", table["abstained"][: scene.sampled]
     certificate = Certificate(
-        method=_method(judged.document, found),
+        method=_method(document, config, table),
         norm=scene.norm,
-        unit=judged.document.threat.unit,
+        unit=document.threat.unit,
         noise=config.noise if sampled else 0.0,
         alpha=config.alpha if sampled else 0.0,
         samples=config.samples if sampled else 0,
         selection_samples=config.selection_samples if sampled else 0,
         mode=config.mode if sampled else "fixed",
-        forwards=sum(c.forwards for c in found),
+        forwards=int(table["forwards"].sum()),
         seed=settings.seed,
-        certified=tuple(_certified_at(scene, radii, radius, judged.document.classes) for radius in config.radii),
-        abstained=Count(k=sum(c.abstained for c in sample), n=len(sample)),
+        certified=tuple(_certified_at(scene, radii, radius, document.classes) for radius in config.radii),
+        abstained=Count(k=int(abstained.sum()), n=len(abstained)),
         configuration=config.configuration,
-        inputs=by_role(judged, data),
+        inputs=by_role(scene.judged, scene.data),
     )
-    return save(out, certificate, {"radii.npz": _radii(scene, radii, found)})
+    return save(out, certificate, {"radii.npz": npz(index=scene.index, radius=radii, label=table["label"])})
 
 
 @dataclass(frozen=True)
 class _Scene:
     """What is certified, and how."""
 
+    judged: Artifact[Model]
+    data: Artifact[Snapshot]
+    config: CertifyConfig
     x: "Tensor"
-    y: "Sequence[int]"
-    index: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    y: NDArray[np.int64]
+    index: NDArray[np.int64]
     sampled: int
     """The first so many rows are the sample; the others fill up classes that are rare in it."""
+    blocks: tuple[Block, ...]
+    """Examples that are certified together."""
+    device: str
     norm: Norm
-    group: "Callable[[Tensor], Sequence[Certified]]"
-
-    @property
-    def groups(self) -> "tuple[Tensor, ...]":
-        """The rows in groups that are certified side by side; what follows the sample does not change its noise."""
-        sample, more = self.x.tensor_split([self.sampled])
-        return (*sample.split(GROUP), *more.split(GROUP)) if len(more) else sample.split(GROUP)
+    certifier: "Callable[[torch.Generator], Callable[[Tensor], Sequence[Certified]]]"
+    """From the noise of a block to what certifies its examples."""
 
 
 def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyConfig, settings: Compute) -> _Scene:
     import torch
 
     drawn = draw(judged, data, config.examples, settings)
-    generator = torch.Generator(drawn.device).manual_seed(settings.seed)
-    norm, group = _certifier(drawn.net, judged.document, config, generator)
+    norm, _ = _certifier(drawn.net, judged.document, config, torch.Generator(drawn.device))
     x, _ = drawn.rows.tensors(drawn.device)
-    return _Scene(x=x, y=drawn.rows.y.tolist(), index=drawn.index, sampled=drawn.sampled, norm=norm, group=group)
+    return _Scene(
+        judged=judged,
+        data=data,
+        config=config,
+        x=x,
+        y=drawn.rows.y,
+        index=drawn.index,
+        sampled=drawn.sampled,
+        blocks=blocks(drawn.sampled, len(x), BLOCK, settings.seed),
+        device=drawn.device,
+        norm=norm,
+        certifier=lambda noise: _certifier(drawn.net, judged.document, config, noise)[1],
+    )
+
+
+def _certify_block(scene: _Scene, block: Block) -> Table:
+    """`label`, `radius`, `abstained`, `forwards`, and `crown`: whether a bound above IBP was needed."""
+    import torch
+
+    noise = torch.Generator(scene.device).manual_seed(block.seed)
+    found = scene.certifier(noise)(scene.x[block.rows])
+    return {
+        "label": np.array([c.label for c in found], dtype=np.int64),
+        "radius": np.array([c.radius for c in found], dtype=np.float64),
+        "abstained": np.array([c.abstained for c in found], dtype=np.bool_),
+        "forwards": np.array([c.forwards for c in found], dtype=np.int64),
+        "crown": np.array([getattr(c, "bound", "ibp") != "ibp" for c in found], dtype=np.bool_),
+    }
 
 
 def _certifier(
@@ -166,11 +238,9 @@ def _fixed(
     return lambda x: certify_all(net, x, draw=draw, radius_of=radius_of, sampling=sampling)
 
 
-def _method(document: Model, found: "Sequence[Certified]") -> Method:
-    from holdfast.model.certify.bounds import Proven
-
-    if any(isinstance(c, Proven) for c in found):
-        return "ibp" if all(isinstance(c, Proven) and c.bound == "ibp" for c in found) else "crown"
+def _method(document: Model, config: CertifyConfig, table: Table) -> Method:
+    if config.method == "bounds":
+        return "crown" if table["crown"].any() else "ibp"
     return modality_of(document.input.modality).certification
 
 
@@ -182,14 +252,9 @@ def _sampling(config: CertifyConfig, device: str) -> "Sampling":
 
 def _certified_at(scene: _Scene, radii: Radii, radius: float, classes: Sequence[str]) -> CertifiedAt:
     """Examples that are correct and proven to stay so within `radius`; abstentions and wrong classes are not."""
-    held, y = radii >= radius, np.array(scene.y)
+    held, y = radii >= radius, scene.y
     sample = held[: scene.sampled]
     by_class = {
         name: Count(k=int(held[y == index].sum()), n=int((y == index).sum())) for index, name in enumerate(classes)
     }
     return CertifiedAt(radius=radius, certified=Count(k=int(sample.sum()), n=len(sample)), classes=by_class)
-
-
-def _radii(scene: _Scene, radii: Radii, found: "list[Certified]") -> bytes:
-    """`index`, `radius` (-1: not certified, or certified to be wrong), `label`."""
-    return npz(index=scene.index, radius=radii, label=np.array([c.label for c in found], dtype=np.int64))

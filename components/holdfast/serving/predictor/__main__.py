@@ -35,7 +35,7 @@ def _read_extra(path: Path) -> ModelParameters:
     if not isinstance(extra, dict):
         found = type(extra).__name__
         raise WorkloadError(f"{path}: expected parameters.extra to be an object, found {found}")
-    return ModelParameters.parse(extra)
+    return ModelParameters.parse(extra, path.parent)
 
 
 def _serve(folder: Path, max_body_bytes: int) -> int:

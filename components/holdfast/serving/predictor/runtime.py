@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -52,7 +53,7 @@ class HoldfastModel(MLModel):
         self._chance = np.random.default_rng(0)
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
-            self._extra = ModelParameters.parse(_extra(settings))
+            self._extra = ModelParameters.parse(_extra(settings), Path(settings._source or "").parent)
             self._batched = _is_batched(settings, self._extra)
             self._admitted = admit_named(self._extra)
         except HoldfastError as error:

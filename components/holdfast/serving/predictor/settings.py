@@ -73,8 +73,10 @@ class ModelParameters:
     """It is being replaced: how old its verdict is, is not asked."""
 
     @classmethod
-    def parse(cls, given: Mapping[str, object]) -> Self:
+    def parse(cls, given: Mapping[str, object], below: Path = Path()) -> Self:
         """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust` and `incumbent`.
+
+        Folders that are not absolute are `below` the one of the settings.
 
         Raises:
             WorkloadError: one is missing, unknown or has no meaning.
@@ -85,12 +87,22 @@ class ModelParameters:
         rest.pop("game_day", None)
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
         incumbent = rest.pop("incumbent", False) is True
-        refs = Ref.parse(model), Ref.parse(decision)
-        return cls(*refs, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
+        model_ref, decision_ref = (Ref(below / ref.folder, ref.digest) for ref in map(Ref.parse, (model, decision)))
+        return cls(model_ref, decision_ref, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
 
 
-def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, *, rest: int, grpc: int) -> None:
-    """Writes `settings.json` and `model-settings.json`; nothing that they say listens beyond loopback.
+def write_settings(
+    folder: Path,
+    served: Served,
+    spec: InputSpec,
+    classes: int,
+    *,
+    rest: int,
+    grpc: int,
+    host: str = LOOPBACK,
+    metrics: int | None = None,
+) -> None:
+    """Writes `settings.json` and `model-settings.json`; what they make listens on loopback, unless `host` is another.
 
     Raises:
         WorkloadError: the game day's specification has no meaning.
@@ -99,28 +111,35 @@ def write_settings(folder: Path, served: Served, spec: InputSpec, classes: int, 
         GameDay.parse(served.game_day)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, value in (
-        ("settings.json", server_settings(rest=rest, grpc=grpc)),
+        ("settings.json", server_settings(rest=rest, grpc=grpc, host=host, metrics=metrics)),
         ("model-settings.json", model_settings(served, spec, classes)),
     ):
         replace_file(folder / name, json.dumps(value, indent=1).encode())
 
 
-def server_settings(*, rest: int, grpc: int) -> dict[str, object]:
-    """No worker pool (a third more CPU for small models), no metrics port, no compression."""
+def server_settings(*, rest: int, grpc: int, host: str = LOOPBACK, metrics: int | None = None) -> dict[str, object]:
+    """No worker pool (a third more CPU for small models), no compression, and metrics only where a port is named."""
+    port = {} if metrics is None else {"metrics_port": metrics}
     return {
         "debug": False,
-        "host": LOOPBACK,
+        "host": host,
         "http_port": rest,
         "grpc_port": grpc,
         "parallel_workers": 0,
-        "metrics_endpoint": None,
+        "metrics_endpoint": None if metrics is None else "/metrics",
+        **port,
         "gzip_enabled": False,
     }
 
 
-def model_settings(served: Served, spec: InputSpec, classes: int) -> dict[str, object]:
-    """The model, its decision and (on a game day) the fault, with the shapes that clients see."""
-    extra = {"model": ref_text(served.model), "decision": ref_text(served.decision), **served.options.told()}
+def model_settings(served: Served, spec: InputSpec, classes: int, *, absolute: bool = True) -> dict[str, object]:
+    """The model, its decision and (on a game day) the fault, with the shapes that clients see.
+
+    Paths that are not made `absolute` are below the folder of the settings.
+    """
+    refs = {"model": served.model, "decision": served.decision}
+    extra: dict[str, object] = {role: ref_text(ref, absolute=absolute) for role, ref in refs.items()}
+    extra |= served.options.told()
     if served.game_day:
         extra["game_day"] = served.game_day
     if served.trust:
@@ -152,7 +171,7 @@ def _named(given: dict[str, object], name: str) -> str:
     return value
 
 
-def ref_text(ref: Ref) -> str:
+def ref_text(ref: Ref, *, absolute: bool = True) -> str:
     """The text that `Ref.parse` reads, with an absolute path."""
-    folder = ref.folder.absolute()
+    folder = ref.folder.absolute() if absolute else ref.folder
     return f"{folder}@{ref.digest}" if ref.digest else str(folder)

@@ -1,0 +1,3 @@
+"""The real kube-apiserver of the tests of rollouts, for the manifests."""
+
+from tests.serving.rollout.cluster.conftest import api, assets, crds, kube, namespace, seldon  # noqa: F401
