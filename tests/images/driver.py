@@ -17,13 +17,14 @@ from typing import Any
 
 import yaml
 
+from holdfast_pipelines.wiring import STEP_LABEL
 from tests.images.engine import USER, Container, ContainerEnd, Mount, run
 
 BUCKET = "/minio/mlpipeline/v2/artifacts"
 OUTPUTS = "/tmp/kfp/outputs"
 EXECUTOR_OUTPUT = "/tmp/kfp_outputs/output_metadata.json"
 AT_MLFLOW = ("baseline", "register", "rollout")
-"""The steps that a NetworkPolicy would let reach MLflow; the others have no network at all."""
+"""The steps that a NetworkPolicy would let reach MLflow, by their label; the others have no network at all."""
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 _PLACEHOLDER = re.compile(
     r"\{\{\$\.(inputs|outputs)\.(parameters|artifacts)\['([^']+)'\](?:\.(path|uri|output_file))?\}\}"
@@ -158,7 +159,7 @@ class _Pod:
         for mount in platform.get("pvcMount", []):
             claim = mount.get("constant") or mount["pvcNameParameter"]["runtimeValue"]["constant"]
             mounts.append(Mount(self.cluster.claims[claim], mount["mountPath"]))
-        online = name in AT_MLFLOW
+        online = platform.get("podMetadata", {}).get("labels", {}).get(STEP_LABEL, name) in AT_MLFLOW
         env = {entry["name"]: entry["value"] for entry in executor.get("env", [])}
         env |= {**self._secrets(platform), **(self.cluster.env if online else {})}
         return Container(
