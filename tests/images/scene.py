@@ -65,10 +65,10 @@ def _wait(url: str, server: "subprocess.Popen[bytes]") -> None:
     raise RunError(f"{url}: expected an answer within {START_SECONDS} s, found none")
 
 
-def compile_for_containers(folder: Path) -> None:
-    """Compiles the pipelines so that they take the images of this machine."""
+def compile_for_containers(folder: Path, **settings: object) -> None:
+    """Compiles the pipelines with `settings` of a cluster so that they take the images of this machine."""
     images = {name: engine.image(name) for name in containers.ENVIRONMENTS}
-    compile_pipelines(folder, ClusterSettings.model_validate({"images": images}))
+    compile_pipelines(folder, ClusterSettings.model_validate({"images": images, **settings}))
 
 
 def retrain(compiled: Path, tracking: str, cluster: StandInCluster) -> dict[str, Task]:

@@ -56,6 +56,14 @@ def test_a_step_has_the_same_digest_without_its_container(retrained, step, tmp_p
     assert again.output("digest") == task.parameters["digest"]
 
 
+def test_shards_in_pods_of_their_own_give_the_same_evidence(retrained, tmp_path):
+    compile_for_containers(tmp_path / "compiled", shards={"attack": 2, "certify": 2})
+    tasks = retrain(tmp_path / "compiled", retrained.tracking, StandInCluster(tmp_path))
+    assert {tasks[name].state for name in ("attack-part", "attack-part-2", "certify-part-2")} == {"succeeded"}
+    for step in ("attack", "certify", "gate"):
+        assert tasks[step].parameters["digest"] == retrained.tasks[step].parameters["digest"]
+
+
 def test_what_was_registered_is_rolled_out_in_a_container(retrained, tmp_path):
     task = roll_out(retrained.compiled, retrained.tracking, StandInCluster(tmp_path))
     assert task.state == "succeeded", task.ended
