@@ -26,7 +26,7 @@ from holdfast.model.scan.component import scan
 from holdfast.model.train.component import train
 from holdfast_gates.component import gate
 from holdfast_pipelines.cluster import ClusterSettings
-from holdfast_pipelines.wiring import Pods, inputs, never_cached, refused, retried, with_mlflow_login
+from holdfast_pipelines.wiring import Pods, inputs, never_cached, retried, with_mlflow_login
 
 CHECKPOINTS = "/tmp/holdfast/checkpoints"
 """Where train keeps its checkpoint in its container; mount a volume there and a retried pod resumes."""
@@ -44,6 +44,7 @@ def pr_gate(cluster: ClusterSettings | None = None) -> GraphComponent:
 
 def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True) -> GraphComponent:
     @dsl.pipeline(name=f"holdfast-{name}", description=description)
+    @pods.telling
     def pipeline(
         name: str,
         tracking: str,
@@ -63,7 +64,7 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         trust: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-        data = never_cached(pods.reading(snapshot(config=snapshot_config)))
+        data = never_cached(pods.with_source_login(pods.reading(snapshot(config=snapshot_config))))
         champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
         delivery = inputs(snapshot=data, baseline=champion)
         contract = pods.reading(schema(**delivery, config=schema_config))
@@ -77,18 +78,21 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
             pressure = pods.shared(attack, against, "8G")
             proof = pods.shared(certify, {**judged, "config": certify_config, **compute}, "8G")
             judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, pods, policy=policy, tracking=tracking, trust=trust, registers=registers)
-        _refuse(pods, schema=contract, drift=shift)
+            _conclude(judged, pods, name, policy=policy, tracking=tracking, trust=trust, registers=registers)
+        _refuse(pods, name, schema=contract, drift=shift)
 
     return pipeline
 
 
-def _conclude(judged: dict[str, Any], pods: Pods, *, policy: str, tracking: str, trust: str, registers: bool) -> None:
+def _conclude(
+    judged: dict[str, Any], pods: Pods, name: str, *, policy: str, tracking: str, trust: str, registers: bool
+) -> None:
     """Judges the model by its evidence, and registers it where the verdict is pass."""
     decision = never_cached(pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
-    if pods.ends_as_failed:
+    if pods.refuses:
         with dsl.If(decision.outputs["verdict"] != "pass"):
-            refused(reason="The model did not pass, and was not registered: see the decision of the step gate.")
+            why = "The model did not pass, and was not registered: see the decision of the step gate."
+            pods.refusing(decision, name, why)
     if not registers:
         return
     with dsl.If(decision.outputs["verdict"] == "pass"):
@@ -101,8 +105,9 @@ def _at_mlflow(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return with_mlflow_login(never_cached(retried(task)))
 
 
-def _refuse(pods: Pods, **checks: dsl.PipelineTask) -> None:
-    """Ends the run as failed where one of the checks of the delivery stopped it."""
-    for step, task in checks.items() if pods.ends_as_failed else ():
+def _refuse(pods: Pods, name: str, **checks: dsl.PipelineTask) -> None:
+    """Ends the run as failed, and posts why, where one of the checks of the delivery stopped it."""
+    for step, task in checks.items() if pods.refuses else ():
         with dsl.If(task.outputs["verdict"] == "fail"):
-            refused(reason=f"The delivery was stopped, and nothing was trained: see the report of the step {step}.")
+            why = f"The delivery was stopped, and nothing was trained: see the report of the step {step}."
+            pods.refusing(task, name, why)

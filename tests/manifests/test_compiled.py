@@ -206,6 +206,60 @@ def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
     assert pods["exec-train"]["tolerations"] == [taint]
 
 
+def compiled(tmp_path, *words):
+    """The pipeline, and what its pods get from Kubernetes, by executor."""
+    assert CliRunner().invoke(app, ["compile", "--out", str(tmp_path), *words]).exit_code == 0
+    pipeline, platform = yaml.safe_load_all((tmp_path / "retrain.yaml").read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def secrets(pod):
+    """Secret -> its keys and the environment variables that the pod gets them as."""
+    return {
+        one["secretName"]: {key["secretKey"]: key["envVar"] for key in one["keyToEnv"]}
+        for one in pod.get("secretAsEnv", ())
+    }
+
+
+def test_credentials_of_the_source_reach_the_step_that_reads_it_and_no_other(tmp_path):
+    secret = "orders-s3:access=AWS_ACCESS_KEY_ID,secret=AWS_SECRET_ACCESS_KEY"
+    _, pods = compiled(tmp_path, "--source-secret", secret)
+    assert secrets(pods["exec-snapshot"]) == {
+        "orders-s3": {"access": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
+    }
+    assert not [key for key, pod in pods.items() if "orders-s3" in secrets(pod) and key != "exec-snapshot"]
+
+
+def test_a_pipeline_that_notifies_posts_every_end_and_the_reasons_of_a_refusal(tmp_path):
+    pipeline, pods = compiled(tmp_path, "--notify", "secret:slack/hook")
+    end = pipeline["root"]["dag"]["tasks"]["notify-end"]
+    assert end["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert end["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == end["dependentTasks"][0]
+    told = {key: pod for key, pod in pods.items() if "notify" in key}
+    assert len(told) == 4  # the end; the gate, the schema and the drift that refuse
+    assert all(secrets(pod) == {"slack": {"hook": "HOLDFAST_NOTIFY_URL"}} for pod in told.values())
+    refusing = [
+        dag["dag"]["tasks"] for dag in pipeline["components"].values()
+        if any(key.startswith("refused") for key in dag.get("dag", {}).get("tasks", {}))
+    ]  # fmt: skip
+    for tasks_there in refusing:
+        failing = next(key for key in tasks_there if key.startswith("refused"))
+        assert tasks_there[failing]["dependentTasks"][0].startswith("notify-refusal")
+
+
+def test_a_run_that_may_end_as_succeeded_posts_its_refusal_too(tmp_path):
+    pipeline, pods = compiled(tmp_path, "--notify", "https://hooks.example/x", "--when-refused", "succeed")
+    boxes = pipeline["deploymentSpec"]["executors"]
+    told = [box["container"] for key, box in boxes.items() if "notify" in key]
+    assert len(told) == 4
+    assert all({"name": "HOLDFAST_NOTIFY_URL", "value": "https://hooks.example/x"} in box["env"] for box in told)
+    assert not [key for key in boxes if "refused" in key]
+
+
+def test_a_pipeline_without_a_place_to_post_to_has_no_exit_handler():
+    assert "notify" not in (PIPELINES / "retrain.yaml").read_text()
+
+
 def test_a_step_in_parts_is_a_task_for_each_and_one_that_joins_them_without_a_gpu(tmp_path):
     shards = {"attack": 2, "certify": 3}
     compile_pipelines(tmp_path, ClusterSettings(shards=shards, gpu=True, resources={"attack": PodSize(memory="16G")}))
@@ -246,6 +300,11 @@ def test_one_shard_is_the_pipeline_without_shards(tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
+        (["--notify", "hooks.example"], "--notify.url"),
+        (["--notify", "https://ann:pw@hooks.example"], "--notify.url"),
+        (["--notify", "secret:"], "expected URL or secret:NAME/KEY"),
+        (["--source-secret", "s3"], "expected SECRET:KEY=VARIABLE"),
+        (["--source-secret", "s3:a=b-c"], "--source-secrets"),
         (["--resources", "training=8,32G"], "--resources.training"),
         (["--resources", "train=8"], "expected STEP=CPU,MEMORY"),
         (["--resources", "train=8,32 GB"], "--resources.train.memory"),
