@@ -52,6 +52,8 @@ class Task:
     ended: ContainerEnd | None = None
     attempts: int = 0
     container: Container | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What people see in the UI, by artifact, as the executor's output says it."""
 
 
 @dataclass
@@ -176,6 +178,7 @@ class _Pod:
         task = self.task
         said = self._executor_output()
         values = said.get("parameterValues", {})
+        task.metadata = {key: one["artifacts"][0].get("metadata", {}) for key, one in said.get("artifacts", {}).items()}
         for key in self.outputs.get("parameters", {}):
             file = self.tmp / "outputs" / key
             if file.is_file():
@@ -220,7 +223,7 @@ class _Pod:
     def _executor_input(self) -> dict[str, Any]:
         def listed(paths: Mapping[str, str]) -> dict[str, Any]:
             return {
-                key: {"artifacts": [{"name": key, "uri": f"minio:/{path}", "metadata": {}}]}
+                key: {"artifacts": [{"name": key, "uri": f"minio:/{path.removeprefix('/minio')}", "metadata": {}}]}
                 for key, path in paths.items()
             }
 
@@ -250,16 +253,17 @@ def on_this_machine(task: Task, folder: Path) -> Elsewhere:
     again = replace(task, attempts=0, parameters={}, artifacts={})
     outputs = {"artifacts": task.artifacts, "parameters": task.parameters}
     pod = _Pod(StandInCluster(folder), again, outputs)
-    words = [
-        _moved(word, {"/minio": pod.minio, OUTPUTS: pod.tmp / "outputs", "/tmp/holdfast": folder})
-        for word in task.container.command
-    ]
-    return Elsewhere(tuple(words), folder, pod.tmp / "outputs")
+    outputs_here = pod.tmp / "outputs"
+    said = str(Path(EXECUTOR_OUTPUT).parent)
+    places = {"/minio": pod.minio, OUTPUTS: outputs_here, said: pod.tmp / "metadata", "/tmp/holdfast": folder}
+    words = [_moved(word, places) for word in task.container.command]
+    return Elsewhere(tuple(words), folder, outputs_here)
 
 
 def _moved(word: str, places: Mapping[str, Path]) -> str:
+    """With other folders, also in the message about the outputs."""
     for place, folder in places.items():
-        word = word.replace(f"={place}/", f"={folder}/")
+        word = word.replace(f"={place}/", f"={folder}/").replace(f'"{place}/', f'"{folder}/')
     return word
 
 
@@ -297,6 +301,8 @@ def _resolve(inputs: Mapping[str, Any], given: Given, siblings: Mapping[str, Tas
 def _taken(condition: str | None, parameters: Mapping[str, Any]) -> bool:
     if condition is None:
         return True
+    if condition.startswith("!(") and condition.endswith(")"):
+        return not _taken(condition[2:-1], parameters)
     parts = [_CONDITION.fullmatch(part) for part in condition.split(" && ")]
     if None in parts:
         raise ValueError(f"condition {condition!r}: expected comparisons of texts")

@@ -43,6 +43,8 @@ def test_every_step_of_a_retraining_ends_well_in_its_container(retrained):
     logs = [task.ended.log[-2000:] for task in retrained.tasks.values() if task.state == "failed" and task.ended]
     assert done == dict.fromkeys(steps, "succeeded"), logs
     assert retrained.tasks["gate"].parameters["verdict"] == "pass"
+    assert retrained.tasks["attack"].metadata["metrics"]
+    assert retrained.tasks["report-registered"].artifacts["page"].read_text().startswith("<!")
 
 
 @pytest.mark.parametrize("step", [step for step in RETRAIN if step.name not in OWN_EACH_TIME], ids=lambda s: s.name)
