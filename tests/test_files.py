@@ -39,6 +39,7 @@ ALLOWED = {
         "data/snapshot/sources/take.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
+    "the source that a registered version carries": ["model/register/carried.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what people decided about suspect rows": ["quarantine/reviews.py"],
     "keys, and signed statements next to artifacts": ["attestation/keys.py", "attestation/store.py"],

@@ -186,6 +186,19 @@ class ClusterSettings(Section):
         steps = [step for step in STEPS if step.environment == environment]
         return any(sizes.get(step.name, int(self.gpu and step.computes)) > 0 for step in steps)
 
+    def require_registry(self) -> None:
+        """Nothing, where every image has a place of its own.
+
+        Raises:
+            WorkloadError: one has not: a pod could not pull it.
+        """
+        missing = [name for name in containers.ENVIRONMENTS if name not in self.images]
+        if self.registry is None and missing:
+            raise WorkloadError(
+                f"--registry: expected HOST/PATH that the images are pulled from, found none, and no --image of "
+                f"{', '.join(missing)}"
+            )
+
     def mounts(self, step: str) -> list[ClaimMount]:
         """The volumes that the pod of a step has."""
         return [mount for mount in self.volumes if not mount.steps or step in mount.steps]
