@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal ui clean doctor dev hooks lock setup
+.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal images ui clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -75,6 +75,9 @@ picture: setup ## Take the README's picture, docs/report.png, from the report of
 minimal: ## Run make demo where nothing is but what README lists: a fresh Debian, no compiler (root, debootstrap)
 	tools/minimal-system make demo SEED=$(SEED)
 
+images: ## Build the images of the steps (ENGINE=podman BASE=... REGISTRY=localhost TAG=... TORCH=cpu; tools/build-images)
+	@tools/build-images
+
 ui: setup ## Open the MLflow UI on what the demo registered
 	.venv/bin/mlflow ui --backend-store-uri sqlite:///.holdfast/demo/mlflow.db --host 127.0.0.1 --port 5000
 
@@ -96,7 +99,7 @@ setup: .venv/.done .venv-data/.done
 $(UV):
 	$(call probe,6)
 	$(PYTHON) -m venv .uv
-	.uv/bin/pip install -q "uv==0.13.8"
+	.uv/bin/pip install -q --require-hashes --no-deps --only-binary :all: -r $(LOCKS)/uv.txt
 
 .venv/.done: $(LOCKS)/dev.txt $(LOCKS)/build.txt pyproject.toml | $(UV)
 	$(call probe,2)
@@ -147,12 +150,15 @@ LOCK := $(UV) pip compile pyproject.toml -q --python-version 3.11 --python-platf
 
 lock: | $(UV) ## Resolve the locks again
 	$(LOCK) --extra model --extra serving --extra pipelines --extra vault --extra keyless --group dev --group foreign -o $(LOCKS)/dev.txt
-	$(LOCK) --extra data --extra sources-s3 --extra sources-sql --group dev -o $(LOCKS)/data-dev.txt
-	$(LOCK) --extra data --extra sources-s3 --extra sources-sql -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
+	$(LOCK) --extra data --extra sources-s3 --extra sources-sql --group tensorflow --group dev -o $(LOCKS)/data-dev.txt
+	$(LOCK) --extra data --extra sources-s3 --extra sources-sql --group tensorflow -c $(LOCKS)/data-dev.txt -o $(LOCKS)/data.txt
 	$(LOCK) --extra model -c $(LOCKS)/dev.txt -o $(LOCKS)/model.txt
 	$(LOCK) --extra serving -c $(LOCKS)/dev.txt -o $(LOCKS)/serving.txt
 	$(LOCK) --extra seldon -o $(LOCKS)/seldon.txt
 	$(LOCK) --group hooks -c $(LOCKS)/dev.txt -o $(LOCKS)/hooks.txt
 	$(LOCK) --group docs -c $(LOCKS)/dev.txt -o $(LOCKS)/docs.txt
+	printf '%s\n' "torch==2.13.0" | $(UV) pip compile - -q --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+		--generate-hashes --no-header --no-annotate -c $(LOCKS)/dev.txt -o $(LOCKS)/torch-cuda.txt
+	printf '%s\n' "uv==0.13.8" | $(UV) pip compile - -q --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/uv.txt
 	printf '%s\n' "hatchling>=1.27" setuptools wheel | $(UV) pip compile - -q --python-version 3.11 --generate-hashes --no-header --no-annotate -o $(LOCKS)/build.txt
 	sed -n '/^peers = /,/^]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | $(UV) pip compile - -q --no-deps --generate-hashes --no-header --no-annotate -o $(LOCKS)/peers.txt

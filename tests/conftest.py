@@ -21,6 +21,7 @@ NEEDS = {
     "serving": "mlserver",
     "pipelines": "kfp",
     "manifests": "kfp",
+    "images": "kfp",
     "e2e": "kfp",
     "registry/test_registry.py": "mlflow",
     "test_statistics.py": "scipy",

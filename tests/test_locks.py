@@ -66,9 +66,9 @@ def test_a_lock_is_never_installed_without_the_lock_of_what_builds(recipe):
     text = (ROOT / recipe).read_text().replace("$(INSTALL)", "uv pip install --build-constraints")
     installs = [line for line in text.splitlines() if "--require-hashes --no-deps" in line]
     assert installs
-    assert all("--build-constraints" in line for line in installs)
+    assert all("--build-constraints" in line or "--only-binary :all:" in line for line in installs)
 
 
 def test_the_image_reads_what_may_be_built_before_it_installs():
     text = (ROOT / "components" / "Containerfile").read_text()
-    assert 0 < text.index("COPY pyproject.toml") < text.index("RUN uv pip install --require-hashes")
+    assert 0 < text.index("COPY pyproject.toml") < text.index("RUN uv pip install")

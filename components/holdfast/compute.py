@@ -34,6 +34,6 @@ class Compute:
         if self.device == "auto" and os.environ.get(GPUS, "0") != "0" and not there:
             raise ModelError(
                 f"{GPUS}={os.environ[GPUS]}: expected torch {torch.__version__} to find the GPU that this step holds, "
-                "found none; build the image with TORCH_BACKEND for CUDA, or ask for no GPU"
+                "found none; use the image that `make images TORCH=cuda` builds, or ask for no GPU"
             )
         return "cuda" if there and self.device != "cpu" else "cpu"

@@ -10,12 +10,22 @@ from holdfast import __version__
 
 REPOSITORY = "holdfast"
 ENVIRONMENTS = ("data", "model", "serving")
+CUDA = "-cuda"
+"""How the tag of an image ends whose torch can use a GPU (`make images TORCH=cuda`)."""
 
 
-def image(environment: str, *, registry: str | None = None, tag: str | None = None) -> str:
-    """The image of an environment, for example `holdfast/model:0.1.0`, below `registry` when one is given."""
+def image(environment: str, *, registry: str | None = None, tag: str | None = None, cuda: bool = False) -> str:
+    """The image of an environment, for example `holdfast/model:0.1.0`.
+
+    Args:
+        environment: of `ENVIRONMENTS`.
+        registry: HOST/PATH above it.
+        tag: this version when left out.
+        cuda: whether its torch must be able to use a GPU: the tag ends in `-cuda` then.
+    """
     prefix = f"{registry.rstrip('/')}/" if registry else ""
-    return f"{prefix}{REPOSITORY}/{environment}:{tag or __version__}"
+    name = f"{prefix}{REPOSITORY}/{environment}:{tag or __version__}"
+    return f"{name.removesuffix(CUDA)}{CUDA}" if cuda else name
 
 
 DATA, MODEL, SERVING = (image(name) for name in ENVIRONMENTS)

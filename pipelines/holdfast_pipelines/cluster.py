@@ -139,7 +139,8 @@ class ClusterSettings(Section):
     threads: int = Field(1, ge=1, le=256)
     """Of each step. With more than one, equal inputs give other bytes, and a busy node is many times slower."""
     gpu: bool = False
-    """Whether scan, train, backdoor, attack and certify ask for a GPU each. Their image must hold CUDA."""
+    """Whether scan, train, backdoor, attack and certify ask for a GPU each. Their image is the one whose tag ends in
+    `-cuda` (`make images TORCH=cuda`); one that `images` names must hold CUDA too."""
     resources: dict[StepName, PodSize] = {}
     """By step."""
     shards: dict[SharedStep, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = {}
@@ -173,7 +174,14 @@ class ClusterSettings(Section):
     def image(self, environment: str) -> str:
         """The image of an environment."""
         named = {str(key): image for key, image in self.images.items()}
-        return named.get(environment) or containers.image(environment, registry=self.registry, tag=self.tag)
+        cuda = self.asks_for_gpus(environment)
+        return named.get(environment) or containers.image(environment, registry=self.registry, tag=self.tag, cuda=cuda)
+
+    def asks_for_gpus(self, environment: str) -> bool:
+        """Whether a step of an environment does: its image is the one that holds CUDA."""
+        sizes = {name: size.gpu for name, size in self.resources.items() if size.gpu is not None}
+        steps = [step for step in STEPS if step.environment == environment]
+        return any(sizes.get(step.name, int(self.gpu and step.computes)) > 0 for step in steps)
 
     def mounts(self, step: str) -> list[ClaimMount]:
         """The volumes that the pod of a step has."""

@@ -93,6 +93,15 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
+    register_versions(uri, folder)
+    registry.promote(uri, "tiny", 1)
+    return uri
+
+
+def register_versions(uri: str, folder: Path) -> None:
+    """Registers three versions of one network under different digests; packages are made in `folder`."""
+    from holdfast import registry
+
     (folder / "reports").mkdir()
     (folder / "reports" / "decision.md").write_text("passed")
     for version in (1, 2, 3):
@@ -108,8 +117,6 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         entry = registry.Entry("tiny", digest, tags, description="tiny", about="tiny")
         registry.register(uri, entry, package=package, reports=folder / "reports")
-    registry.promote(uri, "tiny", 1)
-    return uri
 
 
 @pytest.fixture

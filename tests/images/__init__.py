@@ -1,0 +1,1 @@
+"""Every step of the compiled pipelines in its container, as the pod is written."""

@@ -1,0 +1,195 @@
+"""Pods of the overlays are started as they are written: they must come up and do their work."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from holdfast import registry
+from holdfast.kubernetes.api import Resource
+from tests.manifests.kubelet import Cluster, Pod, skip_without_an_engine
+from tests.manifests.rendered import data_of, everything, of_kind, overlay, pods_of
+from tests.serving.conftest import register_versions
+
+TENSOR = {"name": "input", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}
+RIGHTS = {"ServiceAccount": ("", "v1", "serviceaccounts")} | {
+    kind: ("rbac.authorization.k8s.io", "v1", f"{kind.lower()}s") for kind in ("Role", "RoleBinding")
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine():
+    skip_without_an_engine()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answered(url, body=None, seconds=90):
+    deadline = time.monotonic() + seconds
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(asked, timeout=5) as reply:
+                return reply.read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    """A real MLflow server that stores artifacts for its clients, with three versions; none is champion."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    words = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
+    command = [sys.executable, "-m", "mlflow", "server", *words, "--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    uri = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            answered(f"{uri}/health")
+            register_versions(uri, tmp_path_factory.mktemp("packages"))
+            yield uri
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.fixture
+def cluster(tmp_path, mlflow):
+    """The settings of the overlay `dev` for this model and this MLflow."""
+    (name,) = (key for key in of_kind("dev", "ConfigMap") if key.startswith("holdfast-rollout-"))
+    data = {**data_of("dev", "holdfast-rollout"), "model": "tiny", "tracking": mlflow}
+    tmp_path.chmod(0o755)
+    for path in tmp_path.parents:
+        if path.name.startswith("pytest-"):
+            path.chmod(0o755)
+    return Cluster(tmp_path, "models", {name: data})
+
+
+def pod(cluster, name, **more):
+    (spec,) = pods_of(everything()[name])
+    return Pod(cluster, spec, spec["containers"][0], **more)
+
+
+def dev(kind, name):
+    return next(pods_of(of_kind("dev", kind)[name]))
+
+
+def started(cluster, kind, name, **more):
+    spec = dev(kind, name)
+    return Pod(cluster, spec, spec["containers"][0], **more)
+
+
+@contextmanager
+def running(pod, *, seconds=60):
+    words = pod.start()
+    (name,) = (word.partition("=")[2] for word in words if word.startswith("--name=pod-"))
+    log = pod.cluster.folder / f"{name}.log"
+    with log.open("wb") as out, subprocess.Popen(words, cwd=pod.cluster.folder, stdout=out, stderr=out) as process:
+        try:
+            yield process, log
+        finally:
+            subprocess.run([words[0], "stop", "--time=30", name], capture_output=True, check=False, timeout=seconds)
+            process.wait(seconds)
+
+
+def test_the_first_version_is_copied_and_becomes_the_champion(cluster, mlflow):
+    registry.set_alias(mlflow, "tiny", "candidate", 1)
+    done = started(cluster, "CronJob", "holdfast-first", network="host").run()
+    assert done.returncode == 0, done.stderr
+    digest = json.loads(done.stdout)["digest"]
+    assert (cluster.claim("holdfast-models") / "sha256" / digest / "bundle" / "bundle.json").is_file()
+    assert registry.aliases(mlflow, "tiny")["champion"] == 1
+
+
+@pytest.fixture
+def stored(cluster, mlflow):
+    """The folder of a version in the store, which another user wrote."""
+    from holdfast.serving.store import put
+
+    return put(mlflow, "tiny", 2, cluster.claim("holdfast-models")).folder
+
+
+@pytest.mark.parametrize("kind", ["KServe", "Core 1"])
+def test_a_predictor_answers_without_a_network_but_its_own(cluster, stored, kind):
+    port, grpc = free_port(), free_port()
+    operators = {"MLSERVER_HTTP_PORT": str(port), "MLSERVER_GRPC_PORT": str(grpc), "MLSERVER_MODEL_URI": "/mnt/models"}
+    name, more = (
+        ("ServingRuntime/holdfast", {"Name": "model"}) if kind == "KServe" else ("SeldonDeployment/model", operators)
+    )
+    made = pod(cluster, name, more=more, extra=((stored, "/mnt/models"),), network="host")
+    if kind == "KServe":
+        # The node of the test has these ports in use perhaps; a pod has its own.
+        moved = {"--http-port=8080": f"--http-port={port}", "--grpc-port=8081": f"--grpc-port={grpc}"}
+        args = [moved.get(word, word) for word in made.container["args"]]
+        made = Pod(cluster, made.spec, {**made.container, "args": args}, made.more, made.extra, made.network)
+    model = "model" if kind == "KServe" else "classifier"
+    with running(made) as (process, log):
+        answered(f"http://127.0.0.1:{port}/v2/models/{model}/ready")
+        url = f"http://127.0.0.1:{port}/v2/models/{model}/infer"
+        reply = json.loads(answered(url, json.dumps({"inputs": [TENSOR]}).encode()))
+        assert [output["name"] for output in reply["outputs"]] == ["label", "probabilities"]
+    assert process.returncode == 0, log.read_text()
+
+
+def test_a_predictor_whose_bytes_were_altered_ends(cluster, stored):
+    with (stored / "bundle" / "model" / "weights.safetensors").open("r+b") as file:
+        file.write(b"\0")
+    done = pod(cluster, "ServingRuntime/holdfast", more={"Name": "model"}, extra=((stored, "/mnt/models"),)).run()
+    assert done.returncode == 1
+    assert "altered" in done.stderr
+
+
+@pytest.fixture
+def in_cluster(cluster, seldon, kube, namespace):
+    """The overlay's rights in a namespace of the real API server, and the pods' way to it."""
+    for body in overlay("dev"):
+        if body["kind"] in RIGHTS:
+            moved = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
+            if body["kind"] == "RoleBinding":
+                moved["subjects"] = [{**subject, "namespace": namespace} for subject in body["subjects"]]
+            kube.create(Resource(*RIGHTS[body["kind"]], namespace), moved)
+    cluster.namespace, cluster.authority = namespace, seldon.ca_file.read_text()
+    host, port = seldon.url.removeprefix("https://").split(":")
+
+    def account(name):
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 3600},
+        }
+        tokens = Resource("", "v1", f"serviceaccounts/{name}/token", namespace)
+        cluster.token = kube.create(tokens, request)["status"]["token"]
+        return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+
+    return account
+
+
+def test_the_watchdog_looks_with_its_own_account(cluster, in_cluster):
+    more = in_cluster("holdfast-rollout-watchdog")
+    made = started(cluster, "CronJob", "holdfast-rollout-watchdog", more=more, network="host")
+    done = made.run(without={"50": "1"})
+    assert (done.returncode, done.stderr.strip()) == (0, "watchdog: 0 candidates taken out")
+
+
+def test_without_an_approved_candidate_the_rollout_ends_well(cluster, in_cluster, mlflow):
+    with registry_client(mlflow) as client:
+        client.delete_registered_model_alias("tiny", "candidate")
+    more = in_cluster("holdfast-rollout")
+    done = started(cluster, "CronJob", "holdfast-rollout", more=more, network="host").run()
+    assert (done.returncode, done.stderr.strip()) == (0, "rollout: tiny: nothing to do: no version is a candidate")
+
+
+def registry_client(uri):
+    from holdfast.registry.client import connected
+
+    return connected(uri)
