@@ -14,6 +14,7 @@ from holdfast.compute import GPUS
 from holdfast.model.component import joined_of, part_of
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
+from holdfast_pipelines.pod_keys import signed_in_pod
 
 _LONGEST_SECONDS = 14 * 86400
 STEP_LABEL = "holdfast.dev/step"
@@ -63,6 +64,7 @@ class Pods:
         kubernetes.add_pod_label(task, STEP_LABEL, step)
         for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
+        signed_in_pod(task, settings.signing)
         seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 
