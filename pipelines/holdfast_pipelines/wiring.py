@@ -122,20 +122,13 @@ class Pods:
 
         return run
 
-    def refusing(self, report: dsl.PipelineTask, name: str, reason: str) -> None:
-        """What a refused delivery or model comes to: a message with the reasons of the report, and a failed run."""
-        told = None
+    def refusing(self, report: dsl.PipelineTask, name: str, reason: str, page: dsl.PipelineTask) -> None:
+        """What a refused delivery or model comes to, after its page: a message with the reasons, and a failed run."""
+        before = [page]
         if self.notify is not None:
-            told = self._posting(notify_refusal(**inputs(report=report), name=name, **self._run))
+            before.append(self._posting(notify_refusal(**inputs(report=report), name=name, **self._run)))
         if self.ends_as_failed:
-            end = refused(reason=reason)
-            if told is not None:
-                end.after(told)
-
-    @property
-    def refuses(self) -> bool:
-        """Whether a refused delivery or model comes to anything."""
-        return self.ends_as_failed or self.notify is not None
+            refused(reason=reason).after(*before)
 
     @property
     def _run(self) -> dict[str, str]:
@@ -150,6 +143,11 @@ class Pods:
         else:
             task.set_env_variable(NOTIFY_URL, str(self.notify.url))
         return never_cached(self.sized(task, cpu="100m", memory="1G", step="notify"))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the steps run in pods."""
+        return self.settings is not None
 
     @property
     def ends_as_failed(self) -> bool:
