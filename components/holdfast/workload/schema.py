@@ -625,6 +625,33 @@ class RolloutPlan(Section):
         return RolloutPlan.model_validate({**defaults.model_dump(), **self.model_dump()})
 
 
+class GuardOutputs(Section):
+    """What `degrade` leaves of an answer."""
+
+    round: int = Field(1, ge=0, le=9)
+    """Digits of a probability."""
+    top1: bool = False
+    """Whether only the largest probability is left, and the others share the rest evenly."""
+
+
+class GuardConfig(Section):
+    """The guard in front of a served model."""
+
+    mode: Literal["observe", "flag", "degrade", "refuse"] = "observe"
+    """What happens to a client who is alarmed, or has used up the budget: only counted; marked in the answer; the
+    answer coarser, too; or no answer."""
+    client_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """The header that names a client, set by a proxy that knows who it is; left out: the address of the peer."""
+    alpha: float = Field(1e-4, gt=0, lt=1)
+    """Chance that a client who asks as users do is ever alarmed."""
+    budget: int | None = Field(None, gt=0)
+    """Most rows that one client may ask in `budget_days`; left out: no limit."""
+    budget_days: float = Field(30.0, gt=0)
+    """After so many days a client's budget is full again."""
+    outputs: GuardOutputs | None = None
+    """What `degrade` leaves of an answer; left out: probabilities of one digit."""
+
+
 class Workload(Section):
     """The whole file."""
 
@@ -658,6 +685,8 @@ class Workload(Section):
     """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
     """How traffic moves to a new model; what is left out is as the policy has it."""
+    guard: GuardConfig = GuardConfig()
+    """What is done about clients who ask as users do not."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
