@@ -35,8 +35,8 @@ MEMORY = {"io.BytesIO", "io.StringIO", "pyarrow.BufferReader"}
 ALLOWED = {
     "a delivery is fetched, read in its own format, and written row by row": [
         "data/snapshot/archives.py", "data/snapshot/delivered.py", "data/snapshot/download.py", "data/snapshot/npz.py",
-        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/stores.py",
-        "data/snapshot/sources/take.py",
+        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/query.py",
+        "data/snapshot/sources/stores.py", "data/snapshot/sources/take.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
     "the source that a registered version carries": ["model/register/carried.py"],
