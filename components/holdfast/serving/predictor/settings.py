@@ -60,6 +60,36 @@ class Served:
 
 
 @dataclass(frozen=True)
+class GuardParameters:
+    """What a server is told about its guard."""
+
+    calibration: Ref
+    state: Path
+    """Folder of what it knows about clients."""
+    config: Mapping[str, object]
+    """The section `guard` of a workload."""
+
+    @classmethod
+    def parse(cls, given: object, below: Path = Path()) -> Self:
+        """Reads `calibration` (FOLDER or FOLDER@DIGEST), `state` (a folder), and the keys of a section `guard`.
+
+        An object, or the same as a text of JSON; folders that are not absolute are `below` that of the settings.
+
+        Raises:
+            WorkloadError: it is neither, or the first two are missing.
+        """
+        try:
+            found = json.loads(given) if isinstance(given, str) else given
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, Mapping):
+            raise WorkloadError(f"guard: expected an object with calibration and state, found {str(given)[:200]!r}")
+        rest = dict(found)
+        calibration, state = Ref.parse(_named(rest, "calibration")), _named(rest, "state")
+        return cls(Ref(below / calibration.folder, calibration.digest), below / state, rest)
+
+
+@dataclass(frozen=True)
 class ModelParameters:
     """What a server is told about its model: `parameters.extra` in `model-settings.json`, Seldon's parameters."""
 
@@ -71,10 +101,12 @@ class ModelParameters:
     """A trust policy: whose signatures must be behind the decision."""
     incumbent: bool = False
     """It is being replaced: how old its verdict is, is not asked."""
+    guard: GuardParameters | None = None
+    """What watches its clients."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object], below: Path = Path()) -> Self:
-        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust` and `incumbent`.
+        """Reads `model`, `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust`, `incumbent`, `guard`.
 
         Folders that are not absolute are `below` the one of the settings.
 
@@ -87,8 +119,10 @@ class ModelParameters:
         rest.pop("game_day", None)
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
         incumbent = rest.pop("incumbent", False) is True
+        guard = GuardParameters.parse(rest.pop("guard"), below) if "guard" in rest else None
         model_ref, decision_ref = (Ref(below / ref.folder, ref.digest) for ref in map(Ref.parse, (model, decision)))
-        return cls(model_ref, decision_ref, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
+        options, fault = Options.parse(rest), GameDay.parse(day) if day else None
+        return cls(model_ref, decision_ref, options, fault, trust, incumbent, guard)
 
 
 def write_settings(
