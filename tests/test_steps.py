@@ -12,6 +12,7 @@ import typer
 
 from holdfast import containers
 from holdfast.artifacts import documents
+from holdfast.measured import MATRICES, PAGES
 from holdfast.steps import STEPS, columns, evidence, names
 from holdfast.workload.schema import Workload
 from holdfast_pipelines.compiled import documents as kinds
@@ -71,7 +72,20 @@ def test_the_words_of_a_component_are_options_of_its_command(step):
 @pytest.mark.parametrize("step", STEPS, ids=names())
 def test_a_component_has_a_word_for_each_input_and_for_all_that_its_command_requires(step):
     required = {option.opts[0] for option in options(step) if option.required}
-    assert required | {f"--{role}" for role in step.reads} | {"--digest-file", "--verdict-file"} <= words(step)
+    handed_on = {"--digest-file", "--verdict-file", "--executor-input"}
+    assert required | {f"--{role}" for role in step.reads} | handed_on <= words(step)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=names())
+def test_a_component_shows_its_numbers_and_the_page_and_matrices_that_its_document_has(step):
+    shown = {name: one.type.partition("@")[0] for name, one in component(step).component_spec.outputs.items()}
+    assert shown["metrics"] == "system.Metrics"
+    page = PAGES.get(step.document)
+    kinds = {".html": "system.HTML", ".md": "system.Markdown"}
+    assert shown.get("page") == (kinds[Path(page).suffix] if page else None)
+    assert ("--page-file" in words(step)) == (page is not None)
+    matrices = {name for name, kind in shown.items() if kind == "system.ClassificationMetrics"}
+    assert matrices == (set(MATRICES) if step.document is documents.RobustnessReport else set())
 
 
 def words(step):
@@ -161,8 +175,7 @@ def count(snapshot: dsl.Input[dsl.Dataset], snapshot_digest: str, artifact: dsl.
     """Counts the rows."""
     return dsl.ContainerSpec(
         image=containers.DATA, command=["python", "-m", "holdfast", "count"],
-        args=[f"--snapshot={snapshot.path}@{snapshot_digest}", f"--out={artifact.path}", f"--digest-file={digest}",
-              f"--verdict-file={verdict}"])
+        args=[f"--snapshot={snapshot.path}@{snapshot_digest}", *containers.outputs(artifact, digest, verdict)])
 '''
 RUN = """
 import sys

@@ -44,6 +44,16 @@ def options(**values: object) -> list[str]:
     return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
 
 
-def outputs(artifact: Any, digest: object, verdict: object) -> list[str]:
-    """Where a step writes its artifact, and the files for the artifact's digest and verdict."""
-    return [f"--out={artifact.path}", f"--digest-file={digest}", f"--verdict-file={verdict}"]
+MESSAGE = "{{$}}"
+"""KFP's message about a step (`holdfast.executor`): its placeholder in a component's arguments."""
+EXECUTOR_INPUT = "--executor-input="
+"""The option with that message."""
+
+
+def outputs(artifact: Any, digest: object, verdict: object, page: Any = None) -> list[str]:
+    """Where a step writes its artifact, the files for the artifact's digest and verdict, and what Kubeflow's UI shows.
+
+    That is named in KFP's message, but for the place of the step's page, if it has one.
+    """
+    written = [f"--out={artifact.path}", f"--digest-file={digest}", f"--verdict-file={verdict}"]
+    return [*written, EXECUTOR_INPUT + MESSAGE, *([] if page is None else [f"--page-file={page.path}"])]

@@ -6,7 +6,7 @@ The data checks that stop a delivery before the gate are put in the same words.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holdfast.artifacts.documents import Check, DriftReport, GateDecision, SchemaReport, Verdict
+from holdfast.artifacts.documents import Check, Document, DriftReport, GateDecision, SchemaReport, Verdict
 from holdfast_gates.report import measured, what_to_do
 from holdfast_gates.rules import RULES
 
@@ -31,6 +31,15 @@ class Shortfall:
     def sentence(self) -> str:
         """The numbers in one line."""
         return f"{self.check} ({self.verdict}): measured {self.measured}, required {self.required}"
+
+
+def of_document(document: Document) -> tuple[Shortfall, ...]:
+    """What a decision, or a report of a data check, lacks; nothing for other documents."""
+    if isinstance(document, GateDecision):
+        return of_decision(document)
+    if isinstance(document, SchemaReport):
+        return of_schema(document)
+    return of_drift(document) if isinstance(document, DriftReport) else ()
 
 
 def of_decision(decision: GateDecision) -> tuple[Shortfall, ...]:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from holdfast import containers
 from holdfast.errors import WorkloadError
 from holdfast.steps import STEPS, names
+from holdfast.wording import without_credentials
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
@@ -36,6 +38,13 @@ def _does_not_move(tag: str) -> str:
     return tag
 
 
+def _is_web(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("expected an http or https URL without a user in it")
+    return url
+
+
 def _done_in_parts(step: str) -> str:
     known = names(one for one in STEPS if one.writes_part)
     if step not in known:
@@ -46,6 +55,8 @@ def _done_in_parts(step: str) -> str:
 StepName = Annotated[str, AfterValidator(_known)]
 SharedStep = Annotated[str, AfterValidator(_done_in_parts)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]{1,253}$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 PodPath = Annotated[str, AfterValidator(_below_the_root)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhd]$")]
 """Such as `90m` or `6h`."""
@@ -84,6 +95,34 @@ class NodeToleration(Section):
     """Of the taint; empty: every one."""
 
 
+class SecretVariables(Section):
+    """Keys of a Kubernetes secret that pods get as environment variables."""
+
+    secret: KubernetesName
+    """Its name, in the namespace of the run."""
+    variables: dict[SecretKey, VariableName]
+    """Key in the secret -> environment variable, such as `{access: AWS_ACCESS_KEY_ID}`."""
+
+
+class Notifying(Section):
+    """Where the end of every run is posted, and what a person follows from there."""
+
+    url: Annotated[str, AfterValidator(_is_web)] | None = None
+    """An http or https URL that takes a POST. Those of Slack and Teams are credentials: keep them in a secret."""
+    secret: KubernetesName | None = None
+    """Instead: the secret that holds the URL."""
+    key: SecretKey = "url"
+    """The key in that secret."""
+    ui: Annotated[str, AfterValidator(_is_web)] | None = None
+    """Address of Kubeflow Pipelines for people, for the link to the run."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.secret is None):
+            raise ValueError("expected url or secret, one of them")
+        return self
+
+
 class ClusterSettings(Section):
     """`cluster.yaml`."""
 
@@ -118,6 +157,12 @@ class ClusterSettings(Section):
     """Taints of the nodes for steps that ask for a GPU."""
     when_refused: Literal["fail", "succeed"] = "fail"
     """How a run ends whose delivery was stopped or whose model did not pass."""
+    source_secrets: tuple[SecretVariables, ...] = ()
+    """Credentials of the store or the database that the step snapshot reads from."""
+    source_identity: bool = False
+    """Whether the pods' own account may read the stores (a role of the cloud), so that no secret is needed."""
+    notify: Notifying | None = None
+    """Where the end of every run is posted."""
 
     @model_validator(mode="after")
     def _mounted_once(self) -> Self:
@@ -171,8 +216,8 @@ def settings_of(file: Path | None, given: Mapping[str, Any]) -> ClusterSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])).replace("_", "-")
-        text = first["msg"].removeprefix("Value error, ")
-        raise WorkloadError(f"--{where}: {text}, found {str(first['input'])[:60]!r}") from None
+        text, shown = first["msg"].removeprefix("Value error, "), without_credentials(str(first["input"]))
+        raise WorkloadError(f"--{where}: {text}, found {shown[:60]!r}") from None
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -197,6 +242,23 @@ def sizes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         asked = {"cpu": cpu, "memory": memory, "gpu": gpu}
         found[step] = {key: value for key, value in asked.items() if value}
     return found
+
+
+def source_secrets(texts: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """`SECRET:KEY=VARIABLE,KEY=VARIABLE`."""
+    found = []
+    for text in texts:
+        secret, variables = _parts(text, "--source-secret", "SECRET:KEY=VARIABLE,…", ":", 2, 2)
+        found.append({"secret": secret, "variables": pairs(variables.split(","), "--source-secret")})
+    return tuple(found)
+
+
+def notifying(text: str | None) -> dict[str, str]:
+    """A URL, or `secret:NAME` or `secret:NAME/KEY` for one that is kept in a secret."""
+    if text is None or not text.startswith("secret:"):
+        return {} if text is None else {"url": text}
+    secret, key = _parts(text.removeprefix("secret:"), "--notify", "URL or secret:NAME/KEY", "/", 1, 2)
+    return {"secret": secret} | ({"key": key} if key else {})
 
 
 def counts(texts: Iterable[str], option: str) -> dict[str, int]:

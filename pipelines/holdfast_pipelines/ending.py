@@ -1,17 +1,34 @@
 """The last lines on the terminal of a run: how it ended, which checks decided, and what to do."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from holdfast.artifacts.documents import Document, DriftReport, GateDecision, RolloutRecord, SchemaReport, Verdict
+from holdfast.artifacts.folder import Artifact
+from holdfast.errors import HoldfastError
 from holdfast.serving.rollout.reporting import ending
 from holdfast.steps import writer
 from holdfast.wording import printable
 from holdfast_gates.champion import NEW_CONTRACT
 from holdfast_gates.held_out import first_sentence, questions_labels
-from holdfast_gates.shortfalls import Shortfall, of_decision, of_drift, of_schema
+from holdfast_gates.shortfalls import Shortfall, of_document
 from holdfast_pipelines.folder import place_of, read_artifact
+from holdfast_pipelines.notify import RunKind, RunMessage, post, reason_of, url_of
 from holdfast_pipelines.record import RunOutcome, RunResult
+
+_KINDS: dict[RunOutcome, RunKind] = {
+    "registered": "ended-well",
+    "promoted": "ended-well",
+    "passed": "ended-well",
+    "refused": "gate-refused",
+    "stopped": "delivery-refused",
+    "rolled-back": "rolled-back",
+    "inconclusive": "inconclusive",
+    "failed": "failed",
+}
 
 
 def last_line(result: RunResult, out: Path, report: Path, again: str, *, planted: bool) -> str:
@@ -29,26 +46,57 @@ def last_line(result: RunResult, out: Path, report: Path, again: str, *, planted
 
 def shortfall_lines(result: RunResult, out: Path) -> tuple[str, ...]:
     """Which checks ended the run without a model, what they measured and required, and what to do; none otherwise."""
+    documents = [found.document for found in _judged(result, out)]
+    return tuple(line for one in shortfalls(result.outcome, documents) for line in _lines(one))
+
+
+def _judged(result: RunResult, out: Path) -> list[Artifact[Any]]:
+    """The decision of the gate and the reports of the data checks, as far as they ran."""
     ran = {step.step for step in result.steps}
     kinds = (GateDecision, SchemaReport, DriftReport)
-    documents = [read_artifact(out, kind).document for kind in kinds if writer(kind).name in ran]
-    return tuple(line for one in shortfalls(result.outcome, documents) for line in _lines(one))
+    return [read_artifact(out, kind) for kind in kinds if writer(kind).name in ran]
 
 
 def shortfalls(outcome: RunOutcome, documents: Iterable[Document]) -> tuple[Shortfall, ...]:
     """What the verdict that ended a run lacks, from the documents of its gate and its data checks."""
-    found = [one for document in documents for one in _of(document)]
+    found = [one for document in documents for one in of_document(document)]
     if outcome == "refused":
         return tuple(one for one in found if one.by_gate)
     return tuple(one for one in found if not one.by_gate and one.verdict is Verdict.FAIL) * (outcome == "stopped")
 
 
-def _of(document: Document) -> tuple[Shortfall, ...]:
-    if isinstance(document, GateDecision):
-        return of_decision(document)
-    if isinstance(document, SchemaReport):
-        return of_schema(document)
-    return of_drift(document) if isinstance(document, DriftReport) else ()
+@dataclass
+class Notified:
+    """What is posted when the block ends."""
+
+    result: RunResult | None = None
+    """Left out: the run failed."""
+
+
+@contextmanager
+def notified(to: str | None, workload: str, out: Path) -> Iterator[Notified]:
+    """Posts how the run inside ended to a URL (`env:NAME`: the one in that variable); None: nowhere.
+
+    Raises:
+        WorkloadError: no URL, before anything runs.
+    """
+    url, ended = None if to is None else url_of(to), Notified()
+    try:
+        yield ended
+    except HoldfastError as error:
+        if url is not None:
+            first = str(error).splitlines()[0]
+            post(url, RunMessage("failed", workload, out.name, "failed", None, (first,)))
+        raise
+    if url is not None and ended.result is not None:
+        post(url, _message(ended.result, out))
+
+
+def _message(result: RunResult, out: Path) -> RunMessage:
+    documents = [found.document for found in _judged(result, out)]
+    verdict = result.verdict(writer(GateDecision).name) or result.verdict(result.stopped_at or "")
+    reasons = tuple(map(reason_of, shortfalls(result.outcome, documents)))
+    return RunMessage(_KINDS[result.outcome], result.workload, out.name, result.outcome, verdict, reasons)
 
 
 def _lines(one: Shortfall) -> Iterator[str]:

@@ -175,6 +175,11 @@ def for_cluster(workload: Workload, settings: ClusterSettings) -> Workload:
     kind, shown = kind_of(workload.data.source), without_credentials(workload.data.source)
     if kind == "url" and workload.data.sha256 is None:
         raise WorkloadError(f"data.source {shown}: expected data.sha256 with a URL, found none; downloads are pinned")
+    if kind == "bucket" and not (settings.source_secrets or settings.source_identity):
+        raise WorkloadError(
+            f"data.source {shown}: expected the secret with its credentials (--source-secret SECRET:KEY=VARIABLE), or "
+            "--source-identity where the pods' own account may read it, found neither"
+        )
     if kind == "bucket" and workload.data.sha256 is None and workload.data.newest is None:
         raise WorkloadError(
             f"data.source {shown}: expected data.newest or data.sha256 with an object store, found none"

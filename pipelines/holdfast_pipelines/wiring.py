@@ -1,6 +1,8 @@
 """What the pipelines set for every task: its inputs with their digests, its size, retries, secrets."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,8 @@ from kfp.dsl.structures import ResourceSpec
 from holdfast import containers
 from holdfast.compute import GPUS
 from holdfast.model.component import joined_of, part_of
-from holdfast_pipelines.cluster import ClusterSettings, PodSize
+from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
+from holdfast_pipelines.notify import NOTIFY_URL
 
 _LONGEST_SECONDS = 14 * 86400
 STEP_LABEL = "holdfast.dev/step"
@@ -93,6 +96,57 @@ class Pods:
         claim = None if self.settings is None else self.settings.checkpoint_volume
         return task if claim is None else kubernetes.mount_pvc(task, claim, place)
 
+    def with_source_login(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Gives the task the credentials of the place where deliveries come."""
+        for one in () if self.settings is None else self.settings.source_secrets:
+            kubernetes.use_secret_as_env(task, one.secret, dict(one.variables))
+        return task
+
+    @property
+    def notify(self) -> Notifying | None:
+        """Where the end of the run is posted; None: nowhere."""
+        return None if self.settings is None else self.settings.notify
+
+    def telling(self, pipeline: Callable[..., None]) -> Callable[..., None]:
+        """A pipeline of which the end is posted, however it ends, where that is asked for; it takes a `name`."""
+        if self.notify is None:
+            return pipeline
+
+        @functools.wraps(pipeline)
+        def run(*values: Any, **named: Any) -> None:
+            name = inspect.signature(pipeline).bind(*values, **named).arguments["name"]
+            with dsl.ExitHandler(self._posting(notify_end(name=name, **self._run)), name="notified"):
+                pipeline(*values, **named)
+
+        return run
+
+    def refusing(self, report: dsl.PipelineTask, name: str, reason: str, page: dsl.PipelineTask) -> None:
+        """What a refused delivery or model comes to, after its page: a message with the reasons, and a failed run."""
+        before = [page]
+        if self.notify is not None:
+            before.append(self._posting(notify_refusal(**inputs(report=report), name=name, **self._run)))
+        if self.ends_as_failed:
+            refused(reason=reason).after(*before)
+
+    @property
+    def _run(self) -> dict[str, str]:
+        place = None if self.notify is None else self.notify.ui
+        link = "" if place is None else f"{place.rstrip('/')}/#/runs/details/"
+        return {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "link": link}
+
+    def _posting(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        assert self.notify is not None
+        if self.notify.secret is not None:
+            kubernetes.use_secret_as_env(task, self.notify.secret, {self.notify.key: NOTIFY_URL})
+        else:
+            task.set_env_variable(NOTIFY_URL, str(self.notify.url))
+        return never_cached(self.sized(task, cpu="100m", memory="1G", step="notify"))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the steps run in pods."""
+        return self.settings is not None
+
     @property
     def ends_as_failed(self) -> bool:
         """Whether a run without a model is to end as failed."""
@@ -104,6 +158,25 @@ def refused(reason: str) -> dsl.ContainerSpec:
     """Fails with a reason: what was refused on purpose is to be seen as failed by whoever watches the runs."""
     code = "import sys; print(sys.argv[1], file=sys.stderr); sys.exit(3)"
     return dsl.ContainerSpec(image=containers.MODEL, command=["python", "-c", code], args=[reason])
+
+
+_NOTIFY = ["python", "-m", "holdfast", "notify"]
+
+
+@dsl.container_component
+def notify_end(status: dsl.PipelineTaskFinalStatus, name: str, run: str, link: str) -> dsl.ContainerSpec:
+    """Posts how the run ended."""
+    words = containers.options(workload=name, run=run, link=link, status=status)
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
+
+
+@dsl.container_component
+def notify_refusal(
+    report: dsl.Input[dsl.Artifact], report_digest: str, name: str, run: str, link: str
+) -> dsl.ContainerSpec:
+    """Posts why a delivery or a model was refused."""
+    words = [*containers.inputs(report=(report, report_digest)), *containers.options(workload=name, run=run, link=link)]
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
 
 
 def retried(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from kfp.components import load_component_from_file
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import canonical_json
 from holdfast.cli import app
 from holdfast.errors import WorkloadError
+from holdfast.steps import STEPS
 from holdfast_pipelines.cluster import ClusterSettings, PodSize
 from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
 
@@ -32,8 +34,9 @@ def containers(name, folder=PIPELINES):
 
 
 def executors(name, folder=PIPELINES):
-    """Those of steps, without the tasks that only fail with a reason."""
-    return {key: box for key, box in containers(name, folder).items() if not key.startswith("exec-refused")}
+    """Those of steps, without the tasks that only write the report or fail with a reason."""
+    others = ("exec-refused", "exec-report")
+    return {key: box for key, box in containers(name, folder).items() if not key.startswith(others)}
 
 
 def tasks(name):
@@ -120,8 +123,6 @@ def test_every_step_runs_the_command_of_its_name_and_installs_nothing(name):
 
 
 def test_every_option_of_every_step_is_known_to_the_command_line():
-    import typer
-
     command = typer.main.get_command(app)
     for name in ("retrain", "rollout"):
         for executor, container in executors(name).items():
@@ -150,16 +151,14 @@ def producer(source):
     return value if isinstance(value, str) else f"{value['producerTask']}-{value.get('outputArtifactKey', 'digest')}"
 
 
-def test_the_pipeline_branches_on_fixed_words_only():
+def test_the_pipeline_branches_on_fixed_words_only_and_never_on_one_side_alone():
     conditions = [task["triggerPolicy"]["condition"] for task in tasks("retrain").values() if "triggerPolicy" in task]
-    assert sorted(conditions) == sorted([
+    asked = [
         "inputs.parameter_values['pipelinechannel--schema-verdict'] != 'fail'",
         "inputs.parameter_values['pipelinechannel--drift-verdict'] != 'fail'",
-        "inputs.parameter_values['pipelinechannel--gate-verdict'] != 'pass'",
         "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'",
-        "inputs.parameter_values['pipelinechannel--schema-verdict'] == 'fail'",
-        "inputs.parameter_values['pipelinechannel--drift-verdict'] == 'fail'",
-    ])  # fmt: skip
+    ]
+    assert sorted(conditions) == sorted([*asked, *(f"!({one})" for one in asked)])
 
 
 def test_a_run_without_a_model_fails_with_its_reason_or_by_choice_does_not(tmp_path):
@@ -171,7 +170,32 @@ def test_a_run_without_a_model_fails_with_its_reason_or_by_choice_does_not(tmp_p
         ended = subprocess.run([sys.executable, *box["command"][1:], "why"], capture_output=True, text=True)
         assert (ended.returncode, ended.stderr) == (3, "why\n")
     compile_pipelines(tmp_path, ClusterSettings(when_refused="succeed"))
-    assert containers("retrain", tmp_path) == executors("retrain")
+    others = {key for key in containers("retrain") if key.startswith("exec-refused")}
+    assert set(containers("retrain", tmp_path)) == set(containers("retrain")) - others
+
+
+@pytest.mark.parametrize(
+    ("ended", "roles"),
+    [
+        ("stopped", ["snapshot", "baseline", "schema", "drift"]),
+        ("judged", [*(step.role for step in STEPS)][:-2]),
+        ("registered", [*(step.role for step in STEPS)][:-1]),
+    ],
+)
+def test_the_report_reads_all_artifacts_of_a_run_that_ended_so_each_by_its_digest(ended, roles):
+    box = containers("retrain")[f"exec-report-{ended}"]
+    artifacts = [word for word in box["args"] if word.startswith("--artifact=")]
+    assert artifacts == [
+        f"--artifact={{{{$.inputs.artifacts['{role}'].path}}}}@{{{{$.inputs.parameters['{role}_digest']}}}}"
+        for role in roles
+    ]
+    known = {flag for option in typer.main.get_command(app).commands["report"].params for flag in option.opts}
+    assert {word.partition("=")[0] for word in box["args"]} <= known
+
+
+def test_a_run_that_fails_on_purpose_has_written_its_report_before():
+    after = {name: task["dependentTasks"] for name, task in tasks("retrain").items() if name.startswith("refused")}
+    assert after == {"refused": ["report-judged"], "refused-2": ["report-stopped"], "refused-3": ["report-stopped-2"]}
 
 
 def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
@@ -206,6 +230,60 @@ def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
     assert pods["exec-train"]["tolerations"] == [taint]
 
 
+def compiled(tmp_path, *words):
+    """The pipeline, and what its pods get from Kubernetes, by executor."""
+    assert CliRunner().invoke(app, ["compile", "--out", str(tmp_path), *words]).exit_code == 0
+    pipeline, platform = yaml.safe_load_all((tmp_path / "retrain.yaml").read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def secrets(pod):
+    """Secret -> its keys and the environment variables that the pod gets them as."""
+    return {
+        one["secretName"]: {key["secretKey"]: key["envVar"] for key in one["keyToEnv"]}
+        for one in pod.get("secretAsEnv", ())
+    }
+
+
+def test_credentials_of_the_source_reach_the_step_that_reads_it_and_no_other(tmp_path):
+    secret = "orders-s3:access=AWS_ACCESS_KEY_ID,secret=AWS_SECRET_ACCESS_KEY"
+    _, pods = compiled(tmp_path, "--source-secret", secret)
+    assert secrets(pods["exec-snapshot"]) == {
+        "orders-s3": {"access": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
+    }
+    assert not [key for key, pod in pods.items() if "orders-s3" in secrets(pod) and key != "exec-snapshot"]
+
+
+def test_a_pipeline_that_notifies_posts_every_end_and_the_reasons_of_a_refusal(tmp_path):
+    pipeline, pods = compiled(tmp_path, "--notify", "secret:slack/hook")
+    end = pipeline["root"]["dag"]["tasks"]["notify-end"]
+    assert end["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert end["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == end["dependentTasks"][0]
+    told = {key: pod for key, pod in pods.items() if "notify" in key}
+    assert len(told) == 4  # the end; the gate, the schema and the drift that refuse
+    assert all(secrets(pod) == {"slack": {"hook": "HOLDFAST_NOTIFY_URL"}} for pod in told.values())
+    refusing = [
+        dag["dag"]["tasks"] for dag in pipeline["components"].values()
+        if any(key.startswith("refused") for key in dag.get("dag", {}).get("tasks", {}))
+    ]  # fmt: skip
+    for tasks_there in refusing:
+        failing = next(key for key in tasks_there if key.startswith("refused"))
+        assert tasks_there[failing]["dependentTasks"][0].startswith("notify-refusal")
+
+
+def test_a_run_that_may_end_as_succeeded_posts_its_refusal_too(tmp_path):
+    pipeline, pods = compiled(tmp_path, "--notify", "https://hooks.example/x", "--when-refused", "succeed")
+    boxes = pipeline["deploymentSpec"]["executors"]
+    told = [box["container"] for key, box in boxes.items() if "notify" in key]
+    assert len(told) == 4
+    assert all({"name": "HOLDFAST_NOTIFY_URL", "value": "https://hooks.example/x"} in box["env"] for box in told)
+    assert not [key for key in boxes if "refused" in key]
+
+
+def test_a_pipeline_without_a_place_to_post_to_has_no_exit_handler():
+    assert "notify" not in (PIPELINES / "retrain.yaml").read_text()
+
+
 def test_a_step_in_parts_is_a_task_for_each_and_one_that_joins_them_without_a_gpu(tmp_path):
     shards = {"attack": 2, "certify": 3}
     compile_pipelines(tmp_path, ClusterSettings(shards=shards, gpu=True, resources={"attack": PodSize(memory="16G")}))
@@ -232,7 +310,8 @@ def test_a_step_in_parts_is_a_task_for_each_and_one_that_joins_them_without_a_gp
 
 def test_the_order_of_parts_and_steps_is_in_the_graph(tmp_path):
     compile_pipelines(tmp_path, ClusterSettings(shards={"attack": 2}))
-    tasks = spec("retrain", tmp_path)["components"]["comp-condition-2"]["dag"]["tasks"]
+    dags = [part["dag"]["tasks"] for part in spec("retrain", tmp_path)["components"].values() if "dag" in part]
+    (tasks,) = [found for found in dags if "gate" in found]
     assert {"attack-part", "attack-part-2", "train"} <= set(tasks["attack"]["dependentTasks"])
     assert "attack-part" not in tasks["attack-part-2"]["dependentTasks"]
     assert "attack" in tasks["gate"]["dependentTasks"]
@@ -246,6 +325,11 @@ def test_one_shard_is_the_pipeline_without_shards(tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
+        (["--notify", "hooks.example"], "--notify.url"),
+        (["--notify", "https://ann:pw@hooks.example"], "--notify.url"),
+        (["--notify", "secret:"], "expected URL or secret:NAME/KEY"),
+        (["--source-secret", "s3"], "expected SECRET:KEY=VARIABLE"),
+        (["--source-secret", "s3:a=b-c"], "--source-secrets"),
         (["--resources", "training=8,32G"], "--resources.training"),
         (["--resources", "train=8"], "expected STEP=CPU,MEMORY"),
         (["--resources", "train=8,32 GB"], "--resources.train.memory"),
@@ -272,16 +356,27 @@ def test_an_option_that_means_nothing_is_one_line(tmp_path, words, found):
 def test_register_hangs_on_the_gate_and_training_on_both_data_checks():
     found = spec("retrain")["components"]
     holder = {task: name for name, part in found.items() for task in part.get("dag", {}).get("tasks", {})}
-    assert holder["register"] == "comp-condition-4"
-    assert holder["gate"] == holder["train"] == holder["scan"] == "comp-condition-2"
+    asked = {
+        name: task["triggerPolicy"]["condition"] for name, task in tasks("retrain").items() if "triggerPolicy" in task
+    }
+
+    def conditions(task):
+        parts = [holder[task].removeprefix("comp-")]
+        while parts[-1] in holder:
+            parts.append(holder[parts[-1]].removeprefix("comp-"))
+        return [asked[part].partition("--")[2] for part in parts if part in asked]
+
+    delivery = ["drift-verdict'] != 'fail'", "schema-verdict'] != 'fail'"]
+    assert conditions("register") == ["gate-verdict'] == 'pass'", *delivery]
+    assert conditions("gate") == conditions("train") == conditions("scan") == delivery
     assert set(spec("retrain")["root"]["dag"]["tasks"]) == {
-        "snapshot", "baseline", "schema", "drift", "condition-1", "condition-5", "condition-6"
+        "snapshot", "baseline", "schema", "drift", "condition-branches-1"
     }  # fmt: skip
 
 
 def test_pr_gate_is_retrain_without_its_registration():
-    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "condition-6"}
-    assert set(tasks("pr_gate")) < set(tasks("retrain"))
+    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "report-registered"}
+    assert set(tasks("pr_gate")) - set(tasks("retrain")) == {"report-judged-2"}
     taken = [spec(name)["root"]["inputDefinitions"] for name in ("pr_gate", "retrain")]
     assert taken[0] == taken[1]
 
@@ -289,6 +384,7 @@ def test_pr_gate_is_retrain_without_its_registration():
 def test_steps_that_look_outside_their_inputs_are_not_cached_and_train_is_retried():
     every = tasks("retrain") | tasks("rollout")
     steps = {name: task for name, task in every.items() if not name.startswith("condition")}
+    steps = {name: task for name, task in steps.items() if not name.startswith("report")}
     uncached = {name for name, task in steps.items() if not task.get("cachingOptions", {}).get("enableCache")}
     assert uncached == {"snapshot", "baseline", "gate", "register", "rollout"}
     assert {name for name, task in steps.items() if "retryPolicy" in task} == {"baseline", "train", "register"}
@@ -338,4 +434,5 @@ def test_network_policies_can_tell_the_steps_apart():
         *_, platform = yaml.safe_load_all((PIPELINES / f"{name}.yaml").read_text())
         found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
-        assert steps == {key: key.removeprefix("exec-") for key in executors(name)}
+        reports = {key: "report" for key in containers(name) if key.startswith("exec-report")}
+        assert steps == {key: key.removeprefix("exec-") for key in executors(name)} | reports

@@ -47,6 +47,7 @@ def first(
             f"--out={artifact.path}",
             f"--digest-file={digest}",
             f"--verdict-file={verdict}",
+            "--executor-input={{$}}",
         ],
     )
 
@@ -69,6 +70,7 @@ def second(
             f"--out={artifact.path}",
             f"--digest-file={digest}",
             f"--verdict-file={verdict}",
+            "--executor-input={{$}}",
         ],
     )
 

@@ -7,7 +7,7 @@ from holdfast.artifacts.documents import Decision, Review
 from holdfast.artifacts.folder import Artifact, save
 from holdfast.errors import ArtifactError, WorkloadError
 from holdfast.workload.schema import Workload
-from holdfast_pipelines.cluster import ClaimMount, ClusterSettings
+from holdfast_pipelines.cluster import ClaimMount, ClusterSettings, SecretVariables
 from holdfast_pipelines.parameters import (
     Settings,
     file_pins,
@@ -112,12 +112,21 @@ def test_a_cluster_needs_the_folder_of_deliveries_on_a_volume() -> None:
         for_cluster(moving("/elsewhere"), mounted)
 
 
+def test_a_cluster_needs_the_credentials_of_a_store() -> None:
+    plan = moving("s3://deliveries/digits")
+    with pytest.raises(WorkloadError, match="expected the secret with its credentials .* found neither"):
+        for_cluster(plan, ClusterSettings())
+    secret = SecretVariables(secret="s3", variables={"access": "AWS_ACCESS_KEY_ID"})
+    for settings in (ClusterSettings(source_secrets=(secret,)), ClusterSettings(source_identity=True)):
+        assert for_cluster(plan, settings) == plan
+
+
 def test_a_source_with_credentials_is_refused_without_showing_them() -> None:
     with pytest.raises(WorkloadError, match="--data: expected .*, found 'postgresql://…@db/x'") as raised:
         with_data(workload(None), "postgresql://ann:hunter2@db/x")
     assert "hunter2" not in str(raised.value)
     with pytest.raises(WorkloadError, match=r"data\.source s3://b/x\.npz: expected data\.newest or data\.sha256"):
-        for_cluster(with_data(workload(None), "s3://b/x.npz"), ClusterSettings())
+        for_cluster(with_data(workload(None), "s3://b/x.npz"), ClusterSettings(source_identity=True))
 
 
 def test_a_workload_with_credentials_is_refused_without_showing_them(tmp_path: Path) -> None:

@@ -898,7 +898,7 @@ class ChampionComparison(Frozen):
 
 
 class RobustnessReport(Measurement):
-    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
+    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `label`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
 
     And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.

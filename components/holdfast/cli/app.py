@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from holdfast import __version__
-from holdfast.cli import approvals, environments, missing, people, pipelines, pull_requests, serving, signing, verify
+from holdfast.cli import (
+    approvals,
+    environments,
+    missing,
+    notifying,
+    people,
+    pipelines,
+    pull_requests,
+    serving,
+    signing,
+    verify,
+)
 from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
 from holdfast.quarantine import commands as quarantine
@@ -113,7 +124,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
-    yield "Pipelines", pull_requests.LIGHT_COMMANDS, None
+    yield "Pipelines", pull_requests.LIGHT_COMMANDS | notifying.COMMANDS, None
 
 
 for _panel, _found, _environment in _commands():

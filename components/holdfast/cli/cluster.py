@@ -54,6 +54,24 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[list[str], typer.Option(metavar="KEY[=VALUE][:EFFECT]", help="Taint of the nodes of these steps.")],
         [],
     ),
+    "source_secret": (
+        Annotated[
+            list[str],
+            typer.Option(metavar="SECRET:KEY=VARIABLE,…", help="Credentials of the store or database of the data."),
+        ],
+        [],
+    ),
+    "source_identity": (
+        Annotated[bool, typer.Option(help="The pods' own account may read the store: no secret is needed.")],
+        False,
+    ),
+    "notify": (
+        Annotated[
+            str | None,
+            typer.Option(metavar="URL|secret:NAME/KEY", help="Post how every run ended, as JSON that Slack reads."),
+        ],
+        None,
+    ),
     "when_refused": (
         Annotated[str | None, typer.Option(help="How a run without a model ends: fail (when left out) or succeed.")],
         None,
@@ -67,10 +85,14 @@ def with_cluster_settings(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
+        from holdfast_pipelines import cluster as read
         from holdfast_pipelines.cluster import counts, pairs, settings_of, sizes, tolerations, volumes
 
         options = {name: given.pop(name) for name in _OPTIONS}
-        plain = ("registry", "tag", "namespace", "ca_file", "threads", "gpu", "checkpoint_volume", "when_refused")
+        plain = (
+            "registry", "tag", "namespace", "ca_file", "threads", "gpu", "checkpoint_volume", "when_refused",
+            "source_identity",
+        )  # fmt: skip
         named = {
             "images": pairs(options["image"], "--image"),
             "resources": sizes(options["resources"]),
@@ -79,6 +101,8 @@ def with_cluster_settings(function: Callable[..., None]) -> Callable[..., None]:
             "volumes": volumes(options["volume"]),
             "node_selector": pairs(options["node_selector"], "--node-selector"),
             "tolerations": tolerations(options["toleration"]),
+            "source_secrets": read.source_secrets(options["source_secret"]),
+            "notify": read.notifying(options["notify"]),
         }
         function(settings=settings_of(options[_FILE], {name: options[name] for name in plain} | named), **given)
 

@@ -33,6 +33,9 @@ Isolated = Annotated[
     bool,
     typer.Option(help="Run every step as a fresh process, not as a fork of one that has imported the libraries."),
 ]
+NotifyUrl = Annotated[
+    str | None, typer.Option(metavar="URL|env:NAME", help="Post how the run ended, as JSON that Slack reads, too.")
+]
 DataPath = Annotated[Path | None, typer.Option(help="Data to use instead of the workload's source.")]
 
 
@@ -56,10 +59,11 @@ def run(
         Path | None, typer.Option(help="Sign what the steps make: a folder as `holdfast keys new --all` makes it.")
     ] = None,
     trust: TrustFileOption = None,
+    notify: NotifyUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine, through the real kfp.local; ends with a report."""
-    from holdfast_pipelines.ending import last_line, shortfall_lines
+    from holdfast_pipelines.ending import last_line, notified, shortfall_lines
     from holdfast_pipelines.parameters import read
     from holdfast_pipelines.report import write_report
     from holdfast_pipelines.run import run as run_pipeline
@@ -67,8 +71,8 @@ def run(
 
     path = shipped(workload)
     folder = out or Path(STATE) / "runs" / path.stem
-    with servers(isolated=isolated) as forks:
-        result = run_pipeline(
+    with notified(notify, read(path).name, folder) as ended, servers(isolated=isolated) as forks:
+        result = ended.result = run_pipeline(
             path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
             from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
             forks=forks, reviews=reviews_folder(read(path).name), keys=keys, trust=trust,

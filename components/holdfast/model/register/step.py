@@ -1,6 +1,7 @@
 """The register step: puts a model that passed into MLflow, with its evidence; refuses any other."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -208,6 +209,7 @@ def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | N
         params=page.params(document),
         metrics=[*page.metrics(documents, _curve(admitted.model)), *page.latency(latency)],
         dataset=(admitted.snapshot.document.name, admitted.snapshot.document.root),
+        parent=registry.EnclosingRun.of(os.environ),
     )
 
 
