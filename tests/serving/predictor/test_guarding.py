@@ -29,7 +29,7 @@ from holdfast.serving.predictor.guarding import (
     degraded,
     digests,
 )
-from holdfast.serving.predictor.settings import GuardParameters, Served, write_settings
+from holdfast.serving.predictor.settings import GuardParameters, Served, read_guard, write_settings
 from holdfast.serving.protocol import body
 from holdfast.serving.rollout.local.servers import server_ready
 from holdfast.workload.schema import GuardOutputs
@@ -203,6 +203,17 @@ def test_digests_are_of_the_bytes_of_a_row():
     assert len(set(digests(x))) == 3
 
 
+def test_a_file_of_settings_has_its_folders_next_to_it_and_goes_on_to_a_server(tmp_path):
+    path = tmp_path / "guard.json"
+    path.write_text('{"calibration": "c", "state": "s", "mode": "flag"}')
+    served = Served("tiny", 1, Ref(tmp_path), Ref(tmp_path), guard=read_guard(path))
+    found = GuardParameters.parse(Served.from_json(served.as_json()).guard)
+    assert (found.calibration.folder, found.state, found.config) == (tmp_path / "c", tmp_path / "s", {"mode": "flag"})
+    path.write_text("[]")
+    with pytest.raises(WorkloadError, match="guard: expected an object with calibration and state, found"):
+        read_guard(path)
+
+
 # --- a real server ----------------------------------------------------------------------------------------------------
 
 
@@ -216,14 +227,12 @@ def server(bundle, calibration, tmp_path_factory):
             await wait_ready(child, lambda: server_ready(session, port, "tiny"))
 
     with children() as started, reserved_ports(3) as (rest, grpc, page):
-        served = Served("tiny", 1, Ref(bundle / "model"), Ref(bundle / "decision"))
+        given = {"calibration": str(calibration), "state": "state", "mode": "refuse", "client_header": "x-client"}
+        (folder / "guard.json").write_text(json.dumps({**given, "budget": 45}))
+        guard = read_guard(folder / "guard.json")
+        served = Served("tiny", 1, Ref(bundle / "model"), Ref(bundle / "decision"), guard=guard)
         spec, classes = model.document.input, len(model.document.classes)
         write_settings(folder, served, spec, classes, rest=rest, grpc=grpc, metrics=page)
-        path = folder / "model-settings.json"
-        settings = json.loads(path.read_text())
-        guard = {"calibration": str(calibration), "state": "state", "mode": "refuse", "client_header": "x-client"}
-        settings["parameters"]["extra"]["guard"] = {**guard, "budget": 45}
-        path.write_text(json.dumps(settings))
         command = [sys.executable, "-m", "holdfast.serving.predictor", str(folder)]
         started.append(start("guarded", command, folder))
         asyncio.run(ready(started[0], rest))
