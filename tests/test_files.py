@@ -69,7 +69,9 @@ ALLOWED = {
         "serving/envoy/process.py", "serving/rollout/local/deployment.py", "serving/rollout/local/launch.py",
         "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
-    "what a guard knows of clients, which outlives its server": ["serving/guard/store.py"],
+    "what a guard knows of clients, which outlives its server": [
+        "serving/guard/store.py", "serving/predictor/guarding.py",
+    ],
     "what others read while a rollout runs": [
         "serving/rollout/reporting/log.py",
         "serving/rollout/reporting/timeline.py",
