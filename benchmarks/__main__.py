@@ -16,12 +16,13 @@ from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
 PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet", "judged"} | {
-    "fault_rows", "load", "load_workers", "one_rollout", "process_tree", "records", "reliability", "security"
+    "fault_rows", "guard_clients", "guard_scenes", "load", "load_workers", "one_rollout", "process_tree", "records",
+    "reliability", "security",
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
-APART = {"faults", "first_contact", "hostile", "hostile_files", "imbalanced", "latency", "local"} | {
-    "monitoring", "pr_gate", "rollouts_under_load", "tables", "tamperings"
+APART = {"cluster", "faults", "first_contact", "guard", "hostile", "hostile_files", "imbalanced", "latency"} | {
+    "local", "monitoring", "pr_gate", "rollouts_under_load", "tables", "tamperings"
 }  # fmt: skip
 """Run when named and not with the others: each takes 20 minutes or more, or wants the machine for itself."""
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -34,6 +35,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the document on stan
 ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DigestFile = Annotated[Path | None, typer.Option(help="Write the artifact's digest into this file.", hidden=True)]
 VerdictFile = Annotated[Path | None, typer.Option(help="Write the verdict into this file.", hidden=True)]
+ForKubeflow = Annotated[str, typer.Option("--executor-input", help="What Kubeflow asks a step for.", hidden=True)]
+PageFile = Annotated[Path | None, typer.Option(help="Copy the page that people open into this file.", hidden=True)]
 
 
 SnapshotRef = Annotated[str, typer.Option(help="Snapshot artifact: FOLDER or FOLDER@DIGEST.")]
@@ -143,7 +146,7 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
             given["evidence"] = {role: ref(text) for role, text in texts.items() if text}
         _check_out(given)
         signer = _signer(key)
-        made = function(**given)
+        made = _made(function, given)
         artifact, code = made if isinstance(made, tuple) else (made, 0)
         sign(artifact, signer, signed_in)
         finish(artifact, *result)
@@ -153,6 +156,20 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def _made(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What the step makes; in a pod with a cache, what it made before from the same inputs."""
+    from holdfast.pod_cache import PodCache
+
+    cache = PodCache.of(function.__name__, given, os.environ)
+    found = None if cache is None else cache.find(given["out"])
+    if found is not None:
+        return found
+    made = function(**given)
+    if cache is not None:
+        cache.keep(made)
+    return made
 
 
 def _check_out(given: dict[str, Any]) -> None:
@@ -177,6 +194,8 @@ _RESULT = {
         _option("digest_file", DigestFile, None),
         _option("verdict_file", VerdictFile, None),
         _option("as_json", AsJson, False),
+        _option("executor_input", ForKubeflow, ""),
+        _option("page_file", PageFile, None),
     )
 }
 
@@ -245,8 +264,15 @@ def print_paths(paths: Iterable[Path], as_json: bool) -> None:
     typer.echo(json.dumps(written) if as_json else "\n".join(written))
 
 
-def finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: Path | None, as_json: bool) -> None:
-    """Hands the result on: digest and verdict to the pipeline, the document to standard output."""
+def finish(
+    artifact: "Artifact[Any]",
+    digest_file: Path | None,
+    verdict_file: Path | None,
+    as_json: bool,
+    executor_input: str = "",
+    page_file: Path | None = None,
+) -> None:
+    """Hands on the digest and the verdict to the pipeline, what people look at to its UI, the document to stdout."""
     from holdfast.artifacts.folder import canonical_json
     from holdfast.artifacts.inspect import verdict_of
 
@@ -255,8 +281,23 @@ def finish(artifact: "Artifact[Any]", digest_file: Path | None, verdict_file: Pa
         write(digest_file, artifact.digest)
     if verdict_file is not None:
         write(verdict_file, verdict_of(document))
+    show_in_kubeflow(artifact, executor_input, page_file)
     if as_json:
         typer.echo(canonical_json(document).decode().rstrip("\n"))
+
+
+def show_in_kubeflow(artifact: "Artifact[Any]", executor_input: str, page_file: Path | None) -> None:
+    """Writes what Kubeflow's UI shows of an artifact: its numbers, its confusion matrices, its page."""
+    from holdfast.executor import read_executor_input, write_executor_output
+    from holdfast.measured import PAGES, confusion_matrices, measured
+
+    if page_file is not None:
+        page_file.parent.mkdir(parents=True, exist_ok=True)
+        page_file.write_bytes(artifact.open(PAGES[type(artifact.document)]).read())
+    if executor_input:
+        matrices = {name: one.for_kubeflow() for name, one in confusion_matrices(artifact).items()}
+        shown = {"metrics": measured(artifact.document), **matrices}
+        write_executor_output(read_executor_input(executor_input), shown)
 
 
 def same_command() -> str:

@@ -58,8 +58,8 @@ class Step:
     """What it needs only for a delivery or a model that is new."""
     starts_processes: bool = False
     """Whether it starts processes that need the same libraries."""
-    pipeline: Literal["retrain", "rollout"] = "retrain"
-    """The pipeline that it is a part of."""
+    pipeline: Literal["retrain", "rollout", "none"] = "retrain"
+    """The pipeline that it is a part of; none: people run it."""
     prepares: tuple[EnvironmentName, ...] = ()
     """Environments whose steps' libraries are imported ahead as soon as this step makes something new."""
 
@@ -183,12 +183,25 @@ STEPS: tuple[Step, ...] = (
         libraries=("holdfast.serving.rollout.step", *_REGISTRY), libraries_if_changed=SERVERS,
     ),
 )  # fmt: skip
-"""Every step, each after those that it reads or follows."""
+"""Every step of a run, each after those that it reads or follows."""
+APART: tuple[Step, ...] = (
+    Step(
+        "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
+        reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
+        libraries=("holdfast.serving.guard.step", *_NETWORKS),
+    ),
+)  # fmt: skip
+"""Steps that a run does without."""
 
 
 def names(steps: Iterable[Step] | None = None) -> tuple[str, ...]:
     """The names of `steps`, of all when left out."""
     return tuple(step.name for step in (STEPS if steps is None else steps))
+
+
+def every() -> tuple[Step, ...]:
+    """The steps of a run, and those that it does without."""
+    return (*STEPS, *APART)
 
 
 def find(name: str) -> Step | None:
@@ -198,7 +211,7 @@ def find(name: str) -> Step | None:
 
 def writer(kind: "type[Document]") -> Step:
     """The step that writes documents of this kind, whole or in parts."""
-    return next(step for step in STEPS if kind.__name__ in (step.writes, step.writes_part))
+    return next(step for step in every() if kind.__name__ in (step.writes, step.writes_part))
 
 
 def role_of(kind: "type[Document]") -> str:

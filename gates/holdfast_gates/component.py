@@ -29,23 +29,19 @@ def gate(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> dsl.ContainerSpec:
     """Judges a model by its evidence; succeeds with every verdict: the pipeline branches on it."""
     return dsl.ContainerSpec(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "gate"],
         args=[
-            f"--model={model.path}@{model_digest}",
-            f"--snapshot={snapshot.path}@{snapshot_digest}",
-            f"--schema={schema.path}@{schema_digest}",
-            f"--drift={drift.path}@{drift_digest}",
-            f"--scan={scan.path}@{scan_digest}",
-            f"--backdoor={backdoor.path}@{backdoor_digest}",
-            f"--attack={attack.path}@{attack_digest}",
-            f"--certify={certify.path}@{certify_digest}",
-            f"--policy={policy}",
-            f"--out={artifact.path}",
-            f"--digest-file={digest}",
-            f"--verdict-file={verdict}",
+            *containers.inputs(model=(model, model_digest), snapshot=(snapshot, snapshot_digest)),
+            *containers.inputs(schema=(schema, schema_digest), drift=(drift, drift_digest)),
+            *containers.inputs(scan=(scan, scan_digest), backdoor=(backdoor, backdoor_digest)),
+            *containers.inputs(attack=(attack, attack_digest), certify=(certify, certify_digest)),
+            *containers.options(policy=policy),
+            *containers.outputs(artifact, digest, verdict, page),
         ],
     )

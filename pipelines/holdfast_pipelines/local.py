@@ -1,10 +1,9 @@
 """Pipelines on one machine: the real kfp.local, each image standing for the virtual environment of the same lock.
 
-kfp.local orchestrates; three of its private names are replaced while a pipeline runs (tests/pipelines/test_kfp.py fails
+kfp.local orchestrates; two of its private names are replaced while a pipeline runs (tests/pipelines/test_kfp.py fails
 when kfp changes them):
 
 * the handler of tasks, which runs a container's command in the interpreter of its image's environment;
-* the collection of outputs, because kfp.local forgets the artifacts of container components;
 * the evaluation of conditions, because kfp.local takes one that it cannot resolve for "not taken". Here it is an error.
 """
 
@@ -19,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +26,20 @@ from typing import TYPE_CHECKING, Any
 from holdfast import containers
 from holdfast.environments import interpreter
 from holdfast.errors import RefusedError, RunError
+from holdfast.executor import (
+    ExecutorInput,
+    OutputArtifact,
+    read_executor_input,
+    read_metadata,
+    write_executor_output,
+)
 from holdfast.processes import CALM
 from holdfast.progress import say
+from holdfast.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast.steps import STEPS, find, of
 from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.signing import RELEASES, Signing
 from holdfast_pipelines.warm import Servers
 
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
 _REFERENCE = r"/[\w.-]+@([0-9a-f]{64})"
+ARTIFACT = "artifact"
+"""What every component calls the artifact that its step writes."""
 _UNRELEASED = "the version serves, and no statement names it as the one to serve: `holdfast release` makes it"
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 
@@ -86,7 +94,6 @@ class Machine:
     signing: Signing | None = None
     """Keys that sign what the steps make; None: nothing is signed."""
     on_step: Callable[[StepRecord], None] = lambda record: None
-    _places: dict[str, str] = field(default_factory=dict)
 
     def run(self, pipeline: "GraphComponent", arguments: Mapping[str, Any]) -> None:
         """Runs `pipeline` to its end, or to its first failing step.
@@ -103,21 +110,23 @@ class Machine:
         finally:
             shutil.rmtree(self.out / ".kfp", ignore_errors=True)
 
-    def execute(self, image: str, command: Sequence[str], root: str, env: Mapping[str, str]) -> None:
-        """Runs, or reuses, one step; its artifact then lies in `steps/STEP`."""
-        step, outputs = _outputs(command, root)
+    def execute(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+        """Runs, or reuses, one step; its artifact then lies in `steps/STEP`, where its ExecutorOutput has it."""
+        asked = asked_of(command)
+        step = _step_of(asked)
         python = self._python(image, step)
-        key = self._key(step, image, command, outputs, python)
+        key = self._key(step, image, command, asked, python)
         entry = self.cache.find(key) if self.cache and key and step not in self.rerun else None
         if entry is not None:
-            copy_artifact(entry.artifact, self._place(step, outputs))
+            copy_artifact(entry.artifact, self._place(step))
             for name, value in entry.outputs.items():
-                outputs[name].write_text(value)
+                asked.parameters[name].write_text(value)
+            self._hand_on(asked, step)
             self._report(step, entry.outputs, 0.0, reused=True)
             return
         words = [] if self.signing is None else self.signing.words(step)
         ended = self._run(step, [str(python), *command[1:], *words], python, env)
-        self._take(step, outputs, key, ended)
+        self._take(step, asked, key, ended)
 
     def check(self, words: Sequence[str], image: str, otherwise: str = "nothing was trained") -> None:
         """Runs a command of the environment of `image` that writes no artifact; `otherwise`: what a failure means.
@@ -142,22 +151,19 @@ class Machine:
             words = ["release", f"{name}@{version}", f"--key={key}", f"--tracking={tracking}"]
             self.check(words, containers.MODEL, _UNRELEASED)
 
-    def moved(self, uri: str) -> str:
-        """Where the artifact that kfp expects at `uri` lies."""
-        return self._places[uri]
-
     def _python(self, image: str, step: str) -> Path:
         if image not in self.pythons:
             raise RunError(f"step {step}: expected an image of {sorted(self.pythons)}, found {image}")
         return self.pythons[image]
 
-    def _key(
-        self, step: str, image: str, command: Sequence[str], outputs: Mapping[str, Path], python: Path
-    ) -> str | None:
+    def _key(self, step: str, image: str, command: Sequence[str], asked: ExecutorInput, python: Path) -> str | None:
         """The key of the step, or None when it must not be reused."""
         folder = str(self.out / ARTIFACTS)
-        pins = {**self.pins, **{str(path): f"<{name}>" for name, path in outputs.items()}}
-        words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in command]
+        outputs = {one.uri: name for name, one in asked.artifacts.items()}
+        outputs |= {str(path): name for name, path in asked.parameters.items()}
+        pins = {**self.pins, **{path: f"<{name}>" for path, name in outputs.items()}}
+        kept = [word for word in command if not word.startswith(containers.EXECUTOR_INPUT)]
+        words = [re.sub(re.escape(folder) + _REFERENCE, r"\1", pinned(word, pins)) for word in kept]
         if not self._reusable(step) or self.cache is None or any(folder in word for word in words):
             return None
         return step_key(image, words, code=self.code, environment=environment_digest(python))
@@ -195,26 +201,32 @@ class Machine:
                 self.forks.prepare(python, _environment(python, None), steps)
         return child
 
-    def _take(self, step: str, outputs: Mapping[str, Path], key: str | None, ended: Ended) -> None:
-        missing = sorted(name for name, path in outputs.items() if not path.exists())
+    def _take(self, step: str, asked: ExecutorInput, key: str | None, ended: Ended) -> None:
+        made = Path(asked.artifacts[ARTIFACT].uri)
+        wanted = {ARTIFACT: made, **asked.parameters}
+        missing = sorted(name for name, path in wanted.items() if not path.exists())
         if missing:
             log = self.out / LOGS / f"{step}.log"
             raise StepError(step, f"ended without writing {', '.join(missing)}", log, ended.tail)
-        place = self._place(step, outputs)
-        values = {name: path.read_text() for name, path in outputs.items() if path.is_file()}
-        for path in outputs.values():
-            if path.is_dir():
-                path.rename(place)
+        place = self._place(step)
+        values = {name: path.read_text() for name, path in asked.parameters.items()}
+        made.rename(place)
+        self._hand_on(asked, step)
         if self.cache and key and "digest" in values:
             self.cache.keep(key, CachedStep(place, values))
         self._report(step, values, ended.seconds, reused=False)
 
-    def _place(self, step: str, outputs: Mapping[str, Path]) -> Path:
+    def _place(self, step: str) -> Path:
         """The empty place of the step's artifact in the run folder; what an earlier run left there is removed."""
         place = self.out / ARTIFACTS / step
         shutil.rmtree(place, ignore_errors=True)
-        self._places.update({str(path): str(place) for path in outputs.values()})
         return place
+
+    def _hand_on(self, asked: ExecutorInput, step: str) -> None:
+        """Names the artifact's place to kfp, next to what the step wrote about it."""
+        moved = OutputArtifact(asked.artifacts[ARTIFACT].name, str(self.out / ARTIFACTS / step))
+        given = replace(asked, artifacts={**asked.artifacts, ARTIFACT: moved})
+        write_executor_output(given, read_metadata(asked))
 
     def _report(self, step: str, values: Mapping[str, str], seconds: float, *, reused: bool) -> None:
         if self.signing is not None:
@@ -285,14 +297,30 @@ def _resolve(store: Any, name: str) -> object:
     raise RunError(f"cannot resolve {name}: no such input and no such output of a task that ran")
 
 
-def _outputs(command: Sequence[str], root: str) -> tuple[str, dict[str, Path]]:
-    """The step's name and its outputs by name: every path below kfp's root that the command names."""
-    found = [Path(path) for word in command for path in re.findall(re.escape(root) + r"/[\w./-]+", word)]
-    if not found:
+def asked_of(command: Sequence[str]) -> ExecutorInput:
+    """What kfp asks of the step whose command this is; the folder of its outputs is there.
+
+    Raises:
+        RunError: the command has no message of kfp, or it asks for no artifact.
+    """
+    found = [word for word in command if word.startswith(containers.EXECUTOR_INPUT)]
+    asked = read_executor_input(found[0].removeprefix(containers.EXECUTOR_INPUT)) if found else None
+    if asked is None or ARTIFACT not in asked.artifacts:
         raise RunError(f"expected a step that writes something, found {' '.join(command[:4])} without an output")
-    folder = found[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.name, {path.name: path for path in found}
+    Path(asked.artifacts[ARTIFACT].uri).parent.mkdir(parents=True, exist_ok=True)
+    return asked
+
+
+def asked_alone(folder: Path) -> ExecutorInput:
+    """What a step is asked that is no part of a pipeline: an artifact, its digest and verdict, in the step's folder."""
+    parameters = {name: folder / name for name in ("digest", "verdict")}
+    artifact = OutputArtifact(ARTIFACT, str(folder / ARTIFACT))
+    return ExecutorInput(folder / "executor_output.json", {ARTIFACT: artifact}, parameters)
+
+
+def _step_of(asked: ExecutorInput) -> str:
+    """The step's name: that of the folder of its outputs."""
+    return Path(asked.artifacts[ARTIFACT].uri).parent.name
 
 
 def _environment(python: Path, pythonpath: Path | None) -> dict[str, str]:
@@ -319,16 +347,14 @@ def _live(step: str, line: str) -> None:
 
 @contextmanager
 def _patched(machine: Machine) -> Iterator[None]:
-    from kfp.local import executor_output_utils, subprocess_task_handler
+    from kfp.local import subprocess_task_handler
     from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
 
     def evaluate(condition: str, io_store: Any) -> bool:
         return holds(condition, partial(_resolve, io_store))
 
-    collect = partial(_collect, machine, executor_output_utils.get_outputs_for_task)
     with (
         _replaced(subprocess_task_handler, "SubprocessTaskHandler", partial(_Handler, machine)),
-        _replaced(executor_output_utils, "get_outputs_for_task", collect),
         _replaced(ConditionEvaluator, "evaluate_condition", staticmethod(evaluate)),
     ):
         yield
@@ -346,27 +372,13 @@ class _Handler:
         runner: object,
         env_vars: dict[str, str] | None = None,
     ) -> None:
-        self.run_step = partial(machine.execute, image, full_command, pipeline_root, env_vars or {})
+        self.run_step = partial(machine.execute, image, full_command, env_vars or {})
 
     def run(self) -> object:
         from kfp.local.status import Status
 
         self.run_step()
         return Status.SUCCESS
-
-
-def _collect(
-    machine: Machine, collect: Callable[..., dict[str, Any]], *, executor_input: Any, component_spec: Any
-) -> dict[str, Any]:
-    """What kfp collects, and the artifacts that it forgets, at the place where they lie now."""
-    from kfp.local.executor_output_utils import runtime_artifact_to_dsl_artifact
-
-    outputs = collect(executor_input=executor_input, component_spec=component_spec)
-    for name, artifacts in executor_input.outputs.artifacts.items():
-        artifact = runtime_artifact_to_dsl_artifact(artifacts.artifacts[0])
-        artifact.uri = machine.moved(artifact.uri)
-        outputs[name] = artifact
-    return outputs
 
 
 @contextmanager

@@ -75,7 +75,9 @@ def refusal(document: Document, *, workload: str, run: str, link: str) -> RunMes
         WorkloadError: a document that refuses nothing.
     """
     if not isinstance(document, GateDecision | SchemaReport | DriftReport):
-        raise WorkloadError(f"--report: expected a decision, or a report of schema or drift, found {document.kind}")
+        raise WorkloadError(
+            f"--report: expected a decision, or a report of schema or drift, found {type(document).__name__}"
+        )
     kind: RunKind = "gate-refused" if isinstance(document, GateDecision) else "delivery-refused"
     reasons = tuple(map(reason_of, of_document(document)))
     return RunMessage(kind, workload, run, "REFUSED", verdict_of(document), reasons, link)

@@ -9,6 +9,9 @@ verdict. Content digests travel as parameters next to the artifacts, because KFP
 and baseline always look again: the path of a delivery may stay while its bytes change.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl
@@ -26,6 +29,7 @@ from holdfast.model.scan.component import scan
 from holdfast.model.train.component import train
 from holdfast_gates.component import gate
 from holdfast_pipelines.cluster import ClusterSettings
+from holdfast_pipelines.report.task import report_judged, report_registered, report_stopped
 from holdfast_pipelines.wiring import Pods, inputs, never_cached, retried, with_mlflow_login
 
 CHECKPOINTS = "/tmp/holdfast/checkpoints"
@@ -69,45 +73,72 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         delivery = inputs(snapshot=data, baseline=champion)
         contract = pods.reading(schema(**delivery, config=schema_config))
         shift = pods.reading(drift(**delivery, config=drift_config, seed=seed))
-        with dsl.If(contract.outputs["verdict"] != "fail"), dsl.If(shift.outputs["verdict"] != "fail"):
+        ending = _Ending(pods, name, delivery, inputs(schema=contract, drift=shift), seed)
+        with ending.unless_stopped_by(contract), ending.unless_stopped_by(shift):
             rows = pods.computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
-            fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
-            judged = inputs(model=retried(pods.keeping(pods.computing(fit, "8G"), CHECKPOINTS)), snapshot=data)
+            given = {**delivery, **inputs(scan=rows), "config": train_config, "checkpoint": checkpoint, **compute}
+            judged = inputs(model=retried(pods.training(train, given, CHECKPOINTS)), snapshot=data)
             trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
             against = {**judged, **inputs(baseline=champion), "config": attack_config, **compute}
             pressure = pods.shared(attack, against, "8G")
             proof = pods.shared(certify, {**judged, "config": certify_config, **compute}, "8G")
-            judged |= inputs(schema=contract, drift=shift, scan=rows, backdoor=trigger, attack=pressure, certify=proof)
-            _conclude(judged, pods, name, policy=policy, tracking=tracking, trust=trust, registers=registers)
-        _refuse(pods, name, schema=contract, drift=shift)
+            judged |= inputs(scan=rows, backdoor=trigger, attack=pressure, certify=proof)
+            ending.conclude(judged, registers, policy=policy, tracking=tracking, trust=trust)
 
     return pipeline
 
 
-def _conclude(
-    judged: dict[str, Any], pods: Pods, name: str, *, policy: str, tracking: str, trust: str, registers: bool
-) -> None:
-    """Judges the model by its evidence, and registers it where the verdict is pass."""
-    decision = never_cached(pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
-    if pods.refuses:
-        with dsl.If(decision.outputs["verdict"] != "pass"):
-            why = "The model did not pass, and was not registered: see the decision of the step gate."
-            pods.refusing(decision, name, why)
-    if not registers:
-        return
-    with dsl.If(decision.outputs["verdict"] == "pass"):
-        kept = register(**judged, **inputs(decision=decision), policy=policy, tracking=tracking, trust=trust)
-        _at_mlflow(pods.sized(kept, cpu="1", memory="4G"))
+@dataclass(frozen=True)
+class _Ending:
+    """What ends a run: a verdict, on a cluster a page, and a registered model or a reason.
+
+    On a cluster each condition has both of its branches: `kfp.local` alone takes one without for "not taken".
+    """
+
+    pods: Pods
+    name: str
+    delivery: dict[str, Any]
+    """The snapshot and the champion."""
+    checks: dict[str, Any]
+    """What was found about them."""
+    seed: int
+
+    def conclude(self, model: dict[str, Any], registers: bool, *, policy: str, tracking: str, trust: str) -> None:
+        """Judges the model by its evidence, and registers it where the verdict is pass."""
+        judged = model | self.checks
+        decided = never_cached(self.pods.sized(gate(**judged, policy=policy), cpu="1", memory="1G"))
+        if not registers and not self.pods.on_cluster:
+            return
+        found = self.delivery | judged | inputs(decision=decided)
+        with dsl.If(decided.outputs["verdict"] == "pass"):
+            if registers:
+                kept = register(**judged, **inputs(decision=decided), policy=policy, tracking=tracking, trust=trust)
+                _at_mlflow(self.pods.sized(kept, cpu="1", memory="4G"))
+                if self.pods.on_cluster:
+                    self._page(report_registered, found | inputs(register=kept))
+            else:
+                self._page(report_judged, found)
+        if self.pods.on_cluster:
+            with dsl.Else():
+                page = self._page(report_judged, found)
+                why = "The model did not pass, and was not registered: see the decision of the step gate."
+                self.pods.refusing(decided, self.name, why, page)
+
+    @contextmanager
+    def unless_stopped_by(self, check: dsl.PipelineTask) -> Iterator[None]:
+        """For what is done with a delivery only where this check of it did not fail."""
+        with dsl.If(check.outputs["verdict"] != "fail"):
+            yield
+        if self.pods.on_cluster:
+            with dsl.Else():
+                page = self._page(report_stopped, self.delivery | self.checks)
+                why = f"The delivery was stopped, and nothing was trained: see the report of the step {check.name}."
+                self.pods.refusing(check, self.name, why, page)
+
+    def _page(self, report: Any, found: dict[str, Any]) -> dsl.PipelineTask:
+        return never_cached(self.pods.sized(report(**found, seed=self.seed), cpu="1", memory="2G", step="report"))
 
 
 def _at_mlflow(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """For steps that ask MLflow: a short outage of it is not to cost the run."""
     return with_mlflow_login(never_cached(retried(task)))
-
-
-def _refuse(pods: Pods, name: str, **checks: dsl.PipelineTask) -> None:
-    """Ends the run as failed, and posts why, where one of the checks of the delivery stopped it."""
-    for step, task in checks.items() if pods.refuses else ():
-        with dsl.If(task.outputs["verdict"] == "fail"):
-            why = f"The delivery was stopped, and nothing was trained: see the report of the step {step}."
-            pods.refusing(task, name, why)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from kfp.components import load_component_from_file
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import canonical_json
 from holdfast.cli import app
 from holdfast.errors import WorkloadError
+from holdfast.steps import STEPS
 from holdfast_pipelines.cluster import ClusterSettings, PodSize
 from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
 
@@ -32,8 +34,9 @@ def containers(name, folder=PIPELINES):
 
 
 def executors(name, folder=PIPELINES):
-    """Those of steps, without the tasks that only fail with a reason."""
-    return {key: box for key, box in containers(name, folder).items() if not key.startswith("exec-refused")}
+    """Those of steps, without the tasks that only write the report or fail with a reason."""
+    others = ("exec-refused", "exec-report")
+    return {key: box for key, box in containers(name, folder).items() if not key.startswith(others)}
 
 
 def tasks(name):
@@ -103,7 +106,9 @@ def test_a_rollout_is_told_where_the_traffic_is_and_by_default_serves_in_its_own
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_every_step_names_an_image_with_an_immutable_tag(name):
     for container in containers(name).values():
-        assert re.fullmatch(rf"holdfast/(data|model|serving):{re.escape(__version__)}", container["image"])
+        assert re.fullmatch(
+            rf"registry\.invalid/holdfast/(data|model|serving):{re.escape(__version__)}", container["image"]
+        )
 
 
 def words_of(executor):
@@ -120,8 +125,6 @@ def test_every_step_runs_the_command_of_its_name_and_installs_nothing(name):
 
 
 def test_every_option_of_every_step_is_known_to_the_command_line():
-    import typer
-
     command = typer.main.get_command(app)
     for name in ("retrain", "rollout"):
         for executor, container in executors(name).items():
@@ -150,16 +153,14 @@ def producer(source):
     return value if isinstance(value, str) else f"{value['producerTask']}-{value.get('outputArtifactKey', 'digest')}"
 
 
-def test_the_pipeline_branches_on_fixed_words_only():
+def test_the_pipeline_branches_on_fixed_words_only_and_never_on_one_side_alone():
     conditions = [task["triggerPolicy"]["condition"] for task in tasks("retrain").values() if "triggerPolicy" in task]
-    assert sorted(conditions) == sorted([
+    asked = [
         "inputs.parameter_values['pipelinechannel--schema-verdict'] != 'fail'",
         "inputs.parameter_values['pipelinechannel--drift-verdict'] != 'fail'",
-        "inputs.parameter_values['pipelinechannel--gate-verdict'] != 'pass'",
         "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'pass'",
-        "inputs.parameter_values['pipelinechannel--schema-verdict'] == 'fail'",
-        "inputs.parameter_values['pipelinechannel--drift-verdict'] == 'fail'",
-    ])  # fmt: skip
+    ]
+    assert sorted(conditions) == sorted([*asked, *(f"!({one})" for one in asked)])
 
 
 def test_a_run_without_a_model_fails_with_its_reason_or_by_choice_does_not(tmp_path):
@@ -171,7 +172,32 @@ def test_a_run_without_a_model_fails_with_its_reason_or_by_choice_does_not(tmp_p
         ended = subprocess.run([sys.executable, *box["command"][1:], "why"], capture_output=True, text=True)
         assert (ended.returncode, ended.stderr) == (3, "why\n")
     compile_pipelines(tmp_path, ClusterSettings(when_refused="succeed"))
-    assert containers("retrain", tmp_path) == executors("retrain")
+    others = {key for key in containers("retrain") if key.startswith("exec-refused")}
+    assert set(containers("retrain", tmp_path)) == set(containers("retrain")) - others
+
+
+@pytest.mark.parametrize(
+    ("ended", "roles"),
+    [
+        ("stopped", ["snapshot", "baseline", "schema", "drift"]),
+        ("judged", [*(step.role for step in STEPS)][:-2]),
+        ("registered", [*(step.role for step in STEPS)][:-1]),
+    ],
+)
+def test_the_report_reads_all_artifacts_of_a_run_that_ended_so_each_by_its_digest(ended, roles):
+    box = containers("retrain")[f"exec-report-{ended}"]
+    artifacts = [word for word in box["args"] if word.startswith("--artifact=")]
+    assert artifacts == [
+        f"--artifact={{{{$.inputs.artifacts['{role}'].path}}}}@{{{{$.inputs.parameters['{role}_digest']}}}}"
+        for role in roles
+    ]
+    known = {flag for option in typer.main.get_command(app).commands["report"].params for flag in option.opts}
+    assert {word.partition("=")[0] for word in box["args"]} <= known
+
+
+def test_a_run_that_fails_on_purpose_has_written_its_report_before():
+    after = {name: task["dependentTasks"] for name, task in tasks("retrain").items() if name.startswith("refused")}
+    assert after == {"refused": ["report-judged"], "refused-2": ["report-stopped"], "refused-3": ["report-stopped-2"]}
 
 
 def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
@@ -256,6 +282,46 @@ def test_a_run_that_may_end_as_succeeded_posts_its_refusal_too(tmp_path):
     assert not [key for key in boxes if "refused" in key]
 
 
+SIGNING = (
+    "signing:\n  keys: {data-owner: key-data, trainer: key-trainer, attacker: key-attacker, gate: key-gate}\n"
+    "  statements: statements\n  trust: trust\n  waivers: /waivers/digits\n"
+    "volumes: [{claim: waivers, path: /waivers, steps: [gate]}]\n"
+)
+
+
+def test_each_pod_gets_the_key_of_its_role_and_no_other(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(SIGNING)
+    pipeline, pods = compiled(tmp_path, "--settings", str(tmp_path / "cluster.yaml"))
+    boxes = {key: box["container"]["args"] for key, box in pipeline["deploymentSpec"]["executors"].items()}
+    for step in STEPS:
+        if step.pipeline != "retrain":
+            continue
+        pod, words = pods[f"exec-{step.name}"], boxes[f"exec-{step.name}"]
+        held = {one["secretName"]: one["mountPath"] for one in pod["secretAsVolume"]}
+        key = f"key-{step.signed_by.removesuffix('-owner')}"
+        assert held.pop(key) == "/var/run/holdfast/key"
+        asks = step.name in ("baseline", "gate", "register")
+        assert held == ({"trust": "/var/run/holdfast/trust"} if asks else {})
+        assert "--key=/var/run/holdfast/key/key.pem" in words
+        assert ("--trust=/var/run/holdfast/trust/trust.yaml" in words) == asks
+        assert words[-1] == "--attestations=/var/run/holdfast/statements/$(HOLDFAST_RUN)"
+        mounts = {one["constant"]: one["mountPath"] for one in pod["pvcMount"]}
+        assert mounts["statements"] == "/var/run/holdfast/statements"
+    assert "--waivers=/waivers/digits" in boxes["exec-gate"]
+
+
+def test_waivers_lie_on_a_volume_of_the_gate_and_are_checked_by_a_trust_policy(tmp_path):
+    for text, found in (
+        (SIGNING.replace("steps: [gate]", "steps: [train]"), "expected a folder on a volume of the step gate"),
+        (SIGNING.replace("  trust: trust\n", ""), "expected trust with it"),
+    ):
+        (tmp_path / "cluster.yaml").write_text(text)
+        ended = CliRunner().invoke(
+            app, ["compile", "--out", str(tmp_path), "--settings", str(tmp_path / "cluster.yaml")]
+        )
+        assert found in str(ended.exception)
+
+
 def test_a_pipeline_without_a_place_to_post_to_has_no_exit_handler():
     assert "notify" not in (PIPELINES / "retrain.yaml").read_text()
 
@@ -286,7 +352,8 @@ def test_a_step_in_parts_is_a_task_for_each_and_one_that_joins_them_without_a_gp
 
 def test_the_order_of_parts_and_steps_is_in_the_graph(tmp_path):
     compile_pipelines(tmp_path, ClusterSettings(shards={"attack": 2}))
-    tasks = spec("retrain", tmp_path)["components"]["comp-condition-2"]["dag"]["tasks"]
+    dags = [part["dag"]["tasks"] for part in spec("retrain", tmp_path)["components"].values() if "dag" in part]
+    (tasks,) = [found for found in dags if "gate" in found]
     assert {"attack-part", "attack-part-2", "train"} <= set(tasks["attack"]["dependentTasks"])
     assert "attack-part" not in tasks["attack-part-2"]["dependentTasks"]
     assert "attack" in tasks["gate"]["dependentTasks"]
@@ -331,16 +398,27 @@ def test_an_option_that_means_nothing_is_one_line(tmp_path, words, found):
 def test_register_hangs_on_the_gate_and_training_on_both_data_checks():
     found = spec("retrain")["components"]
     holder = {task: name for name, part in found.items() for task in part.get("dag", {}).get("tasks", {})}
-    assert holder["register"] == "comp-condition-4"
-    assert holder["gate"] == holder["train"] == holder["scan"] == "comp-condition-2"
+    asked = {
+        name: task["triggerPolicy"]["condition"] for name, task in tasks("retrain").items() if "triggerPolicy" in task
+    }
+
+    def conditions(task):
+        parts = [holder[task].removeprefix("comp-")]
+        while parts[-1] in holder:
+            parts.append(holder[parts[-1]].removeprefix("comp-"))
+        return [asked[part].partition("--")[2] for part in parts if part in asked]
+
+    delivery = ["drift-verdict'] != 'fail'", "schema-verdict'] != 'fail'"]
+    assert conditions("register") == ["gate-verdict'] == 'pass'", *delivery]
+    assert conditions("gate") == conditions("train") == conditions("scan") == delivery
     assert set(spec("retrain")["root"]["dag"]["tasks"]) == {
-        "snapshot", "baseline", "schema", "drift", "condition-1", "condition-5", "condition-6"
+        "snapshot", "baseline", "schema", "drift", "condition-branches-1"
     }  # fmt: skip
 
 
 def test_pr_gate_is_retrain_without_its_registration():
-    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "condition-6"}
-    assert set(tasks("pr_gate")) < set(tasks("retrain"))
+    assert set(tasks("retrain")) - set(tasks("pr_gate")) == {"register", "report-registered"}
+    assert set(tasks("pr_gate")) - set(tasks("retrain")) == {"report-judged-2"}
     taken = [spec(name)["root"]["inputDefinitions"] for name in ("pr_gate", "retrain")]
     assert taken[0] == taken[1]
 
@@ -348,6 +426,7 @@ def test_pr_gate_is_retrain_without_its_registration():
 def test_steps_that_look_outside_their_inputs_are_not_cached_and_train_is_retried():
     every = tasks("retrain") | tasks("rollout")
     steps = {name: task for name, task in every.items() if not name.startswith("condition")}
+    steps = {name: task for name, task in steps.items() if not name.startswith("report")}
     uncached = {name for name, task in steps.items() if not task.get("cachingOptions", {}).get("enableCache")}
     assert uncached == {"snapshot", "baseline", "gate", "register", "rollout"}
     assert {name for name, task in steps.items() if "retryPolicy" in task} == {"baseline", "train", "register"}
@@ -371,7 +450,7 @@ def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp
     compile_pipelines(tmp_path, ClusterSettings(registry="registry.example/team/", tag="4f2c1d7"))
     assert executors("rollout", tmp_path)["exec-rollout"]["image"] == "registry.example/team/holdfast/serving:4f2c1d7"
     text = (tmp_path / "retrain.yaml").read_text()
-    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"\1:{__version__}", text)
+    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"registry.invalid/\1:{__version__}", text)
     assert back == (PIPELINES / "retrain.yaml").read_text()
 
 
@@ -397,4 +476,16 @@ def test_network_policies_can_tell_the_steps_apart():
         *_, platform = yaml.safe_load_all((PIPELINES / f"{name}.yaml").read_text())
         found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
-        assert steps == {key: key.removeprefix("exec-") for key in executors(name)}
+        reports = {key: "report" for key in containers(name) if key.startswith("exec-report")}
+        assert steps == {key: key.removeprefix("exec-") for key in executors(name)} | reports
+
+
+def test_nothing_that_is_applied_pulls_a_name_of_ours_from_a_public_registry():
+    """A name without a host is pulled from one where anybody may own it."""
+    found = []
+    for path in sorted(Path(__file__).parents[2].joinpath("manifests").rglob("*.yaml")):
+        found += re.findall(
+            r"(?m)^[ -]*(?:image|name): [\"']?(\S*holdfast/(?:data|model|serving|mlflow)\b)", path.read_text()
+        )
+    assert len(found) > 20
+    assert {name.split("/")[0] for name in found} == {"registry.invalid"}

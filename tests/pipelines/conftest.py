@@ -9,8 +9,8 @@ pytest.importorskip("kfp", reason="the pipelines need kfp (environment .venv)")
 from kfp import dsl
 
 from holdfast import containers
+from holdfast.reuse import Cache
 from holdfast_pipelines.local import Machine
-from holdfast_pipelines.reuse import Cache
 
 # A step in miniature: a real artifact, its digest and verdict, and whatever its settings tell it to do.
 STEP = """
@@ -47,6 +47,7 @@ def first(
             f"--out={artifact.path}",
             f"--digest-file={digest}",
             f"--verdict-file={verdict}",
+            "--executor-input={{$}}",
         ],
     )
 
@@ -69,6 +70,7 @@ def second(
             f"--out={artifact.path}",
             f"--digest-file={digest}",
             f"--verdict-file={verdict}",
+            "--executor-input={{$}}",
         ],
     )
 

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from holdfast.artifacts import documents as d
 from holdfast.artifacts.folder import Ref, load_any, save
+from holdfast.executor import read_executor_input, write_executor_output
 
+if sys.argv[1] == "-c":  # the task that only fails with a reason
+    sys.exit(sys.argv[-1])
 step = sys.argv[3]
 if step == "check-network":
     sys.exit(os.environ.get("STAND_IN_NETWORK"))
 given = dict(word[2:].split("=", 1) for word in sys.argv[4:] if word.startswith("--"))
+given["artifacts"] = [word for word in sys.argv[4:] if word.startswith("--artifact=")]
 says = json.loads(os.environ.get("STAND_IN", "{}")).get(step, {})
 with Path(os.environ["STAND_IN_DIARY"]).open("a+") as diary:
     diary.seek(0)
@@ -25,6 +29,10 @@ with Path(os.environ["STAND_IN_DIARY"]).open("a+") as diary:
 if "exit" in says:
     sys.stdout.write(f"no luck in {step}\n")
     sys.exit(says["exit"])
+if step == "report":
+    Path(given["out"]).parent.mkdir(parents=True, exist_ok=True)
+    Path(given["out"]).write_text("<p>report</p>")
+    sys.exit()
 roles = ("snapshot", "baseline", "schema", "drift", "scan", "model", "backdoor", "attack", "certify", "decision")
 inputs = {role: load_any(Ref.parse(given[role])).digest for role in roles if role in given}
 verdict = d.Verdict(says.get("verdict", "pass"))
@@ -76,5 +84,7 @@ made = {
 done = save(Path(given["out"]), made)
 Path(given["digest-file"]).write_text(done.digest)
 Path(given["verdict-file"]).write_text(str(verdict))
+if "executor-input" in given:
+    write_executor_output(read_executor_input(given["executor-input"]), {})
 if "version-file" in given:
     Path(given["version-file"]).write_text("3")

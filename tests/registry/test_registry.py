@@ -44,7 +44,7 @@ def tracking(empty_mlflow, tmp_path):
 def add(tracking, tmp_path):
     """Registers a small bundle as the next version of `toy`; the weights tell versions apart."""
 
-    def make(weights=b"one", *, verdict=Verdict.PASS, judged=None):
+    def make(weights=b"one", *, verdict=Verdict.PASS, judged=None, env=None):
         package = tmp_path / f"package-{weights.decode()}"
         bundle = package / registry.PACKAGED
         shutil.rmtree(package, ignore_errors=True)
@@ -61,7 +61,10 @@ def add(tracking, tmp_path):
             "holdfast.bundle_digest": registry.seal_bundle(bundle),
             "holdfast.verdict": str(verdict),
         }
-        entry = registry.Entry(name="toy", model_digest=model.digest, tags=tags, description="# table\n", about="a toy")
+        entry = registry.Entry(
+            name="toy", model_digest=model.digest, tags=tags, description="# table\n", about="a toy",
+            parent=registry.EnclosingRun.of(env or {}),
+        )  # fmt: skip
         return registry.register(tracking, entry, package=package, reports=reports)
 
     return make
@@ -486,3 +489,53 @@ def test_a_lock_that_another_holds_for_too_long_is_one_line(tmp_path, monkeypatc
         pytest.fail("expected one holder of the lock, found two")
     with locked(tmp_path):
         pass
+
+
+@pytest.fixture
+def pipeline_run(tracking):
+    """The run that Kubeflow's plugin for MLflow opens for a run of the pipeline, as its pods have it."""
+    with connected(tracking) as client:
+        experiment = client.create_experiment("kubeflow")
+        return {"MLFLOW_RUN_ID": client.create_run(experiment).info.run_id, "MLFLOW_EXPERIMENT_ID": experiment}
+
+
+def test_a_registration_inside_kubeflow_s_own_run_is_a_run_below_it(add, tracking, pipeline_run):
+    import mlflow
+
+    made = add(env=pipeline_run)
+    with connected(tracking) as client:
+        found = client.get_run(made.run_id)
+        assert found.info.experiment_id == pipeline_run["MLFLOW_EXPERIMENT_ID"]
+        assert client.get_run(pipeline_run["MLFLOW_RUN_ID"]).info.status == "RUNNING"
+        # MLflow's own word for a run below another one.
+        mlflow.set_tracking_uri(tracking)
+        mlflow.start_run(run_id=pipeline_run["MLFLOW_RUN_ID"])
+        theirs = mlflow.start_run(nested=True, experiment_id=pipeline_run["MLFLOW_EXPERIMENT_ID"])
+        mlflow.end_run()
+        mlflow.end_run()
+        theirs = client.get_run(theirs.info.run_id)
+        below = {one.info.run_id for one in client.search_runs(
+            [found.info.experiment_id], f"tags.`mlflow.parentRunId` = '{pipeline_run['MLFLOW_RUN_ID']}'"
+        )}  # fmt: skip
+    assert below == {made.run_id, theirs.info.run_id}
+    assert found.data.tags["mlflow.parentRunId"] == theirs.data.tags["mlflow.parentRunId"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"MLFLOW_RUN_ID": "0" * 32}, {"MLFLOW_EXPERIMENT_ID": "0"}], ids=["no such run", "another experiment"]
+)
+def test_a_run_that_this_server_does_not_have_is_named_and_the_model_is_registered(
+    add, tracking, pipeline_run, wrong, capsys
+):
+    made = add(env=pipeline_run | wrong)
+    with connected(tracking) as client:
+        found = client.get_run(made.run_id)
+        assert client.get_experiment(found.info.experiment_id).name == "toy"
+    assert "mlflow.parentRunId" not in found.data.tags
+    assert "(MLFLOW_RUN_ID), found none: registered without" in capsys.readouterr().err
+
+
+def test_without_kubeflow_s_run_nothing_is_below_anything(add, tracking):
+    with connected(tracking) as client:
+        assert "mlflow.parentRunId" not in client.get_run(add().run_id).data.tags
+    assert registry.EnclosingRun.of({"MLFLOW_EXPERIMENT_ID": "3"}) is None

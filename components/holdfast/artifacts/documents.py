@@ -898,7 +898,7 @@ class ChampionComparison(Frozen):
 
 
 class RobustnessReport(Measurement):
-    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `clean`, `worst`, `answer`,
+    """Accuracy under attack. Files: `flags.npz` (per example: `index`, `label`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
 
     And `attacks.npz`: up to 128 adversarial examples (`x`, `y`, `fooled`), which a rollout sends to the served model.
@@ -982,7 +982,7 @@ class Certificate(Measurement):
     """Examples without an answer."""
 
 
-class Part(Measurement):
+class PartialMeasurement(Measurement):
     """What one of several processes saw of its share of the examples; the step joins the parts of all of them.
 
     Files: `rows.npz` (by block, `BLOCK/NAME`: one array per observation). A part without a block has no file.
@@ -1004,7 +1004,7 @@ class Part(Measurement):
     """What measured it, with its version."""
 
 
-class AttackPart(Part):
+class AttackPart(PartialMeasurement):
     """A part of the measurements under attack."""
 
     kind: Literal["attack-part"] = "attack-part"
@@ -1013,11 +1013,56 @@ class AttackPart(Part):
     """Whether the network shows a gradient on the first examples, which decides the attacks that run."""
 
 
-class CertifyPart(Part):
+class CertifyPart(PartialMeasurement):
     """A part of the certificates."""
 
     kind: Literal["certify-part"] = "certify-part"
     """Always `certify-part`."""
+
+
+# --- the guard ------------------------------------------------------------------------------------------------------
+
+
+class GuardStream(Frozen):
+    """A made-up client, and when the guard noticed."""
+
+    name: Literal["noise", "shuffled"]
+    """noise: random values in the range of each place; shuffled: each place's value from another held-out row."""
+    queries: int = Field(ge=0)
+    """How many it asked at most."""
+    alarm_at: int | None = Field(None, ge=1)
+    """After which of them it was alarmed; None: after none."""
+
+
+class GuardCalibration(Document):
+    """What the guard compares a client's queries with; for one model alone. Files: `calibration.npz`."""
+
+    kind: Literal["guard-calibration"] = "guard-calibration"
+    """Always `guard-calibration`."""
+    name: str
+    """Of the workload."""
+    features: Literal["penultimate", "columns", "logits"]
+    """Where distances are taken: activations before the last layer, scaled columns of a table, or logits."""
+    reference_rows: int = Field(ge=1)
+    """Training rows that queries are compared with."""
+    held_out_rows: int = Field(ge=1)
+    """Held-out rows that show what is usual."""
+    near_rows: int = Field(ge=1)
+    """Those of them that show how near two queries come by chance."""
+    judged_together: tuple[str, ...] = ()
+    """Classes with too few of the latter for a group of their own."""
+    alpha: Real = Field(gt=0, lt=1)
+    """Chance that a client who asks as the held-out rows are distributed is ever alarmed."""
+    confidence: Real = Field(gt=0, lt=1)
+    """That the held-out rows were not drawn so unluckily that the chance is larger."""
+    least_p: Real = Field(gt=0, le=1)
+    """The smallest p-value that one query can have: the fewer held-out rows, the later an alarm."""
+    seed: int
+    """Of the draws."""
+    benign: Count
+    """Alarmed of the clients who asked held-out rows that the calibration did not use, each in an order of its own."""
+    streams: tuple[GuardStream, ...]
+    """Clients who must be noticed."""
 
 
 # --- judgement and serving ------------------------------------------------------------------------------------------
@@ -1321,6 +1366,7 @@ AnyDocument = Annotated[
     | Certificate
     | AttackPart
     | CertifyPart
+    | GuardCalibration
     | GateDecision
     | Registration
     | RolloutRecord

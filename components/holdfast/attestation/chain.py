@@ -14,11 +14,11 @@ from holdfast.artifacts.documents import Document, GateDecision, Snapshot
 from holdfast.attestation.predicates import Occasion, made_of, statement_of, verdict_statement
 from holdfast.attestation.statement import VERDICT, Statement, stamp
 from holdfast.attestation.trust import Signed, TrustPolicy
-from holdfast.steps import STEPS, Role, Step, writer
+from holdfast.steps import Role, Step, every, writer
 
 Bundles = Mapping[str, Sequence[bytes]]
 """Digest of the subject -> bundles."""
-_STEPS = {step.role: step for step in STEPS}
+_STEPS = {step.role: step for step in every()}
 
 
 @dataclass(frozen=True)

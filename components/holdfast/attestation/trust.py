@@ -28,7 +28,7 @@ from holdfast.attestation.statement import (
     stamp,
 )
 from holdfast.errors import HoldfastError, RefusedError, WorkloadError
-from holdfast.steps import STEPS, Role
+from holdfast.steps import Role, every
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
@@ -310,7 +310,7 @@ def _table() -> Mapping[Role, frozenset[tuple[str, str]]]:
         "approver": {(APPROVAL, "model"), (WAIVER, "model")},
         "release": {(RELEASE, "model")},
     }
-    for step in STEPS:
+    for step in every():
         kinds = [str(document.model_fields["kind"].default) for document in step.documents]
         may.setdefault(step.signed_by, set()).update((TEST_RESULT if step.judges else PROVENANCE, k) for k in kinds)
     return {role: frozenset(pairs) for role, pairs in may.items()}

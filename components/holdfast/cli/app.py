@@ -19,6 +19,7 @@ from holdfast.cli import (
     people,
     pipelines,
     pull_requests,
+    readiness,
     serving,
     signing,
     verify,
@@ -27,7 +28,7 @@ from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
 from holdfast.monitor import command as monitor
 from holdfast.quarantine import commands as quarantine
-from holdfast.steps import STEPS
+from holdfast.steps import every
 from holdfast.wording import printable_lines
 
 UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -120,8 +121,8 @@ def _add(name: str, command: Any, panel: str, environment: str | None = None) ->
 def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """Panel of the help, the commands in it, and the environment that those need, where it is one."""
     yield "People", people.COMMANDS | verify.COMMANDS | signing.COMMANDS | approvals.COMMANDS, None
-    yield "People", quarantine.COMMANDS | environments.COMMANDS, None
-    for step in STEPS:
+    yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS, None
+    for step in every():
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS | monitor.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.options import AsJson, print_paths
+from holdfast.options import AsJson, print_paths, ref
 from holdfast.wording import printable_lines
 
 
@@ -35,14 +35,25 @@ def check_model(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder.")] = None,
+    artifact: Annotated[
+        list[str], typer.Option(help="Instead of a run folder, one artifact of each step: FOLDER or FOLDER@DIGEST.")
+    ] = [],  # noqa: B006  # typer reads it
+    seed: Annotated[int, typer.Option(help="Of the run, with --artifact.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run folder when left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
     """Write the HTML report of a run."""
-    from holdfast_pipelines.report import write_report
+    if (run is None) == (not artifact) or (artifact and out is None):
+        raise typer.BadParameter("expected a run folder, or --artifact for each step with --out", param_hint="RUN")
+    if run is not None:
+        from holdfast_pipelines.report import write_report
 
-    print_paths([write_report(run, out or run / "report.html")], as_json)
+        print_paths([write_report(run, out or run / "report.html")], as_json)
+        return
+    from holdfast_pipelines.report.gathered import write_gathered
+
+    print_paths([write_gathered([ref(one) for one in artifact], out or Path(), seed=seed)], as_json)
 
 
 def doctor(as_json: AsJson = False) -> None:

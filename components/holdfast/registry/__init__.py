@@ -29,7 +29,7 @@ from holdfast.registry.bundle import (
     seal_bundle,
 )
 from holdfast.registry.client import library, public, quiet, set_up, sqlite_file
-from holdfast.registry.entry import MAX_DESCRIPTION, Entry, Point, register, shorten
+from holdfast.registry.entry import MAX_DESCRIPTION, EnclosingRun, Entry, Point, register, shorten
 from holdfast.registry.releases import release, require_in_turn, require_released
 from holdfast.registry.version import (
     CANDIDATE,
@@ -52,7 +52,7 @@ from holdfast.registry.version import (
 
 __all__ = [
     "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGE",
-    "PACKAGED", "PINS", "PREVIOUS", "Bundle", "Entry", "Point", "Registered", "Version",
+    "PACKAGED", "PINS", "PREVIOUS", "Bundle", "EnclosingRun", "Entry", "Point", "Registered", "Version",
     "aliases", "check_package", "fetch", "fetched", "find", "library", "metrics", "named", "package_digest", "pins_of",
     "promote", "public", "quiet", "read_bundle", "register", "release", "require_in_turn", "require_released",
     "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.artifacts.documents import Snapshot
+from holdfast.progress import say
 from holdfast.registry.bundle import DECISION, PACKAGE, package_digest
-from holdfast.registry.client import connected, locked, sqlite_file
+from holdfast.registry.client import connected, locked, or_none, public, sqlite_file
 from holdfast.registry.version import CANDIDATE, CHAMPION, DECIDED, Registered, aliases_of, versions_of
 from holdfast.steps import role_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PARENT = "mlflow.parentRunId"
+"""The tag by which MLflow shows a run below another one."""
 MAX_DESCRIPTION = 4900
 """MLflow's databases hold 5000 characters."""
 
@@ -29,6 +32,29 @@ class Point:
     name: str
     value: float
     step: int = 0
+
+
+@dataclass(frozen=True)
+class EnclosingRun:
+    """A run of MLflow that somebody else opened: that of a whole pipeline."""
+
+    run_id: str
+    experiment: str | None = None
+    """Its experiment, where that is known."""
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> "EnclosingRun | None":
+        """The one that Kubeflow's plugin for MLflow names to the pods of a run, in MLflow's own variables."""
+        run_id = env.get("MLFLOW_RUN_ID")
+        return cls(run_id, env.get("MLFLOW_EXPERIMENT_ID") or None) if run_id else None
+
+    def experiment_at(self, client: "MlflowClient") -> str | None:
+        """The experiment of the run; None where this server has no such run, or another one of that name."""
+        found = or_none(lambda: client.get_run(self.run_id))
+        if found is None or found.info.lifecycle_stage != "active":
+            return None
+        experiment = str(found.info.experiment_id)
+        return experiment if self.experiment in (None, experiment) else None
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,8 @@ class Entry:
     metrics: Sequence[Point] = ()
     dataset: tuple[str, str] | None = None
     """Name and digest of the data the model was trained on."""
+    parent: "EnclosingRun | None" = None
+    """The run that this one is a part of."""
 
 
 def register(tracking: str, entry: Entry, *, package: Path, reports: Path) -> Registered:
@@ -90,7 +118,12 @@ def shorten(text: str) -> str:
 
 def _register_new(client: "MlflowClient", given: Entry, tracking: str, package: Path, reports: Path) -> Any:
     entry = replace(given, tags={**given.tags, PACKAGE: package_digest(package)})
-    experiment = _experiment(client, entry.name, tracking)
+    around = None if entry.parent is None else entry.parent.experiment_at(client)
+    if entry.parent is not None and around is None:
+        run = f"the run {entry.parent.run_id} (MLFLOW_RUN_ID)"
+        say(f"{public(tracking)}: expected {run}, found none: registered without")
+        entry = replace(entry, parent=None)
+    experiment = around or _experiment(client, entry.name, tracking)
     _close_open_runs(client, experiment, entry)
     run_id = _open_run(client, experiment, entry)
     model_id = _upload(client, experiment, run_id, entry, package)
@@ -148,6 +181,8 @@ def _close_open_runs(client: "MlflowClient", experiment: str, entry: Entry) -> N
 
 def _open_run(client: "MlflowClient", experiment: str, entry: Entry) -> str:
     tags = {**entry.tags, "mlflow.note.content": shorten(entry.description)}
+    if entry.parent is not None:
+        tags[PARENT] = entry.parent.run_id
     run = client.create_run(experiment, run_name=f"{entry.name}-{entry.model_digest[:8]}", tags=tags)
     return str(run.info.run_id)
 

@@ -137,8 +137,11 @@ class PageLocation:
         return tag("a", words, href=quote(self.path(target)))
 
     def path(self, target: Path) -> str:
-        """The path of `target` as seen from the page's folder."""
-        return Path(os.path.relpath(target.resolve(), self.page.parent.resolve())).as_posix()
+        """The path of `target` as seen from the page's folder; what is in it may be a link to another place."""
+        folder = self.page.parent
+        if target.absolute().is_relative_to(folder.absolute()):
+            return target.absolute().relative_to(folder.absolute()).as_posix()
+        return Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
 
 
 def show(cell: BlockCell) -> Markup | str:

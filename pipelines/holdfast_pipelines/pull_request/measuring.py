@@ -17,11 +17,12 @@ from holdfast.artifacts.documents import Baseline, GateDecision, Model, Robustne
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, seal, write_artifact
 from holdfast.errors import HoldfastError, InputError, WorkloadError
 from holdfast.progress import say
+from holdfast.reuse import Cache, code_digest
 from holdfast.steps import by_role, role_of, writer
 from holdfast.workload.schema import AttackConfig, read_workload
 from holdfast.workload.yaml import top_keys
 from holdfast_pipelines.folder import ARTIFACTS, place_of, read_artifact
-from holdfast_pipelines.local import Machine, pythons
+from holdfast_pipelines.local import ARTIFACT, Machine, asked_alone, pythons
 from holdfast_pipelines.parameters import Settings, own_code
 from holdfast_pipelines.pull_request.report import PullRequestReport
 from holdfast_pipelines.pull_request.repository import Repository
@@ -36,7 +37,6 @@ from holdfast_pipelines.pull_request.requirements import (
 from holdfast_pipelines.pull_request.results import clear_results
 from holdfast_pipelines.pull_request.table import ModelComparison, Sides, compose
 from holdfast_pipelines.record import RECORD
-from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.run import judge
 from holdfast_pipelines.warm import Servers
 
@@ -226,7 +226,7 @@ class _Desk:
         baseline = _as_baseline(other, snapshot, out / "compared")
         machine = self._machine(out, required, {str(one.folder): one.digest for one in (snapshot, model, baseline)})
         row, root = writer(RobustnessReport), out / ".kfp"
-        made = [root / row.name / name for name in ("artifact", "digest", "verdict")]
+        asked = asked_alone(root / row.name)
         given = {role_of(type(one.document)): (_Place(one.folder), one.digest) for one in (model, snapshot, baseline)}
         config: AttackConfig = required.workload.attack
         settings = self.request.settings
@@ -236,9 +236,10 @@ class _Desk:
                 config=config.model_dump_json(by_alias=True), seed=settings.seed, device=settings.device,
                 threads=settings.threads,
             ),
-            *containers.outputs(_Place(made[0]), *made[1:]),
+            *containers.outputs(_Place(root / row.name / ARTIFACT), *asked.parameters.values()),
         ]  # fmt: skip
-        machine.execute(containers.MODEL, ["python", "-m", "holdfast", row.name, *words], str(root), {})
+        words = [word.replace(containers.MESSAGE, asked.message) for word in words]
+        machine.execute(containers.MODEL, ["python", "-m", "holdfast", row.name, *words], {})
         shutil.rmtree(root, ignore_errors=True)
         return read_artifact(out, RobustnessReport).document
 

@@ -24,6 +24,7 @@ class Node:
 
     state: NodeState
     seconds: float = 0.0
+    """0: not known."""
     reused: bool = False
     judges: bool = True
     """Whether the step's document has a verdict of its own."""
@@ -34,6 +35,8 @@ class Node:
         if self.state == "idle":
             return "not run"
         word = self.state if self.judges else "done"
+        if not self.seconds and not self.reused:
+            return word
         return f"{word}, reused" if self.reused else f"{word}, {seconds(self.seconds)}"
 
 

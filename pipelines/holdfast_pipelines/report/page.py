@@ -166,7 +166,8 @@ def _head(run: LoadedRun) -> Iterator[tuple[str, BlockCell]]:
     yield "workload", record.workload
     yield "model version", _version(run)
     yield "seed", record.seed
-    yield "time in steps", seconds(sum(step.seconds for step in record.steps if not step.reused))
+    if any(step.seconds for step in record.steps):
+        yield "time in steps", seconds(sum(step.seconds for step in record.steps if not step.reused))
     if record.stopped_at:
         yield "stopped at", code(record.stopped_at)
     if record.retried:

@@ -76,6 +76,7 @@ def test_the_classes_counts_are_those_of_the_examples(
     rows = read_split(digits, "test", robust.document.input)
     with np.load(made.open("flags.npz"), allow_pickle=False) as flags:
         y = rows.y[flags["index"]]
+        assert flags["label"].tolist() == y.tolist()
         for found, right, answers in (
             (made.document.clean_performance, flags["clean"], flags["answer"]),
             (made.document.worst_case_performance, flags["worst"], flags["worst_answer"]),

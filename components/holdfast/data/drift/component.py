@@ -18,6 +18,8 @@ def drift(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
 ) -> dsl.ContainerSpec:
     """Compares a snapshot with the champion's data; the verdict decides whether the run goes on."""
     return dsl.ContainerSpec(
@@ -26,6 +28,6 @@ def drift(
         args=[
             *containers.inputs(snapshot=(snapshot, snapshot_digest), baseline=(baseline, baseline_digest)),
             *containers.options(config=config, seed=seed),
-            *containers.outputs(artifact, digest, verdict),
+            *containers.outputs(artifact, digest, verdict, page),
         ],
     )

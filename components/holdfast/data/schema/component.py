@@ -17,6 +17,7 @@ def schema(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Holds a snapshot against its schema; the verdict decides whether the run goes on."""
     return dsl.ContainerSpec(

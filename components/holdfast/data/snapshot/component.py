@@ -10,6 +10,7 @@ from holdfast import containers
 @dsl.container_component
 def snapshot(
     config: str,
+    metrics: dsl.Output[dsl.Metrics],
     artifact: dsl.Output[dsl.Dataset],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),

@@ -22,6 +22,9 @@ def attack(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
+    confusion_matrix: dsl.Output[dsl.ClassificationMetrics],
+    confusion_matrix_under_attack: dsl.Output[dsl.ClassificationMetrics],
 ) -> dsl.ContainerSpec:
     """Measures accuracy under attack, and the champion's on the same examples."""
     return dsl.ContainerSpec(

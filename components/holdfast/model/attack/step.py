@@ -246,9 +246,10 @@ def _operating(scene: Scene, document: Model, data: Snapshot, whole: "Measured")
 
 
 def _flags(scene: Scene, whole: "Measured") -> bytes:
-    """`index`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
+    """`index`, `label`, `clean`, `worst`, the class answered without and under attack, and one array per attack."""
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "index": scene.index,
+        "label": scene.y,
         "clean": whole.clean.numpy(),
         "worst": whole.worst.numpy(),
         "answer": whole.logits.argmax(1).numpy(),

@@ -20,6 +20,7 @@ def backdoor(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Looks for a planted trigger in the model."""
     return dsl.ContainerSpec(

@@ -16,6 +16,7 @@ def baseline(
     seed: int,
     device: str,
     threads: int,
+    metrics: dsl.Output[dsl.Metrics],
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),

@@ -20,6 +20,7 @@ def certify(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Certifies robustness around held-out examples."""
     return dsl.ContainerSpec(

@@ -34,6 +34,7 @@ def register(
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
     model_version: dsl.OutputPath(int),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Registers the model that passed; refuses any other by itself. An empty `trust` is no trust policy."""
     return dsl.ContainerSpec(
@@ -41,10 +42,9 @@ def register(
         command=["python", "-m", "holdfast", "register"],
         args=[
             *containers.inputs(model=(model, model_digest), decision=(decision, decision_digest)),
-            *containers.inputs(snapshot=(snapshot, snapshot_digest), schema=(schema, schema_digest)),
-            *containers.inputs(drift=(drift, drift_digest), scan=(scan, scan_digest)),
-            *containers.inputs(backdoor=(backdoor, backdoor_digest), attack=(attack, attack_digest)),
-            *containers.inputs(certify=(certify, certify_digest)),
+            *containers.inputs(schema=(schema, schema_digest), drift=(drift, drift_digest), scan=(scan, scan_digest)),
+            *containers.inputs(snapshot=(snapshot, snapshot_digest), backdoor=(backdoor, backdoor_digest)),
+            *containers.inputs(attack=(attack, attack_digest), certify=(certify, certify_digest)),
             *containers.options(policy=policy, tracking=tracking, trust=trust, version_file=model_version),
             *containers.outputs(artifact, digest, verdict),
         ],

@@ -1,37 +1,21 @@
 """What the MLflow pages of a registered model say; pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast import measured as measuring
 from holdfast.artifacts.contract import columns_for_clients
-from holdfast.artifacts.documents import (
-    AnswerTimes,
-    AttackResult,
-    BackdoorReport,
-    Certificate,
-    Document,
-    DriftReport,
-    GateDecision,
-    Model,
-    OperatingResult,
-    Performance,
-    RobustnessReport,
-    ScanReport,
-    Snapshot,
-)
+from holdfast.artifacts.documents import AnswerTimes, Document, GateDecision, Model, Snapshot
 from holdfast.artifacts.folder import Artifact
+from holdfast.measured import BATCH, SINGLE, measured
 from holdfast.registry import MAX_DESCRIPTION, Point
 from holdfast.wording import listed, markdown_text
 
-MOST_CLASSES = 50
-"""Classes with metrics of their own."""
 MOST_COLUMNS = 30
 """Columns of a row that the page lists."""
 _COLUMNS = "A row of the latest version has these columns, by name, in any order:"
 CURVE = "curve"
 """Metrics of the training curve start with this word."""
-_SINGLE, _BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
 
 
 def tags(model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot]) -> dict[str, str]:
@@ -97,9 +81,7 @@ def _decided(model: Model) -> dict[str, str]:
 
 def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]]) -> list[Point]:
     """What the steps measured, as rates, and the training curve by epoch."""
-    found: list[Point] = []
-    for document in evidence:
-        found += _points(document)
+    found = [Point(name, value) for document in evidence for name, value in measured(document).items()]
     for epoch, row in enumerate(curve):
         step = row.get("epoch", epoch)
         number = step if isinstance(step, int) else epoch
@@ -109,18 +91,16 @@ def metrics(evidence: Sequence[Document], curve: Sequence[Mapping[str, object]])
 
 def latency(found: AnswerTimes | None) -> list[Point]:
     """How long the network takes to answer, in milliseconds, where that was measured."""
-    if found is None:
-        return []
-    return [Point(_SINGLE, found.single_row_ms), Point(f"{_BATCH}{found.batch_rows}", found.batch_ms)]
+    return [Point(name, value) for name, value in measuring.answer_times(found).items()]
 
 
 def answer_times(metrics: Mapping[str, float]) -> AnswerTimes | None:
     """What `latency` wrote; None where nothing was measured."""
-    batch = next((name for name in metrics if name.startswith(_BATCH)), None)
-    if batch is None or _SINGLE not in metrics:
+    batch = next((name for name in metrics if name.startswith(BATCH)), None)
+    if batch is None or SINGLE not in metrics:
         return None
-    rows = int(batch.removeprefix(_BATCH))
-    return AnswerTimes(single_row_ms=metrics[_SINGLE], batch_ms=metrics[batch], batch_rows=rows)
+    rows = int(batch.removeprefix(BATCH))
+    return AnswerTimes(single_row_ms=metrics[SINGLE], batch_ms=metrics[batch], batch_rows=rows)
 
 
 def about(model: Model) -> str:
@@ -173,69 +153,6 @@ def description(decision: GateDecision, table: str) -> str:
     return f"{', '.join([f'verdict {decision.verdict}', *names, *rates])}\n\n{table}"
 
 
-def _points(document: Document) -> list[Point]:
-    if isinstance(document, RobustnessReport):
-        attacks = [Point(f"robust_accuracy/{_attack(attack)}", attack.survived.share) for attack in document.attacks]
-        worst = Point("robust_accuracy", document.worst_case.share)
-        clean = _performance("", document.clean_performance)
-        return [
-            Point("clean_accuracy", document.clean.share),
-            worst,
-            *attacks,
-            *clean,
-            *_performance("robust_", document.worst_case_performance),
-            *_operating(document.operating_point),
-        ]
-    if isinstance(document, Certificate):
-        at = [Point(f"certified_accuracy/{point.radius:g}", point.certified.share) for point in document.certified]
-        return [*at, Point("abstained", document.abstained.share)]
-    if isinstance(document, ScanReport):
-        held_out = [Point("scan/held_out_suspects", document.held_out.suspects.k)] if document.held_out else []
-        aside = Point("scan/quarantined", len(document.quarantined))
-        return [Point("scan/suspects", document.suspects.k), aside, *held_out]
-    if isinstance(document, DriftReport):
-        return [Point("drift/columns", document.drifted.k)]
-    if isinstance(document, BackdoorReport):
-        return [Point("backdoor/flagged", len(document.flagged))]
-    return []
-
-
-def _performance(prefix: str, found: Performance | None) -> list[Point]:
-    """Recall and precision of each class, up to `MOST_CLASSES`, their mean, and the areas of two classes."""
-    if found is None:
-        return []
-    areas = {"roc_auc": found.roc_auc, "pr_auc": found.pr_auc}
-    return [
-        Point(f"{prefix}balanced_accuracy", found.balanced_accuracy),
-        *(Point(f"{prefix}{name}", value) for name, value in areas.items() if value is not None),
-        *(
-            Point(f"{prefix}{what}/{_key(one.name)}", count.share)
-            for one in found.classes[:MOST_CLASSES]
-            for what, count in (("recall", one.recall), ("precision", one.precision))
-            if count.n
-        ),
-    ]
-
-
-def _operating(found: OperatingResult | None) -> list[Point]:
-    """Wrong answers of both kinds in 1,000 rows, and their cost where costs were given, without and under attack."""
-    if found is None:
-        return []
-    points = []
-    named = {"": found.clean, "robust_": found.worst_case, "constant_": found.constant_errors}
-    for prefix, errors in named.items():
-        misses, alarms = found.per_thousand(errors)
-        points += [Point(f"{prefix}misses_per_1000", misses), Point(f"{prefix}false_alarms_per_1000", alarms)]
-        if found.point.costs is not None:
-            points.append(Point(f"{prefix}cost_per_1000", found.cost(errors)))
-    return points
-
-
-def _key(name: str) -> str:
-    """A class's name as a part of a metric's; MLflow takes few characters."""
-    return re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip() or "_"
-
-
 def _numbers(row: Mapping[str, object]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for key, value in row.items():
@@ -244,9 +161,3 @@ def _numbers(row: Mapping[str, object]) -> dict[str, float]:
         elif isinstance(value, Mapping) and isinstance(value.get("n"), int) and value["n"]:
             numbers[key] = float(value["k"]) / float(value["n"])
     return numbers
-
-
-def _attack(attack: AttackResult) -> str:
-    """A name of its own for each attack: the second opinion's attacks are called as ours are."""
-    library = attack.library.partition(" ")[0]
-    return attack.name if library == "holdfast" else f"{library}/{attack.name}"

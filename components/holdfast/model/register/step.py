@@ -1,6 +1,7 @@
 """The register step: puts a model that passed into MLflow, with its evidence; refuses any other."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -35,7 +36,7 @@ from holdfast.attestation.keys import Signer
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
-from holdfast.model.register import materials, page, pyfunc
+from holdfast.model.register import carried, materials, page, pyfunc
 from holdfast.steps import by_role, role_of, writer
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | N
         params=page.params(document),
         metrics=[*page.metrics(documents, _curve(admitted.model)), *page.latency(latency)],
         dataset=(admitted.snapshot.document.name, admitted.snapshot.document.root),
+        parent=registry.EnclosingRun.of(os.environ),
     )
 
 
@@ -294,7 +296,8 @@ def _write_package(work: Path, admitted: Admitted) -> None:
 
         mlflow.pyfunc.save_model(
             str(work / "package"),
-            loader_module=pyfunc.__name__,
+            loader_module=carried.LOADER,
+            code_paths=carried.write_code(work / "code"),
             data_path=str(work / registry.BUNDLE),
             signature=pyfunc.signature(document, example),
             input_example=example,

@@ -18,6 +18,7 @@ def scan(
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Sets suspected rows aside."""
     return dsl.ContainerSpec(

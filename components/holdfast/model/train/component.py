@@ -23,6 +23,7 @@ def train(
     artifact: dsl.Output[dsl.Model],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
     """Trains on the rows that the scan left; resumes from `checkpoint` when that folder outlives the container."""
     return dsl.ContainerSpec(

@@ -9,13 +9,15 @@ from holdfast.options import (
     TRACKING,
     AsJson,
     DigestFile,
+    ForKubeflow,
+    PageFile,
     Seed,
     Tracking,
     TrustFileOption,
     VerdictFile,
     finish,
     same_command,
-)
+)  # fmt: skip
 from holdfast.progress import say
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def start(
     digest_file: DigestFile = None,
     verdict_file: VerdictFile = None,
     as_json: AsJson = False,
+    executor_input: ForKubeflow = "",
+    page_file: PageFile = None,
 ) -> None:
     """Shadow, canary, then promotion or rollback, by itself; after a crash the same command goes on."""
     from holdfast.serving.rollout.reporting.ending import last_line
@@ -86,7 +90,7 @@ def start(
         name, out, version=version, tracking=tracking, config=plan, seed=seed,
         game_day=game_day or None, metrics_port=metrics_port, at=place, trust=trust,
     )  # fmt: skip
-    finish(artifact, digest_file, verdict_file, as_json)
+    finish(artifact, digest_file, verdict_file, as_json, executor_input, page_file)
     say(f"rollout: {last_line(artifact, same_command(), planted=bool(game_day))}")
 
 

@@ -18,15 +18,15 @@ def rollout(
     seed: int,
     game_day: str,
     trust: str,
+    page: dsl.Output[dsl.HTML],
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dsl.ContainerSpec:
-    """Rolls a registered version out.
+    """Rolls a registered version out: `driver` moves the traffic of what `target`, the text of a target file, names.
 
-    With the driver `envoy` and an empty `target` both models are served in this pod; another driver moves the traffic
-    of the object that `target`, the text of a target file, names. An empty `game_day` breaks nothing on purpose; an
-    empty `trust` is no trust policy.
+    With `envoy` and an empty `target` both models are served in this pod; an empty `game_day` or `trust` is none.
     """
     return dsl.ContainerSpec(
         image=containers.SERVING,
@@ -34,6 +34,6 @@ def rollout(
         args=[
             *containers.options(name=name, version=version, tracking=tracking, config=config, driver=driver),
             *containers.options(target=target, seed=seed, game_day=game_day, trust=trust),
-            *containers.outputs(artifact, digest, verdict),
+            *containers.outputs(artifact, digest, verdict, page),
         ],
     )
