@@ -1319,7 +1319,10 @@ class MonitoredColumn(Frozen):
 
 
 class MonitorReport(Measurement):
-    """A served model up to an hour. Files: `windows.npz`, `bins.json` (state for the next report), `report.html`."""
+    """A served model up to an hour.
+
+    Files: `windows.npz` and `bins.json`, the state that the next report goes on from; `report.html`; `metrics.prom`.
+    """
 
     kind: Literal["monitor-report"] = "monitor-report"
     """Always `monitor-report`."""

@@ -20,6 +20,7 @@ from holdfast.modality.frames import harden_pyarrow
 from holdfast.monitor.binned import Bins, count
 from holdfast.monitor.kernels import Features
 from holdfast.monitor.losses import Labelled, LossEvidence, chances
+from holdfast.monitor.metrics import exposition
 from holdfast.monitor.page import page
 from holdfast.monitor.watching import (
     Course,
@@ -105,7 +106,8 @@ def monitor(
     digests = {role: one.digest for role, one in read.items() if one is not None}
     report = report.model_copy(update={"model": served.digest, "inputs": digests})
     html = page(report, served.document.name, {stage: course.evidence for stage, course in courses.items()})
-    return save(out, report, {**_state(watched), "report.html": html.encode()})
+    pages = {"report.html": html.encode(), "metrics.prom": exposition(report, served.document.name).encode()}
+    return save(out, report, _state(watched) | pages)
 
 
 def _report(
