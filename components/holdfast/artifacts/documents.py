@@ -1356,6 +1356,23 @@ class MonitorReport(Measurement):
     """Fail: an alarm. Inconclusive: too little recorded."""
 
 
+class RetrainRequest(Document):
+    """Asks for a retraining, because of a report of the monitor (input `report`); the request before is `previous`."""
+
+    kind: Literal["retrain-request"] = "retrain-request"
+    """Always `retrain-request`."""
+    model: Sha256
+    """Digest of the model that was watched."""
+    reason: str
+    """Why, in words."""
+    asked: UtcSecond
+    """Start of the last hour that the report judged; the cooldown counts from it."""
+    older_than: UtcSecond
+    """Champion and challenger are to be compared on rows from before this: later ones may be poisoned."""
+    cooldown_days: int = Field(ge=0)
+    """Days before another request about this name is written."""
+
+
 AnyDocument = Annotated[
     Snapshot
     | SchemaReport
@@ -1373,7 +1390,8 @@ AnyDocument = Annotated[
     | GateDecision
     | Registration
     | RolloutRecord
-    | MonitorReport,
+    | MonitorReport
+    | RetrainRequest,
     Field(discriminator="kind"),
 ]
 """Any document, told apart by `kind`."""

@@ -70,7 +70,24 @@ def labels(
     typer.echo(f"{out}: {rows} rows to label; then `holdfast monitor check --labels FILE --request {out}`", err=True)
 
 
+@step_command
+def retrain(
+    report: Annotated[str, typer.Option(help="Report of the monitor: FOLDER or FOLDER@DIGEST.")],
+    out: Out,
+    previous: Annotated[str | None, typer.Option(help="The request before, whose cooldown must be over.")] = None,
+    cooldown_days: Annotated[int, typer.Option(help="Days before another request.", min=0)] = 7,
+) -> "Artifact[Any]":
+    """Write a request for a retraining, where the report leads to one; it starts nothing by itself."""
+    from holdfast.monitor.step import ask_retraining
+
+    before = ref(previous) if previous else None
+    made = ask_retraining(ref(report), out, previous=before, cooldown_days=cooldown_days)
+    typer.echo("next: `holdfast run` or `holdfast submit` with the review of quarantined rows (data.review)", err=True)
+    return made
+
+
 app.command("check")(check)
+app.command("retrain")(retrain)
 app.command("labels")(labels)
 COMMANDS = {"monitor": app}
 """What `holdfast` runs by these names."""

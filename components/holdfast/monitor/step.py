@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Count, GateDecision, Model, MonitorReport
+from holdfast.artifacts.documents import Count, GateDecision, Model, MonitorReport, RetrainRequest
 from holdfast.artifacts.folder import Artifact, Ref, load, replace_file, save, strict_json
 from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import ArtifactError, InputError
 from holdfast.modality.frames import harden_pyarrow
+from holdfast.monitor.asking import request
 from holdfast.monitor.binned import Bins, count
 from holdfast.monitor.kernels import Features
 from holdfast.monitor.losses import Labelled, LossEvidence, chances
@@ -142,7 +143,7 @@ def _report(
     )
 
 
-def draw_labels(log: Path, model: Ref, request: Path, *, draws: int, hours: int, seed: int) -> int:
+def draw_labels(log: Path, model: Ref, out: Path, *, draws: int, hours: int, seed: int) -> int:
     """Writes a request for labels of rows drawn from the last hours of the log; returns how many rows it names.
 
     Raises:
@@ -168,8 +169,22 @@ def draw_labels(log: Path, model: Ref, request: Path, *, draws: int, hours: int,
         for i, row in enumerate(drawn)
     ]
     facts = {"model": served.digest, "mean_guess": batch.mean_guess, "reach": batch.reach, "draws": rows}
-    replace_file(request, json.dumps(facts, indent=1).encode(), private=True)
+    replace_file(out, json.dumps(facts, indent=1).encode(), private=True)
     return len({row["request"] for row in rows})
+
+
+def ask_retraining(report: Ref, out: Path, *, previous: Ref | None, cooldown_days: int) -> Artifact[RetrainRequest]:
+    """Writes the request that a report leads to.
+
+    Raises:
+        InputError: it leads to none, or the cooldown is not over.
+        ArtifactError: report or request are altered.
+    """
+    found = load(report, MonitorReport)
+    before = load(previous, RetrainRequest) if previous is not None else None
+    asked = request(found.document, before.document if before else None, cooldown_days)
+    digests = {"report": found.digest} | ({"previous": before.digest} if before else {})
+    return save(out, asked.model_copy(update={"inputs": digests}))
 
 
 def read_hours(log: Path, model: str) -> Iterator[LoggedHour]:
