@@ -1,14 +1,11 @@
 """`holdfast monitor`: judge a served model by its log, and draw rows to be labelled."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from holdfast.options import ModelRef, Out, ref, step_command
-
-if TYPE_CHECKING:
-    from holdfast.artifacts.folder import Artifact
+from holdfast.options import AsJson, ModelRef, Out, finish, ref
 
 app = typer.Typer(
     help="Watch a served model: its inputs, its outputs, and its labels when they come.", no_args_is_help=True
@@ -17,7 +14,6 @@ app = typer.Typer(
 LogFolder = Annotated[Path, typer.Option(help="Folder of the model server's sample_log.")]
 
 
-@step_command
 def check(
     log: LogFolder,
     model: ModelRef,
@@ -34,11 +30,14 @@ def check(
     enforce: Annotated[
         bool, typer.Option("--enforce", help="Exit code 3 for an alarm, 4 for too little data.")
     ] = False,
-) -> "tuple[Artifact[Any], int]":
+    as_json: AsJson = False,
+) -> None:
     """Judge the hours of the log since the last report."""
+    from holdfast.artifacts.folder import check_place
     from holdfast.monitor.step import LabelAnswers, monitor
     from holdfast.monitor.watching import MonitorSettings
 
+    check_place(out)
     found = monitor(
         log,
         out,
@@ -49,7 +48,9 @@ def check(
         previous=ref(previous) if previous else None,
     )
     typer.echo(f"{found.document.verdict.value}: {found.document.reason}; next: {found.document.advice}", err=True)
-    return found, {"pass": 0, "fail": 3, "inconclusive": 4}[found.document.verdict.value] if enforce else 0
+    finish(found, None, None, as_json)
+    if enforce and (code := {"pass": 0, "fail": 3, "inconclusive": 4}[found.document.verdict.value]):
+        raise typer.Exit(code)
 
 
 def labels(
@@ -70,20 +71,20 @@ def labels(
     typer.echo(f"{out}: {rows} rows to label; then `holdfast monitor check --labels FILE --request {out}`", err=True)
 
 
-@step_command
 def retrain(
     report: Annotated[str, typer.Option(help="Report of the monitor: FOLDER or FOLDER@DIGEST.")],
     out: Out,
     previous: Annotated[str | None, typer.Option(help="The request before, whose cooldown must be over.")] = None,
     cooldown_days: Annotated[int, typer.Option(help="Days before another request.", min=0)] = 7,
-) -> "Artifact[Any]":
+    as_json: AsJson = False,
+) -> None:
     """Write a request for a retraining, where the report leads to one; it starts nothing by itself."""
     from holdfast.monitor.step import ask_retraining
 
     before = ref(previous) if previous else None
     made = ask_retraining(ref(report), out, previous=before, cooldown_days=cooldown_days)
     typer.echo("next: `holdfast run` or `holdfast submit` with the review of quarantined rows (data.review)", err=True)
-    return made
+    finish(made, None, None, as_json)
 
 
 app.command("check")(check)
