@@ -55,6 +55,7 @@ ALLOWED = {
     "the kernel's files about processes and libraries": ["processes.py", "warm/libraries.py"],
     "descriptors of child processes": ["limited.py", "warm/children.py", "warm/server.py"],
     "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
+    "the log of what a model server answered": ["serving/predictor/samples.py"],
     "bundles for the pods of a cluster, and the target that names one": [
         "cli/rollout/candidate.py", "serving/store.py",
     ],

@@ -1286,6 +1286,93 @@ class RolloutRecord(Document):
     """Pass: promoted; fail: rolled back."""
 
 
+class MonitoredStage(Frozen):
+    """One stage of the monitor in the period that is running."""
+
+    stage: Literal["inputs", "model", "labels"]
+    """What it looks at."""
+    evidence: float = Field(ge=0)
+    """The most evidence that something changed; while nothing does, 1 / alpha is reached with chance alpha at most."""
+    limit: float = Field(gt=0)
+    """The evidence from which it is an alarm."""
+    seen: int = Field(ge=0)
+    """Windows or labels that it was judged by."""
+    alarm: bool
+    """Whether a person is to look."""
+    reason: str
+    """What the numbers rest on."""
+
+
+class MonitoredColumn(Frozen):
+    """How far a column is from all windows so far, since the change or in the last window."""
+
+    column: str
+    """Name of the column."""
+    distance: float
+    """Mean stability index in units of its median over all windows."""
+    usual: float
+    """The largest of a stable window."""
+    moved: float = Field(ge=0, le=1)
+    """Share of the rows that are in another bin than in the stable windows."""
+    unknown: float = Field(ge=0, le=1)
+    """Share of the rows without a value, or with one that the stable windows did not have."""
+
+
+class MonitorReport(Measurement):
+    """A served model up to an hour.
+
+    Files: `windows.npz` and `bins.json`, the state that the next report goes on from; `report.html`; `metrics.prom`.
+    """
+
+    kind: Literal["monitor-report"] = "monitor-report"
+    """Always `monitor-report`."""
+    model: Sha256
+    """Digest of the model that was watched."""
+    first: UtcSecond
+    """Start of the first window."""
+    last: UtcSecond
+    """Start of the last window."""
+    windows: int = Field(ge=0)
+    """Hours that were compared, the stable ones among them."""
+    stages: tuple[MonitoredStage, ...]
+    """Inputs, model, labels."""
+    columns: tuple[MonitoredColumn, ...]
+    """Those that moved most."""
+    change: Literal["sudden", "gradual", "unclear", "none"]
+    """How the inputs changed; `none` without an alarm of theirs."""
+    began: UtcSecond | None
+    """When; None without an alarm of the inputs."""
+    loss: Count | None
+    """Wrong answers of labelled rows; None without labels."""
+    selected: bool
+    """Whether the labels are no random sample."""
+    next: Literal["none", "record", "repair", "retrain", "review"]
+    """What to do."""
+    advice: str
+    """The same in words."""
+    reason: str
+    """The verdict in words."""
+    verdict: Verdict
+    """Fail: an alarm. Inconclusive: too little recorded."""
+
+
+class RetrainRequest(Document):
+    """Asks for a retraining, because of a report of the monitor (input `report`); the request before is `previous`."""
+
+    kind: Literal["retrain-request"] = "retrain-request"
+    """Always `retrain-request`."""
+    model: Sha256
+    """Digest of the model that was watched."""
+    reason: str
+    """Why, in words."""
+    asked: UtcSecond
+    """Start of the last hour that the report judged; the cooldown counts from it."""
+    older_than: UtcSecond
+    """Champion and challenger are to be compared on rows from before this: later ones may be poisoned."""
+    cooldown_days: int = Field(ge=0)
+    """Days before another request about this name is written."""
+
+
 AnyDocument = Annotated[
     Snapshot
     | SchemaReport
@@ -1302,7 +1389,9 @@ AnyDocument = Annotated[
     | GuardCalibration
     | GateDecision
     | Registration
-    | RolloutRecord,
+    | RolloutRecord
+    | MonitorReport
+    | RetrainRequest,
     Field(discriminator="kind"),
 ]
 """Any document, told apart by `kind`."""

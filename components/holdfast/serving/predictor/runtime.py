@@ -5,6 +5,7 @@ A model that is not served ends the process, also under plain `mlserver start`, 
 """
 
 import asyncio
+import atexit
 import math
 import multiprocessing
 import os
@@ -37,6 +38,7 @@ from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
 from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, PEER, NotAnsweredByGuardError, plain
 from holdfast.serving.predictor.metadata import OUTPUTS, input_tensor, output_tensors
+from holdfast.serving.predictor.samples import SampleLog
 from holdfast.serving.predictor.settings import ModelParameters
 from holdfast.serving.protocol import DATATYPES
 
@@ -55,6 +57,7 @@ class HoldfastModel(MLModel):
         self._live = 0
         self._guarded: GuardedPredictor | None = None
         self._chance = np.random.default_rng(0)
+        self._samples: SampleLog | None = None
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
             self._extra = ModelParameters.parse(_extra(settings), Path(settings._source or "").parent)
@@ -77,6 +80,9 @@ class HoldfastModel(MLModel):
             _give_up(error)
         if self._batched:
             self._check_before_batching()
+        if self._extra.sample_log:
+            self._samples = SampleLog(self._extra.sample_log, self._admitted.digest, self._predictor.spec)
+            atexit.register(self._samples.flush)
         return True
 
     async def unload(self) -> bool:
@@ -113,13 +119,15 @@ class HoldfastModel(MLModel):
         from holdfast.serving.predictor.guarding import FLAG, NoRecordsError, NotAnsweredError
 
         try:
-            found = guarded.ask(guarded.asker(_headers(payload), PEER.get()), _checked(self._predictor, payload))
+            rows = _checked(self._predictor, payload)
+            found = guarded.ask(guarded.asker(_headers(payload), PEER.get()), rows)
         except NotAnsweredError as error:
             raise NotAnsweredByGuardError(str(error), error.status, error.retry_after) from error
         except NoRecordsError as error:
             raise MLServerError(str(error), 503) from error
         except ModelError as error:
             raise MLServerError(str(error), 500) from error
+        self._keep(payload, rows, found.answer, flagged=bool(found.flag))
         return self._respond(payload, found.answer, Parameters(**{FLAG: found.flag}) if found.flag else None)
 
     def _wanted(self, payload: InferenceRequest) -> set[str] | None:
@@ -147,9 +155,18 @@ class HoldfastModel(MLModel):
     def _answer(self, payload: InferenceRequest) -> Answer:
         try:
             rows = _rows(payload) if self._batched else _checked(self._predictor, payload)
-            return self._predictor.answer(rows)
+            answer = self._predictor.answer(rows)
         except ModelError as error:
             raise MLServerError(str(error), 500) from error
+        self._keep(payload, rows, answer)
+        return answer
+
+    def _keep(
+        self, payload: InferenceRequest, rows: NDArray[np.generic], answer: Answer, *, flagged: bool = False
+    ) -> None:
+        """Lets the log choose among the rows, if there is one and a client sent them."""
+        if self._samples and _is_live(payload):
+            self._samples.record(payload.id or "", rows, answer, flagged=flagged)
 
     def _respond(
         self, payload: InferenceRequest, answer: Answer, parameters: Parameters | None = None
@@ -312,6 +329,8 @@ def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
         raise WorkloadError("max_batch_size: expected parallel_workers 0, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
+    if extra.sample_log:
+        raise WorkloadError("max_batch_size: expected none with a sample_log, which keeps the id of each request")
     if extra.guard:
         raise WorkloadError("max_batch_size: expected none with a guard, which must know whose rows are whose")
     return True

@@ -115,6 +115,8 @@ class HoldfastModel:
             extra = ModelParameters.parse(parameters)
             if extra.game_day:
                 raise WorkloadError("game_day: expected none, game days are for the MLServer face")
+            if extra.sample_log:
+                raise WorkloadError("sample_log: expected none, only the MLServer face keeps one")
             self._predictor = load_predictor(extra.model, extra.decision, extra.options, extra.trust)
             self._guard, self._opening = extra.guard, threading.Lock()
             self._guarded: GuardedPredictor | None = None

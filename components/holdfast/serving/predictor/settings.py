@@ -13,6 +13,7 @@ from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import WorkloadError
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
+from holdfast.serving.predictor.samples import SampleLogSettings
 from holdfast.serving.protocol import DATATYPES
 
 LOOPBACK = "127.0.0.1"
@@ -107,12 +108,15 @@ class ModelParameters:
     """It is being replaced: how old its verdict is, is not asked."""
     guard: GuardParameters | None = None
     """What watches its clients."""
+    sample_log: SampleLogSettings | None = None
+    """None: nothing of what is answered is kept."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object], below: Path = Path()) -> Self:
-        """Reads `model`, `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust`, `incumbent`, `guard`.
+        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), and what else may be given.
 
-        Folders that are not absolute are `below` the one of the settings.
+        That is the options, `game_day`, `trust`, `incumbent`, `guard` and `sample_log`. Folders that are not absolute
+        are `below` the one of the settings.
 
         Raises:
             WorkloadError: one is missing, unknown or has no meaning.
@@ -124,9 +128,10 @@ class ModelParameters:
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
         incumbent = rest.pop("incumbent", False) is True
         guard = GuardParameters.parse(rest.pop("guard"), below) if "guard" in rest else None
+        samples = SampleLogSettings.parse(rest.pop("sample_log")) if "sample_log" in rest else None
         model_ref, decision_ref = (Ref(below / ref.folder, ref.digest) for ref in map(Ref.parse, (model, decision)))
         options, fault = Options.parse(rest), GameDay.parse(day) if day else None
-        return cls(model_ref, decision_ref, options, fault, trust, incumbent, guard)
+        return cls(model_ref, decision_ref, options, fault, trust, incumbent, guard, samples)
 
 
 def write_settings(
