@@ -186,7 +186,7 @@ from holdfast.cli import app
 from holdfast.cli.doctor import examine
 from holdfast.data.snapshot.component import snapshot
 from holdfast_pipelines.local import Machine
-from holdfast_pipelines.reuse import Cache
+from holdfast.reuse import Cache
 from holdfast_pipelines.report.dag import draw
 from holdfast_pipelines.report.evidence import KINDS
 from holdfast_pipelines.wiring import inputs
