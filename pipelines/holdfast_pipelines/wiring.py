@@ -9,17 +9,26 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl.structures import ResourceSpec
 
-from holdfast import containers
+from holdfast import containers, pod_cache
 from holdfast.compute import GPUS
-from holdfast.model.component import joined_of, part_of
+from holdfast.model.component import joined_of, part_of, with_job
+from holdfast.model.train.job import JobConfig, PodToleration
+from holdfast.steps import find
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
+from holdfast_pipelines.pod_keys import signed_in_pod
 
 _LONGEST_SECONDS = 14 * 86400
 STEP_LABEL = "holdfast.dev/step"
 """Label of a step's pods, by which network policies choose them."""
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
+
+
+CACHE = "/tmp/holdfast/cache"
+"""Where pods see the volume of what was made before."""
+CACHE_SECRET = "holdfast-cache"
+"""Kubernetes secret with the key `key`, which seals the entries of that volume: at least 32 characters."""
 
 
 def inputs(**tasks: dsl.PipelineTask) -> dict[str, Any]:
@@ -61,8 +70,10 @@ class Pods:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
             _on_gpu_nodes(task, settings)
         kubernetes.add_pod_label(task, STEP_LABEL, step)
+        _reused(task, step, settings)
         for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
+        signed_in_pod(task, settings.signing)
         seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 
@@ -90,6 +101,28 @@ class Pods:
             parts[f"part_{number}"] = task.set_display_name(f"{step.name} {number}/{count}")
         size = PodSize(memory=settings.resources.get(step.name, PodSize()).memory, gpu=0)
         return self.sized(joined_of(step, count)(**given, **inputs(**parts)), cpu="1", memory="4G", size=size)
+
+    def training(self, step: Any, given: Mapping[str, Any], place: str) -> dsl.PipelineTask:
+        """The step that trains, in its own pod, which keeps its checkpoint at `place`, or in those of a job."""
+        settings = self.settings
+        if settings is None or settings.train_job is None:
+            return self.keeping(self.computing(step(**given), "8G"), place)
+        asked, job = settings.resources.get(step.name, PodSize()), settings.train_job
+        gpu = int(settings.gpu) if asked.gpu is None else asked.gpu
+        config = JobConfig(
+            kind=job.kind,
+            image=settings.image("model"),
+            claim=job.claim,
+            path=job.path,
+            cpu=asked.cpu or "2",
+            memory=asked.memory or "8G",
+            gpu=gpu,
+            node_selector=settings.node_selector if gpu else {},
+            tolerations=tuple(PodToleration(**vars(one)) for one in settings.tolerations) if gpu else (),
+        )
+        task = with_job(step)(**given, job=config.model_dump_json())
+        waits = self.sized(task, cpu="500m", memory="2G", size=PodSize(gpu=0))
+        return kubernetes.mount_pvc(waits, job.claim, job.path)
 
     def keeping(self, task: dsl.PipelineTask, place: str) -> dsl.PipelineTask:
         """Gives the task the volume of the checkpoints at `place`, where there is one."""
@@ -185,6 +218,16 @@ def retried(task: dsl.PipelineTask) -> dsl.PipelineTask:
     Argo counts the longest duration from the start of the first try: with less than a step takes there is no second.
     """
     return task.set_retry(2, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{_LONGEST_SECONDS}s")
+
+
+def _reused(task: dsl.PipelineTask, name: str, settings: ClusterSettings) -> None:
+    """Gives the task the volume of what was made before, where there is one and the step may look there."""
+    row = find(name)
+    if settings.cache_volume is None or row is None or not row.reusable or not row.reads:
+        return
+    kubernetes.mount_pvc(task, settings.cache_volume, CACHE)
+    kubernetes.use_secret_as_env(task, CACHE_SECRET, {"key": pod_cache.SECRET}, optional=True)
+    task.set_env_variable(pod_cache.FOLDER, CACHE).set_env_variable(pod_cache.IMAGE, settings.image(row.environment))
 
 
 def _on_gpu_nodes(task: dsl.PipelineTask, settings: ClusterSettings) -> None:
