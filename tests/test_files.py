@@ -35,10 +35,11 @@ MEMORY = {"io.BytesIO", "io.StringIO", "pyarrow.BufferReader"}
 ALLOWED = {
     "a delivery is fetched, read in its own format, and written row by row": [
         "data/snapshot/archives.py", "data/snapshot/delivered.py", "data/snapshot/download.py", "data/snapshot/npz.py",
-        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/stores.py",
-        "data/snapshot/sources/take.py",
+        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/query.py",
+        "data/snapshot/sources/stores.py", "data/snapshot/sources/take.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
+    "the source that a registered version carries": ["model/register/carried.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
     "what a job of several pods reads and writes, on their volume; logs of processes": [
         "model/train/launch.py", "model/train/workers.py",
@@ -68,7 +69,9 @@ ALLOWED = {
         "serving/envoy/process.py", "serving/rollout/local/deployment.py", "serving/rollout/local/launch.py",
         "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
-    "what a guard knows of clients, which outlives its server": ["serving/guard/store.py"],
+    "what a guard knows of clients, which outlives its server": [
+        "serving/guard/store.py", "serving/predictor/guarding.py",
+    ],
     "what others read while a rollout runs": [
         "serving/rollout/reporting/log.py",
         "serving/rollout/reporting/timeline.py",
@@ -77,12 +80,13 @@ ALLOWED = {
         "serving/rollout/traffic/rows.py", "serving/rollout/traffic/sender.py",
     ],
     "what Kubeflow reads back about a step": ["executor.py"],
+    "what steps made before, on a disk or a volume": ["pod_cache.py", "reuse.py"],
     "environments of the steps, and the locks that they are made of": [
         "environments/create.py", "environments/installed.py", "environments/places.py",
     ],
     "compiled pipelines": ["compiled.py", "submit.py"],
-    "the folder of a run on this machine: steps, logs, reuse": [
-        "local.py", "parameters.py", "process.py", "reuse.py", "run.py", "warm.py",
+    "the folder of a run on this machine: steps, logs": [
+        "local.py", "parameters.py", "process.py", "run.py", "warm.py",
     ],
     "the base branch's files, and the folder of a pull request's report": [
         "pull_request/measuring.py", "pull_request/repository.py", "pull_request/results.py",

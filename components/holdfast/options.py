@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -145,7 +146,7 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
             given["evidence"] = {role: ref(text) for role, text in texts.items() if text}
         _check_out(given)
         signer = _signer(key)
-        made = function(**given)
+        made = _made(function, given)
         artifact, code = made if isinstance(made, tuple) else (made, 0)
         sign(artifact, signer, signed_in)
         finish(artifact, *result)
@@ -155,6 +156,20 @@ def step_command(function: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def _made(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What the step makes; in a pod with a cache, what it made before from the same inputs."""
+    from holdfast.pod_cache import PodCache
+
+    cache = PodCache.of(function.__name__, given, os.environ)
+    found = None if cache is None else cache.find(given["out"])
+    if found is not None:
+        return found
+    made = function(**given)
+    if cache is not None:
+        cache.keep(made)
+    return made
 
 
 def _check_out(given: dict[str, Any]) -> None:

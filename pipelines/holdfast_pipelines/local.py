@@ -35,11 +35,11 @@ from holdfast.executor import (
 )
 from holdfast.processes import CALM
 from holdfast.progress import say
+from holdfast.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast.steps import STEPS, find, of
 from holdfast_pipelines.folder import ARTIFACTS, LOGS
 from holdfast_pipelines.process import Ended, StepProcess, ends_on_sigterm, fresh, run_child
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.reuse import Cache, CachedStep, copy_artifact, environment_digest, pinned, step_key
 from holdfast_pipelines.signing import RELEASES, Signing
 from holdfast_pipelines.warm import Servers
 

@@ -23,6 +23,7 @@ from holdfast.artifacts.regular import read_at_most
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
+from holdfast.reuse import Cache, code_digest
 from holdfast.steps import STEPS, find, names, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
@@ -30,7 +31,6 @@ from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.preflight import check_policy, check_rows, check_workload
 from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunOutcome, RunResult, StepRecord
-from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.signing import Signing
 from holdfast_pipelines.undecided import hold_undecided, reviews_of, with_reviews
 from holdfast_pipelines.warm import Servers

@@ -9,18 +9,26 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl.structures import ResourceSpec
 
-from holdfast import containers
+from holdfast import containers, pod_cache
 from holdfast.compute import GPUS
 from holdfast.model.component import joined_of, part_of, with_job
 from holdfast.model.train.job import JobConfig, PodToleration
+from holdfast.steps import find
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
+from holdfast_pipelines.pod_keys import signed_in_pod
 
 _LONGEST_SECONDS = 14 * 86400
 STEP_LABEL = "holdfast.dev/step"
 """Label of a step's pods, by which network policies choose them."""
 MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
+
+
+CACHE = "/tmp/holdfast/cache"
+"""Where pods see the volume of what was made before."""
+CACHE_SECRET = "holdfast-cache"
+"""Kubernetes secret with the key `key`, which seals the entries of that volume: at least 32 characters."""
 
 
 def inputs(**tasks: dsl.PipelineTask) -> dict[str, Any]:
@@ -62,8 +70,10 @@ class Pods:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus).set_env_variable(GPUS, str(gpus))
             _on_gpu_nodes(task, settings)
         kubernetes.add_pod_label(task, STEP_LABEL, step)
+        _reused(task, step, settings)
         for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
+        signed_in_pod(task, settings.signing)
         seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 
@@ -208,6 +218,16 @@ def retried(task: dsl.PipelineTask) -> dsl.PipelineTask:
     Argo counts the longest duration from the start of the first try: with less than a step takes there is no second.
     """
     return task.set_retry(2, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{_LONGEST_SECONDS}s")
+
+
+def _reused(task: dsl.PipelineTask, name: str, settings: ClusterSettings) -> None:
+    """Gives the task the volume of what was made before, where there is one and the step may look there."""
+    row = find(name)
+    if settings.cache_volume is None or row is None or not row.reusable or not row.reads:
+        return
+    kubernetes.mount_pvc(task, settings.cache_volume, CACHE)
+    kubernetes.use_secret_as_env(task, CACHE_SECRET, {"key": pod_cache.SECRET}, optional=True)
+    task.set_env_variable(pod_cache.FOLDER, CACHE).set_env_variable(pod_cache.IMAGE, settings.image(row.environment))
 
 
 def _on_gpu_nodes(task: dsl.PipelineTask, settings: ClusterSettings) -> None:

@@ -30,7 +30,7 @@ from holdfast.attestation.predicates import Occasion, statement_of, verdict_stat
 from holdfast.attestation.statement import Statement
 from holdfast.attestation.trust import ROLES, Revocation
 from holdfast.errors import RefusedError
-from holdfast_pipelines.reuse import Cache, CachedStep
+from holdfast.reuse import Cache, CachedStep
 from tests.attestation import people_tamperings
 from tests.attestation.chains import NOW, Made, trust_in
 from tests.attestation.people_tamperings import PeopleWorld

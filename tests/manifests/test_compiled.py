@@ -106,7 +106,9 @@ def test_a_rollout_is_told_where_the_traffic_is_and_by_default_serves_in_its_own
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_every_step_names_an_image_with_an_immutable_tag(name):
     for container in containers(name).values():
-        assert re.fullmatch(rf"holdfast/(data|model|serving):{re.escape(__version__)}", container["image"])
+        assert re.fullmatch(
+            rf"registry\.invalid/holdfast/(data|model|serving):{re.escape(__version__)}", container["image"]
+        )
 
 
 def words_of(executor):
@@ -280,6 +282,46 @@ def test_a_run_that_may_end_as_succeeded_posts_its_refusal_too(tmp_path):
     assert not [key for key in boxes if "refused" in key]
 
 
+SIGNING = (
+    "signing:\n  keys: {data-owner: key-data, trainer: key-trainer, attacker: key-attacker, gate: key-gate}\n"
+    "  statements: statements\n  trust: trust\n  waivers: /waivers/digits\n"
+    "volumes: [{claim: waivers, path: /waivers, steps: [gate]}]\n"
+)
+
+
+def test_each_pod_gets_the_key_of_its_role_and_no_other(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(SIGNING)
+    pipeline, pods = compiled(tmp_path, "--settings", str(tmp_path / "cluster.yaml"))
+    boxes = {key: box["container"]["args"] for key, box in pipeline["deploymentSpec"]["executors"].items()}
+    for step in STEPS:
+        if step.pipeline != "retrain":
+            continue
+        pod, words = pods[f"exec-{step.name}"], boxes[f"exec-{step.name}"]
+        held = {one["secretName"]: one["mountPath"] for one in pod["secretAsVolume"]}
+        key = f"key-{step.signed_by.removesuffix('-owner')}"
+        assert held.pop(key) == "/var/run/holdfast/key"
+        asks = step.name in ("baseline", "gate", "register")
+        assert held == ({"trust": "/var/run/holdfast/trust"} if asks else {})
+        assert "--key=/var/run/holdfast/key/key.pem" in words
+        assert ("--trust=/var/run/holdfast/trust/trust.yaml" in words) == asks
+        assert words[-1] == "--attestations=/var/run/holdfast/statements/$(HOLDFAST_RUN)"
+        mounts = {one["constant"]: one["mountPath"] for one in pod["pvcMount"]}
+        assert mounts["statements"] == "/var/run/holdfast/statements"
+    assert "--waivers=/waivers/digits" in boxes["exec-gate"]
+
+
+def test_waivers_lie_on_a_volume_of_the_gate_and_are_checked_by_a_trust_policy(tmp_path):
+    for text, found in (
+        (SIGNING.replace("steps: [gate]", "steps: [train]"), "expected a folder on a volume of the step gate"),
+        (SIGNING.replace("  trust: trust\n", ""), "expected trust with it"),
+    ):
+        (tmp_path / "cluster.yaml").write_text(text)
+        ended = CliRunner().invoke(
+            app, ["compile", "--out", str(tmp_path), "--settings", str(tmp_path / "cluster.yaml")]
+        )
+        assert found in str(ended.exception)
+
+
 def test_a_pipeline_without_a_place_to_post_to_has_no_exit_handler():
     assert "notify" not in (PIPELINES / "retrain.yaml").read_text()
 
@@ -408,7 +450,7 @@ def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp
     compile_pipelines(tmp_path, ClusterSettings(registry="registry.example/team/", tag="4f2c1d7"))
     assert executors("rollout", tmp_path)["exec-rollout"]["image"] == "registry.example/team/holdfast/serving:4f2c1d7"
     text = (tmp_path / "retrain.yaml").read_text()
-    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"\1:{__version__}", text)
+    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"registry.invalid/\1:{__version__}", text)
     assert back == (PIPELINES / "retrain.yaml").read_text()
 
 
@@ -436,3 +478,14 @@ def test_network_policies_can_tell_the_steps_apart():
         steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
         reports = {key: "report" for key in containers(name) if key.startswith("exec-report")}
         assert steps == {key: key.removeprefix("exec-") for key in executors(name)} | reports
+
+
+def test_nothing_that_is_applied_pulls_a_name_of_ours_from_a_public_registry():
+    """A name without a host is pulled from one where anybody may own it."""
+    found = []
+    for path in sorted(Path(__file__).parents[2].joinpath("manifests").rglob("*.yaml")):
+        found += re.findall(
+            r"(?m)^[ -]*(?:image|name): [\"']?(\S*holdfast/(?:data|model|serving|mlflow)\b)", path.read_text()
+        )
+    assert len(found) > 20
+    assert {name.split("/")[0] for name in found} == {"registry.invalid"}

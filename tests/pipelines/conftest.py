@@ -9,8 +9,8 @@ pytest.importorskip("kfp", reason="the pipelines need kfp (environment .venv)")
 from kfp import dsl
 
 from holdfast import containers
+from holdfast.reuse import Cache
 from holdfast_pipelines.local import Machine
-from holdfast_pipelines.reuse import Cache
 
 # A step in miniature: a real artifact, its digest and verdict, and whatever its settings tell it to do.
 STEP = """

@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.artifacts.documents import Baseline
 from holdfast.artifacts.folder import load_any, save
+from holdfast.reuse import Cache, CachedStep, code_digest, pinned, step_key
 from holdfast.steps import STEPS
-from holdfast_pipelines.reuse import Cache, CachedStep, code_digest, pinned, step_key
 
 
 @pytest.fixture(autouse=True)

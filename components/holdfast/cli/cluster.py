@@ -46,6 +46,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[str | None, typer.Option(help="The volume claim on which train keeps its checkpoints.")],
         None,
     ),
+    "cache_volume": (
+        Annotated[str | None, typer.Option(help="The volume claim on which steps keep what they made, for reuse.")],
+        None,
+    ),
     "node_selector": (
         Annotated[list[str], typer.Option(metavar="LABEL=VALUE", help="Nodes of the steps that ask for a GPU.")],
         [],
@@ -91,7 +95,7 @@ def with_cluster_settings(function: Callable[..., None]) -> Callable[..., None]:
         options = {name: given.pop(name) for name in _OPTIONS}
         plain = (
             "registry", "tag", "namespace", "ca_file", "threads", "gpu", "checkpoint_volume", "when_refused",
-            "source_identity",
+            "source_identity", "cache_volume",
         )  # fmt: skip
         named = {
             "images": pairs(options["image"], "--image"),

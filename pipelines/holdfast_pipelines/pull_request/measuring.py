@@ -17,6 +17,7 @@ from holdfast.artifacts.documents import Baseline, GateDecision, Model, Robustne
 from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, seal, write_artifact
 from holdfast.errors import HoldfastError, InputError, WorkloadError
 from holdfast.progress import say
+from holdfast.reuse import Cache, code_digest
 from holdfast.steps import by_role, role_of, writer
 from holdfast.workload.schema import AttackConfig, read_workload
 from holdfast.workload.yaml import top_keys
@@ -36,7 +37,6 @@ from holdfast_pipelines.pull_request.requirements import (
 from holdfast_pipelines.pull_request.results import clear_results
 from holdfast_pipelines.pull_request.table import ModelComparison, Sides, compose
 from holdfast_pipelines.record import RECORD
-from holdfast_pipelines.reuse import Cache, code_digest
 from holdfast_pipelines.run import judge
 from holdfast_pipelines.warm import Servers
 

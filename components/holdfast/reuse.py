@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from holdfast.artifacts.folder import DOCUMENT, Ref, load_any, write_new
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load_any, write_new
 from holdfast.errors import ArtifactError
 from holdfast.progress import say
 
@@ -45,11 +46,11 @@ class CachedStep:
 
 
 class Cache:
-    """Entries by key, in one folder; without the user's secret there are none."""
+    """Entries by key, in one folder; without a secret there are none. Left out, it is that of the user."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, secret: bytes | None = None) -> None:
         self.folder = folder.resolve() / "steps"
-        self.secret = _secret()
+        self.secret = _secret() if secret is None else secret
 
     def find(self, key: str) -> CachedStep | None:
         """The entry of `key` when there is one and every byte of it is as it was written."""
@@ -60,8 +61,10 @@ class Cache:
                 raise ArtifactError(f"{place}: expected an entry that this user kept, found another one")
             outputs = json.loads(written)
             entry = CachedStep(place / "artifact", outputs)
-            _verify(entry)
-        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+            verified(entry)
+        except (OSError, ValueError, KeyError, TypeError, ArtifactError) as error:
+            if place.exists():
+                say(f"reuse: refused what was kept: {error}")
             shutil.rmtree(place, ignore_errors=True)
             return None
         return entry
@@ -173,10 +176,16 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify(entry: CachedStep) -> None:
+def verified(entry: CachedStep) -> Artifact[Any]:
+    """The artifact of an entry, after every byte of it was found to be the pinned one, and no other file was there.
+
+    Raises:
+        ArtifactError: otherwise.
+    """
     artifact = load_any(Ref(entry.artifact, entry.outputs["digest"]))
     for name in artifact.document.files:
         artifact.path(name)
     found = {path.relative_to(entry.artifact).as_posix() for path in entry.artifact.rglob("*") if not path.is_dir()}
     if found != {DOCUMENT, *artifact.document.files}:
         raise ArtifactError(f"{entry.artifact}: expected the pinned files and no others")
+    return artifact
