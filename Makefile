@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal images ui clean doctor dev hooks lock setup
+.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal images ui dist contrib clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -63,6 +63,14 @@ faults: setup ## Inject every fault of docs/reliability.md, in virtual time and 
 compile: setup ## Generate manifests/: compiled pipelines and JSON schemas
 	.venv/bin/python -m holdfast compile
 	.venv/bin/python -m holdfast schemas
+
+dist: | $(UV) ## Build the wheel and the source archive into dist/, with the locked hatchling
+	rm -rf dist
+	$(UV) build -q --build-constraints $(LOCKS)/build.txt --require-hashes --out-dir dist
+	@rm -f dist/.gitignore && ls dist
+
+contrib: setup ## Render every step as kubeflow/pipelines-components asks for it, into build/contrib, and check it
+	.venv/bin/python tools/contrib.py build/contrib
 
 docs: .venv-docs/.done ## Build the documentation as a site; a link that leads nowhere fails
 	@.venv-docs/bin/python tools/build_docs.py

@@ -97,7 +97,7 @@ def page() -> str:
         "Run apart, because each wants the machine for itself: `make faults`; `python -m benchmarks.local` (with",
         "`--baseline CHECKOUT`: wall and CPU-seconds of the demo and of a run, and those of another checkout; with",
         "`--load a --load b`: the demo on a busy machine); `python -m benchmarks.rollouts_under_load`;",
-        "`python -m benchmarks tables`.",
+        "`python -m benchmarks tables`; after `make images`, `python -m benchmarks cluster`.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -39,7 +39,11 @@ ALLOWED = {
         "data/snapshot/sources/take.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
+    "the source that a registered version carries": ["model/register/carried.py"],
     "the state of a training that may be killed": ["model/train/checkpoint.py"],
+    "what a job of several pods reads and writes, on their volume; logs of processes": [
+        "model/train/launch.py", "model/train/workers.py",
+    ],
     "what people decided about suspect rows": ["quarantine/reviews.py"],
     "keys, and signed statements next to artifacts": ["attestation/keys.py", "attestation/store.py"],
     "the files of a registered version, and the registry's own file": [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.image_tree import settings
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "components" / "locks"
@@ -71,4 +72,6 @@ def test_a_lock_is_never_installed_without_the_lock_of_what_builds(recipe):
 
 def test_the_image_reads_what_may_be_built_before_it_installs():
     text = (ROOT / "components" / "Containerfile").read_text()
-    assert 0 < text.index("COPY pyproject.toml") < text.index("RUN uv pip install")
+    assert 0 < text.index("COPY pyproject.toml") < text.index("uv.toml /tools/") < text.index("RUN uv pip install")
+    copied = tomllib.loads(settings((ROOT / "pyproject.toml").read_text()))
+    assert copied == {"pip": PROJECT["tool"]["uv"]["pip"]}

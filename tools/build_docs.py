@@ -39,8 +39,9 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "gates/README.md",
     ),
     "On a cluster": (
-        "pipelines/README.md", "docs/work-in-parts.md", "manifests/README.md", "docs/rollout-on-seldon.md",
-        "docs/rollout-on-kserve.md", "docs/reliability.md", "docs/runbooks/rollback.md",
+        "docs/cluster.md", "pipelines/README.md", "docs/work-in-parts.md", "manifests/README.md",
+        "docs/rollout-on-seldon.md", "docs/rollout-on-kserve.md", "docs/guard.md", "docs/monitoring.md",
+        "docs/reliability.md", "docs/runbooks/rollback.md",
         "components/holdfast/serving/predictor/README.md",
     ),
     "Reference": (CLI, "docs/workload.md", "docs/benchmarks.md", "CHANGELOG.md"),

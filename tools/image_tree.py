@@ -9,11 +9,13 @@ image_tree.py added TREE LIST INTO  copy what TREE has and LIST has not below IN
 """
 
 import csv
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,12 @@ def rest(lock: str, without: str) -> str:
     """The entries of `lock` that `without` does not hold."""
     there = set(entries(without))
     return "".join(entry for entry in entries(lock) if entry not in there)
+
+
+def settings(project: str) -> str:
+    """The section [tool.uv.pip] as a `uv.toml`."""
+    found = tomllib.loads(project)["tool"]["uv"]["pip"]
+    return "[pip]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in sorted(found.items()))
 
 
 def unused(packages: Path) -> Iterator[Path]:
@@ -142,8 +150,9 @@ def copy_added(tree: Path, before: Path, into: Path) -> None:
 def main(command: str, *arguments: str) -> None:
     """Runs one of the commands above."""
     paths = [Path(argument) for argument in arguments]
-    if command in ("common", "rest"):
-        sys.stdout.write({"common": common, "rest": rest}[command](*(path.read_text() for path in paths)))
+    texts = {"settings": settings, "common": common, "rest": rest}
+    if command in texts:
+        sys.stdout.write(texts[command](*(path.read_text() for path in paths)))
     elif command == "list":
         sys.stdout.write("\n".join(listed(paths[0])))
     else:

@@ -10,21 +10,24 @@ from holdfast import __version__
 
 REPOSITORY = "holdfast"
 ENVIRONMENTS = ("data", "model", "serving")
+NOWHERE = "registry.invalid"
+"""In place of a registry that was not named: a host that cannot exist (RFC 2606). Without a host an engine would pull
+the name from a public registry, where anybody may own it.
+"""
 CUDA = "-cuda"
 """How the tag of an image ends whose torch can use a GPU (`make images TORCH=cuda`)."""
 
 
 def image(environment: str, *, registry: str | None = None, tag: str | None = None, cuda: bool = False) -> str:
-    """The image of an environment, for example `holdfast/model:0.1.0`.
+    """The image of an environment, for example `registry.example/ml/holdfast/model:0.1.0`.
 
     Args:
         environment: of `ENVIRONMENTS`.
-        registry: HOST/PATH above it.
+        registry: HOST/PATH above it; left out, a name that nothing can be pulled by.
         tag: this version when left out.
         cuda: whether its torch must be able to use a GPU: the tag ends in `-cuda` then.
     """
-    prefix = f"{registry.rstrip('/')}/" if registry else ""
-    name = f"{prefix}{REPOSITORY}/{environment}:{tag or __version__}"
+    name = f"{(registry or NOWHERE).rstrip('/')}/{REPOSITORY}/{environment}:{tag or __version__}"
     return f"{name.removesuffix(CUDA)}{CUDA}" if cuda else name
 
 

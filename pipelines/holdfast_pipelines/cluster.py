@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from holdfast import containers
 from holdfast.errors import WorkloadError
+from holdfast.model.train.job import JobKind
 from holdfast.steps import STEPS, names
 from holdfast.wording import without_credentials
 from holdfast.workload.schema import Section
@@ -95,6 +96,17 @@ class NodeToleration(Section):
     """Of the taint; empty: every one."""
 
 
+class TrainJobSettings(Section):
+    """Training in the pods of a job; `train.workers` of the workload is their number."""
+
+    kind: JobKind = "TrainJob"
+    """TrainJob: Kubeflow Trainer (v2). PyTorchJob: Training Operator (v1)."""
+    claim: KubernetesName
+    """A PersistentVolumeClaim (ReadWriteMany) for what the pods read, their checkpoint and their model."""
+    path: PodPath = "/holdfast/training"
+    """Where the pods see it."""
+
+
 class SecretVariables(Section):
     """Keys of a Kubernetes secret that pods get as environment variables."""
 
@@ -145,6 +157,8 @@ class ClusterSettings(Section):
     """By step."""
     shards: dict[SharedStep, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = {}
     """By step (attack, certify): how many pods share its examples; one more joins what they saw. Equal results."""
+    train_job: TrainJobSettings | None = None
+    """A job of several pods that trains; none: the step trains in its own pod, with as many processes."""
     timeouts: dict[StepName, Duration] = {}
     """By step: how long its pod may run. A step that hangs would block every later run of a schedule."""
     volumes: tuple[ClaimMount, ...] = ()
@@ -185,6 +199,19 @@ class ClusterSettings(Section):
         sizes = {name: size.gpu for name, size in self.resources.items() if size.gpu is not None}
         steps = [step for step in STEPS if step.environment == environment]
         return any(sizes.get(step.name, int(self.gpu and step.computes)) > 0 for step in steps)
+
+    def require_registry(self) -> None:
+        """Nothing, where every image has a place of its own.
+
+        Raises:
+            WorkloadError: one has not: a pod could not pull it.
+        """
+        missing = [name for name in containers.ENVIRONMENTS if name not in self.images]
+        if self.registry is None and missing:
+            raise WorkloadError(
+                f"--registry: expected HOST/PATH that the images are pulled from, found none, and no --image of "
+                f"{', '.join(missing)}"
+            )
 
     def mounts(self, step: str) -> list[ClaimMount]:
         """The volumes that the pod of a step has."""

@@ -76,8 +76,8 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         ending = _Ending(pods, name, delivery, inputs(schema=contract, drift=shift), seed)
         with ending.unless_stopped_by(contract), ending.unless_stopped_by(shift):
             rows = pods.computing(scan(**inputs(snapshot=data), config=scan_config, **compute), "4G")
-            fit = train(**delivery, **inputs(scan=rows), config=train_config, checkpoint=checkpoint, **compute)
-            judged = inputs(model=retried(pods.keeping(pods.computing(fit, "8G"), CHECKPOINTS)), snapshot=data)
+            given = {**delivery, **inputs(scan=rows), "config": train_config, "checkpoint": checkpoint, **compute}
+            judged = inputs(model=retried(pods.training(train, given, CHECKPOINTS)), snapshot=data)
             trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
             against = {**judged, **inputs(baseline=champion), "config": attack_config, **compute}
             pressure = pods.shared(attack, against, "8G")

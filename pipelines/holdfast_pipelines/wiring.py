@@ -11,7 +11,8 @@ from kfp.dsl.structures import ResourceSpec
 
 from holdfast import containers, pod_cache
 from holdfast.compute import GPUS
-from holdfast.model.component import joined_of, part_of
+from holdfast.model.component import joined_of, part_of, with_job
+from holdfast.model.train.job import JobConfig, PodToleration
 from holdfast.steps import find
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
@@ -98,6 +99,28 @@ class Pods:
             parts[f"part_{number}"] = task.set_display_name(f"{step.name} {number}/{count}")
         size = PodSize(memory=settings.resources.get(step.name, PodSize()).memory, gpu=0)
         return self.sized(joined_of(step, count)(**given, **inputs(**parts)), cpu="1", memory="4G", size=size)
+
+    def training(self, step: Any, given: Mapping[str, Any], place: str) -> dsl.PipelineTask:
+        """The step that trains, in its own pod, which keeps its checkpoint at `place`, or in those of a job."""
+        settings = self.settings
+        if settings is None or settings.train_job is None:
+            return self.keeping(self.computing(step(**given), "8G"), place)
+        asked, job = settings.resources.get(step.name, PodSize()), settings.train_job
+        gpu = int(settings.gpu) if asked.gpu is None else asked.gpu
+        config = JobConfig(
+            kind=job.kind,
+            image=settings.image("model"),
+            claim=job.claim,
+            path=job.path,
+            cpu=asked.cpu or "2",
+            memory=asked.memory or "8G",
+            gpu=gpu,
+            node_selector=settings.node_selector if gpu else {},
+            tolerations=tuple(PodToleration(**vars(one)) for one in settings.tolerations) if gpu else (),
+        )
+        task = with_job(step)(**given, job=config.model_dump_json())
+        waits = self.sized(task, cpu="500m", memory="2G", size=PodSize(gpu=0))
+        return kubernetes.mount_pvc(waits, job.claim, job.path)
 
     def keeping(self, task: dsl.PipelineTask, place: str) -> dsl.PipelineTask:
         """Gives the task the volume of the checkpoints at `place`, where there is one."""

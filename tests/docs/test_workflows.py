@@ -1,9 +1,11 @@
 """The workflows run what people run, with no more rights than they need."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ COMMENT = ACTION / "examples" / "comment.yml"
 TO_COPY = (COMMENT, ACTION / "examples" / "pull-request.yml")
 """What people copy into their repositories."""
 MODEL_REPOSITORY = ROOT / "tests" / "e2e" / "model-repo" / ".github" / "workflows" / "robustness-gate.yml"
+
+RELEASE = ROOT / ".github" / "workflows" / "release.yml"
+RELEASE_RIGHTS = {
+    "images": {"contents": "read", "packages": "write"},
+    "sign-images": {"attestations": "write", "id-token": "write", "packages": "write"},
+    "sign-wheel": {"attestations": "write", "id-token": "write"},
+    "draft": {"contents": "write"},
+}
+"""Job of a release that may do more than read -> all that it may."""
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.name)
@@ -44,7 +55,8 @@ def test_nothing_is_allowed_that_is_not_asked_for(path: Path) -> None:
     workflow = read(path)
     assert workflow["permissions"] == {}
     for name, job in workflow["jobs"].items():
-        assert job["permissions"] in ({}, {"contents": "read"}), name
+        rights = RELEASE_RIGHTS.get(name, {"contents": "read"}) if path == RELEASE else {"contents": "read"}
+        assert job["permissions"] in ({}, rights), name
         assert job["timeout-minutes"] <= 60, name
 
 
@@ -60,7 +72,115 @@ def test_code_of_a_pull_request_meets_no_secret(path: Path) -> None:
 
 def test_ci_runs_the_targets_that_people_run() -> None:
     runs = [step["run"] for step in steps(read(ROOT / ".github" / "workflows" / "check.yml")) if "run" in step]
-    assert {"make test", "make demo", "make docs"} <= set(runs)
+    assert {"make test", "make demo", "make docs", "make dist", "make images"} <= set(runs)
+
+
+def test_ci_installs_the_wheel_where_nothing_else_is_and_runs_steps_in_containers() -> None:
+    jobs = read(ROOT / ".github" / "workflows" / "check.yml")["jobs"]
+    wheel, images = ("\n".join(step.get("run", "") for step in jobs[name]["steps"]) for name in ("wheel", "images"))
+    assert "python -m venv empty" in wheel
+    assert "make setup" not in wheel
+    assert "holdfast env create data" in wheel
+    assert wheel.index("make dist") < wheel.index("pip install")
+    assert images.index("make images") < images.index("pytest -n 0 -rs tests/images")
+
+
+@pytest.mark.parametrize("name", ["check.yml", "nightly.yml"])
+def test_what_tests_fetch_is_pinned(name: str) -> None:
+    text = (ROOT / ".github" / "workflows" / name).read_text()
+    assert re.search(r"go install \S+/setup-envtest@v0\.0\.0-\d{14}-[0-9a-f]{12} ", text)
+    fetched = re.search(r"for kind in ([\w ]+); do", text)
+    assert fetched is not None
+    for kind in fetched[1].split():
+        assert re.search(rf"(?m)^ +[0-9a-f]{{64}}  mlops\.seldon\.io_{kind}\.yaml$", text), kind
+
+
+# --- the release ------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_begins_with_a_tag_of_a_version_and_ends_with_a_draft() -> None:
+    workflow = read(RELEASE)
+    assert workflow[True] == {"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}
+    draft = workflow["jobs"]["draft"]["steps"][-1]["run"]
+    assert "gh release create" in draft
+    assert " --draft --verify-tag " in draft
+
+
+def test_what_signs_a_release_runs_no_code_of_the_repository() -> None:
+    for name, job in read(RELEASE)["jobs"].items():
+        signs = job["permissions"].get("id-token") == "write" or job["permissions"].get("contents") == "write"
+        checks_out = any(step.get("uses", "").startswith("actions/checkout@") for step in job["steps"])
+        assert signs is not checks_out, name
+
+
+def test_every_file_and_image_of_a_release_has_provenance_and_a_signature() -> None:
+    jobs = read(RELEASE)["jobs"]
+    environments = jobs["sign-images"]["strategy"]["matrix"]["environment"]
+    assert environments == ["data", "model", "serving"]
+    image, wheel = (steps({"jobs": {name: jobs[name]}}) for name in ("sign-images", "sign-wheel"))
+    runs = ["\n".join(step.get("run", "") for step in part) for part in (image, wheel)]
+    assert 'cosign sign --yes "$IMAGE"' in runs[0]
+    assert "cosign attest --yes --type cyclonedx" in runs[0]
+    assert "for file in dist/*.whl dist/*.tar.gz dist/*.cdx.json" in runs[1]
+    for part in (image, wheel):
+        assert [step for step in part if step.get("uses", "").startswith("actions/attest-build-provenance@")]
+    assert set(jobs["draft"]["needs"]) == {"sign-images", "sign-wheel"}
+
+
+def test_the_images_of_a_release_are_built_on_a_base_with_a_digest() -> None:
+    (_, build, _) = read(RELEASE)["jobs"]["images"]["steps"]
+    judge = build["run"].splitlines()[0]
+    for base, code in (("python:3.11-slim", 1), ("", 1), (f"python:3.11-slim@sha256:{'0' * 64}", 0)):
+        done = subprocess.run(["bash", "-c", judge], env={"BASE": base}, capture_output=True, check=False)
+        assert done.returncode == code, base
+
+
+@pytest.mark.parametrize("environment", ["data", "model", "serving"])
+def test_the_bill_of_an_image_names_all_that_its_locks_hold(environment: str) -> None:
+    made = json.loads(release("bill", environment).stdout)
+    found = {one["name"]: one for one in made["components"]}
+    lock = (ROOT / "components" / "locks" / f"{environment}.txt").read_text()
+    assert set(re.findall(r"(?m)^([\w.-]+)==", lock)) <= set(found)
+    assert ("torch" in found) is (environment != "data")
+    assert all(one["properties"] for one in made["components"])
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="the validator is in the group foreign")
+    schema = pytest.importorskip("cyclonedx.schema").SchemaVersion.V1_6
+    assert validation.JsonStrictValidator(schema).validate_str(json.dumps(made)) is None
+
+
+def test_the_notes_are_the_part_of_the_changelog_and_a_tag_of_another_version_is_refused() -> None:
+    module = spec_from_file_location("release", ROOT / "tools" / "release.py")
+    assert module is not None
+    assert module.loader is not None
+    tool = module_from_spec(module)
+    module.loader.exec_module(tool)
+    text = (
+        "# Changelog\n\n## [Unreleased]\n- later\n\n## [0.1.0] - 2026-12-01\n### Added\n- first\n\n## [0.0.9]\n- old\n"
+    )
+    assert tool.notes("v0.1.0", text, "0.1.0") == "### Added\n- first\n"
+    with pytest.raises(SystemExit, match=r"v0\.2\.0: expected v0\.1\.0, the version in pyproject"):
+        tool.notes("v0.2.0", text, "0.1.0")
+    with pytest.raises(SystemExit, match=r"expected a part ## \[0\.1\.0\]"):
+        tool.notes("v0.1.0", "## [Unreleased]\n- later\n", "0.1.0")
+
+
+def release(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "tools" / "release.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_updates_of_actions_wait_a_week() -> None:
+    (update,) = read(ROOT / ".github" / "dependabot.yml")["updates"]
+    assert update["package-ecosystem"] == "github-actions"
+    assert update["cooldown"]["default-days"] >= 7
+
+
+def test_the_owners_are_a_template_until_somebody_fills_it_in() -> None:
+    lines = (ROOT / ".github" / "CODEOWNERS").read_text().splitlines()
+    assert all(line.startswith("#") for line in lines)
+    for line in lines:
+        path = re.match(r"# (/\S+) +@OWNER/", line)
+        assert path is None or (ROOT / path[1].lstrip("/")).exists(), line
 
 
 def test_the_aggregate_takes_nothing_but_success() -> None:

@@ -3,12 +3,11 @@
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+
+from tests.environments.links import link_packages
 
 ROOT = Path(__file__).parents[2]
 UV = ROOT / ".uv" / "bin" / "uv"
@@ -38,25 +37,5 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     uv("venv", "--python", sys.executable, folder)
     python = folder / "bin" / "python"
     uv("pip", "install", "--python", python, "--no-deps", wheel)
-    (site,) = folder.glob("lib/python3*/site-packages")
-    for path in set(base_files()):
-        (site / path.name).symlink_to(path)
+    link_packages(python, PROJECT["project"]["dependencies"])
     return python
-
-
-def base_files() -> Iterator[Path]:
-    """Files and folders of the packages that the wheel needs without any extra, in this environment."""
-    open_names, seen = [Requirement(text).name for text in PROJECT["project"]["dependencies"]], set()
-    while open_names:
-        name = open_names.pop().lower()
-        if name in seen:
-            continue
-        seen.add(name)
-        found = distribution(name)
-        open_names += [one.name for text in found.requires or () if is_needed(one := Requirement(text))]
-        tops = {Path(str(path)).parts[0] for path in found.files or ()} - {"..", "__pycache__"}
-        yield from (Path(str(found.locate_file(top))) for top in tops)
-
-
-def is_needed(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})

@@ -17,13 +17,14 @@ from typing import Any
 
 import yaml
 
+from holdfast_pipelines.wiring import STEP_LABEL
 from tests.images.engine import USER, Container, ContainerEnd, Mount, run
 
 BUCKET = "/minio/mlpipeline/v2/artifacts"
 OUTPUTS = "/tmp/kfp/outputs"
 EXECUTOR_OUTPUT = "/tmp/kfp_outputs/output_metadata.json"
 AT_MLFLOW = ("baseline", "register", "rollout")
-"""The steps that a NetworkPolicy would let reach MLflow; the others have no network at all."""
+"""The steps that a NetworkPolicy would let reach MLflow, by their label; the others have no network at all."""
 _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] (==|!=) '([^']*)'")
 _PLACEHOLDER = re.compile(
     r"\{\{\$\.(inputs|outputs)\.(parameters|artifacts)\['([^']+)'\](?:\.(path|uri|output_file))?\}\}"
@@ -51,6 +52,8 @@ class Task:
     ended: ContainerEnd | None = None
     attempts: int = 0
     container: Container | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What people see in the UI, by artifact, as the executor's output says it."""
 
 
 @dataclass
@@ -158,7 +161,7 @@ class _Pod:
         for mount in platform.get("pvcMount", []):
             claim = mount.get("constant") or mount["pvcNameParameter"]["runtimeValue"]["constant"]
             mounts.append(Mount(self.cluster.claims[claim], mount["mountPath"]))
-        online = name in AT_MLFLOW
+        online = platform.get("podMetadata", {}).get("labels", {}).get(STEP_LABEL, name) in AT_MLFLOW
         env = {entry["name"]: entry["value"] for entry in executor.get("env", [])}
         env |= {**self._secrets(platform), **(self.cluster.env if online else {})}
         return Container(
@@ -175,6 +178,7 @@ class _Pod:
         task = self.task
         said = self._executor_output()
         values = said.get("parameterValues", {})
+        task.metadata = {key: one["artifacts"][0].get("metadata", {}) for key, one in said.get("artifacts", {}).items()}
         for key in self.outputs.get("parameters", {}):
             file = self.tmp / "outputs" / key
             if file.is_file():
@@ -194,8 +198,8 @@ class _Pod:
     def _here(self, path: str) -> Path:
         return self.minio / Path(path).relative_to("/minio")
 
-    def _secrets(self, platform: dict[str, Any]) -> Iterator[tuple[str, str]] | dict[str, str]:
-        found = {}
+    def _secrets(self, platform: dict[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = {}
         for secret in platform.get("secretAsEnv", []):
             name = secret.get("secretName") or secret["secretNameParameter"]["runtimeValue"]["constant"]
             values = self.cluster.secrets.get(name)
@@ -219,7 +223,7 @@ class _Pod:
     def _executor_input(self) -> dict[str, Any]:
         def listed(paths: Mapping[str, str]) -> dict[str, Any]:
             return {
-                key: {"artifacts": [{"name": key, "uri": f"minio:/{path}", "metadata": {}}]}
+                key: {"artifacts": [{"name": key, "uri": f"minio:/{path.removeprefix('/minio')}", "metadata": {}}]}
                 for key, path in paths.items()
             }
 
@@ -249,16 +253,17 @@ def on_this_machine(task: Task, folder: Path) -> Elsewhere:
     again = replace(task, attempts=0, parameters={}, artifacts={})
     outputs = {"artifacts": task.artifacts, "parameters": task.parameters}
     pod = _Pod(StandInCluster(folder), again, outputs)
-    words = [
-        _moved(word, {"/minio": pod.minio, OUTPUTS: pod.tmp / "outputs", "/tmp/holdfast": folder})
-        for word in task.container.command
-    ]
-    return Elsewhere(tuple(words), folder, pod.tmp / "outputs")
+    outputs_here = pod.tmp / "outputs"
+    said = str(Path(EXECUTOR_OUTPUT).parent)
+    places = {"/minio": pod.minio, OUTPUTS: outputs_here, said: pod.tmp / "metadata", "/tmp/holdfast": folder}
+    words = [_moved(word, places) for word in task.container.command]
+    return Elsewhere(tuple(words), folder, outputs_here)
 
 
 def _moved(word: str, places: Mapping[str, Path]) -> str:
+    """With other folders, also in the message about the outputs."""
     for place, folder in places.items():
-        word = word.replace(f"={place}/", f"={folder}/")
+        word = word.replace(f"={place}/", f"={folder}/").replace(f'"{place}/', f'"{folder}/')
     return word
 
 
@@ -296,6 +301,8 @@ def _resolve(inputs: Mapping[str, Any], given: Given, siblings: Mapping[str, Tas
 def _taken(condition: str | None, parameters: Mapping[str, Any]) -> bool:
     if condition is None:
         return True
+    if condition.startswith("!(") and condition.endswith(")"):
+        return not _taken(condition[2:-1], parameters)
     parts = [_CONDITION.fullmatch(part) for part in condition.split(" && ")]
     if None in parts:
         raise ValueError(f"condition {condition!r}: expected comparisons of texts")

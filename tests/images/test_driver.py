@@ -26,7 +26,7 @@ class Containers:
         self.started.setdefault(step, []).append(container)
         given = dict(word[2:].split("=", 1) for word in container.command if word.startswith("--") and "=" in word)
         code = self.codes.get(step, 0)
-        if step != "refused" and code == 0:
+        if "digest-file" in given and code == 0:
             self._write(container, step, given)
         return ContainerEnd(code, "words", 1.0, 1.0, 1)
 
@@ -59,6 +59,7 @@ def test_a_retraining_runs_all_steps_once_and_refuses_nothing(started, pods):
     assert {name for name, task in tasks.items() if task.state == "failed"} == set()
     assert set(containers.started) == {
         "snapshot", "baseline", "schema", "drift", "scan", "train", "backdoor", "attack", "certify", "gate", "register",
+        "report",
     }  # fmt: skip
     assert {len(found) for found in containers.started.values()} == {1}
 
@@ -91,7 +92,7 @@ def test_a_stopped_delivery_trains_nothing_and_ends_with_the_task_that_refuses(s
     tasks = retrain(pods)
     assert "train" not in containers.started
     assert "refused" in containers.started
-    assert tasks["condition-1"].state == "skipped"
+    assert any(task.state == "skipped" for name, task in tasks.items() if name.startswith("condition-"))
 
 
 def test_a_model_that_does_not_pass_is_not_registered(started, pods):
@@ -105,7 +106,7 @@ def test_a_step_that_fails_is_tried_again_and_then_fails_the_run(started, pods):
     containers = started(codes={"train": 137})
     tasks = retrain(pods)
     assert (tasks["train"].state, tasks["train"].attempts) == ("failed", 3)
-    assert tasks["condition-1"].state == "failed"
+    assert any(task.state == "failed" for name, task in tasks.items() if name.startswith("condition-"))
     assert "gate" not in containers.started
 
 
@@ -116,6 +117,7 @@ def test_a_step_can_be_done_again_without_its_container(started, pods):
     folder, _, digest = model.removeprefix("--model=").partition("@")
     assert (Path(folder) / "document.json").read_text() == "train"
     assert digest == "d-train"
+    assert not [word for word in again.command if "=/minio/" in word or '"/tmp/kfp' in word]
 
 
 def test_what_a_step_says_in_the_executors_output_counts(started, pods, monkeypatch):
@@ -125,7 +127,10 @@ def test_what_a_step_says_in_the_executors_output_counts(started, pods, monkeypa
         places = {mount.target: mount.source for mount in container.mounts}
         ended = containers(container)
         for file in places[driver.OUTPUTS].iterdir():
-            said = {"parameterValues": {"digest": "d-said", "verdict": "fail"}}
+            said = {
+                "parameterValues": {"digest": "d-said", "verdict": "fail"},
+                "artifacts": {"metrics": {"artifacts": [{"name": "m", "uri": "u", "metadata": {"rows": 3}}]}},
+            }
             (places[str(Path(driver.EXECUTOR_OUTPUT).parent)] / "output_metadata.json").write_text(json.dumps(said))
             file.unlink()
         return ended
@@ -133,3 +138,4 @@ def test_what_a_step_says_in_the_executors_output_counts(started, pods, monkeypa
     monkeypatch.setattr(driver, "run", says)
     tasks = retrain(pods)
     assert tasks["snapshot"].parameters == {"digest": "d-said", "verdict": "fail"}
+    assert tasks["snapshot"].metadata == {"metrics": {"rows": 3}}

@@ -1,28 +1,24 @@
 """The compiled pipelines in containers, against a real MLflow server, and every step's digest without them."""
 
 import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from holdfast import containers
-from holdfast.resources import workloads
-from holdfast.steps import STEPS
-from holdfast_pipelines import parameters as given
-from holdfast_pipelines.cluster import ClusterSettings
-from holdfast_pipelines.compiled import compile_pipelines
-from tests.images import engine
-from tests.images.driver import StandInCluster, Task, on_this_machine, run_pipeline
+from tests.images.driver import StandInCluster, Task, on_this_machine
+from tests.images.scene import (
+    OWN_EACH_TIME,
+    PYTHONS,
+    RETRAIN,
+    compile_for_containers,
+    mlflow_server,
+    retrain,
+    roll_out,
+)
 
 pytestmark = [pytest.mark.usefixtures("images"), pytest.mark.nightly]
-ROOT = Path(__file__).parents[2]
-DIGITS = next(path for path in workloads() if path.stem == "digits")
-PYTHONS = {"data": ROOT / ".venv-data" / "bin" / "python", "model": Path(sys.executable)}
-RETRAIN = [step for step in STEPS if step.pipeline == "retrain"]
-RANDOM = ("register",)
-"""Its artifact names MLflow's run, which has another id each time."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +29,12 @@ class Retrained:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = {name: engine.image(name) for name in containers.ENVIRONMENTS}
-    folder = tmp_path_factory.mktemp("compiled")
-    compile_pipelines(folder, ClusterSettings.model_validate({"images": names}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def retrained(tmp_path_factory, mlflow, compiled) -> Retrained:
-    values = given.retrain_parameters(given.read(DIGITS), DIGITS.parent, given.Settings(tracking=mlflow))
-    cluster = StandInCluster(tmp_path_factory.mktemp("cluster"))
-    return Retrained(compiled, mlflow, run_pipeline(compiled / "retrain.yaml", values, cluster))
+def retrained(tmp_path_factory: pytest.TempPathFactory, images: None) -> Iterator[Retrained]:
+    compiled = tmp_path_factory.mktemp("compiled")
+    compile_for_containers(compiled)
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as tracking:
+        tasks = retrain(compiled, tracking, StandInCluster(tmp_path_factory.mktemp("cluster")))
+        yield Retrained(compiled, tracking, tasks)
 
 
 def test_every_step_of_a_retraining_ends_well_in_its_container(retrained):
@@ -53,22 +43,30 @@ def test_every_step_of_a_retraining_ends_well_in_its_container(retrained):
     logs = [task.ended.log[-2000:] for task in retrained.tasks.values() if task.state == "failed" and task.ended]
     assert done == dict.fromkeys(steps, "succeeded"), logs
     assert retrained.tasks["gate"].parameters["verdict"] == "pass"
+    assert retrained.tasks["attack"].metadata["metrics"]
+    assert retrained.tasks["report-registered"].artifacts["page"].read_text().startswith("<!")
 
 
-@pytest.mark.parametrize("step", [step.name for step in RETRAIN if step.name not in RANDOM])
+@pytest.mark.parametrize("step", [step for step in RETRAIN if step.name not in OWN_EACH_TIME], ids=lambda s: s.name)
 def test_a_step_has_the_same_digest_without_its_container(retrained, step, tmp_path):
-    task = retrained.tasks[step]
-    again = on_this_machine(task, tmp_path)
-    environment = next(found.environment for found in RETRAIN if found.name == step)
-    python = PYTHONS[environment]
+    python = PYTHONS[step.environment]
     if not python.exists():
         pytest.skip(f"{python} is not here")
+    task = retrained.tasks[step.name]
+    again = on_this_machine(task, tmp_path)
     subprocess.run([python, *again.command[1:]], check=True, cwd=tmp_path, capture_output=True)
     assert again.output("digest") == task.parameters["digest"]
 
 
+def test_shards_in_pods_of_their_own_give_the_same_evidence(retrained, tmp_path):
+    compile_for_containers(tmp_path / "compiled", shards={"attack": 2, "certify": 2})
+    tasks = retrain(tmp_path / "compiled", retrained.tracking, StandInCluster(tmp_path))
+    assert {tasks[name].state for name in ("attack-part", "attack-part-2", "certify-part-2")} == {"succeeded"}
+    for step in ("attack", "certify", "gate"):
+        assert tasks[step].parameters["digest"] == retrained.tasks[step].parameters["digest"]
+
+
 def test_what_was_registered_is_rolled_out_in_a_container(retrained, tmp_path):
-    values = given.rollout_parameters(given.read(DIGITS), 1, given.Settings(tracking=retrained.tracking))
-    tasks = run_pipeline(retrained.compiled / "rollout.yaml", values, StandInCluster(tmp_path))
-    assert tasks["rollout"].state == "succeeded", tasks["rollout"].ended
-    assert tasks["rollout"].parameters["verdict"] == "pass"
+    task = roll_out(retrained.compiled, retrained.tracking, StandInCluster(tmp_path))
+    assert task.state == "succeeded", task.ended
+    assert task.parameters["verdict"] == "pass"

@@ -1,7 +1,7 @@
 """A pod as a kubelet starts it, with podman as its runtime: volumes by owner and mode, variables, command, limits.
 
 The image has the libraries; Holdfast's code is this tree's, mounted over it. HOLDFAST_ENGINE names the engine,
-HOLDFAST_IMAGES what stands before `/holdfast/serving:0.1.0` (localhost).
+HOLDFAST_IMAGES what is written before `/holdfast/serving:0.1.0` (localhost).
 """
 
 import os
@@ -27,11 +27,14 @@ UNITS = {"Mi": "m", "Gi": "g"}
 @cache
 def missing() -> str | None:
     """Why no pod can be run here."""
-    engine = shutil.which(os.environ.get("HOLDFAST_ENGINE", "podman"))
+    named = os.environ.get("HOLDFAST_ENGINE")
+    if named is None:
+        return "takes minutes: HOLDFAST_ENGINE=podman starts the pods"
+    engine = shutil.which(named)
     if os.getuid() != 0:
         return "needs root: files of a pod belong to several users"
     if engine is None or subprocess.run([engine, "info"], capture_output=True, check=False, timeout=60).returncode:
-        return "needs a container engine that works (podman; HOLDFAST_ENGINE names another)"
+        return f"needs a container engine that works, found none with HOLDFAST_ENGINE={named}"
     wanted = local(f"{NOWHERE}/holdfast/serving:0.1.0")
     if subprocess.run([engine, "image", "inspect", wanted], capture_output=True, check=False).returncode:
         return f"needs the image {wanted}; `make images` builds it"
@@ -86,7 +89,7 @@ class Pod:
         number, unit = re.fullmatch(r"(\d+)(\w+)", self.container["resources"]["limits"]["memory"]).groups()
         memory = f"{number}{UNITS[unit]}"
         shared = self.spec.get("securityContext", {}).get("fsGroup")
-        words = [os.environ.get("HOLDFAST_ENGINE", "podman"), "run", "--rm", f"--name=pod-{uuid.uuid4().hex[:8]}"]
+        words = [os.environ["HOLDFAST_ENGINE"], "run", "--rm", f"--name=pod-{uuid.uuid4().hex[:8]}"]
         words += [f"--network={self.network}", f"--user={user}:{group}", "--cap-drop=ALL"]
         words += ["--security-opt=no-new-privileges", f"--memory={memory}", f"--memory-swap={memory}"]
         words += ["--read-only", "--read-only-tmpfs=false"] if self.security["readOnlyRootFilesystem"] else []

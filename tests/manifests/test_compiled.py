@@ -106,7 +106,9 @@ def test_a_rollout_is_told_where_the_traffic_is_and_by_default_serves_in_its_own
 @pytest.mark.parametrize("name", ["retrain", "rollout"])
 def test_every_step_names_an_image_with_an_immutable_tag(name):
     for container in containers(name).values():
-        assert re.fullmatch(rf"holdfast/(data|model|serving):{re.escape(__version__)}", container["image"])
+        assert re.fullmatch(
+            rf"registry\.invalid/holdfast/(data|model|serving):{re.escape(__version__)}", container["image"]
+        )
 
 
 def words_of(executor):
@@ -408,7 +410,7 @@ def test_a_registry_and_a_tag_of_ones_own_change_the_images_and_nothing_else(tmp
     compile_pipelines(tmp_path, ClusterSettings(registry="registry.example/team/", tag="4f2c1d7"))
     assert executors("rollout", tmp_path)["exec-rollout"]["image"] == "registry.example/team/holdfast/serving:4f2c1d7"
     text = (tmp_path / "retrain.yaml").read_text()
-    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"\1:{__version__}", text)
+    back = re.sub(r"registry\.example/team/(holdfast/\w+):4f2c1d7", rf"registry.invalid/\1:{__version__}", text)
     assert back == (PIPELINES / "retrain.yaml").read_text()
 
 
@@ -436,3 +438,14 @@ def test_network_policies_can_tell_the_steps_apart():
         steps = {key: box["podMetadata"]["labels"]["holdfast.dev/step"] for key, box in found.items()}
         reports = {key: "report" for key in containers(name) if key.startswith("exec-report")}
         assert steps == {key: key.removeprefix("exec-") for key in executors(name)} | reports
+
+
+def test_nothing_that_is_applied_pulls_a_name_of_ours_from_a_public_registry():
+    """A name without a host is pulled from one where anybody may own it."""
+    found = []
+    for path in sorted(Path(__file__).parents[2].joinpath("manifests").rglob("*.yaml")):
+        found += re.findall(
+            r"(?m)^[ -]*(?:image|name): [\"']?(\S*holdfast/(?:data|model|serving|mlflow)\b)", path.read_text()
+        )
+    assert len(found) > 20
+    assert {name.split("/")[0] for name in found} == {"registry.invalid"}

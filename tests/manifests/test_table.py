@@ -25,7 +25,7 @@ def test_the_table_has_the_inputs_and_the_environment_of_every_step():
             if component.executor_label:
                 image = spec.deployment_spec["executors"][component.executor_label]["container"]["image"]
                 reads = set(component.input_definitions.artifacts)
-                found[name.removeprefix("comp-")] = (reads, image.partition("/")[2].partition(":")[0])
+                found[name.removeprefix("comp-")] = (reads, image.rpartition("/")[2].partition(":")[0])
     said = {step: (set(row[0].split(", ")) - {""}, row[2]) for step, row in table().items()}
     assert said == found
 

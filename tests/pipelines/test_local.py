@@ -88,7 +88,9 @@ def test_an_artifact_altered_between_two_steps_is_refused_by_its_reader(machine,
 
 
 def test_an_unknown_image_is_an_error_and_not_some_other_python(machine, pipeline):
-    with pytest.raises(RunError, match="step first: expected an image of .*other.*, found holdfast/model:"):
+    with pytest.raises(
+        RunError, match="step first: expected an image of .*other.*, found registry.invalid/holdfast/model:"
+    ):
         machine(pythons={"other": Path(sys.executable)}).run(pipeline, {"one": does(), "two": does()})
 
 

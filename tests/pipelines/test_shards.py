@@ -14,6 +14,7 @@ from holdfast_pipelines import parameters
 from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.local import Machine
 from holdfast_pipelines.retrain import pr_gate
+from holdfast_pipelines.wiring import Pods
 
 WORKLOAD = """
 name: toy
@@ -42,8 +43,9 @@ def stand_in(tmp_path, monkeypatch):
     return machine, {**given, "checkpoint": str(tmp_path / "checkpoint")}
 
 
-def test_parts_are_run_and_joined_and_the_gate_reads_what_was_joined(stand_in, tmp_path):
+def test_parts_are_run_and_joined_and_the_gate_reads_what_was_joined(stand_in, tmp_path, monkeypatch):
     machine, given = stand_in
+    monkeypatch.setattr(Pods, "on_cluster", False)  # its pages are no steps of a run on this machine
     done = []
     machine.on_step = lambda record: done.append(record.step)
     machine.run(pr_gate(ClusterSettings(shards={"attack": 2, "certify": 3})), given)

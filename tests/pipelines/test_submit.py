@@ -200,6 +200,7 @@ def test_waiting_ends_with_the_exit_code_of_a_run(kubeflow, workload, monkeypatc
     details = [{"display_name": name, "state": states.get(name, "FAILED")} for name in tasks]
     kubeflow.ends = [{"state": "FAILED", "run_details": {"task_details": details}}]
     where = ["--endpoint", kubeflow.url, "--workload", str(workload), "--tracking", "http://mlflow:5000", "--wait"]
+    where += ["--registry", "registry.example/ml"]
     ended = CliRunner().invoke(app, ["submit", *where])
     assert ended.exception.exit_code == code
     assert found in str(ended.exception)
@@ -225,6 +226,17 @@ def test_another_image_makes_another_version(kubeflow, workload):
     first = submit(kubeflow.url, workload, tracking="http://mlflow:5000")
     second = submit(kubeflow.url, workload, tracking="http://mlflow:5000", settings=ClusterSettings(tag="4f2c1d7"))
     assert (first["pipeline"], first["version"] == second["version"]) == (second["pipeline"], False)
+
+
+def test_images_without_a_registry_are_refused_before_anything_is_sent(kubeflow, workload):
+    where = ["--endpoint", kubeflow.url, "--workload", str(workload), "--tracking", "http://mlflow:5000"]
+    for given in ([], ["--image", "model=own/model@sha256:0"]):
+        ended = CliRunner().invoke(app, ["submit", *where, *given])
+        assert ended.exception.exit_code == 2
+        assert "--registry: expected HOST/PATH that the images are pulled from, found none" in str(ended.exception)
+    assert kubeflow.uploads == []
+    every = [f"--image={name}=registry.example/{name}@sha256:0" for name in ("data", "model", "serving")]
+    assert CliRunner().invoke(app, ["submit", *where, *every]).exit_code == 0
 
 
 def test_the_command_passes_every_option_on(kubeflow, workload):

@@ -982,7 +982,7 @@ class Certificate(Measurement):
     """Examples without an answer."""
 
 
-class Part(Measurement):
+class PartialMeasurement(Measurement):
     """What one of several processes saw of its share of the examples; the step joins the parts of all of them.
 
     Files: `rows.npz` (by block, `BLOCK/NAME`: one array per observation). A part without a block has no file.
@@ -1004,7 +1004,7 @@ class Part(Measurement):
     """What measured it, with its version."""
 
 
-class AttackPart(Part):
+class AttackPart(PartialMeasurement):
     """A part of the measurements under attack."""
 
     kind: Literal["attack-part"] = "attack-part"
@@ -1013,7 +1013,7 @@ class AttackPart(Part):
     """Whether the network shows a gradient on the first examples, which decides the attacks that run."""
 
 
-class CertifyPart(Part):
+class CertifyPart(PartialMeasurement):
     """A part of the certificates."""
 
     kind: Literal["certify-part"] = "certify-part"

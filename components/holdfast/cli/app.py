@@ -19,6 +19,7 @@ from holdfast.cli import (
     people,
     pipelines,
     pull_requests,
+    readiness,
     serving,
     signing,
     verify,
@@ -119,7 +120,7 @@ def _add(name: str, command: Any, panel: str, environment: str | None = None) ->
 def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """Panel of the help, the commands in it, and the environment that those need, where it is one."""
     yield "People", people.COMMANDS | verify.COMMANDS | signing.COMMANDS | approvals.COMMANDS, None
-    yield "People", quarantine.COMMANDS | environments.COMMANDS, None
+    yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS, None
     for step in every():
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"

@@ -141,6 +141,7 @@ def submit(
         raise typer.BadParameter("expected either --cron or --wait, found both", param_hint="--wait")
     from holdfast_pipelines.submit import submit as send
 
+    settings.require_registry()
     sent = send(
         endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, settings=settings,
         experiment=experiment, wait=wait, trust=trust,

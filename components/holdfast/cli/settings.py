@@ -23,7 +23,7 @@ def settings_of_a_run(root: Path, *, gpu: bool, env: Mapping[str, str] = os.envi
         "MLflow store": _store(root),
         "kept steps": _folder(root / STATE / "cache"),
         "runs": _folder(root / STATE / "runs"),
-        "images": f"{containers.image('model')} and like it, on a cluster only (--registry, --tag)",
+        "images": f"{containers.image('model', registry='REGISTRY')} and so on, on a cluster only (--registry, --tag)",
         "cluster": _cluster(env),
         "workloads": ", ".join(path.stem for path in workloads()),
     }

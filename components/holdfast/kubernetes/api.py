@@ -30,6 +30,10 @@ class MissingError(KubeError):
     """There is no such object (404)."""
 
 
+class ForbiddenError(KubeError):
+    """We have no right to make the call (401, 403)."""
+
+
 class ConflictError(KubeError):
     """The object is not what the call expected any more (409, or a `test` of a patch that failed)."""
 
@@ -84,6 +88,14 @@ class Kube:
             if not query["continue"]:
                 return found
         raise KubeError(f"{resource.path()}: expected at most {_PAGE * _MAX_PAGES} objects, found more")
+
+    def served(self, group: str, version: str) -> frozenset[str]:
+        """The plural names of the kinds that the server has in a version of a group; none without that version."""
+        try:
+            found = self._call("GET", f"/apis/{group}/{version}" if group else f"/api/{version}")
+        except MissingError:
+            return frozenset()
+        return frozenset(str(one["name"]) for one in found.get("resources") or [])
 
     def create(self, resource: Resource, body: Json) -> Json:
         """A new object; a ConflictError when there is one of that name."""
@@ -224,6 +236,8 @@ def _answer(reply: HttpResponse, call: str) -> Json:
         raise MissingError(text)
     if reply.status == 409:
         raise ConflictError(text)
+    if reply.status in (401, 403):
+        raise ForbiddenError(text)
     if reply.status == 429 or reply.status >= 500 or reply.status < 300:
         error = PassingError(text)
         error.retry_after = reply.retry_after

@@ -26,6 +26,11 @@ def joined_of(whole: Any, count: int) -> Any:
     )
 
 
+def with_job(whole: Any) -> Any:
+    """The component of a step that has a job of the cluster do its work: it has the input `job`."""
+    return _extended(whole, whole.name, {"job": str}, lambda given: [f"--job={given['job']}"])
+
+
 def _extended(whole: Any, name: str, added: Given, words: Callable[[Given], Iterable[str]]) -> Any:
     """A component with more inputs, whose command has more words."""
     own = inspect.signature(whole.pipeline_func).parameters

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from holdfast import __version__
 from holdfast.artifacts.arrays import arrays_of, npz
-from holdfast.artifacts.documents import Part
+from holdfast.artifacts.documents import PartialMeasurement
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, WorkloadError
@@ -25,14 +25,14 @@ from holdfast.progress import say, track
 
 Table = dict[str, NDArray[Any]]
 """What was seen of each example, by name: arrays `[N, ...]`."""
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=PartialMeasurement)
 
 TABLE = "rows.npz"
 MOST_SHARDS = 64
 
 
 @dataclass(frozen=True)
-class Block:
+class ExampleBlock:
     """Examples that are measured in one piece."""
 
     number: int
@@ -51,14 +51,14 @@ class Block:
         return slice(self.start, self.stop)
 
 
-def blocks(sampled: int, total: int, size: int, seed: int) -> tuple[Block, ...]:
+def blocks(sampled: int, total: int, size: int, seed: int) -> tuple[ExampleBlock, ...]:
     """The blocks of `total` examples, of which the first `sampled` are the sample: `size` examples each, or fewer.
 
     A block never holds examples of the sample and others.
     """
     starts = [*range(0, sampled, size), *range(sampled, total, size)]
     return tuple(
-        Block(
+        ExampleBlock(
             number=number,
             start=start,
             stop=min(start + size, sampled if start < sampled else total),
@@ -95,7 +95,7 @@ class Shard:
             raise WorkloadError(f"--shard: expected I/N with I from 1 to N and N at most {MOST_SHARDS}, found {text!r}")
         return cls(number, of)
 
-    def take(self, found: Sequence[Block]) -> tuple[Block, ...]:
+    def take(self, found: Sequence[ExampleBlock]) -> tuple[ExampleBlock, ...]:
         """Its blocks: every N-th one; none where there are fewer blocks than shards."""
         return tuple(found[self.number - 1 :: self.of])
 
@@ -111,7 +111,7 @@ def asked(shard: str | None, parts: Sequence[str] | None) -> tuple[Shard | None,
     return (Shard.parse(shard) if shard else None), tuple(Ref.parse(text) for text in parts or ())
 
 
-def measured(found: Iterable[Block], measure: Callable[[Block], Table], label: str) -> Table:
+def measured(found: Iterable[ExampleBlock], measure: Callable[[ExampleBlock], Table], label: str) -> Table:
     """The tables of these blocks, joined in their order."""
     return joined([measure(block) for block in track(tuple(found), label)])
 
@@ -125,7 +125,9 @@ def joined(tables: Sequence[Table]) -> Table:
 # --- parts on disk ----------------------------------------------------------------------------------------------------
 
 
-def save_part(out: Path, part: P, found: Sequence[Block], measure: Callable[[Block], Table], label: str) -> Artifact[P]:
+def save_part(
+    out: Path, part: P, found: Sequence[ExampleBlock], measure: Callable[[ExampleBlock], Table], label: str
+) -> Artifact[P]:
     """Measures these blocks and writes them as a part: for each of them the arrays of its table."""
     if not found:
         say(f"{label}: part {part.shard} of {part.shards} has nothing to do: the examples are fewer blocks than parts")
@@ -182,7 +184,7 @@ def work(inputs: Mapping[str, str], configuration: Mapping[str, object], setting
     }
 
 
-def _work(part: Part) -> dict[str, object]:
+def _work(part: PartialMeasurement) -> dict[str, object]:
     return part.model_dump(exclude={"shard", "blocks", "files", "version", "kind"})
 
 
@@ -200,7 +202,7 @@ def _short(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text[:200]
 
 
-def tables_of(parts: Sequence[Artifact[P]], found: Sequence[Block]) -> Table:
+def tables_of(parts: Sequence[Artifact[P]], found: Sequence[ExampleBlock]) -> Table:
     """The tables of all blocks, joined in their order.
 
     Raises:

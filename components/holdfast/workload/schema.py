@@ -343,6 +343,8 @@ class RecipeConfig(Section):
     """Whose training loop: `art` runs the trainers of the Adversarial Robustness Toolbox for pgd, trades and awp."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where sums are float32 (autocast) on a GPU, float32 on a CPU."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that fit a share of every batch each; on a cluster, a pod each. Their number is part of the result."""
     compile: bool = False
     """Whether torch.compile makes the network's kernels; it needs a C++ compiler and a minute."""
 
@@ -378,8 +380,8 @@ class RecipeConfig(Section):
             )
         if self.engine == "art" and (self.noise or self.average or self.adversarial_share < 1):
             raise ValueError("engine art has no noise, average or adversarial_share; leave them out")
-        if self.engine == "art" and self.class_weights != "none":
-            raise ValueError("engine art has no class_weights; leave them out")
+        if self.engine == "art" and (self.class_weights != "none" or self.workers > 1):
+            raise ValueError("engine art has no class_weights or workers; leave them out")
         return self
 
 

@@ -240,7 +240,7 @@ def test_our_own_loader_runs_no_code_of_the_store(chain, tracking, tmp_path, mon
     frame = pd.read_parquet(load(passed.snapshot, Snapshot).open("test.parquet"))
     package = next((tmp_path / "artifacts").rglob("MLmodel")).parent
     name = f"other_{len(uri)}"  # a module of its own: the second import of one runs nothing
-    (package / "code").mkdir()
+    (package / "code").mkdir(exist_ok=True)
     (package / "code" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n_load_pyfunc = str\n")
     described = yaml.safe_load((package / "MLmodel").read_text())
     described["flavors"]["python_function"] |= {"code": "code", "loader_module": name}

@@ -22,7 +22,7 @@ from holdfast.modality import MODALITIES
 from holdfast.model.attack import scene
 from holdfast.model.attack import step as attacking
 from holdfast.model.certify import step as certifying
-from holdfast.model.shards import Block, Shard, blocks
+from holdfast.model.shards import ExampleBlock, Shard, blocks
 from holdfast.model.train.step import train
 from holdfast.steps import Role
 from holdfast.workload.schema import AttackConfig, CertifyConfig, NetworkConfig, RecipeConfig, TrainConfig
@@ -257,7 +257,7 @@ def test_blocks_cover_every_example_once_and_do_not_mix_sample_and_rest() -> Non
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_every_block_belongs_to_exactly_one_shard(count: int) -> None:
     found = blocks(500, 560, 64, seed=0)
-    taken: list[Block] = [block for number in range(1, count + 1) for block in Shard(number, count).take(found)]
+    taken: list[ExampleBlock] = [block for number in range(1, count + 1) for block in Shard(number, count).take(found)]
     assert sorted(taken, key=lambda block: block.number) == list(found)
 
 

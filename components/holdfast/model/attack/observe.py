@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from holdfast.modality import modality_of
 from holdfast.model.attack.scene import SECONDED
-from holdfast.model.shards import Block, Table
+from holdfast.model.shards import ExampleBlock, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.model.attack.suite import Measured
 
 
-def observe(scene: "Scene", block: Block) -> Table:
+def observe(scene: "Scene", block: ExampleBlock) -> Table:
     """Attacks the examples of a block: `candidate/..`, `champion/..` and, for the sample, `sample/..`."""
     found = _measured(scene.candidate, block)
     table = _columns("candidate", found, block)
@@ -44,14 +44,14 @@ def measured_of(whose: str, contender: "Contender", table: Mapping[str, NDArray[
     return Measured(column("clean"), tuple(outcomes), column("moved"), column("logits"), column("worst_logits"))
 
 
-def _measured(contender: "Contender", block: Block) -> "Measured":
+def _measured(contender: "Contender", block: ExampleBlock) -> "Measured":
     from holdfast.model.attack.suite import measure
 
     x, y = contender.x[block.rows], contender.y[block.rows]
     return measure(contender.net, x, y, contender.ball, contender.plans, seed=block.seed)
 
 
-def _columns(whose: str, found: "Measured", block: Block) -> Table:
+def _columns(whose: str, found: "Measured", block: ExampleBlock) -> Table:
     from holdfast.model.attack.suite import KEPT
 
     kept = max(0, KEPT - block.start) if block.sampled else 0
@@ -65,7 +65,7 @@ def _columns(whose: str, found: "Measured", block: Block) -> Table:
     return {f"{whose}/{name}": values.cpu().numpy() for name, values in columns.items()}
 
 
-def _sample(scene: "Scene", block: Block, found: "Measured") -> "dict[str, Tensor]":
+def _sample(scene: "Scene", block: ExampleBlock, found: "Measured") -> "dict[str, Tensor]":
     """What is asked of the examples of the sample alone."""
     return {
         **_signs(scene, block, found),
@@ -75,7 +75,7 @@ def _sample(scene: "Scene", block: Block, found: "Measured") -> "dict[str, Tenso
     }
 
 
-def _signs(scene: "Scene", block: Block, found: "Measured") -> "dict[str, Tensor]":
+def _signs(scene: "Scene", block: ExampleBlock, found: "Measured") -> "dict[str, Tensor]":
     from holdfast.model.attack.masking import look
 
     one = scene.candidate
@@ -104,7 +104,7 @@ def signs_of(table: Mapping[str, NDArray[Any]]) -> "Signs":
     return Signs(**signs)
 
 
-def _second_opinion(scene: "Scene", block: Block, found: "Measured") -> "dict[str, Tensor]":
+def _second_opinion(scene: "Scene", block: ExampleBlock, found: "Measured") -> "dict[str, Tensor]":
     """ART's PGD on those of the first examples that are in the block, and what ours left of them."""
     from holdfast.model.attack import art
 
@@ -126,7 +126,7 @@ def _second_opinion(scene: "Scene", block: Block, found: "Measured") -> "dict[st
     return {"ours": ours.survived[: len(theirs)], "theirs": theirs}
 
 
-def _curve(scene: "Scene", block: Block) -> "Tensor":
+def _curve(scene: "Scene", block: ExampleBlock) -> "Tensor":
     """bool[N, epsilons]: correct at each epsilon of the curve."""
     import torch
 
@@ -140,7 +140,7 @@ def _curve(scene: "Scene", block: Block) -> "Tensor":
     return torch.stack([survivors(one.net, x, y, ball, plan, seed=block.seed) for ball in balls], dim=1)
 
 
-def _corruptions(scene: "Scene", block: Block) -> "dict[str, Tensor]":
+def _corruptions(scene: "Scene", block: ExampleBlock) -> "dict[str, Tensor]":
     """bool[N, corruptions]: images under noise, blur and loss of contrast; nothing for tables and messages."""
     import torch
 

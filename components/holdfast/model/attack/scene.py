@@ -19,7 +19,7 @@ from holdfast.model.attack.champion import read_as
 from holdfast.model.champion import champion_of
 from holdfast.model.examples import draw
 from holdfast.model.inputs import read_split
-from holdfast.model.shards import Block, blocks
+from holdfast.model.shards import ExampleBlock, blocks
 from holdfast.progress import say
 from holdfast.workload.schema import AttackConfig
 
@@ -69,7 +69,7 @@ class Scene:
     """Positions of the examples among the held-out rows; those of the sample first."""
     sampled: int
     """The size of the sample."""
-    blocks: tuple[Block, ...]
+    blocks: tuple[ExampleBlock, ...]
     gradients: bool
     """Whether the network has any."""
     device: str

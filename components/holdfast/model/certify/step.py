@@ -18,7 +18,7 @@ from holdfast.modality.norms import BOXES
 from holdfast.modality.protocol import Certification
 from holdfast.model.examples import draw
 from holdfast.model.shards import (
-    Block,
+    ExampleBlock,
     Shard,
     Table,
     blocks,
@@ -124,7 +124,7 @@ class _Scene:
     index: NDArray[np.int64]
     sampled: int
     """The first so many rows are the sample; the others fill up classes that are rare in it."""
-    blocks: tuple[Block, ...]
+    blocks: tuple[ExampleBlock, ...]
     """Examples that are certified together."""
     device: str
     norm: Norm
@@ -153,7 +153,7 @@ def _scene(judged: Artifact[Model], data: Artifact[Snapshot], config: CertifyCon
     )
 
 
-def _certify_block(scene: _Scene, block: Block) -> Table:
+def _certify_block(scene: _Scene, block: ExampleBlock) -> Table:
     """`label`, `radius`, `abstained`, `forwards`, and `crown`: whether a bound above IBP was needed."""
     import torch
 

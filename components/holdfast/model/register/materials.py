@@ -23,19 +23,19 @@ from holdfast.attestation.statement import PROJECT
 
 NAME = "bom.cdx.json"
 """In the version and in its run."""
-_DATA, _MODEL = "data", "model"
+_DATA, _MODEL, _OURS = "data", "model", "holdfast"
 
 
 def bill(
     model: Artifact[Model], decision: Artifact[GateDecision], snapshot: Artifact[Snapshot], needed: Iterable[str]
 ) -> bytes:
-    """What a model consists of: itself, its data, and the packages that it needs (`NAME==VERSION`) with all of theirs.
+    """What a model consists of: its data, Holdfast, the packages that it needs (`NAME==VERSION`) and all of theirs.
 
     Returns:
         JSON, sorted keys, UTF-8.
     """
     itself, data = _itself(model, decision), _data(snapshot)
-    libraries = [_library(name, version) for name, version in sorted(installed(needed).items())]
+    libraries = [_library(name, version) for name, version in sorted(installed([_OURS, *needed]).items())]
     bom = Bom(components=[data, *libraries], serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"{PROJECT}/{model.digest}"))
     bom.metadata.component = itself
     bom.register_dependency(itself, [data, *libraries])
@@ -98,7 +98,9 @@ def _data(snapshot: Artifact[Snapshot]) -> Component:
 
 
 def _library(name: str, version: str) -> Component:
-    url = PackageURL("pypi", name=name, version=version)
+    # Holdfast comes from no index: the version carries it.
+    own = PackageURL("generic", name=name, version=version, qualifiers={"vcs_url": f"git+{PROJECT}"})
+    url = own if name == _OURS else PackageURL("pypi", name=name, version=version)
     return Component(name=name, version=version, type=ComponentType.LIBRARY, purl=url, bom_ref=f"{name}@{version}")
 
 

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from holdfast.registry import Bundle
 
-NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
+NEEDED = (
+    "cryptography",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "securesystemslib",
+    "torch",
+)
 
 
 class PyfuncModel:
@@ -79,9 +90,11 @@ def signature(document: Model, example: Any) -> "ModelSignature":
 
 
 def requirements() -> list[str]:
-    """Pins of what loading needs, from what is installed: no index is asked."""
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]
-    return [f"holdfast=={version('holdfast')}", *pins]
+    """Pins of what loading needs, from what is installed: no index is asked.
+
+    Without Holdfast, which a version carries: who owns that name in an index must not matter.
+    """
+    return [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]
 
 
 def load_model(uri: str, *, tracking: str | None = None, trust: Path | None = None) -> PyfuncModel:

@@ -36,7 +36,7 @@ from holdfast.attestation.keys import Signer
 from holdfast.errors import RefusedError
 from holdfast.modality import modality_of
 from holdfast.model.answers import softmax
-from holdfast.model.register import materials, page, pyfunc
+from holdfast.model.register import carried, materials, page, pyfunc
 from holdfast.steps import by_role, role_of, writer
 
 if TYPE_CHECKING:
@@ -296,7 +296,8 @@ def _write_package(work: Path, admitted: Admitted) -> None:
 
         mlflow.pyfunc.save_model(
             str(work / "package"),
-            loader_module=pyfunc.__name__,
+            loader_module=carried.LOADER,
+            code_paths=carried.write_code(work / "code"),
             data_path=str(work / registry.BUNDLE),
             signature=pyfunc.signature(document, example),
             input_example=example,

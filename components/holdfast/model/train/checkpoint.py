@@ -7,12 +7,14 @@ which training it belongs to, so that another training never goes on from it.
 import hashlib
 import json
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import HoldfastError, InputError
 from holdfast.model.files import safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_BYTES = 8 * 2**30
 _DIGITS = 64
@@ -29,7 +31,7 @@ def place(folder: Path, identity: str) -> Path:
     return folder / f"{identity[:16]}.checkpoint"
 
 
-def write(path: Path, identity: str, tensors: dict[str, Tensor], counters: dict[str, object]) -> None:
+def write(path: Path, identity: str, tensors: "dict[str, Tensor]", counters: dict[str, object]) -> None:
     """Replaces the checkpoint at once: a reader sees the one before or this one."""
     from safetensors.torch import save
 
@@ -39,7 +41,7 @@ def write(path: Path, identity: str, tensors: dict[str, Tensor], counters: dict[
     replace_file(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
 
-def read(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, object]] | None:
+def read(path: Path, identity: str) -> "tuple[dict[str, Tensor], dict[str, object]] | None":
     """Tensors and counters; None when there is no checkpoint yet.
 
     Raises:
@@ -59,7 +61,7 @@ def read(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, object
     return _decode(data, identity, path)
 
 
-def _decode(data: bytes, identity: str, path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def _decode(data: bytes, identity: str, path: Path) -> "tuple[dict[str, Tensor], dict[str, object]]":
     from safetensors.torch import load
 
     size = int.from_bytes(data[:8], "little")

@@ -35,12 +35,25 @@ def train(
     scan: ScanRef = None,
     baseline: BaselineRef = None,
     checkpoint: Annotated[str, typer.Option(help="Folder for checkpoints; training resumes from it.")] = "",
+    job: Annotated[
+        str,
+        typer.Option(help="Train in the pods of a TrainJob or PyTorchJob, which this pod submits: settings as JSON."),
+    ] = "",
 ) -> "Artifact[Any]":
     """Train adversarially; keep the epoch with the best accuracy under attack."""
     from holdfast.model.train.step import train as step
     from holdfast.workload.schema import TrainConfig
 
     section = read_section(config, TrainConfig, lambda workload: workload.train_config)
+    if job:
+        from holdfast.model.train.job import JobConfig
+        from holdfast.model.train.launch import train_on_cluster
+        from holdfast.model.train.workers import TrainInputs
+        from holdfast.workload.yaml import parse_yaml
+
+        given = TrainInputs(ref(snapshot), maybe_ref(scan), maybe_ref(baseline))
+        asked = parse_yaml(job, JobConfig, name="--job")
+        return train_on_cluster(given, out, config=section, settings=settings, job=asked)
     place = Path(checkpoint) if checkpoint else None
     return step(
         ref(snapshot),

@@ -1,4 +1,4 @@
-"""One training over several processes, as torchrun starts them: every rank fits its share of each batch.
+"""One training over several processes, as torchrun or workers.py starts them: every rank fits its share of each batch.
 
 The gradients are averaged over the ranks before each step, so that the weights stay equal and the training is that of
 one process with the whole batch (DistributedDataParallel's sum, without its hooks, which the inner attack would fire).
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from holdfast.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,30 @@ class Ranks:
         for parameter in net.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(rows / of)
-                torch.distributed.all_reduce(parameter.grad)
+                _sum(parameter.grad)
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is up on any rank: all of them must stop, or go on, together."""
         if self.count == 1:
             return flag
         found = torch.tensor(float(flag), device=device)
-        torch.distributed.all_reduce(found)
+        _sum(found)
         return bool(found.item())
 
     def wait(self) -> None:
         """Returns when every rank has come here."""
         if self.count > 1:
             torch.distributed.barrier()
+
+
+def _sum(values: Tensor) -> None:
+    """Adds the values of all ranks, in place.
+
+    Raises:
+        ModelError: another rank is gone.
+    """
+    try:
+        torch.distributed.all_reduce(values)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"train: expected all processes to go on, found one that ended ({reason[:200]})") from None

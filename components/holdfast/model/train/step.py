@@ -22,14 +22,16 @@ from holdfast.artifacts.documents import (
     Snapshot,
     ThreatModel,
 )
-from holdfast.artifacts.folder import Artifact, Ref, load, save
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, ModelError
 from holdfast.model.champion import champion_of
 from holdfast.model.inputs import Arrays, read_spec, read_split, rows_digest, without
+from holdfast.model.train import workers
 from holdfast.processes import stopped_by
 from holdfast.progress import say
 from holdfast.steps import by_role, made_from
+from holdfast.waiting import poll
 from holdfast.wording import quoted
 from holdfast.workload.fit import enough_training_rows
 from holdfast.workload.schema import TrainConfig
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from holdfast.modality.ball import Ball
     from holdfast.model.train.adversarial import Epoch, Training
     from holdfast.model.train.ranks import Ranks
+
+APPEARS_SECONDS = 120.0
+"""So long a volume of the network may not show a file that another node wrote."""
 
 
 def train(
@@ -60,11 +65,19 @@ def train(
     With a `checkpoint` folder the state is kept after each epoch and at SIGTERM, and a later call goes on from there to
     the same weights, bit for bit on the same CPU with the same threads.
 
+    With several workers, this process starts them and writes nothing itself, unless it is one of them.
+
     Raises:
         StoppedError: SIGTERM came; the state is in `checkpoint`.
         IntegrityError: the scan was made on other rows.
-        ModelError: the network does not fit the data, or its loss is not finite.
+        ModelError: the network does not fit the data, its loss is not finite, or a worker ended.
     """
+    if config.train.workers > 1 and not workers.is_worker():
+        inputs = workers.TrainInputs(snapshot, scan, baseline)
+        given = workers.words(inputs, out, config=config, settings=settings, checkpoint=checkpoint)
+        workers.train_together(given, config.train.workers)
+        return load(out, Model)
+    workers.check_count(config.train.workers)
     data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
     device = settings.prepare()
     spec = read_spec(data, _contract(baseline), new_categories=config.allow_new_contract)
@@ -111,12 +124,18 @@ def _train(
     _run(training, kept)
     if not training.ranks.leads:
         training.ranks.wait()
-        return load(out, Model)
+        return written_elsewhere(out)
     artifact = _finish(training, spec, data, out, config=config, settings=settings, inputs=inputs)
     training.ranks.wait()
     if kept is not None:
         kept.forget()
     return artifact
+
+
+def written_elsewhere(out: Path) -> Artifact[Model]:
+    """The model that another process wrote; a volume of the network may show it late."""
+    poll((out / DOCUMENT).exists, bool, APPEARS_SECONDS, 0.5)
+    return load(out, Model)
 
 
 @contextmanager
