@@ -141,7 +141,7 @@ def _tap(scene: Guarded) -> float:
     tap = Tap(tapped, scene.spec)
 
     def with_it() -> None:
-        tap.samples(x, tapped(row).numpy())
+        tap.samples(x, tapped(row).argmax(1).numpy())
 
     with torch.inference_mode():
         plain, seen = (

@@ -35,8 +35,8 @@ MEMORY = {"io.BytesIO", "io.StringIO", "pyarrow.BufferReader"}
 ALLOWED = {
     "a delivery is fetched, read in its own format, and written row by row": [
         "data/snapshot/archives.py", "data/snapshot/delivered.py", "data/snapshot/download.py", "data/snapshot/npz.py",
-        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/stores.py",
-        "data/snapshot/sources/take.py",
+        "data/snapshot/parquet.py", "data/snapshot/rows.py", "data/snapshot/sources/query.py",
+        "data/snapshot/sources/stores.py", "data/snapshot/sources/take.py",
     ],
     "rows of an artifact, from a stream whose blocks are checked": ["modality/frames.py"],
     "the source that a registered version carries": ["model/register/carried.py"],
@@ -69,7 +69,9 @@ ALLOWED = {
         "serving/envoy/process.py", "serving/rollout/local/deployment.py", "serving/rollout/local/launch.py",
         "serving/rollout/local/run.py", "serving/rollout/local/servers.py", "serving/rollout/local/supersede.py",
     ],
-    "what a guard knows of clients, which outlives its server": ["serving/guard/store.py"],
+    "what a guard knows of clients, which outlives its server": [
+        "serving/guard/store.py", "serving/predictor/guarding.py",
+    ],
     "what others read while a rollout runs": [
         "serving/rollout/reporting/log.py",
         "serving/rollout/reporting/timeline.py",

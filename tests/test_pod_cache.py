@@ -131,6 +131,19 @@ def test_the_users_own_code_counts_by_its_bytes(pod, tmp_path, monkeypatch):
     assert "drift runs: no module nowhere_at_all" in pod.said[-1]
 
 
+def test_what_the_users_code_imports_from_its_package_counts_too(pod, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "ownattacks"
+    package.mkdir()
+    for name, text in {"__init__": "", "strong": "from ownattacks.steps import size\n", "steps": "size = 1\n"}.items():
+        (package / f"{name}.py").write_text(text)
+    config = json.dumps({"own": ["ownattacks.strong:attack"]})
+    assert pod("first", config=config)
+    assert not pod("second", config=config)
+    (package / "steps.py").write_text("size = 2\n")
+    assert pod("third", config=config)
+
+
 def test_an_input_without_a_digest_is_computed(pod):
     assert pod("first", pinned=False)
     assert pod("second", pinned=False)

@@ -13,7 +13,7 @@ import typer
 from holdfast import containers
 from holdfast.artifacts import documents
 from holdfast.measured import MATRICES, PAGES
-from holdfast.steps import STEPS, columns, evidence, names
+from holdfast.steps import STEPS, columns, every, evidence, names
 from holdfast.workload.schema import Workload
 from holdfast_pipelines.compiled import documents as kinds
 
@@ -30,7 +30,7 @@ def container(step):
     return {"image": found["image"], "command": list(found["command"]), "args": list(found["args"])}
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_folder_has_what_a_step_is_made_of(step):
     folder = Path(importlib.import_module(step.package).__file__).parent
     page = folder.parent / "README.md" if step.name == "gate" else folder / "README.md"
@@ -38,7 +38,7 @@ def test_a_folder_has_what_a_step_is_made_of(step):
     assert page.exists()
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_component_reads_what_its_row_reads_each_with_its_digest(step):
     inputs = component(step).component_spec.inputs
     artifacts = {name: found.type for name, found in inputs.items() if found.type.startswith("system.")}
@@ -49,14 +49,14 @@ def test_a_component_reads_what_its_row_reads_each_with_its_digest(step):
     }
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_component_takes_a_section_a_device_and_threads_as_its_row_has_them(step):
     inputs = set(component(step).component_spec.inputs)
     assert ("config" in inputs) == bool(step.config)
     assert ({"seed", "device", "threads"} <= inputs) == step.computes
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_component_runs_its_own_command_in_the_image_of_its_environment(step):
     found = container(step)
     assert found["image"] == containers.image(step.environment)
@@ -64,19 +64,19 @@ def test_a_component_runs_its_own_command_in_the_image_of_its_environment(step):
     assert {"artifact", "digest", "verdict"} <= set(component(step).component_spec.outputs)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_the_words_of_a_component_are_options_of_its_command(step):
     assert words(step) <= {flag for option in options(step) for flag in option.opts}
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_component_has_a_word_for_each_input_and_for_all_that_its_command_requires(step):
     required = {option.opts[0] for option in options(step) if option.required}
     handed_on = {"--digest-file", "--verdict-file", "--executor-input"}
     assert required | {f"--{role}" for role in step.reads} | handed_on <= words(step)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_component_shows_its_numbers_and_the_page_and_matrices_that_its_document_has(step):
     shown = {name: one.type.partition("@")[0] for name, one in component(step).component_spec.outputs.items()}
     assert shown["metrics"] == "system.Metrics"
@@ -106,18 +106,18 @@ def _alone(function):
     return typer.main.get_command(app)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=names())
+@pytest.mark.parametrize("step", every(), ids=names(every()))
 def test_a_row_names_a_document_a_section_and_steps_that_exist(step):
     assert issubclass(getattr(documents, step.writes), documents.Document)
     assert step.document in kinds(), "AnyDocument, by which every reader reads"
     assert hasattr(Workload, step.config) or step.config in Workload.model_fields or not step.config
-    earlier = STEPS[: STEPS.index(step)]
+    earlier = every()[: every().index(step)]
     assert set(step.reads) <= {before.role for before in earlier}
     assert set(step.follows) <= set(names(earlier))
 
 
 def test_each_step_writes_a_document_of_its_own_under_a_role_of_its_own():
-    assert len({step.writes for step in STEPS}) == len({step.role for step in STEPS}) == len(STEPS)
+    assert len({step.writes for step in every()}) == len({step.role for step in every()}) == len(every())
 
 
 def test_the_gate_reads_all_evidence_and_registers_what_it_read():

@@ -18,6 +18,7 @@ from holdfast.artifacts.documents import (
     Document,
     DriftReport,
     GateDecision,
+    GuardCalibration,
     Model,
     OperatingResult,
     Performance,
@@ -110,6 +111,14 @@ def _numbers(document: Document) -> Iterator[tuple[str, float]]:
             yield from numbers(document)
 
 
+def _of_guard(document: GuardCalibration) -> Iterator[tuple[str, float]]:
+    yield "guard/least_p", document.least_p
+    yield "guard/users_alarmed", document.benign.k
+    for stream in document.streams:
+        if stream.alarm_at is not None:
+            yield f"guard/alarm_at/{stream.name}", stream.alarm_at
+
+
 def _of_snapshot(document: Snapshot) -> Iterator[tuple[str, float]]:
     yield "data/train_rows", document.train_rows
     yield "data/held_out_rows", document.test_rows
@@ -188,7 +197,7 @@ _KINDS: Mapping[type[Document], Any] = {
     Snapshot: _of_snapshot, Baseline: _of_baseline, SchemaReport: _of_schema, DriftReport: _of_drift,
     ScanReport: _of_scan, Model: _of_model, BackdoorReport: _of_backdoor, RobustnessReport: _of_attack,
     Certificate: _of_certificate, GateDecision: _of_decision, Registration: _of_registration,
-    RolloutRecord: _of_rollout,
+    RolloutRecord: _of_rollout, GuardCalibration: _of_guard,
 }  # fmt: skip
 
 

@@ -145,15 +145,16 @@ def _own_files(config: str) -> list[Path]:
     for _, value in _leaves(_section(config)):
         match = _OWN.fullmatch(value) if isinstance(value, str) else None
         if match:
-            found += _module_files(match[1])
+            found += _module_files(match[0].split(":")[0].split(".")[0])
     return found
 
 
 def _module_files(name: str) -> list[Path]:
+    """The files of a top-level module, and what it may import next to it."""
     spec = find_spec(name)
     if spec is None or (spec.origin is None and not spec.submodule_search_locations):
         raise _NoKeyError(f"no module {name}")
     places = spec.submodule_search_locations
     if places:
         return [path for place in places for path in Path(place).rglob("*.py")]
-    return [Path(str(spec.origin))]
+    return list(Path(str(spec.origin)).parent.glob("*.py"))

@@ -9,15 +9,18 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from holdfast import containers
+from holdfast.artifacts.documents import GateDecision
 from holdfast.errors import WorkloadError
 from holdfast.model.train.job import JobKind
-from holdfast.steps import STEPS, names
+from holdfast.steps import STEPS, Role, names, writer
 from holdfast.wording import without_credentials
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
 
 MOVING_TAGS = ("latest", "main", "master", "dev", "edge", "nightly", "stable")
 MOST_SHARDS = 64
+DECIDES = writer(GateDecision).name
+"""The step that looks at waivers."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -116,6 +119,25 @@ class SecretVariables(Section):
     """Key in the secret -> environment variable, such as `{access: AWS_ACCESS_KEY_ID}`."""
 
 
+class SigningKeys(Section):
+    """By whom the steps on a cluster are signed, and whose signatures they ask for; all by reference."""
+
+    keys: dict[Role, KubernetesName] = {}
+    """Role -> the secret with its private key, `key.pem`; only pods of steps that this role signs get it."""
+    statements: KubernetesName
+    """The claim of a volume (ReadWriteMany) on which the statements of each run are kept, a folder for each."""
+    trust: KubernetesName | None = None
+    """The secret with `trust.yaml` and the public keys that it names, for the steps that take a model in."""
+    waivers: PodPath | None = None
+    """A folder on a volume of the step gate with what people signed (`holdfast waive`)."""
+
+    @model_validator(mode="after")
+    def _checks_waivers(self) -> Self:
+        if self.waivers is not None and self.trust is None:
+            raise ValueError("waivers: expected trust with it, by which their signatures are known")
+        return self
+
+
 class Notifying(Section):
     """Where the end of every run is posted, and what a person follows from there."""
 
@@ -180,12 +202,18 @@ class ClusterSettings(Section):
     """Whether the pods' own account may read the stores (a role of the cloud), so that no secret is needed."""
     notify: Notifying | None = None
     """Where the end of every run is posted."""
+    signing: SigningKeys | None = None
+    """By whom the steps are signed, and whose signatures they ask for; None: nothing is signed."""
 
     @model_validator(mode="after")
     def _mounted_once(self) -> Self:
         paths = [mount.path for mount in self.volumes]
         if len(set(paths)) < len(paths):
             raise ValueError("volumes: expected different paths, found one of them twice")
+        waivers = None if self.signing is None else self.signing.waivers
+        places = [mount.path for mount in self.mounts(DECIDES)]
+        if waivers is not None and not any(PurePosixPath(waivers).is_relative_to(place) for place in places):
+            raise ValueError(f"signing.waivers: expected a folder on a volume of the step {DECIDES}")
         return self
 
     def image(self, environment: str) -> str:

@@ -112,13 +112,13 @@ def with_data(workload: Workload, data: str) -> Workload:
         kind_of(data)
     except ValueError as error:
         raise WorkloadError(f"--data: {error}, found {without_credentials(data)[:60]!r}") from None
-    instead = {"source": data, "sha256": None, "format": "auto", "newest": None}
+    instead = {"source": data, "sha256": None, "format": "auto", "newest": None, "query": None, "key": ()}
     return workload.model_copy(update={"data": workload.data.model_copy(update=instead)})
 
 
 def moves(workload: Workload) -> bool:
     """Whether the source holds other data at another time, so that a snapshot of it is never the same for sure."""
-    return workload.data.newest is not None
+    return workload.data.newest is not None or workload.data.query is not None
 
 
 def located(workload: Workload, folder: Path) -> Workload:
@@ -175,16 +175,27 @@ def for_cluster(workload: Workload, settings: ClusterSettings) -> Workload:
     kind, shown = kind_of(workload.data.source), without_credentials(workload.data.source)
     if kind == "url" and workload.data.sha256 is None:
         raise WorkloadError(f"data.source {shown}: expected data.sha256 with a URL, found none; downloads are pinned")
-    if kind == "bucket" and not (settings.source_secrets or settings.source_identity):
-        raise WorkloadError(
-            f"data.source {shown}: expected the secret with its credentials (--source-secret SECRET:KEY=VARIABLE), or "
-            "--source-identity where the pods' own account may read it, found neither"
-        )
+    _check_login(kind, shown, settings)
     if kind == "bucket" and workload.data.sha256 is None and workload.data.newest is None:
         raise WorkloadError(
             f"data.source {shown}: expected data.newest or data.sha256 with an object store, found none"
         )
     return workload
+
+
+def _check_login(kind: str, shown: str, settings: ClusterSettings) -> None:
+    """A store or a database has its credentials, by reference to a secret."""
+    variables = {variable for one in settings.source_secrets for variable in one.variables.values()}
+    if kind == "database" and shown.removeprefix("env:") not in variables:
+        raise WorkloadError(
+            f"data.source {shown}: expected the secret with the database's URL "
+            f"(--source-secret SECRET:KEY={shown.removeprefix('env:')}), found none"
+        )
+    if kind == "bucket" and not (settings.source_secrets or settings.source_identity):
+        raise WorkloadError(
+            f"data.source {shown}: expected the secret with its credentials (--source-secret SECRET:KEY=VARIABLE), or "
+            "--source-identity where the pods' own account may read it, found neither"
+        )
 
 
 def _check_mounted(key: str, name: str, step: str, settings: ClusterSettings) -> None:

@@ -62,12 +62,12 @@ class Signing:
 
     def words(self, step: str) -> list[str]:
         """What the command of a step has besides: those that take a model in are to find everything signed."""
-        trust = [f"--trust={self.trust}"] if self.trust is not None and step in _TAKES_A_MODEL else []
+        trust = [f"--trust={self.trust}"] if self.trust is not None and step in TAKES_A_MODEL else []
         if step == _DECIDES:
             return self._waived()
-        if step != _REGISTERS.name:
+        if step != REGISTERS.name:
             return trust
-        key = self.files.get(_REGISTERS.signed_by)
+        key = self.files.get(REGISTERS.signed_by)
         signs = [f"--key={key}"] if key is not None else []
         return [*trust, *signs, f"--attestations={self.folder}"] if trust or signs else []
 
@@ -80,8 +80,8 @@ class Signing:
 
 RELEASES: Role = "release"
 """Who signs that a version is the one to serve."""
-_REGISTERS = writer(Registration)
+REGISTERS = writer(Registration)
 """It signs the version's files, and its artifact itself."""
 _DECIDES = writer(GateDecision).name
-_TAKES_A_MODEL = (writer(Baseline).name, *names()[names().index(writer(GateDecision).name) + 1 :])
+TAKES_A_MODEL = (writer(Baseline).name, *names()[names().index(writer(GateDecision).name) + 1 :])
 """They ask for the signatures behind a registered or passed model."""

@@ -16,6 +16,7 @@ from holdfast.model.train.job import JobConfig, PodToleration
 from holdfast.steps import find
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
+from holdfast_pipelines.pod_keys import signed_in_pod
 
 _LONGEST_SECONDS = 14 * 86400
 STEP_LABEL = "holdfast.dev/step"
@@ -72,6 +73,7 @@ class Pods:
         _reused(task, step, settings)
         for mount in settings.mounts(step):
             kubernetes.mount_pvc(task, mount.claim, mount.path)
+        signed_in_pod(task, settings.signing)
         seconds = settings.seconds(step)
         return task if seconds is None else kubernetes.set_timeout(task, seconds)
 

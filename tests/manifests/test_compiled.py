@@ -282,6 +282,46 @@ def test_a_run_that_may_end_as_succeeded_posts_its_refusal_too(tmp_path):
     assert not [key for key in boxes if "refused" in key]
 
 
+SIGNING = (
+    "signing:\n  keys: {data-owner: key-data, trainer: key-trainer, attacker: key-attacker, gate: key-gate}\n"
+    "  statements: statements\n  trust: trust\n  waivers: /waivers/digits\n"
+    "volumes: [{claim: waivers, path: /waivers, steps: [gate]}]\n"
+)
+
+
+def test_each_pod_gets_the_key_of_its_role_and_no_other(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(SIGNING)
+    pipeline, pods = compiled(tmp_path, "--settings", str(tmp_path / "cluster.yaml"))
+    boxes = {key: box["container"]["args"] for key, box in pipeline["deploymentSpec"]["executors"].items()}
+    for step in STEPS:
+        if step.pipeline != "retrain":
+            continue
+        pod, words = pods[f"exec-{step.name}"], boxes[f"exec-{step.name}"]
+        held = {one["secretName"]: one["mountPath"] for one in pod["secretAsVolume"]}
+        key = f"key-{step.signed_by.removesuffix('-owner')}"
+        assert held.pop(key) == "/var/run/holdfast/key"
+        asks = step.name in ("baseline", "gate", "register")
+        assert held == ({"trust": "/var/run/holdfast/trust"} if asks else {})
+        assert "--key=/var/run/holdfast/key/key.pem" in words
+        assert ("--trust=/var/run/holdfast/trust/trust.yaml" in words) == asks
+        assert words[-1] == "--attestations=/var/run/holdfast/statements/$(HOLDFAST_RUN)"
+        mounts = {one["constant"]: one["mountPath"] for one in pod["pvcMount"]}
+        assert mounts["statements"] == "/var/run/holdfast/statements"
+    assert "--waivers=/waivers/digits" in boxes["exec-gate"]
+
+
+def test_waivers_lie_on_a_volume_of_the_gate_and_are_checked_by_a_trust_policy(tmp_path):
+    for text, found in (
+        (SIGNING.replace("steps: [gate]", "steps: [train]"), "expected a folder on a volume of the step gate"),
+        (SIGNING.replace("  trust: trust\n", ""), "expected trust with it"),
+    ):
+        (tmp_path / "cluster.yaml").write_text(text)
+        ended = CliRunner().invoke(
+            app, ["compile", "--out", str(tmp_path), "--settings", str(tmp_path / "cluster.yaml")]
+        )
+        assert found in str(ended.exception)
+
+
 def test_a_pipeline_without_a_place_to_post_to_has_no_exit_handler():
     assert "notify" not in (PIPELINES / "retrain.yaml").read_text()
 

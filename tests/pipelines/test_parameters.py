@@ -135,3 +135,15 @@ def test_a_workload_with_credentials_is_refused_without_showing_them(tmp_path: P
     with pytest.raises(WorkloadError, match="belongs in an environment variable") as raised:
         read(path)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_cluster_needs_the_secret_with_the_url_of_a_database() -> None:
+    values = workload(None).model_dump(mode="json", by_alias=True)
+    section = {"source": "env:ORDERS", "query": "SELECT * FROM orders", "key": ["id"]}
+    plan = Workload.model_validate(values | {"data": section})
+    assert moves(plan)
+    other = SecretVariables(secret="db", variables={"url": "OTHER"})
+    with pytest.raises(WorkloadError, match=r"env:ORDERS: expected the secret with the database's URL"):
+        for_cluster(plan, ClusterSettings(source_secrets=(other,)))
+    named = SecretVariables(secret="db", variables={"url": "ORDERS"})
+    assert for_cluster(plan, ClusterSettings(source_secrets=(named,))) == plan

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,17 +64,21 @@ def serve(
         int | None, typer.Option(help="Serve Prometheus metrics at HOST:PORT/metrics.", min=1, max=65535)
     ] = None,
     trust: TrustFileOption = None,
+    guard: Annotated[
+        Path | None,
+        typer.Option(help="Watch the clients: a JSON file: calibration, state, and the keys of a section `guard`."),
+    ] = None,
 ) -> None:
     """Serve a bundle (V2 protocol) until SIGTERM.
 
     Every byte and the decision about it are checked first, and with --trust the signatures.
     """
     from holdfast.serving.predictor.__main__ import main
-    from holdfast.serving.predictor.settings import write_settings
+    from holdfast.serving.predictor.settings import read_guard, write_settings
     from holdfast.serving.store import read
 
     stored = read(folder)
-    served = stored.served(name, trust)
+    served = replace(stored.served(name, trust), guard=read_guard(guard) if guard is not None else None)
     for key in [key for key in os.environ if key.startswith("MLSERVER_")]:
         del os.environ[key]  # what an operator sets for models of its own would be taken for this one's
     with tempfile.TemporaryDirectory(prefix="holdfast-serve-") as work:

@@ -36,6 +36,7 @@ from holdfast.errors import WorkloadError
 from holdfast.wording import quoted
 from holdfast.workload.addresses import kind_of
 from holdfast.workload.naming import NamePattern
+from holdfast.workload.statements import check_statement
 from holdfast.workload.yaml import read_yaml, top_keys
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -104,11 +105,16 @@ class DataConfig(Section):
 
     source: str
     """`sklearn:digits`, `sklearn:breast-cancer`, a file in this one's folder, an https URL or an object of a store (s3,
-    gs, az, abfs; then with `sha256`), or, with `newest`, a folder or a prefix of a store."""
+    gs, az, abfs; then with `sha256`), or, with `newest`, a folder or a prefix of a store; with `query`, `env:NAME`."""
     sha256: Sha256 | None = None
     """Of the file: the run ends when it has another digest."""
     newest: NewestConfig | None = None
     """Deliveries that come below `source`, of which the newest complete one is read."""
+    query: str | None = None
+    """In SQL: its answer is the delivery. `source` is then `env:NAME`, the variable with the URL of the database."""
+    key: tuple[str, ...] = ()
+    """Columns of the answer that are different in each row, by which it is put in order; without, the query has an
+    ORDER BY."""
     format: Literal["auto", "csv", "tsv", "parquet", "npz"] = "auto"
     """`auto`: by the name of the file."""
     delimiter: Literal[",", ";", "\t", "|"] | None = None
@@ -164,6 +170,16 @@ class DataConfig(Section):
     def _is_a_source(cls, found: str) -> str:
         kind_of(found)
         return found
+
+    @model_validator(mode="after")
+    def _asks_a_database(self) -> Self:
+        if (kind_of(self.source) == "database") != (self.query is not None) or (self.key and self.query is None):
+            raise ValueError("query: expected query (and key) with a source env:NAME, and neither with another source")
+        if self.query is not None:
+            check_statement(self.query, ordered=not self.key)
+        if self.query is not None and (self.test is not None or self.newest is not None):
+            raise ValueError("query: expected neither test nor newest with it")
+        return self
 
     @model_validator(mode="after")
     def _one_delivery(self) -> Self:

@@ -13,6 +13,7 @@ from holdfast.data.snapshot import bundled
 from holdfast.data.snapshot.delivered import DeliveredFile, Format, delivered, pin_of
 from holdfast.data.snapshot.download import Wanted, download
 from holdfast.data.snapshot.listing import quoted
+from holdfast.data.snapshot.sources.query import take_query
 from holdfast.data.snapshot.sources.take import take_newest, take_object
 from holdfast.errors import InputError, IntegrityError, LimitError
 from holdfast.wording import without_credentials
@@ -37,6 +38,8 @@ def fetch(config: DataConfig, override: Path | None) -> list[DeliveredFile]:
         raise InputError(f"{config.source}: expected one of {quoted(bundled.FILES)}")
     if override is None and config.newest is not None:
         return take_newest(config, config.newest)
+    if override is None and config.query is not None:
+        return [_checked(take_query(config), config)]
     if override is None and kind_of(config.source) == "bucket":
         return [_pinned_object(config)]
     first = _local_path(config) if override is None else override
@@ -54,7 +57,10 @@ def _pinned_object(config: DataConfig) -> DeliveredFile:
             f"{config.source}: expected data.newest, or data.sha256 without data.test, with an object store; "
             "a single object is pinned"
         )
-    file = take_object(config)
+    return _checked(take_object(config), config)
+
+
+def _checked(file: DeliveredFile, config: DataConfig) -> DeliveredFile:
     _check_digest(file, config, config.source)
     return file
 

@@ -9,14 +9,15 @@ from holdfast import containers
 
 @dsl.container_component
 def calibrate(
+    seed: int,
+    config: str,
     model: dsl.Input[dsl.Model],
     model_digest: str,
     snapshot: dsl.Input[dsl.Dataset],
     snapshot_digest: str,
-    config: str,
-    seed: int,
-    device: str,
     threads: int,
+    metrics: dsl.Output[dsl.Metrics],
+    device: str,
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
     verdict: dsl.OutputPath(str),
@@ -26,8 +27,8 @@ def calibrate(
         image=containers.MODEL,
         command=["python", "-m", "holdfast", "calibrate"],
         args=[
-            *containers.inputs(model=(model, model_digest), snapshot=(snapshot, snapshot_digest)),
             *containers.options(config=config, seed=seed, device=device, threads=threads),
+            *containers.inputs(model=(model, model_digest), snapshot=(snapshot, snapshot_digest)),
             *containers.outputs(artifact, digest, verdict),
         ],
     )

@@ -1,7 +1,7 @@
 """Where the guard measures distances: what the network makes of a row before it decides."""
 
 import threading
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,25 +29,27 @@ class Tap:
         self.kind, self._kept = kind_of(network, spec), threading.local()
         self._columns = _scales(spec)
         if self.kind == "penultimate":
-            network.last.register_forward_hook(self._keep)  # type: ignore[union-attr]
+            network.last.register_forward_hook(self._keep_input)  # type: ignore[union-attr]
+        elif self.kind == "logits":
+            network.register_forward_hook(self._keep_output)
 
-    def samples(self, x: NDArray[np.generic], logits: NDArray[np.floating[Any]]) -> Samples:
-        """The rows as the guard sees them, right after this thread's network gave these logits for x."""
-        labels = logits.argmax(1).astype(np.int64)
-        return Samples(self._features(x, logits), labels)
+    def samples(self, x: NDArray[np.generic], labels: NDArray[np.int64]) -> Samples:
+        """The rows as the guard sees them, right after this thread's network gave x these labels."""
+        return Samples(self._features(x), labels)
 
-    def _features(self, x: NDArray[np.generic], logits: NDArray[np.floating[Any]]) -> Features:
-        if self.kind == "penultimate":
-            kept: Features = self._kept.features
-            return kept
+    def _features(self, x: NDArray[np.generic]) -> Features:
         if self.kind == "columns":
             mean, scale = self._columns
             scaled: Features = ((x.reshape(len(x), -1).astype(np.float32) - mean) / scale).astype(np.float32)
             return scaled
-        return logits.astype(np.float32)
+        kept: Features = self._kept.features
+        return kept
 
-    def _keep(self, _: nn.Module, given: tuple[torch.Tensor, ...], __: torch.Tensor) -> None:
+    def _keep_input(self, _: nn.Module, given: tuple[torch.Tensor, ...], __: torch.Tensor) -> None:
         self._kept.features = given[0].detach().float().cpu().numpy()
+
+    def _keep_output(self, _: nn.Module, __: tuple[torch.Tensor, ...], found: torch.Tensor) -> None:
+        self._kept.features = found.detach().float().cpu().numpy()
 
 
 def see(network: nn.Module, spec: InputSpec, x: NDArray[np.generic], device: str) -> Samples:
@@ -56,7 +58,8 @@ def see(network: nn.Module, spec: InputSpec, x: NDArray[np.generic], device: str
     with torch.inference_mode():
         for start in range(0, len(x), _AT_ONCE):
             rows = np.ascontiguousarray(x[start : start + _AT_ONCE])
-            parts.append(tap.samples(rows, network(torch.from_numpy(rows).to(device)).float().cpu().numpy()))
+            labels = network(torch.from_numpy(rows).to(device)).argmax(1).cpu().numpy()
+            parts.append(tap.samples(rows, labels))
     features = np.concatenate([part.features for part in parts])
     return Samples(features, np.concatenate([part.labels for part in parts]))
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.grpc.servicers import InferenceServicer
 
-from holdfast.serving.predictor.intake import MOST_DIMENSIONS, plain
+from holdfast.serving.predictor.intake import MOST_DIMENSIONS, PEER, plain
 
 _CONTENTS = {"FP32": ("fp32_contents", 4), "INT64": ("int64_contents", 8)}
 """The field that the protocol has for a datatype, and the bytes of one number."""
@@ -25,7 +25,13 @@ class CheckedServicer(InferenceServicer):
         why = objection(request)
         if why is not None:
             raise MLServerError(plain(why), 400)
+        PEER.set(address(context.peer()))
         return super()._InsertHeaders(request, context)
+
+
+def address(peer: str) -> str:
+    """The address alone of `ipv4:127.0.0.1:50000` or `ipv6:[::1]:50000`."""
+    return peer.partition(":")[2].rpartition(":")[0].strip("[]") or peer
 
 
 def objection(request: Any) -> str | None:
@@ -65,7 +71,9 @@ def _wrong_raw(tensor: Any, given: Sequence[str], raw_bytes: int) -> str | None:
 
 def check_grpc() -> None:
     """Puts the check into servers that MLServer starts in this process from now on."""
-    from mlserver.grpc import server
+    from grpc import StatusCode
+    from mlserver.grpc import server, utils
 
     # MLServer names the class in this module, and makes its object when the server starts.
     server.InferenceServicer = CheckedServicer
+    utils.STATUS_CODE_MAPPING |= {429: StatusCode.RESOURCE_EXHAUSTED, 503: StatusCode.UNAVAILABLE}

@@ -8,6 +8,7 @@ a 4xx of one line, and what the server lost is a 503. What is checked inside a r
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,9 +32,19 @@ LONGEST_ERROR = 300
 """Characters of a message, which may quote what a client sent."""
 LONGEST_ID, MOST_DIMENSIONS = 256, 8
 """Characters of a request's id, and sizes in the shape of a tensor."""
+PEER: ContextVar[str | None] = ContextVar("peer", default=None)
+"""The address of the other end, while a request is answered."""
 _BODIES = 2
 """Bodies of the largest size that are held at once; further ones wait in the sockets."""
 _BINARY = b"inference-header-content-length"
+
+
+class NotAnsweredByGuardError(MLServerError):
+    """The guard gives no answer."""
+
+    def __init__(self, why: str, status: int, retry_after: int | None) -> None:
+        super().__init__(why, status)
+        self.retry_after = retry_after
 
 
 @dataclass
@@ -70,6 +81,7 @@ class Intake:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        PEER.set((scope.get("client") or (None,))[0])
         headers = dict(scope["headers"])
         refused = self._refused(headers)
         if refused is not None:
@@ -126,6 +138,7 @@ def guard(server: MLServer, name: str, version: str, max_body_bytes: int) -> Non
     for kind in (ModelNotFound, ModelNotReady):
         app.add_exception_handler(kind, lost)
     app.add_exception_handler(RequestValidationError, _no_request)
+    app.add_exception_handler(NotAnsweredByGuardError, _not_answered)
     app.add_exception_handler(HTTPException, _as_error)
     app.router.routes[:] = [route for route in app.routes if not _is_refused(getattr(route, "path", ""))]
     app.add_middleware(Intake, max_body_bytes=max_body_bytes)
@@ -198,6 +211,14 @@ def _return_any_id(server: MLServer) -> None:
         return response
 
     plane.infer = infer
+
+
+async def _not_answered(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, NotAnsweredByGuardError)
+    response = _error(error.status_code, str(error))
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(error.retry_after)
+    return response
 
 
 async def _no_request(request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from mlserver import MLModel
@@ -35,10 +35,13 @@ from holdfast.errors import HoldfastError, InputError, ModelError, WorkloadError
 from holdfast.serving.predictor.admission import admit_named
 from holdfast.serving.predictor.core import Answer, Predictor, load_admitted
 from holdfast.serving.predictor.game_day import BEGINS, GameDay
-from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, plain
+from holdfast.serving.predictor.intake import LONGEST_ID, MOST_DIMENSIONS, PEER, NotAnsweredByGuardError, plain
 from holdfast.serving.predictor.metadata import OUTPUTS, input_tensor, output_tensors
 from holdfast.serving.predictor.settings import ModelParameters
 from holdfast.serving.protocol import DATATYPES
+
+if TYPE_CHECKING:
+    from holdfast.serving.predictor.guarding import GuardedPredictor
 
 INPUT = "input"
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
@@ -50,11 +53,14 @@ class HoldfastModel(MLModel):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
         self._live = 0
+        self._guarded: GuardedPredictor | None = None
         self._chance = np.random.default_rng(0)
         # Here and not in `load`: with a pool of workers only this runs in the process that MLServer ends with code 0.
         try:
             self._extra = ModelParameters.parse(_extra(settings), Path(settings._source or "").parent)
             self._batched = _is_batched(settings, self._extra)
+            if self._extra.guard and self._extra.game_day:
+                raise WorkloadError("game_day: expected none with a guard, found both")
             self._admitted = admit_named(self._extra)
         except HoldfastError as error:
             _give_up(error)
@@ -63,10 +69,20 @@ class HoldfastModel(MLModel):
         """Loads the admitted model and answers once."""
         try:
             self._predictor = load_admitted(self._admitted, self._extra.options)
+            if self._extra.guard is not None:
+                from holdfast.serving.predictor.guarding import GuardedPredictor
+
+                self._guarded = GuardedPredictor(self._predictor, self._extra.guard)
         except HoldfastError as error:
             _give_up(error)
         if self._batched:
             self._check_before_batching()
+        return True
+
+    async def unload(self) -> bool:
+        """Closes the guard's records."""
+        if self._guarded is not None:
+            self._guarded.close()
         return True
 
     async def metadata(self) -> MetadataModelResponse:
@@ -86,9 +102,25 @@ class HoldfastModel(MLModel):
             return self._respond(payload, self._answer(payload))
         _require_id(payload)
         wanted = self._wanted(payload)
+        if self._guarded is not None:
+            return _only(wanted, self._watched(payload, self._guarded))
         if self._extra.game_day and self._fault_is_on(payload, self._extra.game_day):
             return _only(wanted, await self._bad_answer(payload))
         return _only(wanted, self._respond(payload, self._answer(payload)))
+
+    def _watched(self, payload: InferenceRequest, guarded: "GuardedPredictor") -> InferenceResponse:
+        """The answer as the guard lets it be."""
+        from holdfast.serving.predictor.guarding import FLAG, NoRecordsError, NotAnsweredError
+
+        try:
+            found = guarded.ask(guarded.asker(_headers(payload), PEER.get()), _checked(self._predictor, payload))
+        except NotAnsweredError as error:
+            raise NotAnsweredByGuardError(str(error), error.status, error.retry_after) from error
+        except NoRecordsError as error:
+            raise MLServerError(str(error), 503) from error
+        except ModelError as error:
+            raise MLServerError(str(error), 500) from error
+        return self._respond(payload, found.answer, Parameters(**{FLAG: found.flag}) if found.flag else None)
 
     def _wanted(self, payload: InferenceRequest) -> set[str] | None:
         """The outputs that a client asks for; None: all of them."""
@@ -254,9 +286,14 @@ def _tensor(rows: NDArray[np.generic]) -> RequestInput:
 
 def _is_live(payload: InferenceRequest) -> bool:
     """Whether a client sent it: the router removes the header from a client's request, and writes the host itself."""
-    headers = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
-    host = str(headers.get("host", headers.get("Host", "")))
-    return "-shadow" not in host and "x-rollout" not in {name.lower() for name in headers}
+    headers = _headers(payload)
+    return "-shadow" not in headers.get("host", "") and "x-rollout" not in headers
+
+
+def _headers(payload: InferenceRequest) -> dict[str, str]:
+    """Of the request, by names in lower case."""
+    found = (getattr(payload.parameters, "headers", None) or {}) if payload.parameters else {}
+    return {str(name).lower(): str(value) for name, value in found.items()}
 
 
 def _extra(settings: ModelSettings) -> Mapping[str, object]:
@@ -275,6 +312,8 @@ def _is_batched(settings: ModelSettings, extra: ModelParameters) -> bool:
         raise WorkloadError("max_batch_size: expected parallel_workers 0, found a pool of workers")
     if extra.game_day:
         raise WorkloadError("max_batch_size: expected none on a game day, which counts single answers")
+    if extra.guard:
+        raise WorkloadError("max_batch_size: expected none with a guard, which must know whose rows are whose")
     return True
 
 

@@ -10,11 +10,14 @@ import argparse
 import json
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flask import Blueprint, jsonify
+from flask import Blueprint, Response, after_this_request, has_request_context, jsonify
+from flask import request as flask_request
 from flask.typing import ResponseReturnValue
 from grpc import StatusCode
 from gunicorn.arbiter import Arbiter
@@ -33,6 +36,9 @@ from holdfast.serving.predictor.core import Answer, from_doubles, load_predictor
 from holdfast.serving.predictor.seldon_requests import objection
 from holdfast.serving.predictor.settings import LOOPBACK, ModelParameters
 
+if TYPE_CHECKING:
+    from holdfast.serving.predictor.guarding import GuardedPredictor
+
 THREADS = 4
 _GRACE_SECONDS = 3
 _LONGEST_ERROR = 300
@@ -40,6 +46,11 @@ _UNREADABLE = (
     ArithmeticError, AttributeError, LookupError, NameError, RecursionError, TypeError, ValueError
 )  # fmt: skip
 """What the wrapper's own reading of a request comes to when a client got it wrong; it would be a 500."""
+
+
+_CALL: ContextVar[tuple[dict[str, str], str] | None] = ContextVar("call", default=None)
+"""Metadata and the peer of a call over gRPC, while it is answered."""
+_CODES = {422: StatusCode.FAILED_PRECONDITION, 429: StatusCode.RESOURCE_EXHAUSTED, 503: StatusCode.UNAVAILABLE}
 
 
 class RefusedRequestError(SeldonMicroserviceException):
@@ -75,10 +86,13 @@ class CheckedGrpc(wrapper.SeldonModelGRPC):
 
     def Predict(self, request_grpc: Any, context: Any) -> Any:  # noqa: N802
         """INVALID_ARGUMENT is what REST calls 400, INTERNAL what it calls 500."""
+        metadata = {str(one.key).lower(): str(one.value) for one in context.invocation_metadata()}
+        _CALL.set((metadata, context.peer()))
         try:
             return super().Predict(request_grpc, context)
         except SeldonMicroserviceException as error:
-            code = StatusCode.INTERNAL if error.status_code >= 500 else StatusCode.INVALID_ARGUMENT
+            other = StatusCode.INTERNAL if error.status_code >= 500 else StatusCode.INVALID_ARGUMENT
+            code = _CODES.get(error.status_code, other)
             context.abort(code, str(error.message))
         except _UNREADABLE as error:
             context.abort(StatusCode.INVALID_ARGUMENT, f"expected a SeldonMessage, found {str(error)[:200]}")
@@ -102,6 +116,12 @@ class HoldfastModel:
             if extra.game_day:
                 raise WorkloadError("game_day: expected none, game days are for the MLServer face")
             self._predictor = load_predictor(extra.model, extra.decision, extra.options, extra.trust)
+            self._guard, self._opening = extra.guard, threading.Lock()
+            self._guarded: GuardedPredictor | None = None
+            if extra.guard is not None:
+                from holdfast.serving.predictor.guarding import check_parameters
+
+                check_parameters(self._predictor, extra.guard)
         except HoldfastError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(error.exit_code)
@@ -116,9 +136,9 @@ class HoldfastModel:
 
     def predict(self, X: object, names: Sequence[str], meta: Mapping[str, object] | None = None) -> SeldonResponse:
         """Probabilities float[N, classes] (labels int64[N] when only those are told) of the rows X."""
-        answer = self._answer(X)
+        answer, flag = self._answer(X)
         data: NDArray[Any] = answer.label if self._predictor.options.label_only else answer.probabilities
-        return SeldonResponse(data, tags={"labels": answer.label.tolist()})
+        return SeldonResponse(data, tags={"labels": answer.label.tolist(), **flag})
 
     def tags(self) -> dict[str, str]:
         """The origin of the model, as part of every answer."""
@@ -148,15 +168,62 @@ class HoldfastModel:
             "custom": as_texts(document),
         }
 
-    def _answer(self, x: object) -> Answer:
+    def _answer(self, x: object) -> tuple[Answer, dict[str, str]]:
+        """The answer, and the tag of one that is held against its client."""
         try:
             rows = self._predictor.check(from_doubles(x, self._predictor.spec))
         except InputError as error:
             raise RefusedRequestError(str(error), status_code=400) from error
         try:
-            return self._predictor.answer(rows)
+            if self._guard is not None:
+                return _watched(self._opened(), rows)
+            return self._predictor.answer(rows), {}
         except (ModelError, *_UNREADABLE) as error:  # the rows were found right, so the fault is ours
             raise RefusedRequestError(str(error), status_code=500, reason="MICROSERVICE_INTERNAL_ERROR") from error
+
+    def _opened(self) -> "GuardedPredictor":
+        """The guard, opened by the first request: Seldon forks its servers after this object was made."""
+        from holdfast.serving.predictor.guarding import GuardedPredictor
+
+        with self._opening:
+            if self._guarded is None:
+                assert self._guard is not None
+                self._guarded = GuardedPredictor(self._predictor, self._guard)
+            return self._guarded
+
+
+def _watched(guarded: "GuardedPredictor", rows: NDArray[np.generic]) -> tuple[Answer, dict[str, str]]:
+    from holdfast.serving.predictor.guarding import FLAG, NoRecordsError, NotAnsweredError
+
+    headers, peer = _asked_by()
+    try:
+        found = guarded.ask(guarded.asker(headers, peer), rows)
+    except NotAnsweredError as error:
+        if error.retry_after is not None and has_request_context():
+            _send_retry_after(error.retry_after)
+        raise RefusedRequestError(str(error), status_code=error.status) from error
+    except NoRecordsError as error:
+        raise RefusedRequestError(str(error), status_code=503) from error
+    return found.answer, {FLAG: found.flag} if found.flag else {}
+
+
+def _asked_by() -> tuple[Mapping[str, str], str | None]:
+    """Headers, by names in lower case, and the address of the other end."""
+    if has_request_context():
+        return {name.lower(): value for name, value in flask_request.headers.items()}, flask_request.remote_addr
+    call = _CALL.get()
+    return ({}, None) if call is None else (call[0], _address(call[1]))
+
+
+def _address(peer: str) -> str:
+    return peer.partition(":")[2].rpartition(":")[0].strip("[]") or peer
+
+
+def _send_retry_after(seconds: int) -> None:
+    @after_this_request
+    def add(response: Response) -> Response:
+        response.headers["retry-after"] = str(seconds)
+        return response
 
 
 class NoMetrics:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.artifacts.folder import Ref, replace_file
+from holdfast.artifacts.regular import read_at_most
 from holdfast.errors import WorkloadError
 from holdfast.serving.predictor.game_day import GameDay
 from holdfast.serving.predictor.options import Options
@@ -18,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 IMPLEMENTATION = "holdfast.serving.predictor.runtime.HoldfastModel"
 _NUMBER_BYTES = 24
 """One number in JSON: 17 digits, sign, point, exponent and comma."""
-_SMALLEST_BODY, _LARGEST_BODY = 2**20, 2**23
+_SMALLEST_BODY, _LARGEST_BODY, _LARGEST_FILE = 2**20, 2**23, 2**20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Served:
     """A trust policy: whose signatures must be behind the decision."""
     incumbent: bool = False
     """It is being replaced: how old its verdict is, is not asked."""
+    guard: str | None = None
+    """What watches its clients, as `read_guard` gives it."""
 
     def as_json(self) -> dict[str, object]:
         """JSON values, with absolute paths."""
@@ -47,6 +50,7 @@ class Served:
             "options": self.options.told(),
             "trust": str(self.trust.absolute()) if self.trust else None,
             "incumbent": self.incumbent,
+            "guard": self.guard,
         }
 
     @classmethod
@@ -56,7 +60,37 @@ class Served:
         options = Options.parse(values["options"])
         trust = Path(values["trust"]) if values.get("trust") else None
         name, incumbent = (str(values["name"]), int(values["version"])), values["incumbent"] is True
-        return cls(*name, *refs, values["game_day"], options, trust, incumbent)
+        return cls(*name, *refs, values["game_day"], options, trust, incumbent, values.get("guard"))
+
+
+@dataclass(frozen=True)
+class GuardParameters:
+    """What a server is told about its guard."""
+
+    calibration: Ref
+    state: Path
+    """Folder of what it knows about clients."""
+    config: Mapping[str, object]
+    """The section `guard` of a workload."""
+
+    @classmethod
+    def parse(cls, given: object, below: Path = Path()) -> Self:
+        """Reads `calibration` (FOLDER or FOLDER@DIGEST), `state` (a folder), and the keys of a section `guard`.
+
+        An object, or the same as a text of JSON; folders that are not absolute are `below` that of the settings.
+
+        Raises:
+            WorkloadError: it is neither, or the first two are missing.
+        """
+        try:
+            found = json.loads(given) if isinstance(given, str) else given
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, Mapping):
+            raise WorkloadError(f"guard: expected an object with calibration and state, found {str(given)[:200]!r}")
+        rest = dict(found)
+        calibration, state = Ref.parse(_named(rest, "calibration")), _named(rest, "state")
+        return cls(Ref(below / calibration.folder, calibration.digest), below / state, rest)
 
 
 @dataclass(frozen=True)
@@ -71,10 +105,12 @@ class ModelParameters:
     """A trust policy: whose signatures must be behind the decision."""
     incumbent: bool = False
     """It is being replaced: how old its verdict is, is not asked."""
+    guard: GuardParameters | None = None
+    """What watches its clients."""
 
     @classmethod
     def parse(cls, given: Mapping[str, object], below: Path = Path()) -> Self:
-        """Reads `model` and `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust` and `incumbent`.
+        """Reads `model`, `decision` (FOLDER or FOLDER@DIGEST), the options, `game_day`, `trust`, `incumbent`, `guard`.
 
         Folders that are not absolute are `below` the one of the settings.
 
@@ -87,8 +123,10 @@ class ModelParameters:
         rest.pop("game_day", None)
         trust = Path(_named(rest, "trust")) if "trust" in rest else None
         incumbent = rest.pop("incumbent", False) is True
+        guard = GuardParameters.parse(rest.pop("guard"), below) if "guard" in rest else None
         model_ref, decision_ref = (Ref(below / ref.folder, ref.digest) for ref in map(Ref.parse, (model, decision)))
-        return cls(model_ref, decision_ref, Options.parse(rest), GameDay.parse(day) if day else None, trust, incumbent)
+        options, fault = Options.parse(rest), GameDay.parse(day) if day else None
+        return cls(model_ref, decision_ref, options, fault, trust, incumbent, guard)
 
 
 def write_settings(
@@ -146,6 +184,8 @@ def model_settings(served: Served, spec: InputSpec, classes: int, *, absolute: b
         extra["trust"] = str(served.trust.absolute())
     if served.incumbent:
         extra["incumbent"] = True
+    if served.guard:
+        extra["guard"] = served.guard
     return {
         "name": served.name,
         "implementation": IMPLEMENTATION,
@@ -156,6 +196,18 @@ def model_settings(served: Served, spec: InputSpec, classes: int, *, absolute: b
         ][: 1 if served.options.label_only else 2],
         "parameters": {"version": str(served.version), "extra": extra},
     }
+
+
+def read_guard(path: Path) -> str:
+    """A guard's parameters from a file of JSON, as a text with absolute folders; those in the file are next to it.
+
+    Raises:
+        WorkloadError: it is no such file.
+    """
+    text = read_at_most(path, _LARGEST_FILE, "settings of a guard", error=WorkloadError)
+    found = GuardParameters.parse(text.decode("utf-8", "replace"), path.parent)
+    places = {"calibration": ref_text(found.calibration), "state": str(found.state.absolute())}
+    return json.dumps({**found.config, **places})
 
 
 def largest_body(options: Options, spec: InputSpec) -> int:

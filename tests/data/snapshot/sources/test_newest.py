@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -265,3 +266,27 @@ def test_a_pattern_without_an_order_is_refused(pattern: str, message: str) -> No
 def test_a_source_that_cannot_be_is_refused_in_the_file(section: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate({"source": "in", **section})
+
+
+# --- stores without a server here -----------------------------------------------------------------------------------
+
+
+def test_google_s_storage_is_read_through_pyarrow(take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+    deliver(tmp_path / "bucket" / "in", "2026-11-26")
+    deliver(tmp_path / "bucket" / "in", "2026-11-27", table(24), marker=False)
+    # The wrapper is the real one; only what it wraps is another file system of pyarrow.
+    monkeypatch.setattr(
+        "pyarrow.fs.GcsFileSystem", lambda: SubTreeFileSystem(str(tmp_path), LocalFileSystem()), raising=False
+    )
+    assert isinstance(stores.BucketStore("gs://bucket/in")._system, ArrowFSWrapper)
+    taken = take("gs://bucket/in", newest=BY_MARKER)
+    assert (rows(taken), taken.document.sources[0].address) == (20, "gs://bucket/in/2026-11-26/orders.csv")
+
+
+def test_a_library_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(InputError, match=r"s3://b/in: expected the extra sources-s3, .* 'holdfast\[sources-s3\]'"):
+        stores.BucketStore("s3://b/in").entries("")
