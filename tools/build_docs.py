@@ -28,6 +28,8 @@ CLI = "docs/command-line.md"
 """Where the page about the command line would be in the repository."""
 STEPS = "Steps"
 """The section of the steps, whose pages are found."""
+COMMANDS = {"rollout": "rollout start", "guard": "calibrate"}
+"""Step's folder -> its command, where that has another name."""
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": (
         "README.md", "docs/bring-your-own.md", "docs/deliveries.md", "docs/hardening.md",
@@ -217,8 +219,7 @@ class Site:
         if not is_step(page):
             return ""
         name = PurePosixPath(page).parent.name
-        group = name == "rollout"
-        words = f"holdfast {name}{' start' if group else ''}"
+        words = f"holdfast {COMMANDS.get(name, name)}"
         target = relpath(self.places[CLI], PurePosixPath(self.places[page]).parent)
         return f"\n\nAll options: [`{words}`]({target}#{anchor(words)}).\n"
 

@@ -73,7 +73,7 @@ class StandInCluster:
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A compiled pipeline: the specification, and what is Kubernetes' of it (empty where there is none)."""
-    documents = list(yaml.safe_load_all(file.read_text()))
+    documents = list(yaml.load_all(file.read_text(), yaml.CSafeLoader))  # ten times the speed of safe_load_all
     platform = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if documents[1:] else {}
     return documents[0], platform
 

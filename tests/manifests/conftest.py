@@ -1,4 +1,15 @@
-"""The real kube-apiserver of the tests of rollouts, for the manifests."""
+"""The real kube-apiserver of the tests of rollouts, and a model of the operators, for the manifests."""
 
 from tests.kubernetes.conftest import serve  # noqa: F401
-from tests.serving.rollout.cluster.conftest import api, assets, crds, kube, namespace, seldon  # noqa: F401
+from tests.serving.rollout.cluster.conftest import (  # noqa: F401
+    api,
+    assets,
+    champion,
+    crds,
+    knative,
+    kube,
+    mesh,
+    namespace,
+    operator,
+    seldon,
+)

@@ -12,6 +12,7 @@ import pytest
 
 from holdfast import registry
 from holdfast.kubernetes.api import Resource
+from holdfast.serving.rollout.cluster.kserve import services_in
 from tests.manifests.kubelet import Cluster, Pod, skip_without_an_engine
 from tests.manifests.rendered import data_of, everything, of_kind, overlay, pods_of
 from tests.serving.conftest import register_versions
@@ -193,3 +194,37 @@ def registry_client(uri):
     from holdfast.registry.client import connected
 
     return connected(uri)
+
+
+PLAN = """
+shadow_requests: 20
+steps: [50, {weight: 100, requests: 40, max_seconds: 120}]
+step_requests: 20
+max_step_seconds: 240
+max_blind_seconds: 60
+latency_limit_ms: 5000
+"""
+
+
+def test_the_rollout_takes_an_approved_candidate_to_its_promotion(
+    cluster, in_cluster, mlflow, kube, operator, champion, knative, mesh
+):
+    champion("kserve")
+    registry.promote(mlflow, "tiny", 1)
+    registry.set_alias(mlflow, "tiny", "candidate", 2)
+    candidate = {"minReplicas": 1, "model": {"modelFormat": {"name": "mlflow"}, "protocolVersion": "v2"}}
+    candidate["model"]["storageUri"] = "pvc://holdfast-models/sha256/{digest}"
+    target = {"namespace": "{namespace}", "kserve": {"service": "fraud", "candidate": candidate}, "metrics": knative}
+    (settings,) = (data for name, data in cluster.configmaps.items() if name.startswith("holdfast-rollout"))
+    settings |= {"target.yaml": json.dumps({**target, "probes": mesh.probes(20)}), "plan.yaml": PLAN}
+    more = in_cluster("holdfast-rollout")
+    with mesh.clients() as failed:
+        done = started(cluster, "CronJob", "holdfast-rollout", more=more, network="host").run(540)
+    assert done.returncode == 0, done.stderr
+    assert "promoted" in done.stderr
+    assert (registry.aliases(mlflow, "tiny")["champion"], failed) == (2, [])
+    found = kube.get(services_in(cluster.namespace), "fraud")
+    digest = next(one.tags["holdfast.model_digest"] for one in registry.versions(mlflow, "tiny") if one.number == 2)
+    assert found["spec"]["predictor"]["model"]["storageUri"].endswith(digest)
+    record = cluster.claim("holdfast-rollout") / "tiny-2" / "artifact.json"
+    assert json.loads(record.read_text())["outcome"] == "promoted"

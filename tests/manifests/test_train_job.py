@@ -18,7 +18,7 @@ from holdfast.errors import ArtifactError, ClusterError, IntegrityError
 from holdfast.kubernetes.api import ConflictError, Kube, MissingError, Resource
 from holdfast.model.train import launch, step
 from holdfast.model.train.checkpoint import StoppedError
-from holdfast.model.train.job import JobConfig, resource, runtimes
+from holdfast.model.train.job import JobConfig, objects, resource, runtimes
 from holdfast.model.train.launch import train_on_cluster
 from holdfast.model.train.workers import TrainInputs
 from holdfast.processes import reserved_ports
@@ -210,6 +210,14 @@ def test_the_step_calls_what_its_rights_allow_and_they_allow_no_more(launched, s
         launched.account.list(resource(launched.job.kind, namespace))
 
 
+def test_the_policy_chooses_the_pods_of_jobs_and_the_server_takes_it(kube, namespace):
+    body = yaml.safe_load((RIGHTS.parent / "network.yaml").read_text())
+    chosen = body["spec"]["podSelector"]["matchLabels"]
+    runtime, _ = objects(JobConfig(image="i", claim="c"), "n", namespace, [], 2)
+    assert all(chosen.items() <= pod["metadata"]["labels"].items() for pod in pods_of(runtime[1]))
+    kube.create(Resource("networking.k8s.io", "v1", "networkpolicies", namespace), body)
+
+
 def test_the_server_keeps_every_field_of_the_job_and_of_its_pods(launched, server, kube, namespace):
     seen = []
 
@@ -219,7 +227,6 @@ def test_the_server_keeps_every_field_of_the_job_and_of_its_pods(launched, serve
         return launched.train(job)
 
     made = []
-    objects = launch.objects
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "objects", lambda *given: made.extend(objects(*given)) or made)
         with controller(server, namespace, launched.job.kind, act):

@@ -1,6 +1,8 @@
 """Messages about the end of a run, posted to a real server on this machine that can be slow, broken or silent."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -217,3 +219,9 @@ def test_a_run_without_an_address_posts_nothing(receiver: Receiver, tmp_path: Pa
     with notified(None, "digits", tmp_path):
         pass
     assert receiver.tries == 0
+
+
+def test_a_pod_needs_no_library_of_a_runner_to_post() -> None:
+    without = "import sys; sys.modules.update(dict.fromkeys(('kfp', 'torch', 'jinja2', 'mlflow')))"
+    code = f"{without}; import holdfast_pipelines.notify"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -128,6 +128,15 @@ def test_a_training_that_lost_a_worker_or_was_stopped_goes_on_from_its_checkpoin
     assert not list((tmp_path / "cut-kept").glob("*.checkpoint"))
 
 
+def test_a_worker_does_not_look_for_what_was_made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path))
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *words, env, **more: started.append(env))
+    workers._start([], 0, 2, 4000, tmp_path)
+    assert "HOLDFAST_CACHE" not in started[0]
+    assert (started[0]["WORLD_SIZE"], started[0]["RANK"], started[0]["MASTER_PORT"]) == ("2", "0", "4000")
+
+
 def test_what_is_asked_of_a_worker_is_asked_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(workers.COUNT, raising=False)
     assert not workers.is_worker()

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from holdfast.errors import WorkloadError
 from holdfast.serving.guard.calibration import Calibration, Samples
+from holdfast.serving.guard.command import app
 from holdfast.serving.guard.guard import NEW, POOL, Guard, GuardAnswer, GuardLimits
 from holdfast.serving.guard.record import KEPT, LastQueries, Record
 from holdfast.serving.guard.store import SqliteStore
@@ -133,6 +136,41 @@ def test_a_person_can_release_a_client_while_the_server_runs(make: Make, draw: D
     assert SqliteStore(tmp_path / "state.db", MODEL).release("stranger")
     assert guard.admit("stranger", 1, 1000.0) is None
     assert guard.alarmed == before - 1
+
+
+def test_the_alarm_of_all_new_clients_can_be_taken_back_too(make: Make, draw: Draw, tmp_path: Path) -> None:
+    guard = make(mode="flag")
+    for name in range(60):
+        ask(guard, f"sybil{name}", draw(3, name, shift=1.5))
+    assert ask(guard, "new", draw(1, 7))[0].flagged == ("pooled",)
+    assert CliRunner().invoke(app, ["release", str(tmp_path / "state.db"), "--new-clients"]).exit_code == 0
+    assert ask(guard, "newer", draw(1, 8))[0].flagged == ()
+
+
+def test_the_person_on_call_lists_alarms_and_takes_one_back(make: Make, draw: Draw, tmp_path: Path) -> None:
+    ask(make(mode="flag"), "header:str\x1b[31manger", draw(60, 3, shift=2.0), now=1e9)
+    place = str(tmp_path / "state.db")
+    listed = CliRunner().invoke(app, ["list", place])
+    (line,) = [one for one in listed.output.splitlines() if "all new clients" not in one]
+    assert line.startswith("2001-09-09T01:46:40Z  far")
+    assert "\x1b" not in listed.output
+    found = json.loads(CliRunner().invoke(app, ["list", place, "--json"]).output)
+    (client,) = [one["client"] for one in found if one["client"]]
+    assert CliRunner().invoke(app, ["release", place, "--client", client]).exit_code == 0
+    again = CliRunner().invoke(app, ["release", place, "--client", client])
+    assert "found none of that name" in str(again.exception)
+
+
+@pytest.mark.parametrize("words", [["release"], ["release", "--client", "a", "--new-clients"]])
+def test_a_release_names_one_client_or_the_pool(words: list[str], make: Make, tmp_path: Path) -> None:
+    make()
+    assert CliRunner().invoke(app, [words[0], str(tmp_path / "state.db"), *words[1:]]).exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="expected the state of a guard, found no file"):
+        SqliteStore(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_what_a_killed_server_decided_is_still_decided(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from holdfast import pod_cache
 from holdfast.artifacts.folder import Ref
 from holdfast.compute import Compute
 from holdfast.errors import HoldfastError, ModelError, WorkloadError
@@ -109,7 +110,9 @@ def _started(given: Sequence[str], count: int, folder: Path) -> Iterator[list[_W
 
 def _start(given: Sequence[str], rank: int, count: int, port: int, folder: Path) -> _Worker:
     """Only the first one is heard: the others write the same lines, or why they failed."""
-    env = os.environ | {COUNT: str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    # What is reused is this process's matter: its workers all train, or none does.
+    env = {name: value for name, value in os.environ.items() if name != pod_cache.FOLDER}
+    env |= {COUNT: str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
     env |= {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "holdfast", "train", *given]
     if not rank:

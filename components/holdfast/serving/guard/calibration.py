@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from holdfast.serving.guard.tails import Groups, Tails, groups_of, tail_bounds
 
-Features = NDArray[np.float32]
+FeatureRows = NDArray[np.float32]
 """float32[N, F]: activations before the last layer, scaled columns, or logits."""
 Codes = NDArray[np.uint8]
 """uint8[...]: distances between sketches on a scale of 256 steps, equal ratios apart; 0: no distance worth the name."""
@@ -38,7 +38,7 @@ _FULL = 127
 class Samples:
     """Rows as the model sees them."""
 
-    features: Features
+    features: FeatureRows
     labels: NDArray[np.int64]
     """int64[N]: the classes that the model gives them."""
 
@@ -60,7 +60,7 @@ class Sketcher:
     """Of one step of a sketch."""
 
     @classmethod
-    def of(cls, features: Features, seed: int) -> Self:
+    def of(cls, features: FeatureRows, seed: int) -> Self:
         """For features like these; D is 32, or F where that is less and nothing is turned."""
         width = features.shape[1]
         if width <= DIMENSIONS:
@@ -71,7 +71,7 @@ class Sketcher:
         most = float(np.quantile(np.abs(features @ turn), 0.999)) or 1.0
         return cls(turn, most / _FULL)
 
-    def __call__(self, features: Features) -> Sketches:
+    def __call__(self, features: FeatureRows) -> Sketches:
         """Sketches of features."""
         found: Sketches = np.clip(np.rint(features @ self.turn / self.scale), -_FULL, _FULL).astype(np.int8)
         return found
@@ -104,7 +104,7 @@ class ClassScale:
 class Far:
     """How far held-out rows lie from training rows."""
 
-    reference: Features
+    reference: FeatureRows
     """float32[R, F] of training rows."""
     scale: ClassScale
     scores: NDArray[np.float64]
@@ -164,7 +164,7 @@ def calibrate(reference: Samples, held_out: Samples, classes: int, *, seed: int,
     return Calibration(groups, far, _near(sketcher, held_out, groups, delta), sketcher)
 
 
-def distances(features: Features, reference: Features) -> NDArray[np.float64]:
+def distances(features: FeatureRows, reference: FeatureRows) -> NDArray[np.float64]:
     """float64[N]: mean distance of each row to its nearest rows of the reference."""
     own, k = np.einsum("nf,nf->n", features, features), min(NEIGHBOURS, len(reference))
     squares = np.einsum("rf,rf->r", reference, reference) - 2 * (features @ reference.T)

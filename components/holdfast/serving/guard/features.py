@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.artifacts.documents import InputSpec
-from holdfast.serving.guard.calibration import Features, Samples
+from holdfast.serving.guard.calibration import FeatureRows, Samples
 
 FeatureKind = Literal["penultimate", "columns", "logits"]
 _AT_ONCE = 512
@@ -37,12 +37,12 @@ class Tap:
         """The rows as the guard sees them, right after this thread's network gave x these labels."""
         return Samples(self._features(x), labels)
 
-    def _features(self, x: NDArray[np.generic]) -> Features:
+    def _features(self, x: NDArray[np.generic]) -> FeatureRows:
         if self.kind == "columns":
             mean, scale = self._columns
-            scaled: Features = ((x.reshape(len(x), -1).astype(np.float32) - mean) / scale).astype(np.float32)
+            scaled: FeatureRows = ((x.reshape(len(x), -1).astype(np.float32) - mean) / scale).astype(np.float32)
             return scaled
-        kept: Features = self._kept.features
+        kept: FeatureRows = self._kept.features
         return kept
 
     def _keep_input(self, _: nn.Module, given: tuple[torch.Tensor, ...], __: torch.Tensor) -> None:
@@ -64,6 +64,6 @@ def see(network: nn.Module, spec: InputSpec, x: NDArray[np.generic], device: str
     return Samples(features, np.concatenate([part.labels for part in parts]))
 
 
-def _scales(spec: InputSpec) -> tuple[Features, Features]:
+def _scales(spec: InputSpec) -> tuple[FeatureRows, FeatureRows]:
     mean = np.array([feature.mean for feature in spec.features], dtype=np.float32)
     return mean, np.array([feature.scale for feature in spec.features], dtype=np.float32)

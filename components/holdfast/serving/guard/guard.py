@@ -109,6 +109,7 @@ class Guard:
             client, record = self._find(name)
             found = queries(self.calibration, samples, digests)
             alarm = None if record.alarmed_by else self._observe(name, client, record, found, now)
+            self._renew_pool()
             pooled = self._observe_pool(record, found, now)
             self._store.put(name, record, now)
             if alarm is not None:
@@ -159,6 +160,11 @@ class Guard:
             return None
         record.alarmed_by, self.alarmed = ("far" if far >= near else "near"), self.alarmed + 1
         return Alarm(name, _name(record.alarmed_by), record.rows, far, near)
+
+    def _renew_pool(self) -> None:
+        """Begins again where a person took the pool's alarm back."""
+        if self._pool.alarmed_by and self._store.get(POOL) is None:
+            self._pool, self.alarmed = Record(), self._store.alarmed()
 
     def _observe_pool(self, record: Record, found: list[Query], now: float) -> Alarm | None:
         """The first rows of clients who are not alarmed, all as if of one client; only how far away they are."""

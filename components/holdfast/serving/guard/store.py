@@ -32,19 +32,21 @@ _FORGET = """DELETE FROM clients WHERE name IN
 class SqliteStore:
     """`RecordStore` in one file, for one process."""
 
-    def __init__(self, path: Path, model: str, *, most: int = MOST_CLIENTS) -> None:
-        """Opens the file, or makes it; it belongs to the model of that digest.
+    def __init__(self, path: Path, model: str | None = None, *, most: int = MOST_CLIENTS) -> None:
+        """Opens the file, or makes it; it belongs to the model of that digest. Without one it must be there.
 
         Raises:
             WorkloadError: it is no such file, or belongs to another model.
         """
+        if model is None and not path.is_file():
+            raise WorkloadError(f"{path}: expected the state of a guard, found no file")
         self._most, self._new, self._lock = most, 0, threading.Lock()
         try:
             self._open(path, model)
         except sqlite3.Error as error:
             raise WorkloadError(f"{path}: expected the state of a guard, found {error}") from None
 
-    def _open(self, path: Path, model: str) -> None:
+    def _open(self, path: Path, model: str | None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
@@ -54,9 +56,11 @@ class SqliteStore:
         self._file.execute("CREATE TABLE IF NOT EXISTS model (digest TEXT PRIMARY KEY)")
         self._file.execute("CREATE INDEX IF NOT EXISTS alarmed ON clients (name) WHERE alarmed_by != ''")
         found = self._file.execute("SELECT digest FROM model").fetchone()
+        if found is None and model is None:
+            raise WorkloadError(f"{path}: expected the state of a guard, found that of no model")
         if found is None:
             self._file.execute("INSERT INTO model VALUES (?)", (model,))
-        elif found[0] != model:
+        elif model is not None and found[0] != model:
             raise WorkloadError(
                 f"{path}: expected the state of the guard of model {model[:12]}…, found that of {found[0][:12]}…; name "
                 "a file for each model"
@@ -91,6 +95,12 @@ class SqliteStore:
         """As `RecordStore.alarmed`."""
         with self._lock:
             return int(self._file.execute("SELECT COUNT(*) FROM clients WHERE alarmed_by != ''").fetchone()[0])
+
+    def listed(self) -> list[tuple[str, str, int, float]]:
+        """(name, detector, rows, seconds since 1970 of the last) of each client with an alarm, the latest first."""
+        asked = "SELECT name, alarmed_by, rows, at FROM clients WHERE alarmed_by != '' ORDER BY at DESC"
+        with self._lock:
+            return [(name, by, rows, at) for name, by, rows, at in self._file.execute(asked)]
 
     def release(self, name: str) -> bool:
         """Forgets a client, alarm and wealth and all; whether there was one."""
