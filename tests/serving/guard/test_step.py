@@ -11,7 +11,9 @@ from holdfast.artifacts.folder import Artifact, Ref, load
 from holdfast.compute import Compute
 from holdfast.errors import InputError, IntegrityError, RefusedError
 from holdfast.modality import MODALITIES
+from holdfast.model.networks import load_network
 from holdfast.model.train.step import train
+from holdfast.serving.guard.features import see
 from holdfast.serving.guard.step import FILE, calibrate, read_calibration
 from holdfast.workload.schema import GuardConfig, NetworkConfig, RecipeConfig, TrainConfig
 from tests.model.conftest import breast_cancer, digits, image_snapshot, messages
@@ -92,6 +94,14 @@ def test_tables_and_messages_have_a_guard_too(
     judged = trained(request.getfixturevalue(kind), tmp_path / "model", kind)
     document = judged.calibrated(tmp_path / "guard").document
     assert (document.features, document.benign.k) == (features, 0)
+
+
+def test_looking_through_a_network_leaves_it_as_it_was(of_digits: Judged) -> None:
+    network = load_network(of_digits.model, "cpu")
+    x = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
+    seen = see(network, of_digits.model.document.input, x, "cpu")
+    assert seen.features.shape == (5, 100)
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_too_few_held_out_rows_are_refused(of_digits: Judged, tmp_path: Path) -> None:

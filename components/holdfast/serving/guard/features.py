@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from holdfast.artifacts.documents import InputSpec
 from holdfast.serving.guard.calibration import FeatureRows, Samples
@@ -28,10 +29,16 @@ class Tap:
     def __init__(self, network: nn.Module, spec: InputSpec) -> None:
         self.kind, self._kept = kind_of(network, spec), threading.local()
         self._columns = _scales(spec)
+        self._hook: RemovableHandle | None = None
         if self.kind == "penultimate":
-            network.last.register_forward_hook(self._keep_input)  # type: ignore[union-attr]
+            self._hook = network.last.register_forward_hook(self._keep_input)  # type: ignore[union-attr]
         elif self.kind == "logits":
-            network.register_forward_hook(self._keep_output)
+            self._hook = network.register_forward_hook(self._keep_output)
+
+    def close(self) -> None:
+        """Leaves the network as it was."""
+        if self._hook is not None:
+            self._hook.remove()
 
     def samples(self, x: NDArray[np.generic], labels: NDArray[np.int64]) -> Samples:
         """The rows as the guard sees them, right after this thread's network gave x these labels."""
@@ -60,6 +67,7 @@ def see(network: nn.Module, spec: InputSpec, x: NDArray[np.generic], device: str
             rows = np.ascontiguousarray(x[start : start + _AT_ONCE])
             labels = network(torch.from_numpy(rows).to(device)).argmax(1).cpu().numpy()
             parts.append(tap.samples(rows, labels))
+    tap.close()
     features = np.concatenate([part.features for part in parts])
     return Samples(features, np.concatenate([part.labels for part in parts]))
 
