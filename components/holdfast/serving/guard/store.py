@@ -15,6 +15,8 @@ from holdfast.serving.guard.record import NONE, LastQueries, Record
 
 MOST_CLIENTS = 1_000_000
 """Beyond these the clients who were not seen for the longest time, and are not alarmed, are forgotten."""
+_CHECKPOINT_PAGES = 8_000
+"""32 MB: a checkpoint waits for the disk, and its request with it; this way it is one of some thousand requests."""
 _FORGOTTEN_AT_ONCE, _LOOKED_AFTER = 10_000, 1_000
 _TABLE = """CREATE TABLE IF NOT EXISTS clients (
   name TEXT PRIMARY KEY, far BLOB NOT NULL, near BLOB NOT NULL, seen_far INTEGER NOT NULL, seen_near INTEGER NOT NULL,
@@ -52,6 +54,7 @@ class SqliteStore:
         path.chmod(0o600)
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = NORMAL")
+        self._file.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         self._file.execute(_TABLE)
         self._file.execute("CREATE TABLE IF NOT EXISTS model (digest TEXT PRIMARY KEY)")
         self._file.execute("CREATE INDEX IF NOT EXISTS alarmed ON clients (name) WHERE alarmed_by != ''")
