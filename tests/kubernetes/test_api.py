@@ -10,7 +10,16 @@ import pytest
 from holdfast.errors import ClusterError
 from holdfast.http_client import HttpClient, HttpError
 from holdfast.kubernetes.access import Access
-from holdfast.kubernetes.api import ConflictError, Kube, KubeError, MissingError, PassingError, Resource, edit
+from holdfast.kubernetes.api import (
+    ConflictError,
+    ForbiddenError,
+    Kube,
+    KubeError,
+    MissingError,
+    PassingError,
+    Resource,
+    edit,
+)
 from holdfast.kubernetes.objects import annotate
 
 THINGS = Resource("example.org", "v1", "things", "here")
@@ -75,7 +84,7 @@ def trickle(handler):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(404, MissingError), (409, ConflictError), (429, PassingError), (500, PassingError), (503, PassingError)]
-    + [(302, KubeError), (403, KubeError), (422, KubeError)],
+    + [(302, KubeError), (403, ForbiddenError), (422, KubeError)],
 )
 def test_every_status_is_one_kind_of_error(server, status, kind):
     server.script = [(status, {"message": "because\nof this"})]
