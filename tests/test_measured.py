@@ -5,9 +5,17 @@ import io
 import numpy as np
 import pytest
 
-from holdfast.artifacts.documents import ClassResult, Count, Performance, RobustnessReport
+from holdfast.artifacts.documents import (
+    Cause,
+    ClassResult,
+    Count,
+    Performance,
+    RobustnessReport,
+    RolloutRecord,
+    Verdict,
+)
 from holdfast.artifacts.folder import save
-from holdfast.measured import MOST_CLASSES, confusion_matrices, measured
+from holdfast.measured import MOST_CLASSES, confusion_matrices, measured, page_of
 
 CLASSES = ("cat", "dog", "owl")
 LABEL, ANSWER, WORST = (np.array(one) for one in ([0, 0, 1, 2, 2, 1, 0], [0, 1, 1, 2, 0, 1, 0], [1, 1, 0, 2, 0, 1, 0]))
@@ -54,3 +62,13 @@ def test_the_numbers_of_an_attack_are_those_of_its_document(tmp_path):
     assert numbers["robust_accuracy"] == pytest.approx(2 / 6)
     assert {name for name in numbers if name.startswith("recall/")} == {"recall/cat", "recall/dog", "recall/owl"}
     assert not [name for name in numbers if name.startswith("precision/")], "nothing was answered: there is no rate"
+
+
+def test_a_rollout_that_was_promoted_has_no_incident_and_a_page_all_the_same(tmp_path):
+    record = RolloutRecord(
+        name="toy", candidate_version=2, champion_version=1, transitions=(), requests_sent=9, requests_failed=0,
+        outcome="promoted", reason="no <worse> than the champion", cause=Cause.NONE, verdict=Verdict.PASS,
+    )  # fmt: skip
+    assert b"no &lt;worse&gt; than the champion" in page_of(save(tmp_path / "promoted", record))
+    back = record.model_copy(update={"outcome": "rolled-back", "verdict": Verdict.FAIL})
+    assert page_of(save(tmp_path / "back", back, {"incident.html": b"<p>why</p>"})) == b"<p>why</p>"

@@ -4,6 +4,7 @@ One list for MLflow and for Kubeflow: the same name means the same number in bot
 or from a file that it pins.
 """
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from holdfast.artifacts.documents import (
     Verdict,
 )
 from holdfast.artifacts.folder import Artifact
+from holdfast.artifacts.inspect import summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,15 @@ PAGES: Mapping[type[Document], str] = {
 MATRICES = {"confusion_matrix": "answer", "confusion_matrix_under_attack": "worst_answer"}
 """Output of the attack step -> the array of its flags that has the answers."""
 Numbers = dict[str, float]
+
+
+def page_of(artifact: Artifact[Any]) -> bytes:
+    """That file; of a rollout that was promoted, which has none, the record itself as a page."""
+    name = PAGES[type(artifact.document)]
+    if name in artifact.document.files:
+        return artifact.open(name).read()
+    text = html.escape(summary(artifact))
+    return f'<!doctype html><meta charset="utf-8"><title>Rollout</title><pre>{text}</pre>\n'.encode()
 
 
 def measured(document: Document) -> Numbers:

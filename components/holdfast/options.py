@@ -289,11 +289,11 @@ def finish(
 def show_in_kubeflow(artifact: "Artifact[Any]", executor_input: str, page_file: Path | None) -> None:
     """Writes what Kubeflow's UI shows of an artifact: its numbers, its confusion matrices, its page."""
     from holdfast.executor import read_executor_input, write_executor_output
-    from holdfast.measured import PAGES, confusion_matrices, measured
+    from holdfast.measured import confusion_matrices, measured, page_of
 
     if page_file is not None:
         page_file.parent.mkdir(parents=True, exist_ok=True)
-        page_file.write_bytes(artifact.open(PAGES[type(artifact.document)]).read())
+        page_file.write_bytes(page_of(artifact))
     if executor_input:
         matrices = {name: one.for_kubeflow() for name, one in confusion_matrices(artifact).items()}
         shown = {"metrics": measured(artifact.document), **matrices}

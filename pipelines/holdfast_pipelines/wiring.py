@@ -25,7 +25,7 @@ MLFLOW_SECRET = "holdfast-mlflow"
 """Kubernetes secret (optional) with the keys `username`, `password` and `token` of the MLflow server."""
 
 
-CACHE = "/tmp/holdfast/cache"
+CACHE = "/var/run/holdfast/cache"
 """Where pods see the volume of what was made before."""
 CACHE_SECRET = "holdfast-cache"
 """Kubernetes secret with the key `key`, which seals the entries of that volume: at least 32 characters."""

@@ -20,6 +20,8 @@ from holdfast.errors import WorkloadError
 from holdfast.steps import STEPS
 from holdfast_pipelines.cluster import ClusterSettings, PodSize
 from holdfast_pipelines.compiled import compile_pipelines, documents, write_schemas
+from holdfast_pipelines.retrain import CHECKPOINTS
+from holdfast_pipelines.wiring import CACHE
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 PIPELINES = MANIFESTS / "pipelines"
@@ -225,6 +227,8 @@ def test_settings_of_a_cluster_reach_the_pods_that_they_name(tmp_path):
     assert mounts["exec-snapshot"] == {"deliveries": "/data", "reviews": "/reviews"}
     assert mounts["exec-schema"] == {"reviews": "/reviews"}
     assert mounts["exec-train"] == {"checkpoints": "/tmp/holdfast/checkpoints"}
+    # The folders above a mounted volume belong to root: a step could make nothing next to it.
+    assert not Path(CACHE).is_relative_to(Path(CHECKPOINTS).parent)
     assert [pods[f"exec-{step}"]["activeDeadlineSeconds"] for step in ("train", "scan")] == ["21600", "5400"]
     on_gpu = {key for key, pod in pods.items() if pod.get("nodeSelector") == {"labels": {"pool": "gpu"}}}
     assert on_gpu == {"exec-scan", "exec-train", "exec-backdoor", "exec-attack", "exec-certify"}

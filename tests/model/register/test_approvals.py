@@ -18,7 +18,7 @@ from tests.attestation.chains import NOW, make_keys, trust_in
 from tests.model.register.test_signed import call, sign_all
 
 NAME = "demo-image"
-LATER = NOW + timedelta(minutes=4)
+LATER = NOW + timedelta(hours=6)
 GOOGLE = "https://accounts.google.com"
 REQUIRE = Requirements(attested=True, approvals=1, approver_not_trainer=True)
 

@@ -20,7 +20,7 @@ from tests.model.register.test_signed import call, sign_all
 
 CHECK = "clean_accuracy"
 UNTIL = (datetime.now(UTC) + timedelta(days=20)).strftime("%Y-%m-%d")
-LATER = NOW + timedelta(minutes=4)
+LATER = NOW + timedelta(hours=6)
 
 
 def holdfast(*words):

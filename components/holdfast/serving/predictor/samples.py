@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from holdfast.artifacts.folder import replace_file
 from holdfast.errors import WorkloadError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from holdfast.artifacts.documents import InputSpec
@@ -112,6 +111,8 @@ class SampleLog:
     """Takes rows while a server answers, and writes them hour by hour; not safe for several threads."""
 
     def __init__(self, settings: SampleLogSettings, model: str, spec: "InputSpec") -> None:
+        import numpy as np
+
         self._settings, self._model, self._spec = settings, model, spec
         self._chance = np.random.default_rng(secrets.randbits(128))  # no client can know which rows are drawn
         self._hour = _Hour(0)
@@ -191,6 +192,7 @@ class SampleLog:
         return bytes(out.getvalue())
 
     def _inputs(self, rows: list[SampledRow]) -> dict[str, Any]:
+        import numpy as np
         import pyarrow as pa
 
         values = np.stack([row.x.ravel() for row in rows])
