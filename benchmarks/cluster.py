@@ -142,8 +142,9 @@ def _pipelines(folder: Path) -> list[Row]:
     compile_for_containers(folder / "compiled")
     with mlflow_server(folder / "mlflow") as tracking:
         tasks = retrain(folder / "compiled", tracking, StandInCluster(folder / "run"))
-        rolled = roll_out(folder / "compiled", tracking, StandInCluster(folder / "rollout"))
+        # Before the rollout: it moves the champion, and what `baseline` finds with it.
         pairs = [_both_ways(step.name, step.environment, tasks, folder) for step in RETRAIN if step.name in tasks]
+        rolled = roll_out(folder / "compiled", tracking, StandInCluster(folder / "rollout"))
         night = _night(folder, tracking)
     return [*_end_to_end(tasks, rolled), *_compared([pair for pair in pairs if pair]), night]
 
