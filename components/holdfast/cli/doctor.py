@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cli.settings import settings_of_a_run
-from holdfast.environments import LIBRARIES, how_to_get, interpreter
 from holdfast.errors import RunError
 from holdfast.steps import STEPS, names, of
 
@@ -56,6 +55,7 @@ class Examination:
 def examine(root: Path) -> Examination:
     """Looks at the interpreters that a run in the folder `root` would use."""
     from holdfast import __version__
+    from holdfast.environments import LIBRARIES
 
     gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
     return Examination(
@@ -71,6 +71,8 @@ def examine(root: Path) -> Examination:
 
 def table(found: Examination) -> str:
     """The examination for a person."""
+    from holdfast.environments import how_to_get
+
     lines = [
         f"holdfast {found.holdfast}, Python {found.python}, {found.cores} cores",
         f"GPU: {'yes; ' if found.gpu else ''}{found.gpu_adds}",
@@ -90,6 +92,8 @@ def table(found: Examination) -> str:
 
 
 def _environment(name: str) -> Environment:
+    from holdfast.environments import LIBRARIES
+
     python, wanted = _interpreter(name), LIBRARIES[name]
     prefix = None if python is None or str(python) == sys.executable else python.parent.parent
     packages = {package: _here(package) if prefix is None else _in(prefix, package) for package in wanted}
@@ -98,6 +102,8 @@ def _environment(name: str) -> Environment:
 
 def _interpreter(name: str) -> Path | None:
     """The one that a run uses, too."""
+    from holdfast.environments import interpreter
+
     try:
         return interpreter(name)
     except RunError:

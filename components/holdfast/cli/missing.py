@@ -2,7 +2,6 @@
 
 import sys
 
-from holdfast.environments import how_to_get
 from holdfast.errors import WrongEnvironmentError
 
 _EXTRAS = {
@@ -28,6 +27,8 @@ def explained(command: str, environment: str | None, error: ModuleNotFoundError)
 
 
 def _remedy(extra: str) -> str:
+    from holdfast.environments import how_to_get
+
     makes = how_to_get(extra)
     if makes.startswith("pip "):
         return makes

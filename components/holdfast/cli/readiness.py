@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from holdfast.kubernetes.needs import DRIVERS, ClusterToCheck, Need, NeedState, look
 from holdfast.wording import printable_lines
+
+if TYPE_CHECKING:
+    from holdfast.kubernetes.needs import Need
 
 MISSING, NOT_KNOWN = 3, 4
 cluster = typer.Typer(help="Look at a Kubernetes cluster before something runs there.", no_args_is_help=True)
@@ -21,7 +23,7 @@ def _is_a_group() -> None:
 
 @cluster.command()
 def check(
-    driver: Annotated[str, typer.Option(help=f"What moves the traffic: {', '.join(DRIVERS)}.")],
+    driver: Annotated[str, typer.Option(help="What moves the traffic: kserve, seldon-v1 or seldon-v2.")],
     namespace: Annotated[str | None, typer.Option(help="Of the overlay; that of the context when left out.")] = None,
     kubeconfig: Annotated[
         Path | None, typer.Option(help="How to reach it; left out: the pod's own service account.")
@@ -40,6 +42,7 @@ def check(
     from holdfast.kubernetes.access import in_cluster
     from holdfast.kubernetes.api import Kube
     from holdfast.kubernetes.kubeconfig import from_kubeconfig
+    from holdfast.kubernetes.needs import DRIVERS, ClusterToCheck, look
 
     if driver not in DRIVERS:
         raise typer.BadParameter(f"expected {' or '.join(DRIVERS)}, found {driver!r}", param_hint="--driver")
@@ -55,14 +58,17 @@ def check(
         raise typer.Exit(code)
 
 
-def _code(found: list[Need]) -> int:
+def _code(found: list["Need"]) -> int:
+    from holdfast.kubernetes.needs import NeedState
+
     states = {one.state for one in found}
     if NeedState.MISSING in states:
         return MISSING
     return NOT_KNOWN if NeedState.UNKNOWN in states else 0
 
 
-def _table(found: list[Need]) -> str:
+def _table(found: list["Need"]) -> str:
+    from holdfast.kubernetes.needs import NeedState
     from holdfast.rendering.text import columns
 
     counts = {state: sum(one.state == state for one in found) for state in NeedState}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from holdfast import containers
-from holdfast.environments import interpreter
 from holdfast.errors import RunError
 from holdfast.options import STATE, TRACKING
 from holdfast.registry.client import exists, sqlite_file
@@ -30,6 +29,8 @@ def settings_of_a_run(root: Path, *, gpu: bool, env: Mapping[str, str] = os.envi
 
 
 def _python(environment: str) -> str:
+    from holdfast.environments import interpreter
+
     try:
         return str(interpreter(environment))
     except RunError as error:
