@@ -4,6 +4,7 @@ import errno
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,8 @@ app = typer.Typer(
 def main() -> None:
     """Runs the command line; an expected failure is one line on standard error."""
     try:
-        app()
+        with _without_others(sys.argv[1:2]):
+            app()
     except HoldfastError as error:
         sys.stderr.write(f"holdfast: {printable_lines(str(error))}\n")
         sys.exit(error.exit_code)
@@ -81,6 +83,20 @@ def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@contextmanager
+def _without_others(words: list[str]) -> Iterator[None]:
+    """Leaves the one command that is called: options of others are not made, so that what runs for days stays small."""
+    every_command = app.registered_commands, app.registered_groups
+    commands = [one for one in app.registered_commands if one.name in words]
+    groups = [one for one in app.registered_groups if one.name in words]
+    if commands or groups:
+        app.registered_commands, app.registered_groups = commands, groups
+    try:
+        yield
+    finally:
+        app.registered_commands, app.registered_groups = every_command
 
 
 @app.callback()
