@@ -18,6 +18,7 @@ from holdfast.artifacts.documents import (
     Certificate,
     Document,
     DriftReport,
+    ExtractionReport,
     GateDecision,
     GuardCalibration,
     Model,
@@ -130,6 +131,14 @@ def _of_guard(document: GuardCalibration) -> Iterator[tuple[str, float]]:
             yield f"guard/alarm_at/{stream.name}", stream.alarm_at
 
 
+def _of_extraction(document: ExtractionReport) -> Iterator[tuple[str, float]]:
+    if document.budget is not None:
+        yield "extraction/budget", document.budget
+    for curve in document.curves:
+        for point in curve.points:
+            yield f"extraction/agreement/{curve.strategy}/{curve.outputs}/{point.queries}", point.agreed.share
+
+
 def _of_snapshot(document: Snapshot) -> Iterator[tuple[str, float]]:
     yield "data/train_rows", document.train_rows
     yield "data/held_out_rows", document.test_rows
@@ -209,6 +218,7 @@ _KINDS: Mapping[type[Document], Any] = {
     ScanReport: _of_scan, Model: _of_model, BackdoorReport: _of_backdoor, RobustnessReport: _of_attack,
     Certificate: _of_certificate, GateDecision: _of_decision, Registration: _of_registration,
     RolloutRecord: _of_rollout, GuardCalibration: _of_guard,
+    ExtractionReport: _of_extraction,
 }  # fmt: skip
 
 
