@@ -58,7 +58,7 @@ class Step:
     """What it needs only for a delivery or a model that is new."""
     starts_processes: bool = False
     """Whether it starts processes that need the same libraries."""
-    pipeline: Literal["retrain", "rollout", "none"] = "retrain"
+    pipeline: Literal["retrain", "rollout", "monitor", "none"] = "retrain"
     """The pipeline that it is a part of; none: people run it."""
     prepares: tuple[EnvironmentName, ...] = ()
     """Environments whose steps' libraries are imported ahead as soon as this step makes something new."""
@@ -194,6 +194,14 @@ APART: tuple[Step, ...] = (
         "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
         reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
         libraries=("holdfast.serving.guard.step", *_NETWORKS),
+    ),
+    Step(
+        "monitor", "holdfast.monitor", "serving", "Serving", "MonitorReport",
+        signed_by="data-owner", writes_role="report", config="monitor", reusable=False, pipeline="monitor",
+    ),
+    Step(
+        "request", "holdfast.monitor.request", "serving", "Serving", "RetrainRequest",
+        signed_by="data-owner", reads=("report",), config="monitor", reusable=False, pipeline="monitor",
     ),
 )  # fmt: skip
 """Steps that a run does without."""

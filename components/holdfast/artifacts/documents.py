@@ -1398,12 +1398,14 @@ class MonitorReport(Measurement):
 
     kind: Literal["monitor-report"] = "monitor-report"
     """Always `monitor-report`."""
+    name: str
+    """Of the workload."""
     model: Sha256
     """Digest of the model that was watched."""
     first: UtcSecond
-    """Start of the first window."""
+    """Start of the first window; that of 1970 while there is none."""
     last: UtcSecond
-    """Start of the last window."""
+    """Start of the last window; that of 1970 while there is none."""
     windows: int = Field(ge=0)
     """Hours that were compared, the stable ones among them."""
     stages: tuple[MonitoredStage, ...]
@@ -1433,6 +1435,8 @@ class RetrainRequest(Document):
 
     kind: Literal["retrain-request"] = "retrain-request"
     """Always `retrain-request`."""
+    name: str
+    """Of the workload."""
     model: Sha256
     """Digest of the model that was watched."""
     reason: str

@@ -692,6 +692,44 @@ class GuardConfig(Section):
     """What `degrade` leaves of an answer; left out: probabilities of one digit."""
 
 
+class MonitorLabels(Section):
+    """Where the labels of served rows come, when they come."""
+
+    source: str
+    """A folder with requests (`*.json`, as `holdfast monitor labels` draws them) and answers (`*.csv`)."""
+    delay_days: int = Field(7, ge=0)
+    """So long the answers to a request are waited for; then missing ones make all labels selected ones."""
+
+
+class MonitorConfig(Section):
+    """How a served model is watched."""
+
+    log: str | None = None
+    """The folder of the model server's sample_log; left out: the pipeline `monitor` cannot run."""
+    kept: str | None = None
+    """A folder in which reports and requests are kept from run to run; needed where `log` is."""
+    every: str = Field("1h", pattern=r"^[1-9][0-9]{0,3}[mhd]$")
+    """How often the pipeline `monitor` runs."""
+    alarms: float = Field(0.01, ge=1e-6, le=0.5)
+    """Expected false alarms in a month (720 hours)."""
+    stable: int = Field(168, ge=24)
+    """First hours, which a person vouches for."""
+    season: int = Field(1, ge=1)
+    """24: each hour is compared with the same hour of other days."""
+    labels: MonitorLabels | None = None
+    """Labels of served rows; left out: none come."""
+    on_drift: tuple[Literal["report", "retrain"], ...] = ("report",)
+    """What an alarm leads to: a report, and a retraining where the change is none that must be repaired first."""
+    cooldown_days: int = Field(7, ge=0)
+    """Days before another retraining is asked for."""
+
+    @model_validator(mode="after")
+    def _kept_with_a_log(self) -> Self:
+        if self.log is not None and self.kept is None:
+            raise ValueError("log: expected kept with it, a folder for the reports")
+        return self
+
+
 class Workload(Section):
     """The whole file."""
 
@@ -729,6 +767,8 @@ class Workload(Section):
     """How traffic moves to a new model; what is left out is as the policy has it."""
     guard: GuardConfig = GuardConfig()
     """What is done about clients who ask as users do not."""
+    monitor: MonitorConfig = MonitorConfig()
+    """How the served model is watched, and what an alarm leads to."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
