@@ -423,11 +423,16 @@ class ScanReport(Measurement):
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
-    """False: report only; the suspects stay in the training rows."""
+    """False: report only; new suspects stay in the training rows, and only the undecided ones leave them."""
     clean_rows: Sha256
     """Digest of the training rows that remain (`holdfast.model.inputs.rows_digest`)."""
     verdict: Verdict
     """Fail: more suspects than the budget, or suspects that stay in."""
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Row ids that are not trained on, sorted: never without those that an earlier scan set aside."""
+        return self.quarantined if self.applied else self.undecided
 
 
 class Decision(Frozen):

@@ -272,7 +272,7 @@ class ScanConfig(Section):
     epochs: int = Field(12, gt=0)
     """Of the scan's own small networks."""
     apply: bool = True
-    """False: report only; the suspects stay in the training rows and the gate sees it."""
+    """False: report only; new suspects stay in the training rows and the gate sees it. Undecided rows leave even so."""
 
 
 class NetworkConfig(Section):
