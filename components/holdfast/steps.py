@@ -190,6 +190,11 @@ APART: tuple[Step, ...] = (
         reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
         libraries=("holdfast.serving.guard.step", *_NETWORKS),
     ),
+    Step(
+        "detect", "holdfast.model.detect", "model", "Model", "DetectionReport",
+        reads=("model", "snapshot"), config="detect", computes=True, pipeline="none",
+        libraries=("holdfast.model.detect.step", *_TRAINING),
+    ),
 )  # fmt: skip
 """Steps that a run does without."""
 
