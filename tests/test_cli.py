@@ -313,7 +313,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_is_written_is_told_as_json_too(tmp_path: Path) -> None:
     done = holdfast("compile", "--out", tmp_path, "--json")
-    assert json.loads(done.stdout) == [str(tmp_path / f"{name}.yaml") for name in ("pr_gate", "retrain", "rollout")]
+    names = ("pr_gate", "retrain", "rollout", "monitor")
+    assert json.loads(done.stdout) == [str(tmp_path / f"{name}.yaml") for name in names]
     (tmp_path / "d.csv").write_text("a,label\n1,0\n")
     made = holdfast("init", "--data", tmp_path / "d.csv", "--out", tmp_path / "w.yaml", "--json")
     assert json.loads(made.stdout) == [str(tmp_path / "w.yaml")]

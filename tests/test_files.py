@@ -56,6 +56,7 @@ ALLOWED = {
     "descriptors of child processes": ["limited.py", "warm/children.py", "warm/server.py"],
     "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
     "the log of what a model server answered": ["serving/predictor/samples.py"],
+    "reports of a monitor, from run to run": ["monitor/kept.py"],
     "bundles for the pods of a cluster, and the target that names one": [
         "cli/rollout/candidate.py", "serving/store.py",
     ],
@@ -85,7 +86,7 @@ ALLOWED = {
     "environments of the steps, and the locks that they are made of": [
         "environments/create.py", "environments/installed.py", "environments/places.py",
     ],
-    "compiled pipelines": ["compiled.py", "submit.py"],
+    "compiled pipelines": ["compiled.py", "submit.py", "submit_monitor.py"],
     "the folder of a run on this machine: steps, logs": [
         "local.py", "parameters.py", "process.py", "run.py", "warm.py",
     ],

@@ -28,7 +28,7 @@ CLI = "docs/command-line.md"
 """Where the page about the command line would be in the repository."""
 STEPS = "Steps"
 """The section of the steps, whose pages are found."""
-COMMANDS = {"rollout": "rollout start", "guard": "calibrate"}
+COMMANDS = {"rollout": "rollout start", "guard": "calibrate", "monitor": "monitor run"}
 """Step's folder -> its command, where that has another name."""
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": (

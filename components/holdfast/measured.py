@@ -19,9 +19,11 @@ from holdfast.artifacts.documents import (
     DetectionReport,
     Document,
     DriftReport,
+    ExtractionReport,
     GateDecision,
     GuardCalibration,
     Model,
+    MonitorReport,
     OperatingResult,
     Performance,
     Registration,
@@ -45,6 +47,7 @@ SINGLE, BATCH = "latency_ms/single_row", "latency_ms/batch_of_"
 PAGES: Mapping[type[Document], str] = {
     DriftReport: "evidently.html",
     GateDecision: "decision.md",
+    MonitorReport: "report.html",
     RolloutRecord: "incident.html",
 }
 """Which file of an artifact a person opens first."""
@@ -142,6 +145,14 @@ def _of_detectors(document: DetectionReport) -> Iterator[tuple[str, float]]:
         yield f"detect/purified/{purifier.name}", purifier.adaptive.share
 
 
+def _of_extraction(document: ExtractionReport) -> Iterator[tuple[str, float]]:
+    if document.budget is not None:
+        yield "extraction/budget", document.budget
+    for curve in document.curves:
+        for point in curve.points:
+            yield f"extraction/agreement/{curve.strategy}/{curve.outputs}/{point.queries}", point.agreed.share
+
+
 def _of_snapshot(document: Snapshot) -> Iterator[tuple[str, float]]:
     yield "data/train_rows", document.train_rows
     yield "data/held_out_rows", document.test_rows
@@ -216,12 +227,20 @@ def _of_rollout(document: RolloutRecord) -> Iterator[tuple[str, float]]:
     yield "rollout/requests_failed", document.requests_failed
 
 
+def _of_monitor(document: MonitorReport) -> Iterator[tuple[str, float]]:
+    yield "monitor/windows", document.windows
+    for stage in document.stages:
+        yield f"monitor/{stage.stage}/evidence", stage.evidence
+        yield f"monitor/{stage.stage}/limit", stage.limit
+        yield f"monitor/{stage.stage}/alarm", float(stage.alarm)
+
+
 _KINDS: Mapping[type[Document], Any] = {
     Snapshot: _of_snapshot, Baseline: _of_baseline, SchemaReport: _of_schema, DriftReport: _of_drift,
     ScanReport: _of_scan, Model: _of_model, BackdoorReport: _of_backdoor, RobustnessReport: _of_attack,
     Certificate: _of_certificate, GateDecision: _of_decision, Registration: _of_registration,
-    RolloutRecord: _of_rollout, GuardCalibration: _of_guard,
-    DetectionReport: _of_detectors,
+    RolloutRecord: _of_rollout, GuardCalibration: _of_guard, MonitorReport: _of_monitor,
+    ExtractionReport: _of_extraction, DetectionReport: _of_detectors,
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Step:
     """What it needs only for a delivery or a model that is new."""
     starts_processes: bool = False
     """Whether it starts processes that need the same libraries."""
-    pipeline: Literal["retrain", "rollout", "none"] = "retrain"
+    pipeline: Literal["retrain", "rollout", "monitor", "none"] = "retrain"
     """The pipeline that it is a part of; none: people run it."""
     prepares: tuple[EnvironmentName, ...] = ()
     """Environments whose steps' libraries are imported ahead as soon as this step makes something new."""
@@ -186,6 +186,11 @@ STEPS: tuple[Step, ...] = (
 """Every step of a run, each after those that it reads or follows."""
 APART: tuple[Step, ...] = (
     Step(
+        "extract", "holdfast.model.extract", "model", "Model", "ExtractionReport",
+        signed_by="attacker", reads=("model", "snapshot"), writes_role="extraction", config="extract", computes=True,
+        pipeline="none", libraries=("holdfast.model.extract.step", *_TRAINING),
+    ),
+    Step(
         "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
         reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
         libraries=("holdfast.serving.guard.step", *_NETWORKS),
@@ -194,6 +199,14 @@ APART: tuple[Step, ...] = (
         "detect", "holdfast.model.detect", "model", "Model", "DetectionReport",
         reads=("model", "snapshot"), config="detect", computes=True, pipeline="none",
         libraries=("holdfast.model.detect.step", *_TRAINING),
+    ),
+    Step(
+        "monitor", "holdfast.monitor", "serving", "Serving", "MonitorReport",
+        signed_by="data-owner", writes_role="report", config="monitor", reusable=False, pipeline="monitor",
+    ),
+    Step(
+        "request", "holdfast.monitor.request", "serving", "Serving", "RetrainRequest",
+        signed_by="data-owner", reads=("report",), config="monitor", reusable=False, pipeline="monitor",
     ),
 )  # fmt: skip
 """Steps that a run does without."""

@@ -12,7 +12,7 @@ from holdfast import containers
 from holdfast.artifacts.documents import GateDecision
 from holdfast.errors import WorkloadError
 from holdfast.model.train.job import JobKind
-from holdfast.steps import STEPS, Role, names, writer
+from holdfast.steps import STEPS, Role, every, names, writer
 from holdfast.wording import without_credentials
 from holdfast.workload.schema import Section
 from holdfast.workload.yaml import read_yaml
@@ -24,9 +24,12 @@ DECIDES = writer(GateDecision).name
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+_IN_PODS = names(step for step in every() if step.pipeline != "none")
+
+
 def _known(step: str) -> str:
-    if step not in names():
-        raise ValueError(f"expected one of the steps {', '.join(names())}")
+    if step not in _IN_PODS:
+        raise ValueError(f"expected one of the steps {', '.join(_IN_PODS)}")
     return step
 
 
@@ -157,6 +160,17 @@ class Notifying(Section):
         return self
 
 
+class Alerting(Section):
+    """Where alarms about served models go."""
+
+    alertmanager: Annotated[str, AfterValidator(_is_web)]
+    """Address of an Alertmanager, without `/api/v2/alerts`."""
+    secret: KubernetesName | None = None
+    """The secret with the bearer token of a proxy in front of it."""
+    key: SecretKey = "token"
+    """The key in that secret."""
+
+
 class ClusterSettings(Section):
     """`cluster.yaml`."""
 
@@ -202,6 +216,12 @@ class ClusterSettings(Section):
     """Whether the pods' own account may read the stores (a role of the cloud), so that no secret is needed."""
     notify: Notifying | None = None
     """Where the end of every run is posted."""
+    alerts: Alerting | None = None
+    """The Alertmanager that the pipeline `monitor` sends alarms to."""
+    when_alarmed: Literal["fail", "succeed"] = "fail"
+    """How a run of the pipeline `monitor` ends whose report has an alarm."""
+    kubeflow: Annotated[str, AfterValidator(_is_web)] = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+    """The API of Kubeflow Pipelines as pods reach it, for a monitor that starts a retraining."""
     signing: SigningKeys | None = None
     """By whom the steps are signed, and whose signatures they ask for; None: nothing is signed."""
 
@@ -248,7 +268,18 @@ class ClusterSettings(Section):
     def seconds(self, step: str) -> int | None:
         """How long the pod of a step may run; None: as long as it takes."""
         text = self.timeouts.get(step)
-        return None if text is None else int(text[:-1]) * UNITS[text[-1]]
+        return None if text is None else seconds_of(text)
+
+
+def seconds_of(text: str) -> int:
+    """Of a time such as `90m` or `6h`.
+
+    Raises:
+        WorkloadError: it is none.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[smhd]", text):
+        raise WorkloadError(f"expected a time such as 90m or 6h, found {text[:20]!r}")
+    return int(text[:-1]) * UNITS[text[-1]]
 
 
 def settings_of(file: Path | None, given: Mapping[str, Any]) -> ClusterSettings:

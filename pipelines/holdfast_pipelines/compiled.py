@@ -20,8 +20,8 @@ from holdfast_pipelines.cluster import ClusterSettings
 
 PIPELINES = tuple(dict.fromkeys(step.pipeline for step in STEPS))
 """The names of the pipelines that are submitted, in the order in which they run."""
-COMPILED = ("pr_gate", *PIPELINES)
-"""And that of pull requests."""
+COMPILED = ("pr_gate", *PIPELINES, "monitor")
+"""And that of pull requests, and that which watches a served model."""
 
 
 def compile_pipelines(out: Path, settings: ClusterSettings | None = None) -> list[Path]:
@@ -83,6 +83,7 @@ def _policies() -> dict[str, Any]:
 def _compiled(name: str, settings: ClusterSettings) -> str:
     from kfp.compiler import Compiler
 
+    from holdfast_pipelines.monitor import monitor
     from holdfast_pipelines.retrain import pr_gate, retrain
     from holdfast_pipelines.rollout import rollout
 
@@ -90,6 +91,7 @@ def _compiled(name: str, settings: ClusterSettings) -> str:
         "retrain": partial(retrain, settings),
         "pr_gate": partial(pr_gate, settings),
         "rollout": partial(rollout, settings),
+        "monitor": partial(monitor, settings),
     }
     pipeline = made[name]()
     with tempfile.TemporaryDirectory() as folder:

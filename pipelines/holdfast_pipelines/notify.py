@@ -4,13 +4,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from holdfast import __version__
-from holdfast.artifacts.documents import Document, DriftReport, GateDecision, SchemaReport
+from holdfast.artifacts.documents import Document, DriftReport, GateDecision, MonitorReport, SchemaReport
 from holdfast.artifacts.inspect import verdict_of
 from holdfast.errors import HoldfastError, WorkloadError
 from holdfast.http_client import HttpClient
@@ -28,14 +28,15 @@ MOST_REASONS, MOST_CHARACTERS = 10, 300
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _DONE = range(200, 300)
 
-RunKind = Literal["ended-well", "delivery-refused", "gate-refused", "rolled-back", "inconclusive", "failed"]
-"""What a reader has to do something about: nothing, the delivery, the model, the rollout, or the run itself."""
+RunKind = Literal["ended-well", "delivery-refused", "gate-refused", "rolled-back", "inconclusive", "alarm", "failed"]
+"""What a reader has to do something about: nothing, the delivery, the model, the rollout, what serves, or the run."""
 _SENTENCES: dict[RunKind, str] = {
     "ended-well": "ended well",
     "delivery-refused": "the delivery was refused, and nothing was trained",
     "gate-refused": "the gate did not pass the model, and nothing was registered",
     "rolled-back": "the model was registered, and its rollout was taken back",
     "inconclusive": "the model was registered, and its rollout has no verdict",
+    "alarm": "the served model has an alarm",
     "failed": "the run failed",
 }
 
@@ -58,25 +59,28 @@ class RunMessage:
 
     def body(self) -> bytes:
         """JSON with bounded texts; `text` is all of it in words, as Slack reads it."""
-        short = {key: _bounded(value) for key, value in asdict(self).items() if key != "reasons"}
-        reasons = [str(_bounded(reason)) for reason in self.reasons[:MOST_REASONS]]
+        short = {key: bounded(value) for key, value in asdict(self).items() if key != "reasons"}
+        reasons = [str(bounded(reason)) for reason in self.reasons[:MOST_REASONS]]
         return json.dumps({"version": 1, **short, "reasons": reasons, "text": self._text(reasons)}).encode()
 
     def _text(self, reasons: Sequence[str]) -> str:
-        head = f"{_bounded(self.workload)}: {_SENTENCES[self.kind]} (run {_bounded(self.run)}, {_bounded(self.state)})"
-        lines = [head, *(f"- {reason}" for reason in reasons), *([str(_bounded(self.link))] if self.link else [])]
+        head = f"{bounded(self.workload)}: {_SENTENCES[self.kind]} (run {bounded(self.run)}, {bounded(self.state)})"
+        lines = [head, *(f"- {reason}" for reason in reasons), *([str(bounded(self.link))] if self.link else [])]
         return _for_slack("\n".join(lines))
 
 
 def refusal(document: Document, *, workload: str, run: str, link: str) -> RunMessage:
-    """What is posted where a delivery or a model was refused; the kind is that of the document.
+    """What is posted where a delivery or a model was refused, or a served one has an alarm, by the document.
 
     Raises:
         WorkloadError: a document that refuses nothing.
     """
+    if isinstance(document, MonitorReport):
+        found = (document.reason, document.advice)
+        return RunMessage("alarm", workload, run, "ALARM", verdict_of(document), found, link)
     if not isinstance(document, GateDecision | SchemaReport | DriftReport):
         raise WorkloadError(
-            f"--report: expected a decision, or a report of schema or drift, found {type(document).__name__}"
+            f"--report: expected a decision, or a report of schema, drift or monitor, found {type(document).__name__}"
         )
     kind: RunKind = "gate-refused" if isinstance(document, GateDecision) else "delivery-refused"
     reasons = tuple(map(reason_of, of_document(document)))
@@ -95,10 +99,15 @@ def of_status(status: str, *, workload: str, run: str, link: str) -> RunMessage:
 
 def post(url: str, message: RunMessage) -> bool:
     """Posts the message; tries again where that may help. What goes wrong is one line without the URL's secrets."""
+    return deliver(url, message.body(), {})
+
+
+def deliver(url: str, body: bytes, headers: Mapping[str, str]) -> bool:
+    """Posts JSON, as `post` does; whether it was taken."""
     host = urlsplit(url).hostname or "?"
     problem = "no try"
     for wait in (*WAITS, None):
-        answer = _try(url, message.body())
+        answer = _try(url, body, headers)
         if answer is None:
             return True
         again, problem = answer
@@ -124,11 +133,11 @@ def url_of(text: str) -> str:
     return url
 
 
-def _try(url: str, body: bytes) -> tuple[bool, str] | None:
+def _try(url: str, body: bytes, more: Mapping[str, str]) -> tuple[bool, str] | None:
     """Whether another try may help, and what went wrong; None: it was taken."""
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"Content-Type": "application/json", "User-Agent": f"holdfast/{__version__}"}
+    headers = {"Content-Type": "application/json", "User-Agent": f"holdfast/{__version__}", **more}
     try:
         client = HttpClient(f"{parts.scheme}://{parts.netloc}", seconds=SECONDS, max_bytes=2**16)
         try:
@@ -155,7 +164,8 @@ def _status(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _bounded(value: object) -> object:
+def bounded(value: object) -> object:
+    """A text on one line, without credentials, of at most 300 characters; what is no text as it is."""
     if not isinstance(value, str):
         return value
     flat = printable(without_credentials(" ".join(value.split())))

@@ -20,6 +20,7 @@ from holdfast.workload.schema import Section, Workload, read_workload
 from holdfast_pipelines.cluster import ClusterSettings
 
 Parameters = dict[str, str | int]
+_DELIVERED = ("data.source", "data.test", "data.review", "schema.path")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def for_cluster(workload: Workload, settings: ClusterSettings) -> Workload:
     }
     for key, (step, name) in named.items():
         if isinstance(name, str) and not is_remote(name):
-            _check_mounted(key, name, step, settings)
+            check_mounted(key, name, step, settings)
     kind, shown = kind_of(workload.data.source), without_credentials(workload.data.source)
     if kind == "url" and workload.data.sha256 is None:
         raise WorkloadError(f"data.source {shown}: expected data.sha256 with a URL, found none; downloads are pinned")
@@ -198,12 +199,19 @@ def _check_login(kind: str, shown: str, settings: ClusterSettings) -> None:
         )
 
 
-def _check_mounted(key: str, name: str, step: str, settings: ClusterSettings) -> None:
+def check_mounted(key: str, name: str, step: str, settings: ClusterSettings) -> None:
+    """A place is on a volume of the step.
+
+    Raises:
+        WorkloadError: it is on none.
+    """
     places = [mount.path for mount in settings.mounts(step)]
     if not any(PurePosixPath(name).is_relative_to(place) for place in places):
+        expected = "sklearn:NAME, an address (https, s3, gs, az) or the absolute path of a file"
+        expected = expected if key in _DELIVERED else "the absolute path of a folder"
         raise WorkloadError(
-            f"{key}: expected sklearn:NAME, an address (https, s3, gs, az) or the absolute path of a file on a volume "
-            f"of the step {step} (--volume CLAIM:PATH), found {name!r}; its volumes: {', '.join(places) or 'none'}"
+            f"{key}: expected {expected} on a volume of the step {step} (--volume CLAIM:PATH), found {name!r}; its "
+            f"volumes: {', '.join(places) or 'none'}"
         )
 
 

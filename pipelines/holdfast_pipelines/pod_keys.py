@@ -2,8 +2,9 @@
 
 from kfp import dsl, kubernetes
 
+from holdfast.artifacts.documents import MonitorReport
 from holdfast.attestation.sign import TRUST
-from holdfast.steps import find
+from holdfast.steps import every, writer
 from holdfast_pipelines.cluster import DECIDES, SigningKeys
 from holdfast_pipelines.signing import TAKES_A_MODEL
 
@@ -16,9 +17,13 @@ _RUN_LABEL = "metadata.labels['pipeline/runid']"
 """What Kubeflow Pipelines writes on every pod of a run."""
 
 
+_WATCHES = writer(MonitorReport).name
+"""It takes the champion in."""
+
+
 def signed_in_pod(task: dsl.PipelineTask, signing: SigningKeys | None) -> None:
     """Gives the pod of a step the key of its role, the trust policy and the waivers, as far as the step takes them."""
-    step = find(task.name)
+    step = next((one for one in every() if one.name == task.name), None)
     if signing is None or step is None:
         return
     words = []
@@ -26,7 +31,7 @@ def signed_in_pod(task: dsl.PipelineTask, signing: SigningKeys | None) -> None:
     if secret is not None:
         kubernetes.use_secret_as_volume(task, secret, KEY)
         words.append(f"--key={KEY}/key.pem")
-    if signing.trust is not None and step.name in (DECIDES, *TAKES_A_MODEL):
+    if signing.trust is not None and step.name in (DECIDES, *TAKES_A_MODEL, _WATCHES):
         kubernetes.use_secret_as_volume(task, signing.trust, TRUSTED)
         words.append(f"--trust={TRUSTED}/{TRUST}")
     if signing.waivers is not None and step.name == DECIDES:

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 10.0
 OUTAGES = 30
 """Questions about a run that may go without an answer, one after the other."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a recurring run starts: one of the two."""
+
+    cron: str | None = None
+    """Six fields, the seconds first."""
+    seconds: int | None = None
+    """Between two runs."""
 
 
 def submit(
@@ -73,10 +84,10 @@ def submit(
     plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan, cluster)
     run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads, trust=trust)
     arguments = given.retrain_parameters(plan, workload.resolve().parent, run) | _checkpoint(plan.name, cluster)
-    schedule = six_fields(cron) if cron is not None else None
-    with tempfile.TemporaryDirectory() as folder, _api_errors(endpoint):
+    schedule = None if cron is None else Schedule(cron=six_fields(cron))
+    with tempfile.TemporaryDirectory() as folder, api_errors(endpoint):
         compile_pipelines(Path(folder), cluster)
-        api = _Api(endpoint, token or os.environ.get(TOKEN), cluster.ca_file)
+        api = KubeflowApi(endpoint, token or os.environ.get(TOKEN), cluster.ca_file)
         versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in PIPELINES}
         group = api.client.create_experiment(experiment, namespace=cluster.namespace).experiment_id
         pipeline, version = versions["retrain"]
@@ -85,7 +96,7 @@ def submit(
             started = made | {"run": api.start(group, plan.name, pipeline, version, arguments)}
             return started | ({"state": api.ended(started["run"])} if wait else {})
         recurring = api.schedule(group, f"{plan.name}-retrain", pipeline, version, arguments, schedule)
-        return made | {"recurring_run": recurring, "cron": schedule}
+        return made | {"recurring_run": recurring, "cron": str(schedule.cron)}
 
 
 def _checkpoint(name: str, cluster: ClusterSettings) -> given.Parameters:
@@ -105,7 +116,7 @@ def six_fields(cron: str) -> str:
     return " ".join(["0", *fields] if len(fields) == 5 else fields)
 
 
-class _Api:
+class KubeflowApi:
     """The few calls that submitting takes."""
 
     def __init__(self, endpoint: str, token: str | None, ca_file: Path | None) -> None:
@@ -169,12 +180,13 @@ class _Api:
         return self.client.get_run(run)
 
     def schedule(
-        self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters, cron: str
+        self, group: str, name: str, pipeline: str, version: str, arguments: given.Parameters, when: Schedule
     ) -> str:
         """Makes the recurring run `name`, then deletes older ones of that name; returns its id."""
         older = self._recurring(group, name)
         made = self.client.create_recurring_run(
-            group, name, cron_expression=cron, params=arguments, pipeline_id=pipeline, version_id=version,
+            group, name, cron_expression=when.cron, interval_second=when.seconds, params=arguments,
+            pipeline_id=pipeline, version_id=version,
             no_catchup=True, max_concurrency=1,
         )  # fmt: skip
         for identifier in older:
@@ -236,8 +248,8 @@ def _check_reachable(endpoint: str, ca_file: Path | None) -> None:
 
 
 @contextmanager
-def _api_errors(endpoint: str) -> Iterator[None]:
-    """Turns refusals of the API into one line, and keeps the client's own talk off standard output."""
+def api_errors(endpoint: str) -> Iterator[None]:
+    """Makes refusals of the API one line, and keeps the client's own talk off standard output."""
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 

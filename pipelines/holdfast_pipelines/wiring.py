@@ -14,6 +14,7 @@ from holdfast.compute import GPUS
 from holdfast.model.component import joined_of, part_of, with_job
 from holdfast.model.train.job import JobConfig, PodToleration
 from holdfast.steps import find
+from holdfast_pipelines.alerts import ALERTMANAGER, ALERTMANAGER_TOKEN
 from holdfast_pipelines.cluster import ClusterSettings, Notifying, PodSize
 from holdfast_pipelines.notify import NOTIFY_URL
 from holdfast_pipelines.pod_keys import signed_in_pod
@@ -142,16 +143,42 @@ class Pods:
 
     def telling(self, pipeline: Callable[..., None]) -> Callable[..., None]:
         """A pipeline of which the end is posted, however it ends, where that is asked for; it takes a `name`."""
+        return self._telling(pipeline, notify_end)
+
+    def telling_failures(self, pipeline: Callable[..., None]) -> Callable[..., None]:
+        """The same for one that runs every hour: only an end that is none of a good run is posted."""
+        return self._telling(pipeline, notify_failure)
+
+    def _telling(self, pipeline: Callable[..., None], notify: Any) -> Callable[..., None]:
         if self.notify is None:
             return pipeline
 
         @functools.wraps(pipeline)
         def run(*values: Any, **named: Any) -> None:
             name = inspect.signature(pipeline).bind(*values, **named).arguments["name"]
-            with dsl.ExitHandler(self._posting(notify_end(name=name, **self._run)), name="notified"):
+            with dsl.ExitHandler(self._posting(notify(name=name, **self._run)), name="notified"):
                 pipeline(*values, **named)
 
         return run
+
+    def alerting(self, report: dsl.PipelineTask, name: str, every: str) -> None:
+        """Sends what a report of the monitor found to an Alertmanager, where the settings name one."""
+        alerts = None if self.settings is None else self.settings.alerts
+        if alerts is None:
+            return
+        task = alert(**inputs(report=report), name=name, every=every, **self._run)
+        task.set_env_variable(ALERTMANAGER, alerts.alertmanager)
+        if alerts.secret is not None:
+            kubernetes.use_secret_as_env(task, alerts.secret, {alerts.key: ALERTMANAGER_TOKEN})
+        never_cached(self.sized(task, cpu="100m", memory="1G", step="notify"))
+
+    def alarmed(self, report: dsl.PipelineTask, name: str) -> None:
+        """What an alarm of the monitor comes to: a message, and a run that ends as the settings have it."""
+        before = [report]
+        if self.notify is not None:
+            before.append(self._posting(notify_refusal(**inputs(report=report), name=name, **self._run)))
+        if self.settings is not None and self.settings.when_alarmed == "fail":
+            refused(reason="The served model has an alarm: see the report of the step monitor.").after(*before)
 
     def refusing(self, report: dsl.PipelineTask, name: str, reason: str, page: dsl.PipelineTask) -> None:
         """What a refused delivery or model comes to, after its page: a message with the reasons, and a failed run."""
@@ -200,6 +227,23 @@ _NOTIFY = ["python", "-m", "holdfast", "notify"]
 def notify_end(status: dsl.PipelineTaskFinalStatus, name: str, run: str, link: str) -> dsl.ContainerSpec:
     """Posts how the run ended."""
     words = containers.options(workload=name, run=run, link=link, status=status)
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
+
+
+@dsl.container_component
+def notify_failure(status: dsl.PipelineTaskFinalStatus, name: str, run: str, link: str) -> dsl.ContainerSpec:
+    """Posts how the run ended, where that was not well."""
+    words = [*containers.options(workload=name, run=run, link=link, status=status), "--failures"]
+    return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
+
+
+@dsl.container_component
+def alert(
+    report: dsl.Input[dsl.Artifact], report_digest: str, name: str, every: str, run: str, link: str
+) -> dsl.ContainerSpec:
+    """Sends the alarms of a report to an Alertmanager; those that are over, too."""
+    words = [*containers.inputs(report=(report, report_digest)), *containers.options(workload=name, run=run, link=link)]
+    words += ["--alerts", *containers.options(every=every)]
     return dsl.ContainerSpec(image=containers.MODEL, command=_NOTIFY, args=words)
 
 

@@ -5,20 +5,20 @@ import pytest
 from holdfast.artifacts.documents import MonitorReport, RetrainRequest, Verdict
 from holdfast.artifacts.folder import Ref, save
 from holdfast.errors import InputError
-from holdfast.monitor.step import ask_retraining
+from holdfast.monitor.request.step import asks, request
 
 
 def report(folder, next_, *, last="2026-03-10T00:00:00Z", began=None):
     document = MonitorReport(
-        model="a" * 64, first="2026-01-01T00:00:00Z", last=last, windows=100, stages=(), columns=(), change="none",
-        began=began, loss=None, selected=False, next=next_, advice="do it", reason="labels: evidence above the limit",
-        verdict=Verdict.FAIL,
+        name="loans", model="a" * 64, first="2026-01-01T00:00:00Z", last=last, windows=100, stages=(), columns=(),
+        change="none", began=began, loss=None, selected=False, next=next_, advice="do it",
+        reason="labels: evidence above the limit", verdict=Verdict.FAIL,
     )  # fmt: skip
     return save(folder, document)
 
 
 def ask(made, out, previous=None):
-    return ask_retraining(Ref(made.folder), out, previous=previous, cooldown_days=7)
+    return request(Ref(made.folder), out, previous=previous, cooldown_days=7)
 
 
 def test_a_proven_loss_leads_to_a_request_that_names_its_report(tmp_path):
@@ -51,3 +51,20 @@ def test_alarms_in_a_row_meet_the_cooldown(tmp_path):
     second = ask(later, tmp_path / "second", Ref(first.folder))
     assert isinstance(second.document, RetrainRequest)
     assert second.document.inputs["previous"] == first.digest
+
+
+def test_the_request_before_is_found_in_what_is_kept(tmp_path):
+    kept = tmp_path / "kept"
+    first = request(Ref(report(tmp_path / "1", "retrain").folder), tmp_path / "a", cooldown_days=7, kept=kept)
+    soon = report(tmp_path / "2", "retrain", last="2026-03-12T00:00:00Z")
+    assert not asks(soon, kept, 7)
+    with pytest.raises(InputError, match="expected 7 days since the request of 2026-03-10T00:00:00Z"):
+        request(Ref(soon.folder), tmp_path / "b", cooldown_days=7, kept=kept)
+    later = report(tmp_path / "3", "review", last="2026-03-18T00:00:00Z")
+    assert asks(later, kept, 7)
+    second = request(Ref(later.folder), tmp_path / "c", cooldown_days=7, kept=kept)
+    assert second.document.inputs["previous"] == first.digest
+
+
+def test_no_retraining_is_asked_for_where_a_feed_broke(tmp_path):
+    assert not asks(report(tmp_path / "1", "repair"), tmp_path / "kept", 7)

@@ -35,7 +35,8 @@ def report():
     )
     column = MonitoredColumn(column="x.age", distance=2.5, usual=3, moved=0.1, unknown=0)
     return MonitorReport(
-        model="a" * 64, first="2026-01-01T00:00:00Z", last="2026-01-01T01:00:00Z", windows=2, stages=stages,
+        name="loans", model="a" * 64, first="2026-01-01T00:00:00Z",
+        last="2026-01-01T01:00:00Z", windows=2, stages=stages,
         columns=(column,), change="none", began=None, loss=None, selected=False, next="retrain", advice="", reason="",
         verdict=Verdict.FAIL,
     )  # fmt: skip

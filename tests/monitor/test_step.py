@@ -8,15 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.artifacts.documents import (
-    Architecture,
-    Check,
-    Count,
-    Feature,
     GateDecision,
-    InputSpec,
     Model,
     MonitorReport,
-    ThreatModel,
     Verdict,
 )  # fmt: skip
 from holdfast.artifacts.folder import Ref, load, save
@@ -24,64 +18,16 @@ from holdfast.cli.app import app
 from holdfast.errors import ArtifactError, InputError
 from holdfast.monitor.step import LabelAnswers, draw_labels, monitor
 from holdfast.monitor.watching import MonitorSettings
-from holdfast.serving.predictor.core import Answer
-from holdfast.serving.predictor.samples import HOUR, SampleLog, SampleLogSettings
+from tests.monitor.conftest import write_log
 
-NAMES = ("age", "income", "debt")
-SPEC = InputSpec(
-    modality="tabular", shape=(3,), dtype="float32",
-    features=tuple(Feature(name=name, lower=0, upper=1, scale=1) for name in NAMES),
-)  # fmt: skip
 SETTINGS = MonitorSettings(alarms=0.3, stable=60)
 LEARNED = 10
 """Hours of 200 rows that give the bins."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A model and its decision; the network is not needed to watch it."""
-    folder = tmp_path_factory.mktemp("served")
-    document = Model(
-        name="loans", architecture=Architecture(name="mlp", parameters=1), input=SPEC, classes=("no", "yes"),
-        threat=ThreatModel(norm="linf", epsilon="1/10", unit="standard deviations"), recipe={}, seed=0, threads=1,
-        device="cpu", best_epoch=0, clean=Count(k=0, n=0), robust=Count(k=0, n=0),
-    )  # fmt: skip
-    model = save(folder / "model", document, {"weights.safetensors": b"none"})
-    accuracy = Check(name="clean_accuracy", measured=0.95, lower=0.94, required="at least 0.9", verdict=Verdict.PASS)
-    decision = GateDecision(
-        inputs={"model": model.digest}, name="loans", policy="1" * 64, policy_name="default", alpha=0.05,
-        checks=(accuracy,), verdict=Verdict.PASS,
-    )  # fmt: skip
-    save(folder / "decision", decision)
-    return folder
-
-
-def write_log(folder, served, hours, *, start=0, shift=0.0, rows=200):
-    """Hours of requests; the income moves by `shift` from half-way on."""
-    digest = load(served / "model", Model).digest
-    rng = np.random.default_rng(start)
-    for hour in range(start, start + hours):
-        log = SampleLog(SampleLogSettings.parse({"folder": str(folder)}), digest, SPEC)
-        x = rng.normal(size=(rows, 3)).astype(np.float32)
-        x[:, 1] += shift * (hour - start >= hours // 2)
-        yes = 1 / (1 + np.exp(-4 * x[:, 0]))
-        probabilities = np.stack([1 - yes, yes], axis=1).astype(np.float32)
-        for i in range(rows):
-            answer = Answer(probabilities[i : i + 1].argmax(axis=1), probabilities[i : i + 1])
-            log.record(f"h{hour}-{i}", x[i : i + 1], answer, now=hour * HOUR + i)
-        log.flush()
-
-
 def check(log, out, served, **given):
     given = {"settings": SETTINGS, **given}
     return monitor(log, out, model=Ref(served / "model"), decision=Ref(served / "decision"), **given)
-
-
-@pytest.fixture(scope="module")
-def quiet_log(served, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quiet")
-    write_log(folder, served, 101)
-    return folder
 
 
 def test_a_quiet_log_raises_no_alarm(served, quiet_log, tmp_path):
@@ -173,7 +119,7 @@ def answer(request, out, wrong):
 def drawn(served, log, folder, wrong, draws=400):
     request = folder / "request.json"
     draw_labels(log, Ref(served / "model"), request, draws=draws, hours=48, seed=0)
-    return LabelAnswers(answer(request, folder / "labels.csv", wrong), (request,))
+    return LabelAnswers((answer(request, folder / "labels.csv", wrong),), (request,))
 
 
 def test_a_model_that_errs_more_than_was_approved_is_found_by_drawn_labels(served, quiet_log, tmp_path):
@@ -190,7 +136,7 @@ def test_a_model_as_good_as_approved_is_not_accused(served, quiet_log, tmp_path)
 
 def test_labels_that_were_not_asked_for_are_called_selected_and_raise_no_alarm(served, quiet_log, tmp_path):
     labels = drawn(served, quiet_log, tmp_path, 0.9)
-    found = check(quiet_log, tmp_path / "report", served, labels=LabelAnswers(labels.file)).document
+    found = check(quiet_log, tmp_path / "report", served, labels=LabelAnswers(labels.files)).document
     assert (found.verdict, found.selected) == (Verdict.PASS, True)
     assert found.stages[2].evidence > found.stages[2].limit
     assert "selected" in found.stages[2].reason
@@ -198,15 +144,15 @@ def test_labels_that_were_not_asked_for_are_called_selected_and_raise_no_alarm(s
 
 def test_a_request_with_answers_missing_is_selected_too(served, quiet_log, tmp_path):
     labels = drawn(served, quiet_log, tmp_path, 0.9)
-    lines = labels.file.read_text().splitlines()
-    labels.file.write_text("\n".join(lines[:-5]))
+    lines = labels.files[0].read_text().splitlines()
+    labels.files[0].write_text("\n".join(lines[:-5]))
     assert check(quiet_log, tmp_path / "report", served, labels=labels).document.selected
 
 
 def test_a_label_that_is_no_class_is_refused(served, quiet_log, tmp_path):
     (tmp_path / "labels.csv").write_text("request,label\nh50-1,maybe\n")
     with pytest.raises(InputError, match="expected labels among no, yes, found 'maybe'"):
-        check(quiet_log, tmp_path / "report", served, labels=LabelAnswers(tmp_path / "labels.csv"))
+        check(quiet_log, tmp_path / "report", served, labels=LabelAnswers((tmp_path / "labels.csv",)))
 
 
 def test_the_command_ends_with_the_codes_of_the_gate(served, quiet_log, tmp_path):

@@ -32,6 +32,8 @@ Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
 UtcSecond = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 """A time in UTC: `2026-12-31T00:00:00Z`."""
+ExtractionStrategy = Literal["random", "foreign", "jacobian", "in-distribution"]
+"""How an attacker chooses what to ask: `ExtractionCurve` has what the words mean."""
 Setting = Scalar | tuple[Scalar, ...]
 """What a key of a section of the workload is set to."""
 
@@ -1131,6 +1133,76 @@ class DetectionReport(Document):
     """The squeezers before the model."""
 
 
+class ExtractionPoint(Frozen):
+    """How often a copy agrees with the model after some queries."""
+
+    queries: int = Field(ge=1)
+    """Rows that the attacker asked."""
+    agreed: Count
+    """Held-out rows, none of them asked, to which the copy gives the model's class."""
+
+
+class ExtractionCurve(Frozen):
+    """One attacker, who asks more and more."""
+
+    strategy: ExtractionStrategy
+    """What is asked. random: even noise; foreign: rows of another kind, or of no one; jacobian: a few real rows and
+    steps from them along the copy's slope; in-distribution: real rows."""
+    outputs: Literal["label", "rounded", "full"]
+    """What is learned from: the class alone, rounded probabilities, or all of them."""
+    points: tuple[ExtractionPoint, ...] = Field(min_length=1)
+    """By the number of queries, rising."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        queries = [point.queries for point in self.points]
+        if sorted(set(queries)) != queries or len({point.agreed.n for point in self.points}) != 1:
+            raise ValueError(f"expected points with rising queries about the same rows, found queries {queries}")
+        return self
+
+
+class ExtractionLeftOut(Frozen):
+    """What was not tried."""
+
+    strategy: ExtractionStrategy
+    """Of the attacker."""
+    queries: int | None = Field(None, ge=1)
+    """From so many queries on; None: not at all."""
+    reason: str
+    """Why not."""
+
+
+class ExtractionReport(Measurement):
+    """How well the model can be copied by its answers, and after how many queries that matters."""
+
+    kind: Literal["extraction-report"] = "extraction-report"
+    """Always `extraction-report`."""
+    name: str
+    """Of the workload."""
+    curves: tuple[ExtractionCurve, ...] = Field(min_length=1)
+    """One for each strategy and each kind of outputs that was tried."""
+    left_out: tuple[ExtractionLeftOut, ...] = ()
+    """What was not, and why."""
+    agreement_at_most: Real = Field(ge=0, le=1)
+    """The agreement that the budget keeps a copy below."""
+    alpha: Real = Field(gt=0, lt=1)
+    """Chance, for each count, that its upper bound is below the true agreement."""
+    budget: int | None = Field(None, ge=1)
+    """The largest measured number of queries up to which the upper bound of every curve is at most
+    `agreement_at_most`; None: the smallest measured number is already too many."""
+    budget_reason: str
+    """Which curve decided, in words."""
+    seed: int
+    """Of the draws and of the copies."""
+
+    @model_validator(mode="after")
+    def _curves_of_their_own(self) -> Self:
+        named = [(curve.strategy, curve.outputs) for curve in self.curves]
+        if len(set(named)) != len(named):
+            raise ValueError(f"expected one curve for each strategy and outputs, found {named}")
+        return self
+
+
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
@@ -1392,12 +1464,14 @@ class MonitorReport(Measurement):
 
     kind: Literal["monitor-report"] = "monitor-report"
     """Always `monitor-report`."""
+    name: str
+    """Of the workload."""
     model: Sha256
     """Digest of the model that was watched."""
     first: UtcSecond
-    """Start of the first window."""
+    """Start of the first window; that of 1970 while there is none."""
     last: UtcSecond
-    """Start of the last window."""
+    """Start of the last window; that of 1970 while there is none."""
     windows: int = Field(ge=0)
     """Hours that were compared, the stable ones among them."""
     stages: tuple[MonitoredStage, ...]
@@ -1427,6 +1501,8 @@ class RetrainRequest(Document):
 
     kind: Literal["retrain-request"] = "retrain-request"
     """Always `retrain-request`."""
+    name: str
+    """Of the workload."""
     model: Sha256
     """Digest of the model that was watched."""
     reason: str
@@ -1452,6 +1528,7 @@ AnyDocument = Annotated[
     | Certificate
     | AttackPart
     | CertifyPart
+    | ExtractionReport
     | GuardCalibration
     | DetectionReport
     | GateDecision

@@ -27,7 +27,6 @@ from holdfast.cli import (
 )
 from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
-from holdfast.monitor import command as monitor
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import every
 from holdfast.wording import printable_lines
@@ -140,7 +139,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS, None
     for step in every():
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
-    yield "Serving", serving.COMMANDS | rollout.COMMANDS | monitor.COMMANDS, "serving"
+    yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
     yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
     yield "Pipelines", pull_requests.LIGHT_COMMANDS | notifying.COMMANDS, None
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -134,18 +134,29 @@ def submit(
     experiment: Annotated[str, typer.Option(help="Under which name Kubeflow groups the runs.")] = "holdfast",
     trust: Annotated[str, typer.Option(help="Trust policy by which models are registered: a path in the pods.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait for the run's end; exit codes are those of `holdfast run`.")] = False,
+    pipeline: Annotated[
+        str, typer.Option(help="retrain, or monitor: watch the champion, on the schedule of the section `monitor`.")
+    ] = "retrain",
+    every: Annotated[
+        str | None, typer.Option(help="How often `monitor` runs, such as 1h; with --wait it runs once, now.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload the pipeline to Kubeflow and start a run, or make a recurring one."""
-    if wait and cron is not None:
-        raise typer.BadParameter("expected either --cron or --wait, found both", param_hint="--wait")
+    if sum((wait, cron is not None, every is not None)) > 1:
+        raise typer.BadParameter("expected one of --cron, --every and --wait, found more", param_hint="--wait")
+    if pipeline not in ("retrain", "monitor") or (every is not None and pipeline == "retrain"):
+        raise typer.BadParameter("expected retrain (with --cron) or monitor (with --every or --cron)")
     from holdfast_pipelines.submit import submit as send
+    from holdfast_pipelines.submit_monitor import submit_monitor as watch
 
     settings.require_registry()
-    sent = send(
-        endpoint, shipped(workload), tracking=tracking, data=data, seed=seed, cron=cron, settings=settings,
-        experiment=experiment, wait=wait, trust=trust,
-    )  # fmt: skip
+    shared: dict[str, Any] = {"tracking": tracking, "cron": cron, "settings": settings, "trust": trust}
+    shared["experiment"] = experiment
+    if pipeline == "monitor":
+        sent = watch(endpoint, shipped(workload), every=every, once=wait, **shared)
+    else:
+        sent = send(endpoint, shipped(workload), data=data, seed=seed, wait=wait, **shared)
     typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
 
 

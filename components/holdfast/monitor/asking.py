@@ -25,6 +25,7 @@ def request(report: MonitorReport, previous: RetrainRequest | None, cooldown_day
     if previous is not None:
         _require_cool(previous, report.last)
     return RetrainRequest(
+        name=report.name,
         model=report.model,
         reason=f"{report.reason}; {report.advice}",
         asked=report.last,

@@ -1,11 +1,28 @@
 """`holdfast monitor`: judge a served model by its log, and draw rows to be labelled."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.options import AsJson, ModelRef, Out, finish, ref
+from holdfast.options import (
+    TRACKING,
+    AsJson,
+    Config,
+    ModelRef,
+    Out,
+    Tracking,
+    TrustFileOption,
+    finish,
+    read_section,
+    ref,
+    step_command,
+    write,
+)
+
+if TYPE_CHECKING:
+    from holdfast.artifacts.documents import MonitorReport
+    from holdfast.artifacts.folder import Artifact
 
 app = typer.Typer(
     help="Watch a served model: its inputs, its outputs, and its labels when they come.", no_args_is_help=True
@@ -44,7 +61,7 @@ def check(
         model=ref(model),
         decision=ref(decision),
         settings=MonitorSettings(alarms, stable, season),
-        labels=LabelAnswers(labels, tuple(request or ())) if labels else None,
+        labels=LabelAnswers((labels,), tuple(request or ())) if labels else None,
         previous=ref(previous) if previous else None,
     )
     typer.echo(f"{found.document.verdict.value}: {found.document.reason}; next: {found.document.advice}", err=True)
@@ -71,24 +88,32 @@ def labels(
     typer.echo(f"{out}: {rows} rows to label; then `holdfast monitor check --labels FILE --request {out}`", err=True)
 
 
-def retrain(
-    report: Annotated[str, typer.Option(help="Report of the monitor: FOLDER or FOLDER@DIGEST.")],
+@step_command
+def run(
+    name: Annotated[str, typer.Option(help="Name of the registered model, whose champion is watched.")],
     out: Out,
-    previous: Annotated[str | None, typer.Option(help="The request before, whose cooldown must be over.")] = None,
-    cooldown_days: Annotated[int, typer.Option(help="Days before another request.", min=0)] = 7,
-    as_json: AsJson = False,
-) -> None:
-    """Write a request for a retraining, where the report leads to one; it starts nothing by itself."""
-    from holdfast.monitor.step import ask_retraining
+    config: Config,
+    tracking: Tracking = TRACKING,
+    trust: TrustFileOption = None,
+    asks_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> "Artifact[MonitorReport]":
+    """Judge the champion by its log, from the newest report that was kept: what the pipeline runs."""
+    from holdfast.monitor.request.step import asks
+    from holdfast.monitor.step import watch
+    from holdfast.workload.schema import MonitorConfig
 
-    before = ref(previous) if previous else None
-    made = ask_retraining(ref(report), out, previous=before, cooldown_days=cooldown_days)
-    typer.echo("next: `holdfast run` or `holdfast submit` with the review of quarantined rows (data.review)", err=True)
-    finish(made, None, None, as_json)
+    section = read_section(config, MonitorConfig, lambda workload: workload.monitor)
+    found = watch(out, name=name, tracking=tracking, config=section, trust=trust)
+    typer.echo(f"{found.document.verdict.value}: {found.document.reason}; next: {found.document.advice}", err=True)
+    if asks_file is not None:
+        kept = None if section.kept is None else Path(section.kept)
+        wanted = "retrain" in section.on_drift and asks(found, kept, section.cooldown_days)
+        write(asks_file, "yes" if wanted else "no")
+    return found
 
 
 app.command("check")(check)
-app.command("retrain")(retrain)
+app.command("run")(run)
 app.command("labels")(labels)
 COMMANDS = {"monitor": app}
 """What `holdfast` runs by these names."""

@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from calendar import timegm
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.artifacts.documents import Count, GateDecision, Model, MonitorReport, RetrainRequest
+from holdfast import registry
+from holdfast.artifacts.documents import Count, GateDecision, Model, MonitorReport, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, replace_file, save, strict_json
 from holdfast.artifacts.regular import read_at_most
+from holdfast.attestation.demands import Demands
 from holdfast.errors import ArtifactError, InputError
 from holdfast.modality.frames import harden_pyarrow
-from holdfast.monitor.asking import request
 from holdfast.monitor.binned import Bins, count
+from holdfast.monitor.kept import keep, newest
 from holdfast.monitor.kernels import Features
 from holdfast.monitor.losses import Labelled, LossEvidence, chances
 from holdfast.monitor.metrics import exposition
@@ -37,6 +40,7 @@ from holdfast.monitor.watching import (
     stage_of_windows,
 )
 from holdfast.serving.predictor.samples import HOUR, INPUT, MODEL
+from holdfast.workload.schema import MonitorConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +50,7 @@ LEARNED_ROWS = 2000
 _MAX_BYTES = 2**28
 _WIDE = 64
 """An input with more numbers is watched by its mean, deviation, least and largest."""
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
 CHECK = "clean_accuracy"
 """The gate's check whose lower bound is what was approved."""
 
@@ -66,8 +71,15 @@ class LoggedHour:
 class LabelAnswers:
     """What came back for the rows that were asked for, or for others."""
 
-    file: Path
+    files: tuple[Path, ...]
     requests: tuple[Path, ...] = ()
+    """In the order in which they were drawn."""
+    wait_hours: int = 0
+    """A request without all of its answers is waited for, and those after it, while it is younger than this."""
+
+
+class TooFewHoursError(InputError):
+    """Nothing can be compared yet."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +112,78 @@ def monitor(
     before = load(previous, MonitorReport) if previous is not None else None
     _require_one_model(served, judged, before)
     watched = _watched(read_hours(log, served.digest), before)
-    found = _losses(judged.document, served.document.classes, labels, log, served.digest)
+    found = _losses(judged.document, served.document.classes, labels, log, served.digest, int(watched.hours[-1]))
     courses = {"inputs": inputs_course(watched, settings), "model": model_course(watched, settings)}
     report = _report(watched, courses, found, settings)
     read: dict[str, Artifact[Any] | None] = {"model": served, "decision": judged, "previous": before}
     digests = {role: one.digest for role, one in read.items() if one is not None}
-    report = report.model_copy(update={"model": served.digest, "inputs": digests})
+    report = report.model_copy(update={"name": served.document.name, "model": served.digest, "inputs": digests})
     html = page(report, served.document.name, {stage: course.evidence for stage, course in courses.items()})
     pages = {"report.html": html.encode(), "metrics.prom": exposition(report, served.document.name).encode()}
     return save(out, report, _state(watched) | pages)
+
+
+def watch(
+    out: Path, *, name: str, tracking: str, config: MonitorConfig, trust: Path | None = None
+) -> Artifact[MonitorReport]:
+    """As `monitor`, for the champion of `name`, from the newest report in `config.kept`, where the new one goes, too.
+
+    While too little is recorded, the report is inconclusive and has no window.
+
+    Raises:
+        InputError: the section names no log, or there is no champion.
+        RegistryError, IntegrityError, RefusedError: as `registry.fetch`.
+    """
+    if config.log is None or config.kept is None:
+        raise InputError("monitor.log: expected the folder of a sample_log in the workload, found none")
+    place = Path(config.kept) / name
+    with registry.fetched(tracking, name, registry.CHAMPION, Demands.of(trust, incumbent=True)) as bundle:
+        if bundle is None:
+            raise InputError(f"{name}: expected a champion in the registry, found none: nothing is served yet")
+        served = bundle.model
+        before = newest(place, MonitorReport, lambda one: one.model == served.digest and one.windows > 0)
+        try:
+            found = monitor(
+                Path(config.log),
+                out,
+                model=Ref(served.folder, served.digest),
+                decision=Ref(bundle.decision.folder, bundle.decision.digest),
+                settings=MonitorSettings(config.alarms, config.stable, config.season),
+                labels=_labels_in(config, served.digest),
+                previous=Ref(before.folder, before.digest) if before is not None else None,
+            )
+        except TooFewHoursError as error:
+            return _nothing_yet(served, str(error), out)
+    keep(found, place, found.document.last)
+    return found
+
+
+def _labels_in(config: MonitorConfig, model: str) -> LabelAnswers | None:
+    """What lies in the folder of labels about this model; None: nothing."""
+    if config.labels is None:
+        return None
+    folder = Path(config.labels.source)
+    answers = tuple(sorted(folder.glob("*.csv")))
+    about = [path for path in folder.glob("*.json") if _request_facts(path).get("model") == model]
+    drawn = sorted(about, key=lambda path: (str(_request_facts(path).get("drawn", "")), path.name))
+    return LabelAnswers(answers, tuple(drawn), 24 * config.labels.delay_days) if answers and drawn else None
+
+
+def _request_facts(path: Path) -> dict[str, Any]:
+    found = strict_json(read_at_most(path, _MAX_BYTES, "a request for labels"), str(path))
+    return found if isinstance(found, dict) else {}
+
+
+def _nothing_yet(served: Artifact[Model], reason: str, out: Path) -> Artifact[MonitorReport]:
+    """The report while no window can be compared."""
+    next_, advice = next_step((), "none", Verdict.INCONCLUSIVE)
+    report = MonitorReport(
+        inputs={"model": served.digest}, name=served.document.name, model=served.digest, first=utc(0), last=utc(0),
+        windows=0, stages=(), columns=(), change="none", began=None, loss=None, selected=False, next=next_,
+        advice=advice, reason=reason, verdict=Verdict.INCONCLUSIVE,
+    )  # fmt: skip
+    html = page(report, served.document.name, {})
+    return save(out, report, {"report.html": html.encode()})
 
 
 def _report(
@@ -126,6 +201,7 @@ def _report(
     next_, advice = next_step(stages, point.shape if point else "none", verdict)
     return MonitorReport(
         configuration={"alarms": settings.alarms, "stable": settings.stable, "season": settings.season},
+        name="",
         model="0" * 64,
         first=utc(int(watched.hours[0])),
         last=utc(int(watched.hours[-1])),
@@ -168,23 +244,15 @@ def draw_labels(log: Path, model: Ref, out: Path, *, draws: int, hours: int, see
         }
         for i, row in enumerate(drawn)
     ]
-    facts = {"model": served.digest, "mean_guess": batch.mean_guess, "reach": batch.reach, "draws": rows}
+    facts = {
+        "model": served.digest,
+        "drawn": utc(last[-1].hour),
+        "mean_guess": batch.mean_guess,
+        "reach": batch.reach,
+        "draws": rows,
+    }
     replace_file(out, json.dumps(facts, indent=1).encode(), private=True)
     return len({row["request"] for row in rows})
-
-
-def ask_retraining(report: Ref, out: Path, *, previous: Ref | None, cooldown_days: int) -> Artifact[RetrainRequest]:
-    """Writes the request that a report leads to.
-
-    Raises:
-        InputError: it leads to none, or the cooldown is not over.
-        ArtifactError: report or request are altered.
-    """
-    found = load(report, MonitorReport)
-    before = load(previous, RetrainRequest) if previous is not None else None
-    asked = request(found.document, before.document if before else None, cooldown_days)
-    digests = {"report": found.digest} | ({"previous": before.digest} if before else {})
-    return save(out, asked.model_copy(update={"inputs": digests}))
 
 
 def read_hours(log: Path, model: str) -> Iterator[LoggedHour]:
@@ -206,7 +274,7 @@ def read_hours(log: Path, model: str) -> Iterator[LoggedHour]:
 
 def utc(hour: int) -> str:
     """The start of an hour since 1970."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(hour * HOUR))
+    return time.strftime(_STAMP, time.gmtime(hour * HOUR))
 
 
 def _require_one_model(
@@ -293,7 +361,9 @@ def _watched(hours: Iterator[LoggedHour], before: Artifact[MonitorReport] | None
         np.concatenate([held.rows, np.array([len(hour.probabilities) for hour in new], np.int64)]),
     )
     if not len(found.hours):
-        raise InputError(f"expected hours after the first {LEARNED_ROWS} rows in the log, found none; go on recording")
+        raise TooFewHoursError(
+            f"expected hours after the first {LEARNED_ROWS} rows in the log, found none; go on recording"
+        )
     return found
 
 
@@ -303,7 +373,7 @@ def _begin(hours: Iterator[LoggedHour]) -> Watched:
     while sum(len(hour.probabilities) for hour in first) < LEARNED_ROWS and (hour := next(hours, None)):
         first.append(hour)
     if not first:
-        raise InputError("expected complete hours of this model in the log, found none; go on recording")
+        raise TooFewHoursError("expected complete hours of this model in the log, found none; go on recording")
     names = first[0].names
     joined = [np.concatenate([hour.columns[i] for hour in first]) for i in range(len(names))]
     bins = tuple(Bins.of_numbers(name, values) for name, values in zip(names, joined, strict=True))
@@ -337,25 +407,40 @@ def _read_state(before: Artifact[MonitorReport]) -> Watched:
 
 
 def _losses(
-    judged: GateDecision, classes: tuple[str, ...], labels: LabelAnswers | None, log: Path, model: str
+    judged: GateDecision, classes: tuple[str, ...], labels: LabelAnswers | None, log: Path, model: str, now: int
 ) -> LabelledLosses:
     if labels is None:
         return LabelledLosses()
     lower = next((check.lower for check in judged.checks if check.name == CHECK), None)
     if lower is None or not 0 < lower < 1:
         raise InputError(f"expected a lower bound of {CHECK} in the gate's decision, found {lower}")
-    given = _read_labels(labels.file, classes)
-    batches = [_requested(path, given, model) for path in labels.requests]
-    selected = not labels.requests or any(batch is None for batch in batches)
+    given: dict[str, str] = {}
+    for file in labels.files:
+        given |= _read_labels(file, classes)
+    batches, selected = _answered([_read_request(path, model) for path in labels.requests], given, labels, now)
     if selected:
         batches = [_alone(given, classes, log, model)]
     losses: list[float] = []
     evidence = LossEvidence(1 - lower)
     for batch in batches:
-        if batch is not None:
-            evidence = evidence.add(batch)
-            losses += batch.losses.tolist()
-    return LabelledLosses(evidence, Count(k=int(sum(losses)), n=len(losses)), selected)
+        evidence = evidence.add(batch)
+        losses += batch.losses.tolist()
+    return LabelledLosses(evidence, Count(k=int(sum(losses)), n=len(losses)), selected) if losses else LabelledLosses()
+
+
+def _answered(
+    requests: list["_LabelRequest"], given: Mapping[str, str], labels: LabelAnswers, now: int
+) -> tuple[list[Labelled], bool]:
+    """The labels of requests, in their order up to one that is waited for; and whether any came selected."""
+    found: list[Labelled] = []
+    for one in requests:
+        batch = one.labelled(given)
+        if batch is None and now - one.hour < labels.wait_hours:
+            return found, False
+        if batch is None:
+            return [], True
+        found.append(batch)
+    return found, not requests
 
 
 def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, str]:
@@ -372,18 +457,34 @@ def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, str]:
     return {f"{row['request']}#{row.get('row') or 0}": row["label"] for row in rows}
 
 
-def _requested(path: Path, given: Mapping[str, str], model: str) -> Labelled | None:
-    """The labels of a request; None when not every drawn row has one."""
+@dataclass(frozen=True)
+class _LabelRequest:
+    """Rows that people were asked to label."""
+
+    draws: Sequence[Mapping[str, Any]]
+    mean_guess: float
+    reach: float
+    hour: int
+    """The last hour that they were drawn from, since 1970; 0 in a file that does not name it."""
+
+    def labelled(self, given: Mapping[str, str]) -> Labelled | None:
+        """Its labels; None when not every drawn row has one."""
+        if not all(row["request"] in given for row in self.draws):
+            return None
+        losses = np.array([float(given[row["request"]] != row["answer"]) for row in self.draws])
+        guesses, factors = (np.array([float(row[key]) for row in self.draws]) for key in ("guess", "factor"))
+        return Labelled(losses, guesses, factors, self.mean_guess, self.reach)
+
+
+def _read_request(path: Path, model: str) -> _LabelRequest:
     facts: Any = strict_json(read_at_most(path, _MAX_BYTES, "a request for labels"), str(path))
     try:
         if facts["model"] != model:
             raise InputError(f"{path}: expected a request about model {model[:12]}…, found {str(facts['model'])[:12]}…")
-        draws = facts["draws"]
-        if not all(row["request"] in given for row in draws):
-            return None
-        losses = np.array([float(given[row["request"]] != row["answer"]) for row in draws])
-        guesses, factors = (np.array([float(row[key]) for row in draws]) for key in ("guess", "factor"))
-        return Labelled(losses, guesses, factors, float(facts["mean_guess"]), float(facts["reach"]))
+        rows = [{**row, "guess": float(row["guess"]), "factor": float(row["factor"])} for row in facts["draws"]]
+        _ = [(row["request"], row["answer"]) for row in rows]
+        drawn = timegm(time.strptime(facts["drawn"], _STAMP)) // HOUR if "drawn" in facts else 0
+        return _LabelRequest(rows, float(facts["mean_guess"]), float(facts["reach"]), drawn)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a request for labels, found {str(error)[:120]!r}") from None
 

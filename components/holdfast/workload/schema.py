@@ -6,7 +6,7 @@ Each section is the configuration of one step; a step receives nothing but its s
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from unicodedata import normalize
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 from holdfast.artifacts.documents import (
     Costs,
     Exact,
+    ExtractionStrategy,
     FeatureThreat,
     Modality,
     Norm,
@@ -517,6 +518,43 @@ class CertifyConfig(Section):
     """Radii at which certified accuracy is reported, in the threat model's unit."""
 
 
+class ExtractConfig(Section):
+    """How the model is copied, to see how many answers that takes."""
+
+    strategies: tuple[ExtractionStrategy, ...] = Field(
+        ("random", "foreign", "jacobian", "in-distribution"), min_length=1
+    )
+    """What the attackers ask."""
+    outputs: tuple[Literal["label", "rounded", "full"], ...] = Field(("label", "full"), min_length=1)
+    """What they learn from: the class alone, probabilities of `digits` digits, or probabilities."""
+    queries: tuple[Annotated[int, Field(ge=1, le=50_000)], ...] = Field((100, 300, 1_000, 3_000), min_length=1)
+    """After how many queries the copies are compared, rising."""
+    digits: int = Field(1, ge=0, le=9)
+    """Of a rounded probability."""
+    epochs: int = Field(5, ge=1, le=1_000)
+    """How often a copy that is a network looks at each row, of few rows more often."""
+    examples: int = Field(2_000, gt=0)
+    """Most held-out rows on which model and copy are compared: half of them at most, the attacker has the others."""
+    agreement_at_most: Share = 0.8
+    """The agreement that the budget keeps a copy below; a run takes it from the policy's check, where it has one."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance, for each count, that its bound is wrong."""
+
+    @field_validator("strategies", "outputs", "queries")
+    @classmethod
+    def _different(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"expected different values, found {list(value)}")
+        return value
+
+    @field_validator("queries")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if sorted(value) != list(value):
+            raise ValueError(f"expected rising numbers, found {list(value)}")
+        return value
+
+
 class GateConfig(Section):
     """Which policy judges the evidence, and where this workload asks for more or less."""
 
@@ -657,12 +695,50 @@ class GuardConfig(Section):
     """The header that names a client, set by a proxy that knows who it is; left out: the address of the peer."""
     alpha: float = Field(1e-4, gt=0, lt=1)
     """Chance that a client who asks as users do is ever alarmed."""
-    budget: int | None = Field(None, gt=0)
-    """Most rows that one client may ask in `budget_days`; left out: no limit."""
+    budget: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
+    """Most rows that one client may ask in `budget_days`; auto: as the step `extract` found; left out: no limit."""
     budget_days: float = Field(30.0, gt=0)
     """After so many days a client's budget is full again."""
     outputs: GuardOutputs | None = None
     """What `degrade` leaves of an answer; left out: probabilities of one digit."""
+
+
+class MonitorLabels(Section):
+    """Where the labels of served rows come, when they come."""
+
+    source: str
+    """A folder with requests (`*.json`, as `holdfast monitor labels` draws them) and answers (`*.csv`)."""
+    delay_days: int = Field(7, ge=0)
+    """So long the answers to a request are waited for; then missing ones make all labels selected ones."""
+
+
+class MonitorConfig(Section):
+    """How a served model is watched."""
+
+    log: str | None = None
+    """The folder of the model server's sample_log; left out: the pipeline `monitor` cannot run."""
+    kept: str | None = None
+    """A folder in which reports and requests are kept from run to run; needed where `log` is."""
+    every: str = Field("1h", pattern=r"^[1-9][0-9]{0,3}[mhd]$")
+    """How often the pipeline `monitor` runs."""
+    alarms: float = Field(0.01, ge=1e-6, le=0.5)
+    """Expected false alarms in a month (720 hours)."""
+    stable: int = Field(168, ge=24)
+    """First hours, which a person vouches for."""
+    season: int = Field(1, ge=1)
+    """24: each hour is compared with the same hour of other days."""
+    labels: MonitorLabels | None = None
+    """Labels of served rows; left out: none come."""
+    on_drift: tuple[Literal["report", "retrain"], ...] = ("report",)
+    """What an alarm leads to: a report, and a retraining where the change is none that must be repaired first."""
+    cooldown_days: int = Field(7, ge=0)
+    """Days before another retraining is asked for."""
+
+    @model_validator(mode="after")
+    def _kept_with_a_log(self) -> Self:
+        if self.log is not None and self.kept is None:
+            raise ValueError("log: expected kept with it, a folder for the reports")
+        return self
 
 
 class Workload(Section):
@@ -694,6 +770,8 @@ class Workload(Section):
     """How much is tried against the model."""
     certify: CertifyConfig = CertifyConfig()
     """What is proven, and with how many samples."""
+    extract: ExtractConfig = ExtractConfig()
+    """How the model is copied by its answers."""
     gate: GateConfig = GateConfig()
     """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
@@ -702,6 +780,8 @@ class Workload(Section):
     """What is done about clients who ask as users do not."""
     detect: DetectConfig = DetectConfig()
     """What detectors of single adversarial inputs are measured with."""
+    monitor: MonitorConfig = MonitorConfig()
+    """How the served model is watched, and what an alarm leads to."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

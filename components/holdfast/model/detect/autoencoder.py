@@ -4,7 +4,7 @@ arXiv:1705.09064.
 It learns to give a row back that noise was added to, and so to move any row towards those of the data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +59,14 @@ class RowAutoencoder(nn.Module):
         return found
 
 
-def autoencoder(x: Tensor, noise: Tensor, generator: torch.Generator) -> nn.Module:
-    """One that was trained on rows `[N, ...]` with normal noise of these deviations (broadcastable to a row).
+def trained(make: Callable[[], nn.Module], x: Tensor, noise: Tensor, generator: torch.Generator) -> nn.Module:
+    """A new autoencoder, for rows `[N, ...]` with normal noise of these deviations (broadcastable to a row).
 
     Few rows are seen more often: at least `FEWEST_STEPS` steps are made.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=x.device)))
-        made: nn.Module = ImageAutoencoder(x.shape[1]) if x.dim() == 4 else RowAutoencoder(x)
+        made = make()
     made.to(x.device)
     optimizer = torch.optim.Adam(made.parameters(), _RATE)
     for rows in track(_batches(len(x), generator, x.device), "autoencoder"):

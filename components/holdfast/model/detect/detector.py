@@ -31,7 +31,7 @@ class SqueezeDetector:
     """A row with a larger score is suspicious."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """float32[1 + squeezers, N, classes]: the model's for rows x `[N, ...]`, then for each squeezed, with gradients."""
+        """float32[1 + squeezers, N, classes] of rows x `[N, ...]` as they are, then squeezed by each; has gradients."""
         return torch.stack([logits_at(self.network, rows) for rows in (x, *(passed(one, x) for one in self.squeezers))])
 
     def scores(self, logits: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""An attacker who knows the detector: wrong answers that are not suspicious (Carlini and Wagner 2017, 1705.07263).
+"""An attacker who knows the detector: a wrong answer that is not suspicious (Carlini and Wagner 2017, 1705.07263).
 
-Where inputs have gradients: projected gradient ascent, one walk until the model's answers with and without squeezers are
-wrong in the same way (He et al. 2017, arXiv:1706.04701), two until one is wrong and the score is low, through squeezers
-without a gradient as through the identity (BPDA). No squeezer draws at random, so there is nothing
-to take an expectation of (EOT). Messages: characters flipped for the mean of the model's answers with and without the
-squeezers, so that both turn wrong together.
+Where inputs have gradients: projected gradient ascent, one walk until the model's answers with and without squeezers
+are wrong in the same way (He et al. 2017, arXiv:1706.04701), two until one is wrong and the score is low; through
+squeezers without a gradient as through the identity (BPDA). No squeezer draws at random, so there is nothing to take an
+expectation of (EOT). Messages: characters flipped for the mean of the model's answers with and without squeezers, so
+that both turn wrong together.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,22 @@
 """The detect step: what detectors of single adversarial inputs find for this model, and what knowing them costs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdfast.artifacts.documents import CaughtAttack, Count, DetectionReport, InputDetector, Model, Purifier, Snapshot
+from holdfast.artifacts.documents import (
+    CaughtAttack,
+    Count,
+    DetectionReport,
+    InputDetector,
+    Modality,
+    Model,
+    Purifier,
+    Snapshot,
+)
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError
@@ -133,26 +142,40 @@ def _moved(network: "nn.Module", rows: "AttackedRows", plan: "AttackPlan", seed:
 def _squeezers(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "tuple[Squeezer, ...]":
     """What fits the kind of input."""
     from holdfast.model.detect.spelling import Spelling
-    from holdfast.model.detect.squeezers import BitDepth, FeatureBins, Median, Spelled
+    from holdfast.model.detect.squeezers import Spelled
 
-    spec = document.input
-    if spec.modality == "text":
-        return (Spelled(Spelling(_messages(data, document))),)
-    chosen = np.random.default_rng(scene.seed)
-    train = read_split(data, "train", spec)
-    x, _ = train.take(chosen.permutation(len(train))[:_TO_LEARN]).tensors(scene.rows.x.device)
-    if spec.modality == "image":
-        return (BitDepth(spec.lower, spec.upper), Median(), _denoised(x, scene))
-    return (FeatureBins.of(x), _denoised(x, scene))
+    makers: dict[Modality, Callable[[], tuple[Squeezer, ...]]] = {
+        "image": lambda: _of_images(document, data, scene),
+        "tabular": lambda: _of_tables(document, data, scene),
+        "text": lambda: (Spelled(Spelling(_messages(data, document))),),
+    }
+    return makers[document.input.modality]()
 
 
-def _denoised(x: "Tensor", scene: _Scene) -> "Squeezer":
-    from holdfast.model.detect.autoencoder import autoencoder
-    from holdfast.model.detect.squeezers import Denoised
+def _of_images(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "tuple[Squeezer, ...]":
+    from holdfast.model.detect.autoencoder import ImageAutoencoder, trained
+    from holdfast.model.detect.squeezers import BitDepth, Denoised, Median
 
-    lower, upper = x.amin(0), x.amax(0)
-    noise = (upper - lower).amax() * _NOISE_IMAGE if x.dim() == 4 else x.std(0).clamp_min(1e-6) * _NOISE_ROW
-    return Denoised(autoencoder(x, noise, scene.generator), lower, upper)
+    spec, x = document.input, _trained(document, data, scene)
+    noise = x.new_tensor((spec.upper - spec.lower) * _NOISE_IMAGE)
+    made = trained(lambda: ImageAutoencoder(x.shape[1]), x, noise, scene.generator)
+    return (BitDepth(spec.lower, spec.upper), Median(), Denoised(made, x.amin(0), x.amax(0)))
+
+
+def _of_tables(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "tuple[Squeezer, ...]":
+    from holdfast.model.detect.autoencoder import RowAutoencoder, trained
+    from holdfast.model.detect.squeezers import Denoised, FeatureBins
+
+    x = _trained(document, data, scene)
+    made = trained(lambda: RowAutoencoder(x), x, x.std(0).clamp_min(1e-6) * _NOISE_ROW, scene.generator)
+    return (FeatureBins.of(x), Denoised(made, x.amin(0), x.amax(0)))
+
+
+def _trained(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "Tensor":
+    """Some training rows."""
+    rows = read_split(data, "train", document.input)
+    chosen = np.random.default_rng(scene.seed).permutation(len(rows))[:_TO_LEARN]
+    return rows.take(chosen).tensors(scene.rows.x.device)[0]
 
 
 def _messages(data: Artifact[Snapshot], document: Model) -> list[str]:

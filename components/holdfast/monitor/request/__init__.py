@@ -1,0 +1,1 @@
+"""Asking for a retraining because of a report of the monitor."""
