@@ -7,6 +7,7 @@ Nothing here has a target: the page says what such a detector is worth.
 
 import tempfile
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from benchmarks.scenes import Bench
 from benchmarks.table import Row, shown
 from holdfast.artifacts.arrays import npz
-from holdfast.artifacts.documents import Column, DetectionReport, Snapshot, SourceFile, ThreatModel
+from holdfast.artifacts.documents import Column, Count, DetectionReport, Snapshot, SourceFile, ThreatModel
 from holdfast.artifacts.folder import Ref, save
 from holdfast.compute import Compute
 from holdfast.modality import modality_of
@@ -35,7 +36,7 @@ class _Subject:
     snapshot: Path
     modality: str
     network: str
-    epsilon: str
+    epsilon: Fraction
     epochs: int
 
 
@@ -44,9 +45,9 @@ def run(bench: Bench) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="holdfast-detectors-") as folder:
         place = Path(folder)
         subjects = (
-            _Subject("fashion_mnist", _images(bench, place / "fashion"), "image", "cnn", "1/20", 5),
-            _Subject("credit default", _table(bench, place / "credit"), "tabular", "mlp", "1/4", 10),
-            _Subject("sms_spam", _messages(bench, place / "sms"), "text", "text", "3", 10),
+            _Subject("fashion_mnist", _images(bench, place / "fashion"), "image", "cnn", Fraction(1, 20), 5),
+            _Subject("credit default", _table(bench, place / "credit"), "tabular", "mlp", Fraction(1, 4), 10),
+            _Subject("sms_spam", _messages(bench, place / "sms"), "text", "text", Fraction(3), 10),
         )
         return [row for subject in subjects for row in _rows(subject, _measured(subject, place))]
 
@@ -82,7 +83,7 @@ def _rows(subject: _Subject, found: DetectionReport) -> list[Row]:
     return rows
 
 
-def _two(one: object, other: object) -> str:
+def _two(one: Count, other: Count) -> str:
     return f"{one.share:.2f}, {other.share:.2f}"
 
 
