@@ -66,11 +66,11 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
         threads: int = 1,
         checkpoint: str = CHECKPOINTS,
         trust: str = "",
+        because: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
         data = never_cached(pods.with_source_login(pods.reading(snapshot(config=snapshot_config))))
-        champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
-        delivery = inputs(snapshot=data, baseline=champion)
+        delivery = _with_champion(pods, data, name=name, tracking=tracking, because=because, **compute)
         contract = pods.reading(schema(**delivery, config=schema_config))
         shift = pods.reading(drift(**delivery, config=drift_config, seed=seed))
         ending = _Ending(pods, name, delivery, inputs(schema=contract, drift=shift), seed)
@@ -79,13 +79,17 @@ def _pipeline(name: str, description: str, pods: Pods, *, registers: bool = True
             given = {**delivery, **inputs(scan=rows), "config": train_config, "checkpoint": checkpoint, **compute}
             judged = inputs(model=retried(pods.training(train, given, CHECKPOINTS)), snapshot=data)
             trigger = pods.computing(backdoor(**judged, config=backdoor_config, **compute), "4G")
-            against = {**judged, **inputs(baseline=champion), "config": attack_config, **compute}
-            pressure = pods.shared(attack, against, "8G")
+            pressure = pods.shared(attack, {**judged, **delivery, "config": attack_config, **compute}, "8G")
             proof = pods.shared(certify, {**judged, "config": certify_config, **compute}, "8G")
             judged |= inputs(scan=rows, backdoor=trigger, attack=pressure, certify=proof)
             ending.conclude(judged, registers, policy=policy, tracking=tracking, trust=trust)
 
     return pipeline
+
+
+def _with_champion(pods: Pods, data: dsl.PipelineTask, **given: Any) -> dict[str, Any]:
+    champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), **given)))
+    return inputs(snapshot=data, baseline=champion)
 
 
 @dataclass(frozen=True)
