@@ -15,10 +15,10 @@ from benchmarks.scenes import Bench, kept, training_code
 from holdfast.artifacts.documents import Feature, InputSpec, ThreatModel
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.square import square
+from holdfast.model.extract.queries import noise, shuffled
 from holdfast.model.networks import build
 from holdfast.serving.guard.calibration import Calibration, Samples, calibrate
 from holdfast.serving.guard.features import see
-from holdfast.serving.guard.trial import noise, shuffled
 from holdfast.workload.schema import NetworkConfig
 
 DELTA = 0.01

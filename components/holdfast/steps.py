@@ -186,9 +186,19 @@ STEPS: tuple[Step, ...] = (
 """Every step of a run, each after those that it reads or follows."""
 APART: tuple[Step, ...] = (
     Step(
+        "extract", "holdfast.model.extract", "model", "Model", "ExtractionReport",
+        signed_by="attacker", reads=("model", "snapshot"), writes_role="extraction", config="extract", computes=True,
+        pipeline="none", libraries=("holdfast.model.extract.step", *_TRAINING),
+    ),
+    Step(
         "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
         reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
         libraries=("holdfast.serving.guard.step", *_NETWORKS),
+    ),
+    Step(
+        "detect", "holdfast.model.detect", "model", "Model", "DetectionReport",
+        reads=("model", "snapshot"), config="detect", computes=True, pipeline="none",
+        libraries=("holdfast.model.detect.step", *_TRAINING),
     ),
     Step(
         "monitor", "holdfast.monitor", "serving", "Serving", "MonitorReport",

@@ -32,6 +32,8 @@ Norm = Literal["linf", "l2", "edits"]
 Scalar = bool | int | float | str
 UtcSecond = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 """A time in UTC: `2026-12-31T00:00:00Z`."""
+ExtractionStrategy = Literal["random", "foreign", "jacobian", "in-distribution"]
+"""How an attacker chooses what to ask: `ExtractionCurve` has what the words mean."""
 Setting = Scalar | tuple[Scalar, ...]
 """What a key of a section of the workload is set to."""
 
@@ -426,11 +428,16 @@ class ScanReport(Measurement):
     per_class: tuple[int, ...]
     """Quarantined rows by (delivered) class."""
     applied: bool = True
-    """False: report only; the suspects stay in the training rows."""
+    """False: report only; new suspects stay in the training rows, and only the undecided ones leave them."""
     clean_rows: Sha256
     """Digest of the training rows that remain (`holdfast.model.inputs.rows_digest`)."""
     verdict: Verdict
     """Fail: more suspects than the budget, or suspects that stay in."""
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Row ids that are not trained on, sorted: never without those that an earlier scan set aside."""
+        return self.quarantined if self.applied else self.undecided
 
 
 class Decision(Frozen):
@@ -1085,6 +1092,142 @@ class GuardCalibration(Document):
     """Clients who must be noticed."""
 
 
+# --- detectors of single inputs -------------------------------------------------------------------------------------
+
+
+class CaughtAttack(Frozen):
+    """What a detector noticed of one attack that does not know it."""
+
+    attack: str
+    """Its name."""
+    caught: Count
+    """Noticed, of the examples whose answer it turned wrong."""
+
+
+class InputDetector(Frozen):
+    """A detector with its limit."""
+
+    name: str
+    """The squeezer that it uses, or `joint`: the largest score of all, each in units of what is usual for it."""
+    limit: Real = Field(ge=0)
+    """A row is suspicious above it: L1 distance of the model's probabilities for the row and for the squeezed row."""
+    false_alarms: Count
+    """Suspicious, of the held-out rows without any attack that did not set the limit."""
+    caught: tuple[CaughtAttack, ...]
+    """Per attack."""
+    evaded: Count
+    """Answered wrongly and not noticed under the best attack of one who knows the detector, of the examples that are
+    answered correctly without attacks."""
+
+
+class Purifier(Frozen):
+    """The model behind a squeezer; correct answers, of all examples."""
+
+    name: str
+    """The squeezer."""
+    clean: Count
+    """Without attacks."""
+    attacked: Count
+    """Under every attack that knows the model and not the squeezer."""
+    adaptive: Count
+    """Under those that know both, too."""
+
+
+class DetectionReport(Document):
+    """What detectors of single adversarial inputs notice. It is a measurement, and no reason for a gate to pass."""
+
+    kind: Literal["detection-report"] = "detection-report"
+    """Always `detection-report`."""
+    name: str
+    """Of the workload."""
+    threat: ThreatModel
+    """What the attackers may change."""
+    rate: Real = Field(gt=0, lt=1)
+    """Chance that a row drawn as the held-out rows is suspicious to a detector."""
+    calibration_rows: int = Field(ge=1)
+    """Held-out rows that set the limits."""
+    seed: int
+    """Of the draws."""
+    clean: Count
+    """Examples that the model alone answers correctly."""
+    attacked: Count
+    """Those that it still answers correctly under every attack."""
+    detectors: tuple[InputDetector, ...]
+    """Each squeezer's, and the joint one."""
+    purifiers: tuple[Purifier, ...]
+    """The squeezers before the model."""
+
+
+class ExtractionPoint(Frozen):
+    """How often a copy agrees with the model after some queries."""
+
+    queries: int = Field(ge=1)
+    """Rows that the attacker asked."""
+    agreed: Count
+    """Held-out rows, none of them asked, to which the copy gives the model's class."""
+
+
+class ExtractionCurve(Frozen):
+    """One attacker, who asks more and more."""
+
+    strategy: ExtractionStrategy
+    """What is asked. random: even noise; foreign: rows of another kind, or of no one; jacobian: a few real rows and
+    steps from them along the copy's slope; in-distribution: real rows."""
+    outputs: Literal["label", "rounded", "full"]
+    """What is learned from: the class alone, rounded probabilities, or all of them."""
+    points: tuple[ExtractionPoint, ...] = Field(min_length=1)
+    """By the number of queries, rising."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        queries = [point.queries for point in self.points]
+        if sorted(set(queries)) != queries or len({point.agreed.n for point in self.points}) != 1:
+            raise ValueError(f"expected points with rising queries about the same rows, found queries {queries}")
+        return self
+
+
+class ExtractionLeftOut(Frozen):
+    """What was not tried."""
+
+    strategy: ExtractionStrategy
+    """Of the attacker."""
+    queries: int | None = Field(None, ge=1)
+    """From so many queries on; None: not at all."""
+    reason: str
+    """Why not."""
+
+
+class ExtractionReport(Measurement):
+    """How well the model can be copied by its answers, and after how many queries that matters."""
+
+    kind: Literal["extraction-report"] = "extraction-report"
+    """Always `extraction-report`."""
+    name: str
+    """Of the workload."""
+    curves: tuple[ExtractionCurve, ...] = Field(min_length=1)
+    """One for each strategy and each kind of outputs that was tried."""
+    left_out: tuple[ExtractionLeftOut, ...] = ()
+    """What was not, and why."""
+    agreement_at_most: Real = Field(ge=0, le=1)
+    """The agreement that the budget keeps a copy below."""
+    alpha: Real = Field(gt=0, lt=1)
+    """Chance, for each count, that its upper bound is below the true agreement."""
+    budget: int | None = Field(None, ge=1)
+    """The largest measured number of queries up to which the upper bound of every curve is at most
+    `agreement_at_most`; None: the smallest measured number is already too many."""
+    budget_reason: str
+    """Which curve decided, in words."""
+    seed: int
+    """Of the draws and of the copies."""
+
+    @model_validator(mode="after")
+    def _curves_of_their_own(self) -> Self:
+        named = [(curve.strategy, curve.outputs) for curve in self.curves]
+        if len(set(named)) != len(named):
+            raise ValueError(f"expected one curve for each strategy and outputs, found {named}")
+        return self
+
+
 # --- judgement and serving ------------------------------------------------------------------------------------------
 
 
@@ -1410,7 +1553,9 @@ AnyDocument = Annotated[
     | Certificate
     | AttackPart
     | CertifyPart
+    | ExtractionReport
     | GuardCalibration
+    | DetectionReport
     | GateDecision
     | Registration
     | RolloutRecord

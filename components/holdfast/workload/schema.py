@@ -6,7 +6,7 @@ Each section is the configuration of one step; a step receives nothing but its s
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from unicodedata import normalize
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 from holdfast.artifacts.documents import (
     Costs,
     Exact,
+    ExtractionStrategy,
     FeatureThreat,
     Modality,
     Norm,
@@ -271,7 +272,7 @@ class ScanConfig(Section):
     epochs: int = Field(12, gt=0)
     """Of the scan's own small networks."""
     apply: bool = True
-    """False: report only; the suspects stay in the training rows and the gate sees it."""
+    """False: report only; new suspects stay in the training rows and the gate sees it. Undecided rows leave even so."""
 
 
 class NetworkConfig(Section):
@@ -517,6 +518,43 @@ class CertifyConfig(Section):
     """Radii at which certified accuracy is reported, in the threat model's unit."""
 
 
+class ExtractConfig(Section):
+    """How the model is copied, to see how many answers that takes."""
+
+    strategies: tuple[ExtractionStrategy, ...] = Field(
+        ("random", "foreign", "jacobian", "in-distribution"), min_length=1
+    )
+    """What the attackers ask."""
+    outputs: tuple[Literal["label", "rounded", "full"], ...] = Field(("label", "full"), min_length=1)
+    """What they learn from: the class alone, probabilities of `digits` digits, or probabilities."""
+    queries: tuple[Annotated[int, Field(ge=1, le=50_000)], ...] = Field((100, 300, 1_000, 3_000), min_length=1)
+    """After how many queries the copies are compared, rising."""
+    digits: int = Field(1, ge=0, le=9)
+    """Of a rounded probability."""
+    epochs: int = Field(5, ge=1, le=1_000)
+    """How often a copy that is a network looks at each row, of few rows more often."""
+    examples: int = Field(2_000, gt=0)
+    """Most held-out rows on which model and copy are compared: half of them at most, the attacker has the others."""
+    agreement_at_most: Share = 0.8
+    """The agreement that the budget keeps a copy below; a run takes it from the policy's check, where it has one."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance, for each count, that its bound is wrong."""
+
+    @field_validator("strategies", "outputs", "queries")
+    @classmethod
+    def _different(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"expected different values, found {list(value)}")
+        return value
+
+    @field_validator("queries")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if sorted(value) != list(value):
+            raise ValueError(f"expected rising numbers, found {list(value)}")
+        return value
+
+
 class GateConfig(Section):
     """Which policy judges the evidence, and where this workload asks for more or less."""
 
@@ -627,6 +665,17 @@ class RolloutPlan(Section):
         return RolloutPlan.model_validate({**defaults.model_dump(), **self.model_dump()})
 
 
+class DetectConfig(Section):
+    """Detectors of single adversarial inputs."""
+
+    false_alarms: float = Field(0.05, gt=0, lt=1)
+    """Chance that a user's row is suspicious to a detector."""
+    examples: int = Field(200, gt=0)
+    """Held-out rows that are attacked."""
+    calibration_rows: int = Field(2000, gt=0)
+    """Most of the other held-out rows that set a detector's limit."""
+
+
 class GuardOutputs(Section):
     """What `degrade` leaves of an answer."""
 
@@ -646,8 +695,8 @@ class GuardConfig(Section):
     """The header that names a client, set by a proxy that knows who it is; left out: the address of the peer."""
     alpha: float = Field(1e-4, gt=0, lt=1)
     """Chance that a client who asks as users do is ever alarmed."""
-    budget: int | None = Field(None, gt=0)
-    """Most rows that one client may ask in `budget_days`; left out: no limit."""
+    budget: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
+    """Most rows that one client may ask in `budget_days`; auto: as the step `extract` found; left out: no limit."""
     budget_days: float = Field(30.0, gt=0)
     """After so many days a client's budget is full again."""
     outputs: GuardOutputs | None = None
@@ -721,12 +770,16 @@ class Workload(Section):
     """How much is tried against the model."""
     certify: CertifyConfig = CertifyConfig()
     """What is proven, and with how many samples."""
+    extract: ExtractConfig = ExtractConfig()
+    """How the model is copied by its answers."""
     gate: GateConfig = GateConfig()
     """Which policy judges the evidence."""
     rollout: RolloutPlan = RolloutPlan()
     """How traffic moves to a new model; what is left out is as the policy has it."""
     guard: GuardConfig = GuardConfig()
     """What is done about clients who ask as users do not."""
+    detect: DetectConfig = DetectConfig()
+    """What detectors of single adversarial inputs are measured with."""
     monitor: MonitorConfig = MonitorConfig()
     """How the served model is watched, and what an alarm leads to."""
 

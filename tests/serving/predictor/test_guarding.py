@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from holdfast.artifacts.arrays import npz
-from holdfast.artifacts.documents import Count, GuardCalibration, Model
+from holdfast.artifacts.documents import (
+    Count,
+    ExtractionCurve,
+    ExtractionPoint,
+    ExtractionReport,
+    GuardCalibration,
+    Model,
+)
 from holdfast.artifacts.folder import Ref, load, save
 from holdfast.errors import RefusedError, WorkloadError
 from holdfast.processes import children, reserved_ports, start, wait_ready
@@ -212,6 +219,32 @@ def test_a_file_of_settings_has_its_folders_next_to_it_and_goes_on_to_a_server(t
     path.write_text("[]")
     with pytest.raises(WorkloadError, match="guard: expected an object with calibration and state, found"):
         read_guard(path)
+
+
+@pytest.fixture
+def extraction(predictor, tmp_path):
+    """A report that allows 20 queries of this model."""
+    points = [ExtractionPoint(queries=q, agreed=Count(k=k, n=200)) for q, k in ((20, 60), (100, 199))]
+    document = ExtractionReport(
+        inputs={"model": predictor.model.digest}, name="tiny", agreement_at_most=0.8, alpha=0.05, seed=0, budget=20,
+        curves=(ExtractionCurve(strategy="random", outputs="full", points=tuple(points)),), budget_reason="",
+    )  # fmt: skip
+    return save(tmp_path / "extraction", document, {})
+
+
+def test_a_budget_is_what_the_extraction_report_allows(predictor, calibration, extraction, tmp_path):
+    path = tmp_path / "guard.json"
+    settings = {"calibration": str(calibration), "state": "s", "mode": "refuse", "budget": "auto"}
+    path.write_text(json.dumps(settings))
+    with pytest.raises(
+        WorkloadError, match="guard.budget: auto: expected `extraction`, a report of `holdfast extract`"
+    ):
+        GuardedPredictor(predictor, GuardParameters.parse(read_guard(path)))
+    path.write_text(json.dumps(settings | {"extraction": f"extraction@{extraction.digest}"}))
+    watching = GuardedPredictor(predictor, GuardParameters.parse(read_guard(path)))
+    with pytest.raises(NotAnsweredError, match="expected at most 20 rows in 2592000 s, found more"):
+        ask(watching, USER, users(21, 8))
+    watching.close()
 
 
 # --- a real server ----------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, RefusedError
 from holdfast.model.examples import check_answers, open_network
+from holdfast.model.extract.queries import noise, shuffled
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.serving.guard.calibration import CONFIDENCE, FEWEST, Calibration, Samples
 from holdfast.serving.guard.calibration import calibrate as fit
 from holdfast.serving.guard.packing import pack, unpack
-from holdfast.serving.guard.trial import alarm_at, noise, shuffled
+from holdfast.serving.guard.trial import alarm_at
 from holdfast.steps import by_role
 from holdfast.workload.schema import GuardConfig
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from holdfast.errors import HoldfastError, WorkloadError
+from holdfast.model.extract.step import read_budget
 from holdfast.serving.guard.features import Tap
 from holdfast.serving.guard.guard import Alarm, Guard, GuardAnswer, GuardLimits, Refusal
 from holdfast.serving.guard.step import read_calibration
@@ -91,9 +92,9 @@ class GuardedPredictor:
         self.config = read_config(parameters.config)
         self._predictor, self._tap = predictor, Tap(predictor.network, predictor.spec)
         _, calibration = read_calibration(parameters.calibration, predictor.model)
+        limits = _limits(self.config, parameters, predictor)
         path = parameters.state / f"guard-{predictor.model.digest[:16]}.db"
         self._lock = _only_one(parameters, str(path))
-        limits = GuardLimits(self.config.mode, self.config.alpha, self.config.budget, self.config.budget_days * _DAY)
         self._guard = Guard(calibration, limits, SqliteStore(path, predictor.model.digest))
         metrics()["alarmed"].set(self._guard.alarmed)
 
@@ -157,7 +158,7 @@ def check_parameters(predictor: Predictor, parameters: GuardParameters) -> None:
     Raises:
         HoldfastError: as `GuardedPredictor`.
     """
-    read_config(parameters.config)
+    _limits(read_config(parameters.config), parameters, predictor)
     read_calibration(parameters.calibration, predictor.model)
 
 
@@ -205,6 +206,16 @@ def metrics() -> dict[str, Any]:
         "seconds": Histogram("holdfast_guard_seconds", "Time of the guard for one request.", buckets=_BUCKETS),
         "errors": Counter("holdfast_guard_errors", "Requests whose record could not be kept."),
     }
+
+
+def _limits(config: GuardConfig, parameters: GuardParameters, predictor: Predictor) -> GuardLimits:
+    """What is asked of clients; a budget `auto` is what the report allows for this very model."""
+    budget = config.budget
+    if budget == "auto":
+        if parameters.extraction is None:
+            raise WorkloadError("guard.budget: auto: expected `extraction`, a report of `holdfast extract`, found none")
+        budget = read_budget(parameters.extraction, predictor.model)
+    return GuardLimits(config.mode, config.alpha, budget, config.budget_days * _DAY)
 
 
 def _only_one(parameters: GuardParameters, path: str) -> int:

@@ -73,10 +73,14 @@ class GuardParameters:
     """Folder of what it knows about clients."""
     config: Mapping[str, object]
     """The section `guard` of a workload."""
+    extraction: Ref | None = None
+    """The report that a budget `auto` is read from."""
 
     @classmethod
     def parse(cls, given: object, below: Path = Path()) -> Self:
         """Reads `calibration` (FOLDER or FOLDER@DIGEST), `state` (a folder), and the keys of a section `guard`.
+
+        And `extraction` (as `calibration`), which a budget `auto` needs.
 
         An object, or the same as a text of JSON; folders that are not absolute are `below` that of the settings.
 
@@ -91,7 +95,10 @@ class GuardParameters:
             raise WorkloadError(f"guard: expected an object with calibration and state, found {str(given)[:200]!r}")
         rest = dict(found)
         calibration, state = Ref.parse(_named(rest, "calibration")), _named(rest, "state")
-        return cls(Ref(below / calibration.folder, calibration.digest), below / state, rest)
+        extraction = Ref.parse(_named(rest, "extraction")) if "extraction" in rest else None
+        if extraction is not None:
+            extraction = Ref(below / extraction.folder, extraction.digest)
+        return cls(Ref(below / calibration.folder, calibration.digest), below / state, rest, extraction)
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,8 @@ def read_guard(path: Path) -> str:
     text = read_at_most(path, _LARGEST_FILE, "settings of a guard", error=WorkloadError)
     found = GuardParameters.parse(text.decode("utf-8", "replace"), path.parent)
     places = {"calibration": ref_text(found.calibration), "state": str(found.state.absolute())}
+    if found.extraction is not None:
+        places["extraction"] = ref_text(found.extraction)
     return json.dumps({**found.config, **places})
 
 
