@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.artifacts.arrays import arrays_of
 from holdfast.artifacts.documents import Baseline, ChampionComparison, Model, OlderRows, Paired
 from holdfast.artifacts.folder import Artifact
 from holdfast.model.champion import champion_of
@@ -25,9 +26,8 @@ def older_rows(
     if OLDER not in baseline.document.files:
         return (_without(asked, "no rows of earlier deliveries") if asked.request else None), {}
     data = baseline.open(OLDER)
-    with np.load(data, allow_pickle=False) as held:
-        x, y = held["x"], held["y"]
-    file, champion = {OLDER: data.getvalue()}, champion_of(baseline)
+    held, file = arrays_of(data), {OLDER: data.getvalue()}
+    x, y, champion = held["x"], held["y"].astype(np.int64), champion_of(baseline)
     if champion is None or (compared is not None and compared.differences):
         why = "the champion has another contract" if champion is not None else "no champion"
         return _without(asked, why), file
