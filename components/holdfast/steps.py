@@ -196,6 +196,11 @@ APART: tuple[Step, ...] = (
         libraries=("holdfast.serving.guard.step", *_NETWORKS),
     ),
     Step(
+        "detect", "holdfast.model.detect", "model", "Model", "DetectionReport",
+        reads=("model", "snapshot"), config="detect", computes=True, pipeline="none",
+        libraries=("holdfast.model.detect.step", *_TRAINING),
+    ),
+    Step(
         "monitor", "holdfast.monitor", "serving", "Serving", "MonitorReport",
         signed_by="data-owner", writes_role="report", config="monitor", reusable=False, pipeline="monitor",
     ),

@@ -86,7 +86,7 @@ def poison(report: ScanReport, asked: SuspectsLeft) -> CheckResult:
 
     A scan that only reports, and found something, fails: the model was trained on rows that were not reviewed.
     """
-    set_aside = len(report.quarantined) if report.applied else 0
+    set_aside = len(report.left_out)
     left = Count(k=max(report.suspects.k - set_aside, 0), n=report.suspects.n)
     kept = left.share <= asked.left_in_at_most
     alarms = [detector.name for detector in report.detectors if detector.alarm]

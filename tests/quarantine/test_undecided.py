@@ -8,11 +8,12 @@ import pytest
 from deliveries_under_review import set_aside, table_config
 from typer.testing import CliRunner
 
-from holdfast.artifacts.documents import Decision, Review, Snapshot
+from holdfast.artifacts.documents import Decision, Review, Snapshot, Verdict
 from holdfast.artifacts.folder import Artifact
 from holdfast.cli import app
 from holdfast.compute import Compute
 from holdfast.data.snapshot.step import snapshot
+from holdfast.model.inputs import read_spec, read_split, rows_digest, without
 from holdfast.model.scan.step import scan
 from holdfast.quarantine.reviews import find_review, newest_review
 from holdfast.quarantine.step import Verdicts, decide, hold, read_quarantine
@@ -63,6 +64,16 @@ def test_they_stay_out_of_a_delivery_in_another_order_with_new_rows(first: Artif
     assert data.document.train_rows > first.document.train_rows
     assert held_rows(data, aside) < held_rows(first, HELD)
     assert len(aside) + data.document.undecided.held_out == len(HELD)
+
+
+def test_a_scan_that_only_reports_keeps_them_out_all_the_same(first: Artifact[Snapshot], tmp_path: Path) -> None:
+    data = snapshot(table_config(tmp_path / "first.csv"), tmp_path / "next", review=str(tmp_path / "reviews"))
+    config = ScanConfig(folds=2, apply=False)
+    found = scan(data.folder, tmp_path / "told", config=config, settings=Compute(seed=1, device="cpu")).document
+    assert found.left_out == found.undecided == HELD
+    rows = read_split(data, "train", read_spec(data))
+    assert found.clean_rows == rows_digest(without(rows, HELD))
+    assert found.verdict is (Verdict.PASS if found.suspects.k == len(HELD) else Verdict.FAIL)
 
 
 def test_a_release_and_a_drop_hold_for_later_deliveries(first: Artifact[Snapshot], tmp_path: Path) -> None:

@@ -68,10 +68,14 @@ def _facts(report: ScanReport) -> Facts:
             **({"of_them_undecided_since_an_earlier_run": len(report.undecided)} if report.undecided else {}),
             **({"suspected_but_released_by_a_reviewer": len(report.released)} if report.released else {}),
             review_budget=report.budget,
-            taken_out_of_training="yes" if report.applied else "no, report only",
+            taken_out_of_training="yes" if report.applied else _only_undecided(report),
             **held_out,
         )
     )
+
+
+def _only_undecided(report: ScanReport) -> str:
+    return f"only the {len(report.undecided)} undecided rows" if report.undecided else "no, report only"
 
 
 def _not_judged(report: ScanReport) -> list[Block]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast.artifacts.documents import Model, ScanReport, Snapshot, ThreatModel, Verdict
+from holdfast.artifacts.documents import Model, ScanReport, Snapshot, ThreatModel, Undecided, Verdict
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import IntegrityError
@@ -33,14 +33,22 @@ def ref(artifact: Artifact[Snapshot]) -> Ref:
     return Ref(artifact.folder, artifact.digest)
 
 
-def scan_of(snapshot: Artifact[Snapshot], out: Path, quarantined: tuple[int, ...], *, applied: bool = True) -> Ref:
+def scan_of(
+    snapshot: Artifact[Snapshot],
+    out: Path,
+    quarantined: tuple[int, ...],
+    *,
+    undecided: tuple[int, ...] = (),
+    applied: bool = True,
+) -> Ref:
     rows = read_split(snapshot, "train", read_spec(snapshot))
-    left = without(rows, quarantined) if applied else rows
+    left = without(rows, quarantined if applied else undecided)
     report = ScanReport(
         detectors=(),
         suspects={"k": len(quarantined), "n": len(rows)},
         budget=100,
         quarantined=quarantined,
+        undecided=undecided,
         per_class=(0,),
         applied=applied,
         clean_rows=rows_digest(left),
@@ -101,6 +109,21 @@ def test_a_scan_that_only_reports_leaves_all_rows(digits: Artifact[Snapshot], tm
     scan = scan_of(digits, tmp_path / "scan", (1, 2, 3), applied=False)
     made = train(ref(digits), tmp_path / "m", scan=scan, config=config(epochs=1), settings=SETTINGS, checkpoint=None)
     assert made.document.robust.n == 1437 // 5
+
+
+def test_undecided_rows_are_never_trained_on(digits: Artifact[Snapshot], tmp_path: Path) -> None:
+    held = tuple(range(0, 1000, 3))
+    document = digits.document.model_copy(update={"undecided": Undecided(train=held)})
+    files = {name: digits.open(name).read() for name in digits.document.files}
+    data = save(tmp_path / "snapshot", document, files)
+    scan = scan_of(data, tmp_path / "scan", (*held, 1436), undecided=held, applied=False)
+    section = config(epochs=1)
+    for name, given in (("no-scan", None), ("report-only", scan)):
+        made = train(ref(data), tmp_path / name, scan=given, config=section, settings=SETTINGS, checkpoint=None)
+        assert made.document.robust.n == (1437 - len(held)) // 5
+    forgetful = scan_of(data, tmp_path / "forgetful", held[1:])
+    with pytest.raises(IntegrityError, match="leaves out the 334 undecided rows of .*, found row 0 left in"):
+        train(ref(data), tmp_path / "m", scan=forgetful, config=config(), settings=SETTINGS, checkpoint=None)
 
 
 def test_a_scan_of_other_rows_is_refused(digits: Artifact[Snapshot], tmp_path: Path) -> None:

@@ -281,7 +281,8 @@ def _reference(admitted: Admitted) -> "pd.DataFrame":
 
     table = read_table(admitted.snapshot, "train")
     scan = admitted.report(ScanReport)
-    kept = np.setdiff1d(np.arange(len(table)), scan.document.quarantined if scan and scan.document.applied else ())
+    left_out = admitted.snapshot.document.undecided.train if scan is None else scan.document.left_out
+    kept = np.setdiff1d(np.arange(len(table)), left_out)
     if len(kept) > REFERENCE_ROWS:
         kept = np.sort(np.random.default_rng(admitted.model.document.seed).choice(kept, REFERENCE_ROWS, replace=False))
     return table.iloc[kept].reset_index(drop=True)

@@ -23,9 +23,13 @@ class SetAside:
     over_budget: bool
     """Whether there are more new suspects than the budget."""
 
+    def left_out(self, *, applied: bool) -> tuple[int, ...]:
+        """Row ids that are not trained on: an undecided row never is."""
+        return self.quarantined if applied else self.undecided
+
     def verdict(self, *, applied: bool) -> Verdict:
         """Pass when every suspect was set aside."""
-        left_in = self.suspects > 0 and not applied
+        left_in = self.suspects > len(self.undecided) and not applied
         return Verdict.FAIL if left_in or self.over_budget else Verdict.PASS
 
 

@@ -80,7 +80,7 @@ def _save(
         held_out=held_out_labels(held_out, data.document) if held_out else None,
         per_class=_per_class(rows.y[list(aside.quarantined)], data),
         applied=config.apply,
-        clean_rows=rows_digest(without(rows, aside.quarantined) if config.apply else rows),
+        clean_rows=rows_digest(without(rows, aside.left_out(applied=config.apply))),
         verdict=worst([aside.verdict(applied=config.apply), Verdict.INCONCLUSIVE if few else Verdict.PASS]),
         configuration=config.configuration,
         inputs=by_role(data),

@@ -188,16 +188,27 @@ class _Checkpoint:
 
 
 def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | None, spec: InputSpec) -> Arrays:
-    """The training rows without quarantine, after they were found to be the very rows that the scan left."""
-    rows = read_split(data, "train", spec)
+    """The training rows without quarantine, after they were found to be the very rows that the scan left.
+
+    Rows that an earlier scan set aside and that no reviewer has decided are never among them, with a scan or without.
+
+    Raises:
+        IntegrityError: the scan is about other rows, or left an undecided row in.
+    """
+    rows, undecided = read_split(data, "train", spec), data.document.undecided.train
     if report is None:
-        return rows
+        return without(rows, undecided)
     found = made_from(report.document, Snapshot)
     if found != data.digest:
         raise IntegrityError(
             f"{report.folder}: expected a scan of {data.digest[:12]}…, found one of {str(found)[:12]}…"
         )
-    kept = without(rows, report.document.quarantined) if report.document.applied else rows
+    if left_in := sorted(set(undecided) - set(report.document.left_out)):
+        raise IntegrityError(
+            f"{report.folder}: expected a scan that leaves out the {len(undecided)} undecided rows of "
+            f"{data.digest[:12]}…, found row {left_in[0]} left in"
+        )
+    kept = without(rows, report.document.left_out)
     digest = rows_digest(kept if spec.columns == data.document.columns else _as_scanned(data, report.document))
     if digest != report.document.clean_rows:
         raise IntegrityError(
@@ -210,7 +221,7 @@ def read_clean_rows(data: Artifact[Snapshot], report: Artifact[ScanReport] | Non
 def _as_scanned(data: Artifact[Snapshot], report: ScanReport) -> Arrays:
     """The rows that the scan left, with the columns in the order in which it read them."""
     rows = read_split(data, "train", read_spec(data))
-    return without(rows, report.quarantined) if report.applied else rows
+    return without(rows, report.left_out)
 
 
 def _start(
