@@ -309,7 +309,7 @@ class Names(socketserver.ThreadingUDPServer):
         if domain != "svc.cluster.local":
             return None
         found = self.node.get("service", service, namespace)
-        return found.get("spec", {}).get("clusterIP")
+        return str(found["spec"]["clusterIP"]) if found else None
 
 
 class _Question(socketserver.BaseRequestHandler):
