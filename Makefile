@@ -29,7 +29,7 @@ endef
 TORCH_BACKEND ?= auto
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(TORCH_BACKEND)) "torch==2.13.0"
 
-.PHONY: help demo test test-all lint bench faults compile docs comment picture minimal images ui dist contrib clean doctor dev hooks lock setup
+.PHONY: help demo test test-all cluster-test lint bench faults compile docs comment picture minimal images ui dist contrib clean doctor dev hooks lock setup
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -46,6 +46,9 @@ test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (w
 
 test-all: ## Run them with the tests marked nightly, as CI does every night
 	@$(MAKE) test SELECT=
+
+cluster-test: setup ## Run jobs and services of manifests/ on a node with a kubelet (root, podman; tools/node-binaries)
+	@tools/private-namespaces .venv/bin/python -m pytest -n 0 -rs tests/node
 
 lint: setup ## Run the linters, the type checker and the measures of the code (tools/house.py)
 	.venv/bin/ruff check .

@@ -16,8 +16,8 @@ from benchmarks.table import ROOT, keep
 from holdfast.errors import HoldfastError
 
 PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "resnet", "judged"} | {
-    "fault_rows", "guard_clients", "guard_scenes", "load", "load_workers", "one_rollout", "process_tree", "records",
-    "reliability", "security",
+    "fault_rows", "guard_clients", "guard_scenes", "linters", "load", "load_workers", "one_rollout", "process_tree",
+    "records", "reliability", "security",
 }  # fmt: skip
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)

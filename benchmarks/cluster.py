@@ -16,7 +16,9 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
+from benchmarks import linters
 from benchmarks.process_tree import spent
 from benchmarks.scenes import Bench
 from benchmarks.table import ROOT, Row, at_least, at_most, shown
@@ -34,6 +36,7 @@ from tests.images.scene import (
     retrain,
     roll_out,
 )
+from tests.manifests.started import STARTED
 
 DATA_GB = 2.2
 TOGETHER_GB = 2.3
@@ -66,7 +69,28 @@ def run(bench: Bench) -> list[Row]:
     if reason := engine.missing():
         raise RunError(reason)
     with TemporaryDirectory(prefix="holdfast-bench-") as place:
-        return [*_builds(), *_sizes(), *_pipelines(Path(place))]
+        return [*_builds(), *_sizes(), *_pipelines(Path(place)), _pods(), *_linters()]
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+def _pods() -> Row:
+    """How many of the pods of manifests/ start as a kubelet starts them."""
+    tests = [f"tests/manifests/{test}" for test in STARTED.values()]
+    with TemporaryDirectory() as folder:
+        seen = Path(folder) / "seen.xml"
+        words = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={seen}", *tests]
+        subprocess.run(words, cwd=ROOT, env={**os.environ, "HOLDFAST_ENGINE": str(engine.engine())}, check=False)
+        cases = ElementTree.parse(seen).getroot().iter("testcase")
+        started = sum(not len(case.findall("*")) for case in cases)
+    what = f"pod specs of manifests/ that start and work under a kubelet's rules, of {len(tests)}"
+    how = "users, groups, modes, read-only roots, limits and tokens as written; tests/manifests/started.py"
+    return at_least(what, started, len(tests), how)
+
+
+def _linters() -> list[Row]:
+    return [linters.checkov(), linters.hadolint(), linters.zizmor(), linters.actionlint()]
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

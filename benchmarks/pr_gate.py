@@ -5,7 +5,6 @@ two cores. The first one has no cache: it trains head and base branch. actionlin
 on PATH, and otherwise its row reads "not run".
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import linters
 from benchmarks.process_tree import Spent, spent
 from benchmarks.scenes import Bench
-from benchmarks.table import ROOT, Row, at_least, at_most, shown
+from benchmarks.table import Row, at_least, at_most, shown
 from holdfast.errors import RunError
 from holdfast.resources import workloads
 from holdfast_pipelines.pull_request.report import PullRequestReport
@@ -29,14 +29,6 @@ CORES = 2
 VERDICTS = {0: "pass", 3: "fail", 4: "inconclusive"}
 SECONDS = 3600.0
 BIN = Path(sys.executable).parent
-FILES = (
-    ".github/workflows/check.yml", ".github/workflows/nightly.yml", ".github/workflows/robustness-gate.yml",
-    ".github/actions/robustness-gate/examples/pull-request.yml",
-    ".github/actions/robustness-gate/examples/comment.yml",
-    "tests/e2e/model-repo/.github/workflows/robustness-gate.yml",
-)  # fmt: skip
-"""Workflows: ours, and those that people copy."""
-ACTIONS = (".github/actions/robustness-gate/action.yml",)
 _AUTHOR = ("-c", "user.name=Bench", "-c", "user.email=bench@example.org", "-c", "commit.gpgsign=false")
 
 
@@ -69,7 +61,7 @@ def run(bench: Bench) -> list[Row]:
         folder = Path(place)
         _repository(folder)
         rows = [*_cost(folder), *_unchanged(folder), *_bad(folder)]
-    return [*rows, *_zizmor(), *_actionlint(), *_checkov()]
+    return [*rows, linters.zizmor(), linters.actionlint(), linters.checkov()]
 
 
 def _cost(folder: Path) -> list[Row]:
@@ -157,48 +149,3 @@ def _on_cores() -> Sequence[str]:
     if taskset is None:
         raise RunError("expected taskset (util-linux), which keeps the gate to two cores, found none")
     return [taskset, "--cpu-list", ",".join(map(str, mine))]
-
-
-# --- linters ----------------------------------------------------------------------------------------------------------
-
-
-def _zizmor() -> list[Row]:
-    program = BIN / "zizmor"
-    words = ["--offline", "--pedantic", "--no-progress", "--format=json", "--no-exit-codes"]
-    done = _linted([str(program), *words, *FILES, *ACTIONS])
-    version = _version([str(program), "--version"])
-    what = f"findings of zizmor, pedantic, on {len(FILES)} workflows and an action"
-    return [at_most(what, len(json.loads(done.stdout)), 0, f"{version}, one ignored with its reason")]
-
-
-def _actionlint() -> list[Row]:
-    program, what = shutil.which("actionlint"), f"findings of actionlint on {len(FILES)} workflows"
-    if program is None:
-        return [shown(what, "not run", "no actionlint on PATH")]
-    done = _linted([program, "-format", "{{json .}}", *FILES])
-    return [at_most(what, len(json.loads(done.stdout)), 0, _version([program, "-version"]))]
-
-
-def _checkov() -> list[Row]:
-    program, what = shutil.which("checkov"), "findings of checkov on manifests/"
-    if program is None:
-        return [shown(what, "not run", "no checkov on PATH")]
-    words = ["-d", "manifests", "--framework", "kubernetes", "kustomize", "-o", "json", "--compact", "--quiet"]
-    done = _linted([program, *words])
-    totals = [part["summary"] for part in json.loads(done.stdout)]
-    skipped = sum(total["skipped"] for total in totals)
-    how = f"{_version([program, '--version'])}, {skipped} skipped with their reasons in the files"
-    return [at_most(what, sum(total["failed"] for total in totals), 0, how)]
-
-
-def _linted(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if not done.stdout.lstrip().startswith("["):
-        raise RunError(f"{command[0]}: expected a list of findings, found {done.stderr[-300:] or done.stdout[:300]}")
-    return done
-
-
-def _version(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    name, first = Path(command[0]).name, done.stdout.splitlines()[0]
-    return first if name in first else f"{name} {first}"

@@ -16,6 +16,7 @@ from holdfast.artifacts.documents import (
     BackdoorReport,
     Baseline,
     Certificate,
+    DetectionReport,
     Document,
     DriftReport,
     ExtractionReport,
@@ -133,6 +134,17 @@ def _of_guard(document: GuardCalibration) -> Iterator[tuple[str, float]]:
             yield f"guard/alarm_at/{stream.name}", stream.alarm_at
 
 
+def _of_detectors(document: DetectionReport) -> Iterator[tuple[str, float]]:
+    for detector in document.detectors:
+        yield f"detect/false_alarms/{detector.name}", detector.false_alarms.share
+        yield f"detect/evaded/{detector.name}", detector.evaded.share
+        for one in detector.caught:
+            if one.caught.n:
+                yield f"detect/caught/{detector.name}/{key(one.attack)}", one.caught.share
+    for purifier in document.purifiers:
+        yield f"detect/purified/{purifier.name}", purifier.adaptive.share
+
+
 def _of_extraction(document: ExtractionReport) -> Iterator[tuple[str, float]]:
     if document.budget is not None:
         yield "extraction/budget", document.budget
@@ -228,7 +240,7 @@ _KINDS: Mapping[type[Document], Any] = {
     ScanReport: _of_scan, Model: _of_model, BackdoorReport: _of_backdoor, RobustnessReport: _of_attack,
     Certificate: _of_certificate, GateDecision: _of_decision, Registration: _of_registration,
     RolloutRecord: _of_rollout, GuardCalibration: _of_guard, MonitorReport: _of_monitor,
-    ExtractionReport: _of_extraction,
+    ExtractionReport: _of_extraction, DetectionReport: _of_detectors,
 }  # fmt: skip
 
 

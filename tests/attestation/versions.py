@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from holdfast.attestation import store
 from holdfast.attestation.demands import Demands
 from holdfast.attestation.keys import PrivateKey
 from holdfast.attestation.release import releases, require_newest
-from tests.attestation.chains import Made
+from tests.attestation.chains import NOW, Made, make_keys, make_run, sign_run, trust_in
 from tests.gates.conftest import MAKERS
 
 Tags = dict[str, str]
@@ -90,6 +91,22 @@ def store_version(made: Made, package: Path, signer: PrivateKey) -> StoredVersio
     (package / "MLmodel").write_text(f"flavors: {{python_function: {{}}}}\nmodel_uuid: {digests[0][:32]}\n")
     tags = dict(zip(registry.PINS, (*digests, registry.package_digest(package)), strict=True))
     return StoredVersion(folder, tags)
+
+
+def register_signed(tracking: str, folder: Path) -> None:
+    """Registers two signed versions of `digits`, by the keys in `folder/keys`; the second passed an hour later."""
+    keys = make_keys(folder / "keys")
+    for seed in (0, 1):
+        run = folder / f"run{seed}"
+        run.mkdir()
+        artifacts = make_run(run, seed=seed)
+        sign_run(run, artifacts, keys, NOW - timedelta(hours=2 - seed))
+        made = Made(run, artifacts, keys, trust_in(folder / "keys"))
+        version = store_version(made, run / "package", keys["gate"])
+        (run / "reports").mkdir()
+        tags = {**version.tags, "holdfast.verdict": "pass"}
+        entry = registry.Entry("digits", tags["holdfast.model_digest"], tags, description="toy", about="toy")
+        registry.register(tracking, entry, package=run / "package", reports=run / "reports")
 
 
 def _pinned_again(folder: Path, inputs: Mapping[str, str]) -> str:

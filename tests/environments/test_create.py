@@ -5,14 +5,17 @@ import hashlib
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from holdfast import resources
 from holdfast.environments import create, installed
-from holdfast.environments.places import NOTE, EnvironmentFolder
+from holdfast.environments.create import torch_words
+from holdfast.environments.places import NOTE, TORCH, EnvironmentFolder
 from holdfast.errors import IntegrityError, SetupError
 from tests.environments.conftest import UV
 
@@ -147,3 +150,47 @@ def test_uv_is_asked_for_in_one_line(made):
         1,
         "holdfast: env create: expected uv on the PATH, found none; pip install 'holdfast[env]'\n",
     )
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """A folder with a wheel that calls itself the CPU build of torch."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    version = TORCH.partition("==")[2]
+    name, info = f"torch-{version}+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", f"torch-{version}+cpu.dist-info"
+    with zipfile.ZipFile(folder / name, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}+cpu\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-manylinux_2_28_x86_64\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    return folder
+
+
+def test_another_wheel_under_the_name_of_torch_is_refused(wheels, tmp_path):
+    subprocess.run([UV, "-q", "venv", "--offline", tmp_path / "env"], check=True, cwd=tmp_path)
+    words = torch_words("auto", str(wheels))
+    command = [UV, "pip", "install", "--offline", "--no-index", "--python", tmp_path / "env" / "bin" / "python", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Hash mismatch for `torch==" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("backend", "links", "begins", "locked"),
+    [
+        ("cpu", None, ["--torch-backend", "cpu"], True),
+        ("cpu", "wheels", ["--find-links"], True),
+        ("auto", "wheels", ["--find-links"], True),
+        ("auto", None, ["--torch-backend", "auto"], False),
+        ("cu130", "wheels", ["--find-links"], False),
+        ("auto", "nowhere", ["--torch-backend", "auto"], False),
+    ],
+)
+def test_the_cpu_build_of_torch_comes_by_hash_and_builds_for_gpus_do_not(wheels, backend, links, begins, locked):
+    words = torch_words(backend, links and str(wheels.parent / links))
+    assert words[: len(begins)] == begins
+    assert ("--require-hashes" in words) == locked
+    assert (TORCH in words) != locked
+    assert resources.lock("torch-cpu").is_file()

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import yaml
 from holdfast_pipelines.wiring import STEP_LABEL
 from tests.images.engine import USER, Container, ContainerEnd, Mount, run
 
+RUN_ID = "5f0c7d1e-run"
+"""The label `pipeline/runid` of every pod."""
 BUCKET = "/minio/mlpipeline/v2/artifacts"
 OUTPUTS = "/tmp/kfp/outputs"
 EXECUTOR_OUTPUT = "/tmp/kfp_outputs/output_metadata.json"
@@ -69,6 +71,8 @@ class StandInCluster:
     claims: Mapping[str, Path] = field(default_factory=dict)
     """PersistentVolumeClaims: name -> folder of this machine."""
     retries: bool = True
+    start: Callable[[Container], ContainerEnd] | None = None
+    """Runs the container of a pod to its end; None: the engine of this machine."""
 
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,7 +130,7 @@ class _Run:
         for task.attempts in range(1, 2 + (retries if self.cluster.retries else 0)):
             pod = _Pod(self.cluster, task, component.get("outputDefinitions", {}))
             task.container = pod.container(executor, platform)
-            task.ended = run(task.container)
+            task.ended = (self.cluster.start or run)(task.container)
             (pod.folder / "log.txt").write_text(task.ended.log)
             if task.ended.code == 0:
                 task.state = "succeeded"
@@ -161,16 +165,19 @@ class _Pod:
         for mount in platform.get("pvcMount", []):
             claim = mount.get("constant") or mount["pvcNameParameter"]["runtimeValue"]["constant"]
             mounts.append(Mount(self.cluster.claims[claim], mount["mountPath"]))
-        online = platform.get("podMetadata", {}).get("labels", {}).get(STEP_LABEL, name) in AT_MLFLOW
+        mounts += [self._secret_volume(one) for one in platform.get("secretAsVolume", [])]
+        labels = platform.get("podMetadata", {}).get("labels", {})
+        online = labels.get(STEP_LABEL, name) in AT_MLFLOW
         env = {entry["name"]: entry["value"] for entry in executor.get("env", [])}
-        env |= {**self._secrets(platform), **(self.cluster.env if online else {})}
+        env |= {**self._secrets(platform), **(self.cluster.env if online else {}), **_fields(platform)}
         return Container(
             image=executor["image"],
-            command=[self._filled(word) for word in (*executor["command"], *executor["args"])],
+            command=[_expanded(self._filled(word), env) for word in (*executor["command"], *executor["args"])],
             mounts=mounts,
             env=env,
             memory=_bytes(limit) if limit else None,
             network="host" if online else "none",
+            labels=labels,
         )
 
     def collect(self) -> None:
@@ -208,6 +215,16 @@ class _Pod:
             keys = {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]}
             found |= {variable: values[key] for variable, key in keys.items() if values and key in values}
         return found
+
+    def _secret_volume(self, volume: Mapping[str, Any]) -> Mount:
+        """As the kubelet lays it out: root's files, which others may read."""
+        name = volume.get("secretName") or volume["secretNameParameter"]["runtimeValue"]["constant"]
+        folder = self.folder / "secrets" / name
+        folder.mkdir(parents=True)
+        for key, value in self.cluster.secrets[name].items():
+            (folder / key).write_text(value)
+            (folder / key).chmod(0o644)
+        return Mount(folder, volume["mountPath"], readonly=True)
 
     def _filled(self, word: str) -> str:
         word = word.replace("{{$}}", json.dumps(self._executor_input()))
@@ -316,6 +333,17 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _fields(platform: Mapping[str, Any]) -> dict[str, str]:
+    """Variables that the kubelet takes from the pod's own labels."""
+    known = {"metadata.labels['pipeline/runid']": RUN_ID}
+    return {entry["name"]: known[entry["fieldPath"]] for entry in platform.get("fieldPathAsEnv", [])}
+
+
+def _expanded(word: str, env: Mapping[str, str]) -> str:
+    """With variables as the kubelet writes them into a command."""
+    return re.sub(r"\$\((\w+)\)", lambda match: env.get(match[1], match[0]), word)
 
 
 def _bytes(quantity: str) -> str:

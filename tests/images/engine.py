@@ -64,6 +64,8 @@ class Container:
     memory: str | None = None
     """Such as `512m`."""
     network: str = "none"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the pod."""
 
 
 def engine() -> str | None:

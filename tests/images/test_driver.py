@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast_pipelines.cluster import ClusterSettings
+from holdfast_pipelines.compiled import compile_pipelines
+from holdfast_pipelines.pod_keys import KEY, STATEMENTS, TRUSTED
 from tests.images import driver
 from tests.images.driver import StandInCluster, on_this_machine, run_pipeline
 from tests.images.engine import ContainerEnd
@@ -139,3 +142,20 @@ def test_what_a_step_says_in_the_executors_output_counts(started, pods, monkeypa
     tasks = retrain(pods)
     assert tasks["snapshot"].parameters == {"digest": "d-said", "verdict": "fail"}
     assert tasks["snapshot"].metadata == {"metrics": {"rows": 3}}
+
+
+def test_a_pod_gets_the_keys_of_its_role_as_files_and_the_runs_name_in_its_command(started, pods):
+    names = {"data-owner": "key-data", "trainer": "key-trainer", "attacker": "key-attacker", "gate": "key-gate"}
+    signing = {"keys": names, "statements": "statements", "trust": "trust"}
+    compile_pipelines(pods, ClusterSettings.model_validate({"signing": signing}))
+    secrets = {name: {"key.pem": name} for name in names.values()} | {"trust": {"trust.yaml": "version: 1"}}
+    place = StandInCluster(pods / "run", secrets=secrets, claims={"statements": pods / "statements"})
+    containers = started()
+    run_pipeline(pods / "retrain.yaml", VALUES, place)
+    (train,) = containers.started["train"]
+    files = {mount.target: mount.source for mount in train.mounts if mount.readonly}
+    assert {target: [path.name for path in source.iterdir()] for target, source in files.items()} == {KEY: ["key.pem"]}
+    assert (files[KEY] / "key.pem").read_text() == "key-trainer"
+    assert f"--attestations={STATEMENTS}/{driver.RUN_ID}" in train.command
+    (gate,) = containers.started["gate"]
+    assert {mount.target for mount in gate.mounts if mount.readonly} == {KEY, TRUSTED}

@@ -1,10 +1,12 @@
 """The overlays of manifests/ as kustomize renders them, and the pods in them."""
 
 import functools
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,11 +15,11 @@ import yaml
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 OVERLAYS = tuple(sorted(path.name for path in (MANIFESTS / "overlays").iterdir()))
 DRIVERS = ("kserve", "seldon-v1", "seldon-v2")
-OTHER_DRIVER = """
+BY_COMPONENTS = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: models
-components: [../../components/rollout, ../../components/{driver}]
+components: [{components}/rollout, {components}/{driver}]
 """
 
 
@@ -35,13 +37,20 @@ def overlay(name: str) -> tuple[dict[str, Any], ...]:
 
 
 @functools.cache
+def served_by(driver: str) -> tuple[dict[str, Any], ...]:
+    """The components of rollouts with those of a driver, which need not be in an overlay."""
+    with TemporaryDirectory() as made:
+        folder = Path(made).resolve()  # kustomize takes no absolute address
+        components = os.path.relpath(MANIFESTS / "components", folder)
+        (folder / "kustomization.yaml").write_text(BY_COMPONENTS.format(components=components, driver=driver))
+        return render(folder)
+
+
+@functools.cache
 def everything() -> dict[str, dict[str, Any]]:
     """Kind/name -> object, of all overlays; Core 2's, which no overlay has, from its component."""
-    found = {named(body): body for name in OVERLAYS for body in overlay(name)}
-    for path in (MANIFESTS / "components" / "seldon-v2").glob("*.yaml"):
-        bodies = yaml.safe_load_all(path.read_text()) if path.stem in ("server", "model") else ()
-        found |= {named(body): body for body in bodies}
-    return found
+    found = {named(body): body for body in served_by("seldon-v2")}
+    return found | {named(body): body for name in OVERLAYS for body in overlay(name)}
 
 
 def named(body: dict[str, Any]) -> str:

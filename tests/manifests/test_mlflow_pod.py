@@ -3,16 +3,14 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tests.manifests.kubelet import Cluster, Pod, local, skip_without_an_engine
+from tests.manifests.postgres import postgres_at
 from tests.manifests.rendered import of_kind, pods_of
 from tests.manifests.test_pods_run import answered, free_port, running
 
@@ -38,27 +36,8 @@ def image():
 @pytest.fixture
 def postgres(tmp_path_factory):
     """The address of an empty database of a real PostgreSQL."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs or shutil.which("runuser") is None:
-        pytest.skip("needs PostgreSQL (package postgresql) and its user")
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(path.stat().st_mode | 0o011)
-    shutil.chown(folder, "postgres")
-    as_postgres = ["runuser", "-u", "postgres", "--"]
-    subprocess.run([*as_postgres, programs[-1] / "initdb", "-D", folder / "data", "-A", "trust"], check=True, cwd="/")
-    words = ["-D", folder / "data", "-p", str(port), "-k", folder, "-c", "fsync=off", "-h", "127.0.0.1"]
-    with subprocess.Popen([*as_postgres, programs[-1] / "postgres", *words], cwd="/") as server:
-        try:
-            create = [*as_postgres, programs[-1] / "createdb", "-h", "127.0.0.1", "-p", str(port), "mlflow"]
-            deadline = time.monotonic() + 30
-            while subprocess.run(create, check=False, cwd="/", capture_output=True).returncode:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            yield f"postgresql://postgres@127.0.0.1:{port}/mlflow"
-        finally:
-            server.terminate()
-            server.wait(30)
+    with postgres_at(tmp_path_factory.mktemp("postgres")) as address:
+        yield address
 
 
 @pytest.fixture

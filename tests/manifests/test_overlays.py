@@ -24,7 +24,9 @@ from tests.manifests.rendered import (
     overlay,
     pods,
     pods_of,
+    served_by,
 )
+from tests.manifests.started import STARTED
 
 WITH_ROLLOUTS = ("dev", "prod")
 BY_REFERENCE = {"holdfast-mlflow", "holdfast-mlflow-server", "holdfast-trust", "kube-root-ca.crt"}
@@ -172,6 +174,33 @@ def test_nothing_passes_that_is_not_named_and_every_pod_of_ours_has_a_policy(nam
             chosen = [key for key, spec in policies.items() if matches(spec["podSelector"], labels)]
             assert chosen, body["metadata"]["name"]
     assert "egress" not in policies["holdfast-predictor"]
+
+
+def test_every_pod_with_an_image_of_ours_is_started_by_a_test_that_is_there():
+    images = {name: [container["image"] for container in ours(pod)] for name, pod in pods()}
+    of_ours = {name for name, found in images.items() if any("holdfast/" in image for image in found)}
+    assert of_ours | {"Deployment/any"} == STARTED.keys()  # base/verify is a patch
+    for test in STARTED.values():
+        file, _, name = test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (Path(__file__).parent / file).read_text()
+
+
+SERVERS = {
+    "kserve": {"serving.kserve.io/inferenceservice": "model"},
+    "seldon-v1": {"seldon-deployment-id": "model", "seldon-app": "model-main"},
+    "seldon-v2": {"seldon-server-name": "holdfast", "app.kubernetes.io/name": "seldon-server"},
+}
+"""The labels that each operator gives the pods of our predictor (read in their sources)."""
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_predictors_of_every_operator_have_a_policy_and_a_budget(driver):
+    found = served_by(driver)
+    for kind, of in (("NetworkPolicy", "podSelector"), ("PodDisruptionBudget", "selector")):
+        specs = [
+            body["spec"] for body in found if (body["kind"], body["metadata"]["name"]) == (kind, "holdfast-predictor")
+        ]
+        assert [matches(spec[of], SERVERS[driver]) for spec in specs] == [True], kind
 
 
 def matches(selector, labels):

@@ -1,6 +1,7 @@
 """Pods of the overlays are started as they are written: they must come up and do their work."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import yaml
 
 from holdfast import registry
+from holdfast.attestation.keys import read_signer
 from holdfast.kubernetes.api import Resource
 from holdfast.serving.rollout.cluster.kserve import services_in
+from tests.attestation.versions import register_signed
 from tests.manifests.kubelet import Cluster, Pod, skip_without_an_engine
-from tests.manifests.rendered import data_of, everything, of_kind, overlay, pods_of
+from tests.manifests.rendered import MANIFESTS, data_of, everything, of_kind, overlay, pods_of
 from tests.serving.conftest import register_versions
 
 TENSOR = {"name": "input", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}
@@ -47,21 +51,27 @@ def answered(url, body=None, seconds=90):
             time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory):
-    """A real MLflow server that stores artifacts for its clients, with three versions; none is champion."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+@contextmanager
+def mlflow_at(folder):
+    """A real MLflow server that stores artifacts for its clients; its address."""
+    port = free_port()
     words = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
     command = [sys.executable, "-m", "mlflow", "server", *words, "--host=127.0.0.1", f"--port={port}", "--workers=1"]
-    uri = f"http://127.0.0.1:{port}"
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
-            answered(f"{uri}/health")
-            register_versions(uri, tmp_path_factory.mktemp("packages"))
-            yield uri
+            answered(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    """An MLflow server with three versions; none is champion."""
+    with mlflow_at(tmp_path_factory.mktemp("mlflow")) as uri:
+        register_versions(uri, tmp_path_factory.mktemp("packages"))
+        yield uri
 
 
 @pytest.fixture
@@ -148,6 +158,58 @@ def test_a_predictor_whose_bytes_were_altered_ends(cluster, stored):
     done = pod(cluster, "ServingRuntime/holdfast", more={"Name": "model"}, extra=((stored, "/mnt/models"),)).run()
     assert done.returncode == 1
     assert "altered" in done.stderr
+
+
+def test_a_server_of_core_2_loads_what_its_agent_brought(cluster, stored, tmp_path):
+    models, port = tmp_path / "agent", free_port()
+    shutil.copytree(stored, models / "model-main_1")
+    for path in (models, *models.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    config = {
+        "HTTP_PORT": port,
+        "GRPC_PORT": free_port(),
+        "METRICS_PORT": free_port(),
+        "MODELS_DIR": "/mnt/agent/models",
+    }
+    more = {f"MLSERVER_{key}": str(value) for key, value in config.items()} | {
+        "MLSERVER_LOAD_MODELS_AT_STARTUP": "false"
+    }
+    made = pod(cluster, "Server/holdfast", more=more, extra=((models, "/mnt/agent/models"),), network="host")
+    url = f"http://127.0.0.1:{port}/v2"
+    with running(made) as (process, log):
+        answered(f"{url}/health/live")
+        answered(f"{url}/repository/models/tiny/load", b"{}")
+        reply = json.loads(answered(f"{url}/models/tiny/infer", json.dumps({"inputs": [TENSOR]}).encode()))
+        assert [output["name"] for output in reply["outputs"]] == ["label", "probabilities"]
+    assert process.returncode == 0, log.read_text()
+
+
+@pytest.fixture
+def verifying(cluster, tmp_path):
+    """Starts the init container about a version of `digits`; the newest of two signed ones is released."""
+    place = tmp_path / "signed"
+    place.mkdir()
+    with mlflow_at(place) as uri:
+        register_signed(uri, place)
+        registry.release(uri, "digits", 2, read_signer(str(place / "keys" / "release.pem")))
+        trust = {file.name: file.read_text() for file in (place / "keys").iterdir() if file.suffix != ".pem"}
+
+        def run(version):
+            cluster.configmaps = {"holdfast-verify": {"tracking": uri}, "holdfast-trust": trust}
+            cluster.annotations = {"holdfast/model": f"models:/digits/{version}"}
+            spec = yaml.safe_load((MANIFESTS / "base" / "verify" / "init-container.yaml").read_text())
+            spec = spec["spec"]["template"]["spec"]
+            return Pod(cluster, spec, spec["initContainers"][0], network="host").run()
+
+        yield run
+
+
+def test_the_init_container_lets_the_newest_release_pass_and_no_other(verifying):
+    done = verifying(2)
+    assert done.returncode == 0, done.stderr
+    done = verifying(1)
+    assert done.returncode != 0
+    assert "release statement" in done.stdout
 
 
 @pytest.fixture

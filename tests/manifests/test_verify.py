@@ -30,6 +30,14 @@ def test_it_calls_verify_with_options_that_it_knows_and_demands_the_newest_relea
     assert {"--trust", "--released", "--state"} <= given <= known
 
 
+def test_it_logs_in_by_a_password_or_a_token_as_the_other_clients_of_mlflow_do():
+    (container,) = pod()["initContainers"]
+    taken = {item["valueFrom"].get("secretKeyRef", {}).get("key"): item["name"] for item in container["env"]}
+    assert {taken[key] for key in ("username", "password", "token")} == {
+        "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    }  # fmt: skip
+
+
 def test_it_is_hardened_and_every_mount_has_its_volume():
     (container,) = pod()["initContainers"]
     security = container["securityContext"]

@@ -12,8 +12,8 @@ from holdfast.attestation.keys import read_signer
 from holdfast.attestation.trust import RoleKeys, Sigstore, read_trust
 from holdfast.errors import RefusedError
 from holdfast.serving.rollout import registry_worker
-from tests.attestation.chains import NOW, Made, make_keys, make_run, sign_run, trust_in
-from tests.attestation.versions import store_version
+from tests.attestation.chains import trust_in
+from tests.attestation.versions import register_signed
 
 
 @pytest.fixture
@@ -21,18 +21,7 @@ def tracking(tmp_path: Path) -> str:
     """A registry with two signed versions of the model digits; the second one passed an hour later and serves."""
     where = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registry.set_up(where)
-    keys = make_keys(tmp_path / "keys")
-    for seed in (0, 1):
-        folder = tmp_path / f"run{seed}"
-        folder.mkdir()
-        artifacts = make_run(folder, seed=seed)
-        sign_run(folder, artifacts, keys, NOW - timedelta(hours=2 - seed))
-        made = Made(folder, artifacts, keys, trust_in(tmp_path / "keys"))
-        version = store_version(made, folder / "package", keys["gate"])
-        (folder / "reports").mkdir()
-        tags = {**version.tags, "holdfast.verdict": "pass"}
-        entry = registry.Entry("digits", tags["holdfast.model_digest"], tags, description="toy", about="toy")
-        registry.register(where, entry, package=folder / "package", reports=folder / "reports")
+    register_signed(where, tmp_path)
     registry.promote(where, "digits", 2)
     return where
 

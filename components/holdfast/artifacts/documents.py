@@ -1074,6 +1074,72 @@ class GuardCalibration(Document):
     """Clients who must be noticed."""
 
 
+# --- detectors of single inputs -------------------------------------------------------------------------------------
+
+
+class CaughtAttack(Frozen):
+    """What a detector noticed of one attack that does not know it."""
+
+    attack: str
+    """Its name."""
+    caught: Count
+    """Noticed, of the examples whose answer it turned wrong."""
+
+
+class InputDetector(Frozen):
+    """A detector with its limit."""
+
+    name: str
+    """The squeezer that it uses, or `joint`: the largest score of all, each in units of what is usual for it."""
+    limit: Real = Field(ge=0)
+    """A row is suspicious above it: L1 distance of the model's probabilities for the row and for the squeezed row."""
+    false_alarms: Count
+    """Suspicious, of the held-out rows without any attack that did not set the limit."""
+    caught: tuple[CaughtAttack, ...]
+    """Per attack."""
+    evaded: Count
+    """Answered wrongly and not noticed under the best attack of one who knows the detector, of the examples that are
+    answered correctly without attacks."""
+
+
+class Purifier(Frozen):
+    """The model behind a squeezer; correct answers, of all examples."""
+
+    name: str
+    """The squeezer."""
+    clean: Count
+    """Without attacks."""
+    attacked: Count
+    """Under every attack that knows the model and not the squeezer."""
+    adaptive: Count
+    """Under those that know both, too."""
+
+
+class DetectionReport(Document):
+    """What detectors of single adversarial inputs notice. It is a measurement, and no reason for a gate to pass."""
+
+    kind: Literal["detection-report"] = "detection-report"
+    """Always `detection-report`."""
+    name: str
+    """Of the workload."""
+    threat: ThreatModel
+    """What the attackers may change."""
+    rate: Real = Field(gt=0, lt=1)
+    """Chance that a row drawn as the held-out rows is suspicious to a detector."""
+    calibration_rows: int = Field(ge=1)
+    """Held-out rows that set the limits."""
+    seed: int
+    """Of the draws."""
+    clean: Count
+    """Examples that the model alone answers correctly."""
+    attacked: Count
+    """Those that it still answers correctly under every attack."""
+    detectors: tuple[InputDetector, ...]
+    """Each squeezer's, and the joint one."""
+    purifiers: tuple[Purifier, ...]
+    """The squeezers before the model."""
+
+
 class ExtractionPoint(Frozen):
     """How often a copy agrees with the model after some queries."""
 
@@ -1526,6 +1592,7 @@ AnyDocument = Annotated[
     | CertifyPart
     | ExtractionReport
     | GuardCalibration
+    | DetectionReport
     | GateDecision
     | Registration
     | RolloutRecord

@@ -32,8 +32,8 @@ def create(
 ) -> None:
     """Make an environment from the locks that came with Holdfast, through uv; a whole one is left alone.
 
-    Every package is checked against the lock's hashes, but for torch, whose hash differs from build to build
-    (PIP_FIND_LINKS names a folder of wheels to take it from).
+    Every package is checked against the lock's hashes, torch where it is the CPU build: `--torch-backend cpu`, or a
+    folder of wheels with it, which PIP_FIND_LINKS names. Builds for GPUs have others.
     """
     from holdfast.environments import EnvironmentFolder
     from holdfast.environments import create as make

@@ -1,7 +1,7 @@
 """Makes an environment of the steps from the locks that travel in the wheel, through uv.
 
-Every package but torch is checked against the lock's hashes, and Holdfast's own files against the RECORD of this
-installation. The note that makes an environment count as ready is written last.
+Every package is checked against the lock's hashes, but for builds of torch for GPUs, and Holdfast's own files against
+the RECORD of this installation. The note that makes an environment count as ready is written last.
 """
 
 import csv
@@ -25,6 +25,7 @@ from holdfast.errors import SetupError
 from holdfast.progress import say
 from holdfast.wording import listed
 
+CPU = "cpu"
 _PYTHON = "3.11"
 """What the locks were resolved for."""
 
@@ -75,14 +76,26 @@ def _make(uv: str, place: EnvironmentFolder, torch: str) -> None:
     call.run("venv", "--allow-existing", "--python", _python(), str(place.folder))
     call.install("--require-hashes", "--no-deps", "-r", str(resources.lock(place.environment)))
     if place.environment != "data":
-        links = os.environ.get("PIP_FIND_LINKS")
-        chosen = ["--find-links", os.path.abspath(links)] if links and Path(links).exists() else []  # noqa: PTH100
-        call.install(*(chosen or ["--torch-backend", torch]), TORCH)
+        call.install(*torch_words(torch, os.environ.get("PIP_FIND_LINKS")))
     with tempfile.TemporaryDirectory() as folder:
         call.install("--no-deps", str(write_wheel(Path(folder))))
     call.check([str(place.python), "-W", "ignore", "-m", "holdfast.warm", "bytecode"], "its libraries")
     note = {"environment": place.environment, "torch": torch, "made_of": made_of(place.environment)}
     replace_file(place.folder / NOTE, json.dumps(note).encode())
+
+
+def torch_words(backend: str, links: str | None) -> list[str]:
+    """What uv is given to install torch: by hash where it is the CPU build, which the lock `torch-cpu` holds.
+
+    Args:
+        backend: as uv names them; `auto` with a folder of wheels: the build that is there.
+        links: a folder of wheels or a page that links to them; one that is not on this machine is not used.
+    """
+    here = Path(links).absolute() if links and Path(links).exists() else None
+    source = ["--torch-backend", backend] if here is None else ["--find-links", str(here)]
+    if backend == CPU or (backend == "auto" and here is not None and any(here.glob("torch-*+cpu-*.whl"))):
+        return [*source, "--require-hashes", "--no-deps", "-r", str(resources.lock(f"torch-{CPU}"))]
+    return [*source, TORCH]
 
 
 class _Uv:

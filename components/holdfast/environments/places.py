@@ -29,7 +29,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 """Environment -> the packages that make it what it is."""
 TORCH = "torch==2.13.0"
-"""Stays out of the locks: its hash differs from build to build."""
+"""Stays out of the locks of environments: its hash differs from build to build."""
 NOTE = "holdfast-environment.json"
 """In an environment that `holdfast env create` made: what of, once it is whole."""
 _TREE = Path(__file__).resolve().parents[3]
@@ -78,7 +78,7 @@ class EnvironmentFolder:
 
 def made_of(environment: str) -> str:
     """Digest of all that an environment is made of: its lock, what builds it, torch's version, this code."""
-    locks = [resources.lock(name).read_bytes() for name in (environment, "build")]
+    locks = [resources.lock(name).read_bytes() for name in (environment, "build", "torch-cpu")]
     parts = [*locks, TORCH.encode(), installed.code_digest().encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 

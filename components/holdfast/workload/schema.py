@@ -665,6 +665,17 @@ class RolloutPlan(Section):
         return RolloutPlan.model_validate({**defaults.model_dump(), **self.model_dump()})
 
 
+class DetectConfig(Section):
+    """Detectors of single adversarial inputs."""
+
+    false_alarms: float = Field(0.05, gt=0, lt=1)
+    """Chance that a user's row is suspicious to a detector."""
+    examples: int = Field(200, gt=0)
+    """Held-out rows that are attacked."""
+    calibration_rows: int = Field(2000, gt=0)
+    """Most of the other held-out rows that set a detector's limit."""
+
+
 class GuardOutputs(Section):
     """What `degrade` leaves of an answer."""
 
@@ -767,6 +778,8 @@ class Workload(Section):
     """How traffic moves to a new model; what is left out is as the policy has it."""
     guard: GuardConfig = GuardConfig()
     """What is done about clients who ask as users do not."""
+    detect: DetectConfig = DetectConfig()
+    """What detectors of single adversarial inputs are measured with."""
     monitor: MonitorConfig = MonitorConfig()
     """How the served model is watched, and what an alarm leads to."""
 
