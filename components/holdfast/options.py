@@ -72,6 +72,9 @@ TrustFileOption = Annotated[
     ),
 ]
 """Empty, as a pipeline hands on what is left out: none."""
+Because = Annotated[
+    str, typer.Option(help="Request of the monitor that this answers: FOLDER, FOLDER@DIGEST, or its JSON.")
+]
 ShardOption = Annotated[
     str | None,
     typer.Option("--shard", help="Do only part I of N (I/N, from 1/N to N/N), and write what was seen as a part."),

@@ -55,6 +55,20 @@ def champion_class_recall(
     return _with_contract(report, found, required, allow_new_contract)
 
 
+def older_rows(report: RobustnessReport, asked: Margin, alpha: float) -> CheckResult | None:
+    """As good as the champion on rows from before the hour that a monitor named; None: no monitor asked for this run.
+
+    New rows may be poisoned: a challenger that is better on them alone is not better.
+    """
+    older = report.older
+    if older is None or older.request is None:
+        return None
+    if older.pairs is None:
+        return no_evidence(f"no rows from before {older.older_than} were compared: {older.not_compared}")
+    found = not_inferior(older.pairs, asked, alpha)
+    return found.model_copy(update={"reason": f"rows from before {older.older_than}: {found.reason}"})
+
+
 def not_inferior(pairs: Paired, asked: Margin, alpha: float) -> CheckResult:
     """Paired non-inferiority: the candidate is not worse than the champion by more than the margin."""
     bounds = paired_difference(pairs.only_candidate, pairs.only_champion, pairs.n, alpha)

@@ -13,6 +13,7 @@ from holdfast.artifacts.documents import (
     Measurement,
     Modality,
     Model,
+    RobustnessReport,
     ScanReport,
     Snapshot,
     Verdict,
@@ -20,13 +21,15 @@ from holdfast.artifacts.documents import (
 )
 from holdfast.steps import evidence as evidence_steps
 from holdfast.steps import made_from, role_of
-from holdfast_gates import checks, held_out, measurement
-from holdfast_gates.policy import Policy
+from holdfast_gates import champion, checks, held_out, measurement
+from holdfast_gates.policy import Margin, Policy
 from holdfast_gates.rules import RULES, Rule
 
 KINDS: dict[str, type[Document]] = {role: step.document for role, step in evidence_steps().items()}
 """Which document each role of evidence is."""
 
+OLDER_MARGIN = Margin(margin=0.02)
+"""For rows from before a monitor's alarm, under a policy that does not compare with the champion."""
 ABOUT_THE_MODEL = frozenset(role for role, step in evidence_steps().items() if role_of(Model) in step.reads)
 """Evidence about the network's bytes; the rest is about the snapshot alone."""
 
@@ -61,7 +64,7 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> 
     """
     asked = [_check(rule, policy, judged, evidence) for rule in _asked(policy, judged)]
     nothing = checks.no_evidence(f"{policy.name} asks nothing of the modality {judged.modality}").named("policy")
-    lines = (lineage(judged, evidence), *(asked or [nothing]))
+    lines = (lineage(judged, evidence), *(asked or [nothing]), *_on_older_rows(policy, judged, evidence))
     measured = [_settings(policy, role, judged, evidence) for role in KINDS]
     return GateDecision(
         inputs={
@@ -78,6 +81,15 @@ def decide(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> 
         require=policy.require,
         verdict=worst(line.verdict for line in lines),
     )
+
+
+def _on_older_rows(policy: Policy, judged: Judged, evidence: Mapping[str, Evidence]) -> list[Check]:
+    """The check that no policy leaves out: of a run that a monitor asked for."""
+    document = _evidence(role_of(RobustnessReport), judged, evidence)
+    if not isinstance(document, RobustnessReport):
+        return []
+    found = champion.older_rows(document, policy.checks.champion_clean or OLDER_MARGIN, policy.alpha)
+    return [] if found is None else [found.named("older_rows")]
 
 
 def lineage(judged: Judged, evidence: Mapping[str, Evidence]) -> Check:

@@ -32,6 +32,7 @@ SENTENCES = {
 WAIVED = "Every check passed, or a person waived it. The model may be registered until the first waiver ends."
 
 NEXT = {
+    "older_rows": "Keep the champion; look at the new rows (scan, quarantine) for what makes older ones wrong.",
     "lineage": "Judge a model together with the snapshot and the scan that it was trained on; retrain if they changed.",
     **{rule.name: rule.advice for rule in RULES.values()},
 }

@@ -36,6 +36,8 @@ class Settings:
     threads: int = 1
     trust: str = ""
     """A trust policy, by its path in the pods of a cluster; empty: none."""
+    because: str = ""
+    """The request of a monitor that the run answers, as JSON; empty: it answers none."""
 
 
 def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> Parameters:
@@ -55,6 +57,7 @@ def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> 
         "tracking": settings.tracking,
         "policy": policy.to_json(),
         "trust": settings.trust,
+        "because": settings.because,
         **_sections(workload, asked(workload, policy)),
         "seed": settings.seed,
         "device": settings.device,

@@ -41,6 +41,8 @@ class RunResult:
     model_version: int | None = None
     retried: tuple[str, ...] = ()
     """Why each rollout was inconclusive that was tried again."""
+    because: Sha256 | None = field(default=None, kw_only=True)
+    """The request of a monitor that the run answered."""
     steps: tuple[StepRecord, ...] = field(kw_only=True)
 
     def as_dict(self) -> dict[str, Any]:

@@ -82,11 +82,11 @@ def _pipeline(name: str, words: str, pods: Pods, asked: tuple[str, ...], *, regi
         trust: str = "",
         calibrate_config: str = NOT_ASKED,
         extract_config: str = NOT_ASKED,
+        because: str = "",
     ) -> None:
         compute: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
         data = never_cached(pods.with_source_login(pods.reading(snapshot(config=snapshot_config))))
-        champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), name=name, tracking=tracking, **compute)))
-        delivery = inputs(snapshot=data, baseline=champion)
+        delivery = _with_champion(pods, data, name=name, tracking=tracking, because=because, **compute)
         contract = pods.reading(schema(**delivery, config=schema_config))
         shift = pods.reading(drift(**delivery, config=drift_config, seed=seed))
         ending = _Ending(pods, name, delivery, inputs(schema=contract, drift=shift), seed, asked)
@@ -95,7 +95,7 @@ def _pipeline(name: str, words: str, pods: Pods, asked: tuple[str, ...], *, regi
             given = {**delivery, **inputs(scan=rows), "config": train_config, "checkpoint": checkpoint, **compute}
             judged = inputs(model=retried(pods.training(train, given, CHECKPOINTS)), snapshot=data)
             sections = (backdoor_config, attack_config, certify_config, calibrate_config, extract_config)
-            judged |= inputs(scan=rows, **_evidence(pods, asked, judged | compute, inputs(baseline=champion), sections))
+            judged |= inputs(scan=rows, **_evidence(pods, asked, judged | compute, delivery, sections))
             ending.conclude(judged, registers, policy=policy, tracking=tracking, trust=trust)
 
     return pipeline
@@ -114,6 +114,11 @@ def _evidence(
         "certify": pods.shared(certify, {**given, "config": of_certify}, "8G"),
         **{step.role: task for step in ON_REQUEST for task in made if task.name == step.name},
     }
+
+
+def _with_champion(pods: Pods, data: dsl.PipelineTask, **given: Any) -> dict[str, Any]:
+    champion = _at_mlflow(pods.reading(baseline(**inputs(snapshot=data), **given)))
+    return inputs(snapshot=data, baseline=champion)
 
 
 @dataclass(frozen=True)

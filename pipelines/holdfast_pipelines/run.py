@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.artifacts.documents import GateDecision, Model, Registration, RolloutRecord, Snapshot, Verdict
-from holdfast.artifacts.folder import DOCUMENT, Artifact, replace_file
+from holdfast.artifacts.folder import DOCUMENT, Artifact, Ref, replace_file
 from holdfast.artifacts.regular import read_at_most
+from holdfast.artifacts.requests import request_text
 from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
@@ -27,6 +28,7 @@ from holdfast.reuse import Cache, code_digest
 from holdfast.steps import STEPS, find, names, possible, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
+from holdfast_pipelines.answering import answered
 from holdfast_pipelines.folder import ARTIFACTS, LOGS, place_of, read_artifact
 from holdfast_pipelines.local import Machine, StepError, pythons
 from holdfast_pipelines.preflight import check_policy, check_rows, check_workload
@@ -60,6 +62,7 @@ def run(
     reviews: Path | None = None,
     keys: Path | None = None,
     trust: Path | None = None,
+    because: Ref | None = None,
 ) -> RunResult:
     """Runs the pipelines on the workload file; `out` then holds the record, the artifacts and the logs.
 
@@ -84,24 +87,25 @@ def run(
         keys: a folder of keys, one for each role: what the steps make is signed, and with its `trust.yaml` registration
             and rollout go on only where everything was.
         trust: a trust policy: the policies whose verdicts count, and whose signatures must be there.
+        because: the request of a monitor that this run answers.
 
     Raises:
         StepError: a step failed; the record has its name.
+        RefusedError: the request is not signed by whom the trust policy asks for.
         WorkloadError: the workload, an override, or the name of a step is not valid.
         InputError: a file that the workload names is not there.
     """
     folder, plan = workload.resolve().parent, given.read(workload, overrides)
     plan = _placed(with_reviews(plan, reviews := reviews_of(plan, folder, reviews)), data, folder)
-    settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads)
+    signing = Signing.of(keys, out, trust)
+    text, digest = _answered(because, plan, reviews, signing.trust)
+    settings = given.Settings(tracking=tracking, seed=seed, device=device, threads=threads, because=text)
     machine = _machine(plan, folder, out, cache, from_step, pythons(interpreters))
-    machine.forks, machine.signing = forks, Signing.of(keys, out, trust)
+    machine.forks, machine.signing = forks, signing
     with _claimed(machine.out):
-        record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=()))
+        record = _Record(machine, RunResult(plan.name, seed, outcome="failed", steps=(), because=digest))
         with record.of_failure():
-            parameters = given.retrain_parameters(plan, folder, settings)
-            check_workload(machine, plan, settings)
-            record.on_rows(partial(check_rows, machine, plan, settings))
-            _retrain(machine, parameters, reviews)
+            _retrain(machine, _checked(machine, record, plan, folder, settings), reviews)
             outcome = record.judge()
             if outcome == "registered" and rollout:
                 asked = given.rollout_parameters(plan, _registered_version(machine.out), settings, game_day)
@@ -146,12 +150,28 @@ def judge(
     with _claimed(machine.out):
         record = _Record(machine, RunResult(plan.name, settings.seed, outcome="failed", steps=()))
         with record.of_failure():
-            parameters = given.retrain_parameters(plan, folder, settings) | {"name": champion or plan.name}
-            check_workload(machine, plan, settings)
-            record.on_rows(partial(check_rows, machine, plan, settings))
+            parameters = _checked(machine, record, plan, folder, settings) | {"name": champion or plan.name}
             machine.run(pr_gate(asked=given.asked_by(parameters)), _with_checkpoint(machine, parameters))
             record.finish(record.verdict() or "passed")
         return record.result
+
+
+def _answered(because: Ref | None, plan: Workload, reviews: Path | None, trust: Path | None) -> tuple[str, str | None]:
+    """The request that a run answers, as text and by its digest."""
+    if because is None:
+        return "", None
+    request = answered(because, plan, reviews, trust)
+    return request_text(request), request.digest
+
+
+def _checked(
+    machine: Machine, record: "_Record", plan: Workload, folder: Path, settings: given.Settings
+) -> given.Parameters:
+    """The parameters of `retrain`, after what can be checked before a step runs."""
+    parameters = given.retrain_parameters(plan, folder, settings)
+    check_workload(machine, plan, settings)
+    record.on_rows(partial(check_rows, machine, plan, settings))
+    return parameters
 
 
 def _placed(plan: Workload, data: Path | None, folder: Path) -> Workload:

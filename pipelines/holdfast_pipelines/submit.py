@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.artifacts.folder import Ref
+from holdfast.artifacts.requests import request_text
 from holdfast.errors import HoldfastError, RefusedError, RunError, WorkloadError
 from holdfast.progress import say
 from holdfast_pipelines import parameters as given
+from holdfast_pipelines.answering import answered
 from holdfast_pipelines.cluster import ClusterSettings
 from holdfast_pipelines.compiled import GUARDED, PIPELINES, RETRAIN, compile_pipelines
 from holdfast_pipelines.retrain import CHECKPOINTS
@@ -59,6 +62,7 @@ def submit(
     token: str | None = None,
     trust: str = "",
     wait: bool = False,
+    because: Ref | None = None,
 ) -> dict[str, str]:
     """Uploads both pipelines and starts `retrain` on the workload, now or by `cron`; returns what was made.
 
@@ -74,6 +78,7 @@ def submit(
         token: bearer token of the API; KFP_TOKEN when left out.
         trust: a trust policy, by its path in the pods, by which models are registered; empty: none.
         wait: whether to come back only after the run has ended.
+        because: the request of a monitor that the run answers.
 
     Raises:
         RunError: the endpoint cannot be reached, or refuses; or the run that was waited for failed.
@@ -82,8 +87,9 @@ def submit(
     """
     cluster, plan = settings or ClusterSettings(), given.read(workload)
     plan = given.for_cluster(given.with_data(plan, data) if data is not None else plan, cluster)
-    run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads, trust=trust)
-    arguments = given.retrain_parameters(plan, workload.resolve().parent, run) | _checkpoint(plan.name, cluster)
+    asked = "" if because is None else request_text(answered(because, plan))
+    run = given.Settings(tracking=tracking, seed=seed, threads=cluster.threads, trust=trust, because=asked)
+    arguments = given.retrain_parameters(plan, workload.resolve().parent, run) | checkpoint(plan.name, cluster)
     schedule = None if cron is None else Schedule(cron=six_fields(cron))
     with tempfile.TemporaryDirectory() as folder, api_errors(endpoint):
         compile_pipelines(Path(folder), cluster)
@@ -101,7 +107,7 @@ def submit(
         return made | {"recurring_run": recurring, "cron": str(schedule.cron)}
 
 
-def _checkpoint(name: str, cluster: ClusterSettings) -> given.Parameters:
+def checkpoint(name: str, cluster: ClusterSettings) -> given.Parameters:
     """Workloads that share a volume keep their checkpoints apart."""
     return {} if cluster.checkpoint_volume is None else {"checkpoint": f"{CHECKPOINTS}/{name}"}
 

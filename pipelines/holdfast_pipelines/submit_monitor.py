@@ -1,17 +1,20 @@
 """The pipeline `monitor` on a cluster: a recurring run that watches the champion of a workload."""
 
+import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from holdfast.artifacts.documents import MonitorReport
 from holdfast.errors import WorkloadError
+from holdfast.monitor.starting import RetrainStart
 from holdfast.steps import writer
 from holdfast.workload.schema import MonitorConfig, Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.cluster import ClusterSettings, seconds_of
 from holdfast_pipelines.compiled import compile_pipelines
-from holdfast_pipelines.submit import EXPERIMENT, TOKEN, KubeflowApi, Schedule, api_errors, six_fields
+from holdfast_pipelines.submit import EXPERIMENT, TOKEN, KubeflowApi, Schedule, api_errors, checkpoint, six_fields
 
 MONITOR = "monitor"
 
@@ -49,6 +52,7 @@ def submit_monitor(
     """
     cluster, plan = settings or ClusterSettings(), given.read(workload)
     _require_places(plan.monitor, cluster)
+    retrains = _retraining(plan, workload, cluster, tracking, trust)
     when = Schedule(seconds=seconds_of(every or plan.monitor.every)) if cron is None else Schedule(six_fields(cron))
     with tempfile.TemporaryDirectory() as folder, api_errors(endpoint):
         compile_pipelines(Path(folder), cluster)
@@ -56,6 +60,8 @@ def submit_monitor(
         pipeline, version = api.upload(f"holdfast-{MONITOR}", Path(folder) / f"{MONITOR}.yaml")
         group = api.client.create_experiment(experiment, namespace=cluster.namespace).experiment_id
         arguments = _arguments(plan, tracking, trust, every or plan.monitor.every)
+        if retrains is not None:
+            arguments["start"] = _start(api, group, Path(folder), cluster, retrains)
         made = {"experiment": group, "pipeline": pipeline, "version": version}
         if once:
             run = api.start(group, f"{plan.name}-{MONITOR}", pipeline, version, arguments)
@@ -69,6 +75,32 @@ def submit_monitor(
 def _arguments(plan: Workload, tracking: str, trust: str, every: str) -> given.Parameters:
     config = plan.monitor.model_dump_json()
     return {"name": plan.name, "tracking": tracking, "config": config, "trust": trust, "every": every}
+
+
+def _retraining(
+    plan: Workload, workload: Path, cluster: ClusterSettings, tracking: str, trust: str
+) -> given.Parameters | None:
+    """The parameters of the retraining that an alarm leads to; None: it leads to none.
+
+    Raises:
+        WorkloadError: nothing keeps rows in quarantine out of it.
+    """
+    if "retrain" not in plan.monitor.on_drift:
+        return None
+    if plan.data.review is None:
+        raise WorkloadError(
+            "monitor.on_drift: expected data.review with retrain, so that rows in quarantine stay out, found none"
+        )
+    settings = given.Settings(tracking=tracking, threads=cluster.threads, trust=trust)
+    found = given.retrain_parameters(given.for_cluster(plan, cluster), workload.resolve().parent, settings)
+    return {name: value for name, value in found.items() if name != "because"} | checkpoint(plan.name, cluster)
+
+
+def _start(api: KubeflowApi, group: str, folder: Path, cluster: ClusterSettings, parameters: given.Parameters) -> str:
+    """What the pipeline needs to start `retrain`, as JSON; its version is uploaded, too."""
+    pipeline, version = api.upload("holdfast-retrain", folder / "retrain.yaml")
+    how = RetrainStart(cluster.kubeflow, group, pipeline, version, parameters)
+    return json.dumps(asdict(how))
 
 
 def _require_places(section: MonitorConfig, cluster: ClusterSettings) -> None:

@@ -68,7 +68,7 @@ def spec(folder, settings):
 def ends(spec):
     """The components of the pipeline, without those that judge."""
     boxes = spec["deploymentSpec"]["executors"]
-    return {name.removeprefix("exec-") for name in boxes} - {"monitor", "request"}
+    return {name.removeprefix("exec-") for name in boxes} - {"monitor", "request", "start-retrain"}
 
 
 def test_an_alarm_ends_the_run_and_is_told_as_the_settings_have_it(tmp_path):
@@ -87,3 +87,19 @@ def test_the_token_of_alertmanager_comes_from_a_secret(tmp_path):
     platform = list(yaml.safe_load_all((tmp_path / "monitor.yaml").read_text()))[1]
     found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-alert"]
     assert found["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "HOLDFAST_ALERTMANAGER_TOKEN", "secretKey": "token"}]
+
+
+def test_a_monitor_that_retrains_gets_what_it_starts(kubeflow, tmp_path):  # noqa: F811
+    path = tmp_path / "toy.yaml"
+    section = SECTION.replace("every: 2h", "on_drift: [report, retrain]")
+    path.write_text(WORKLOAD + section)
+    with pytest.raises(WorkloadError, match="monitor.on_drift: expected data.review with retrain"):
+        submitted(kubeflow, path)
+    path.write_text(WORKLOAD.replace("'sklearn:digits'}", "'sklearn:digits', review: /data/reviews}") + section)
+    settings = ClusterSettings(volumes=(*VOLUMES, {"claim": "data", "path": "/data"}), kubeflow="http://kfp:8888")
+    submit_monitor(kubeflow.url, path, tracking="http://mlflow:5000", settings=settings)
+    how = json.loads(kubeflow.recurring[0]["runtime_config"]["parameters"]["start"])
+    assert how["endpoint"] == "http://kfp:8888"
+    assert how["parameters"]["name"] == "toy"
+    retrain = next(one for one in kubeflow.pipelines if one["display_name"] == "holdfast-retrain")
+    assert how["pipeline"] == retrain["pipeline_id"]

@@ -342,7 +342,8 @@ class Baseline(Document):
 
     Files when present: `model/` (its model folder, verified), `schema.pbtxt`, `reference.parquet` (a sample of its
     training rows, in the table view of `holdfast.tables`), `scores.npz` (`reference_confidence`: the champion's
-    confidence on its own held-out rows; `current_confidence`: on the new training rows; float64[n] each).
+    confidence on its own held-out rows; `current_confidence`: on the new training rows; float64[n] each), and, where
+    the champion has some, `older.npz` (`x`, `y`: held-out rows of its delivery and of those before).
     """
 
     kind: Literal["baseline"] = "baseline"
@@ -355,6 +356,10 @@ class Baseline(Document):
     """The champion's version in MLflow."""
     model: Sha256 | None = None
     """Digest of the champion's model artifact."""
+    request: Sha256 | None = None
+    """The request of the monitor that this run answers; None: it answers none."""
+    older_than: UtcSecond | None = None
+    """With a request: the hour from which on rows are suspect; the champion was served before it."""
 
 
 class Detector(Frozen):
@@ -906,6 +911,19 @@ class ChampionComparison(Frozen):
     """Why it was measured without an attack only."""
 
 
+class OlderRows(Frozen):
+    """Candidate and champion on held-out rows of earlier deliveries, without an attack."""
+
+    pairs: Paired | None = None
+    """None: they were not compared."""
+    not_compared: str | None = None
+    """Why not."""
+    request: Sha256 | None = None
+    """The request of the monitor that the run answers; None: it answers none."""
+    older_than: UtcSecond | None = None
+    """With a request: the hour from which on rows are suspect; these rows are from before."""
+
+
 class RobustnessReport(Measurement):
     """Accuracy under attack. Files: `flags.npz` (per example: `index`, `label`, `clean`, `worst`, `answer`,
     `worst_answer`, one array per attack).
@@ -947,6 +965,8 @@ class RobustnessReport(Measurement):
     """None for a model without an operating point."""
     champion: ChampionComparison | None = None
     """None: made without a baseline, so that it is not known whether there is a champion."""
+    older: OlderRows | None = None
+    """None: the baseline holds no rows of earlier deliveries, and the run answers no request."""
 
 
 class CertifiedAt(Frozen):

@@ -11,12 +11,14 @@ from holdfast.options import (
     STATE,
     TRACKING,
     AsJson,
+    Because,
     DeviceOption,
     Seed,
     Threads,
     Tracking,
     TrustFileOption,
     WorkloadFile,
+    maybe_ref,
     print_paths,
     reviews_folder,
     same_command,
@@ -36,6 +38,9 @@ Isolated = Annotated[
 NotifyUrl = Annotated[
     str | None, typer.Option(metavar="URL|env:NAME", help="Post how the run ended, as JSON that Slack reads, too.")
 ]
+Retries = Annotated[
+    int, typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0)
+]
 DataPath = Annotated[Path | None, typer.Option(help="Data to use instead of the workload's source.")]
 
 
@@ -50,15 +55,13 @@ def run(
     device: DeviceOption = "auto",
     threads: Threads = 1,
     game_day: Annotated[str | None, typer.Option(help="See `holdfast rollout start --help`.")] = None,
-    retries: Annotated[
-        int,
-        typer.Option(help="Roll out again, so often, after a rollout without a verdict on a busy machine.", min=0),
-    ] = 0,
+    retries: Retries = 0,
     isolated: Isolated = False,
     keys: Annotated[
         Path | None, typer.Option(help="Sign what the steps make: a folder as `holdfast keys new --all` makes it.")
     ] = None,
     trust: TrustFileOption = None,
+    because: Because = "",
     notify: NotifyUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record on standard output.")] = False,
 ) -> None:
@@ -73,9 +76,9 @@ def run(
     folder = out or Path(STATE) / "runs" / path.stem
     with notified(notify, read(path).name, folder) as ended, servers(isolated=isolated) as forks:
         result = ended.result = run_pipeline(
-            path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache",
-            from_step=from_step, rollout=rollout, device=device, threads=threads, game_day=game_day, retries=retries,
-            forks=forks, reviews=reviews_folder(read(path).name), keys=keys, trust=trust,
+            path, data=data, out=folder, seed=seed, tracking=tracking, cache=Path(STATE) / "cache", device=device,
+            from_step=from_step, rollout=rollout, threads=threads, game_day=game_day, retries=retries, trust=trust,
+            forks=forks, reviews=reviews_folder(read(path).name), keys=keys, because=maybe_ref(because),
         )  # fmt: skip
     report = write_report(folder, folder / "report.html")
     last = last_line(result, folder, report, same_command(), planted=bool(game_day))
@@ -137,12 +140,15 @@ def submit(
     pipeline: Annotated[
         str, typer.Option(help="retrain, or monitor: watch the champion, on the schedule of the section `monitor`.")
     ] = "retrain",
+    because: Because = "",
     every: Annotated[
         str | None, typer.Option(help="How often `monitor` runs, such as 1h; with --wait it runs once, now.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload the pipeline to Kubeflow and start a run, or make a recurring one."""
+    if because and (cron is not None or pipeline == "monitor"):
+        raise typer.BadParameter("expected a run of retrain, now", param_hint="--because")
     if sum((wait, cron is not None, every is not None)) > 1:
         raise typer.BadParameter("expected one of --cron, --every and --wait, found more", param_hint="--wait")
     if pipeline not in ("retrain", "monitor") or (every is not None and pipeline == "retrain"):
@@ -156,7 +162,7 @@ def submit(
     if pipeline == "monitor":
         sent = watch(endpoint, shipped(workload), every=every, once=wait, **shared)
     else:
-        sent = send(endpoint, shipped(workload), data=data, seed=seed, wait=wait, **shared)
+        sent = send(endpoint, shipped(workload), data=data, seed=seed, wait=wait, because=maybe_ref(because), **shared)
     typer.echo(json.dumps(sent, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in sent.items()))
 
 

@@ -112,6 +112,19 @@ def run(
     return found
 
 
+def start(
+    request: Annotated[str, typer.Option(help="The request: FOLDER or FOLDER@DIGEST.")],
+    how: Annotated[str, typer.Option("--start", help="What `holdfast submit --pipeline monitor` made, as JSON.")],
+) -> None:
+    """Start the pipeline `retrain` because of a request: what the pipeline `monitor` runs."""
+    from holdfast.artifacts.requests import read_request
+    from holdfast.monitor import starting
+
+    run = starting.start(starting.RetrainStart.parse(how), read_request(request))
+    typer.echo(f"run: {run}")
+
+
+app.command("start")(start)
 app.command("check")(check)
 app.command("run")(run)
 app.command("labels")(labels)

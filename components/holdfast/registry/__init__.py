@@ -21,6 +21,7 @@ from holdfast.registry.bundle import (
     PACKAGE,
     PACKAGED,
     PINS,
+    RETRAIN_REQUEST,
     Bundle,
     check_package,
     package_digest,
@@ -52,8 +53,9 @@ from holdfast.registry.version import (
 
 __all__ = [
     "BUNDLE", "CANDIDATE", "CHAMPION", "DECIDED", "DECISION", "EVIDENCE", "MANIFEST", "MAX_DESCRIPTION", "PACKAGE",
-    "PACKAGED", "PINS", "PREVIOUS", "Bundle", "EnclosingRun", "Entry", "Point", "Registered", "Version",
-    "aliases", "check_package", "fetch", "fetched", "find", "library", "metrics", "named", "package_digest", "pins_of",
+    "PACKAGED", "PINS", "PREVIOUS", "RETRAIN_REQUEST", "Bundle", "EnclosingRun", "Entry", "Point", "Registered",
+    "Version", "aliases", "check_package", "fetch", "fetched", "find", "library", "metrics", "named", "package_digest",
+    "pins_of",
     "promote", "public", "quiet", "read_bundle", "register", "release", "require_in_turn", "require_released",
     "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
 ]  # fmt: skip

@@ -27,6 +27,8 @@ DECISION = "holdfast.decision_digest"
 """Tag of a version: the gate's decision."""
 PACKAGE = "holdfast.package_digest"
 """Tag of a version: every file of its folder in MLflow but the bundle, which has a pin of its own."""
+RETRAIN_REQUEST = "holdfast.retrain_request"
+"""Tag of a version that a monitor asked for: its request."""
 PINS = ("holdfast.bundle_digest", "holdfast.model_digest", DECISION, PACKAGE)
 """Tags without which the bytes of a version could be any."""
 BUNDLE, MANIFEST = "bundle", "bundle.json"

@@ -26,6 +26,7 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.model.attack.observe import measured_of, observe, signs_of
+from holdfast.model.attack.older import older_rows
 from holdfast.model.attack.results import attack_results, count
 from holdfast.model.attack.scene import SECONDED, Scene, set_scene
 from holdfast.model.performance import operating_result, performance
@@ -119,6 +120,7 @@ def _report(
     sample, champion = whole.first(scene.sampled), _champion(scene, whole, table)
     opinion = _second_opinion(scene, table)
     document = scene.judged.document
+    older, rows = older_rows(scene.judged, scene.compared, baseline)
     report = RobustnessReport(
         tier=scene.config.tier,
         seed=settings.seed,
@@ -136,10 +138,11 @@ def _report(
         champion_classes=_champion_classes(scene, document, whole, champion),
         operating_point=_operating(scene, document, scene.data.document, whole),
         champion=scene.compared,
+        older=older,
         configuration=scene.config.configuration,
         inputs=by_role(scene.judged, scene.data, baseline),
     )
-    return save(out, report, {"flags.npz": _flags(scene, whole), **_attacks(scene, whole)})
+    return save(out, report, {"flags.npz": _flags(scene, whole), **_attacks(scene, whole), **rows})
 
 
 def _champion(scene: Scene, candidate: "Measured", table: Table) -> "Measured | None":

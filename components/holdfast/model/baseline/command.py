@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.options import TRACKING, Out, SnapshotRef, Tracking, TrustFileOption, ref, step_command
+from holdfast.options import TRACKING, Because, Out, SnapshotRef, Tracking, TrustFileOption, ref, step_command
 
 if TYPE_CHECKING:
     from holdfast.artifacts.folder import Artifact
@@ -19,11 +19,14 @@ def baseline(
     settings: "Compute",
     tracking: Tracking = TRACKING,
     trust: TrustFileOption = None,
+    because: Because = "",
 ) -> "Artifact[Any]":
     """Fetch the champion and its scores, for comparison."""
+    from holdfast.artifacts.requests import read_request
     from holdfast.model.baseline.step import baseline as step
 
-    return step(ref(snapshot), out, name=name, tracking=tracking, settings=settings, trust=trust)
+    asked = read_request(because) if because else None
+    return step(ref(snapshot), out, name=name, tracking=tracking, settings=settings, trust=trust, because=asked)
 
 
 COMMANDS = {"baseline": baseline}

@@ -16,6 +16,7 @@ def baseline(
     seed: int,
     device: str,
     threads: int,
+    because: str,
     metrics: dsl.Output[dsl.Metrics],
     artifact: dsl.Output[dsl.Artifact],
     digest: dsl.OutputPath(str),
@@ -28,6 +29,7 @@ def baseline(
         args=[
             *containers.inputs(snapshot=(snapshot, snapshot_digest)),
             *containers.options(name=name, tracking=tracking, seed=seed, device=device, threads=threads),
+            *containers.options(because=because),
             *containers.outputs(artifact, digest, verdict),
         ],
     )

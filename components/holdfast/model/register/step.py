@@ -203,7 +203,7 @@ def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | N
     return registry.Entry(
         name=document.name,
         model_digest=admitted.model.digest,
-        tags={**page.tags(admitted.model, admitted.decision, admitted.snapshot), **tags},
+        tags={**page.tags(admitted.model, admitted.decision, admitted.snapshot), **_asked_by(admitted), **tags},
         description=page.description(admitted.decision.document, table),
         about=page.about(document),
         params=page.params(document),
@@ -211,6 +211,15 @@ def _entry(admitted: Admitted, tags: Mapping[str, str], latency: AnswerTimes | N
         dataset=(admitted.snapshot.document.name, admitted.snapshot.document.root),
         parent=registry.EnclosingRun.of(os.environ),
     )
+
+
+def _asked_by(admitted: Admitted) -> dict[str, str]:
+    """The request of the monitor that the run answered, as tags; none where it answered none."""
+    attack = admitted.report(RobustnessReport)
+    older = None if attack is None else attack.document.older
+    if older is None or older.request is None:
+        return {}
+    return {registry.RETRAIN_REQUEST: older.request, "holdfast.older_than": str(older.older_than)}
 
 
 def _curve(model: Artifact[Model]) -> list[dict[str, object]]:

@@ -75,8 +75,8 @@ def train(
         InputError: the recipe is `finetune`, and there is no champion, or one with another network.
     """
     if config.train.workers > 1 and not workers.is_worker():
-        inputs = workers.TrainInputs(snapshot, scan, baseline)
-        given = workers.words(inputs, out, config=config, settings=settings, checkpoint=checkpoint)
+        refs = workers.TrainInputs(snapshot, scan, baseline)
+        given = workers.words(refs, out, config=config, settings=settings, checkpoint=checkpoint)
         workers.train_together(given, config.train.workers)
         return load(out, Model)
     workers.check_count(config.train.workers)
