@@ -96,6 +96,9 @@ ALLOWED = {
     "pages and their templates": [
         "rendering/page.py", "report/gathered.py", "report/page.py",
     ],
+    "an exercise plays in a folder of its own, with deliveries, keys and forged models": [
+        "gameday/exercises.py", "gameday/play.py",
+    ],
     "the demo makes its deliveries, its keys and a tampered model": [
         "demo/acts.py", "demo/copied.py", "demo/pages.py", "demo/runs.py", "demo/signed.py",
     ],
