@@ -37,6 +37,7 @@ from tests.images.scene import (
     roll_out,
 )
 from tests.manifests.started import STARTED
+from tests.node.node import BINARIES
 
 DATA_GB = 2.2
 TOGETHER_GB = 2.3
@@ -69,7 +70,7 @@ def run(bench: Bench) -> list[Row]:
     if reason := engine.missing():
         raise RunError(reason)
     with TemporaryDirectory(prefix="holdfast-bench-") as place:
-        return [*_builds(), *_sizes(), *_pipelines(Path(place)), _pods(), *_linters()]
+        return [*_builds(), *_sizes(), *_pipelines(Path(place)), _pods(), _node(), *_linters()]
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
@@ -78,15 +79,29 @@ def run(bench: Bench) -> list[Row]:
 def _pods() -> Row:
     """How many of the pods of manifests/ start as a kubelet starts them."""
     tests = [f"tests/manifests/{test}" for test in STARTED.values()]
-    with TemporaryDirectory() as folder:
-        seen = Path(folder) / "seen.xml"
-        words = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={seen}", *tests]
-        subprocess.run(words, cwd=ROOT, env={**os.environ, "HOLDFAST_ENGINE": str(engine.engine())}, check=False)
-        cases = ElementTree.parse(seen).getroot().iter("testcase")
-        started = sum(not len(case.findall("*")) for case in cases)
+    started, _ = _passed(tests, {"HOLDFAST_ENGINE": str(engine.engine())})
     what = f"pod specs of manifests/ that start and work under a kubelet's rules, of {len(tests)}"
     how = "users, groups, modes, read-only roots, limits and tokens as written; tests/manifests/started.py"
     return at_least(what, started, len(tests), how)
+
+
+def _node() -> Row:
+    """The same and the steps of retrain on a kubelet, where the programs of a node are here."""
+    if BINARIES not in os.environ:
+        return shown("jobs and services on a node with a kubelet", "not run", f"{BINARIES} names no folder")
+    passed, of = _passed(["tests/node"], {}, str(ROOT / "tools" / "private-namespaces"))
+    how = "make cluster-test: kubelet 1.20.2, containerd, MLflow on PostgreSQL, the overlay prod, a signed retraining"
+    return at_least(f"tests of jobs and services on a node with a kubelet that pass, of {of}", passed, of, how)
+
+
+def _passed(tests: list[str], env: dict[str, str], *before: str) -> tuple[int, int]:
+    """How many tests pass, and how many there are."""
+    with TemporaryDirectory() as folder:
+        seen = Path(folder) / "seen.xml"
+        words = [*before, sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={seen}", *tests]
+        subprocess.run(words, cwd=ROOT, env={**os.environ, **env}, check=False)
+        cases = list(ElementTree.parse(seen).getroot().iter("testcase"))
+    return sum(not len(case.findall("*")) for case in cases), len(cases)
 
 
 def _linters() -> list[Row]:
@@ -179,7 +194,9 @@ def _end_to_end(tasks: dict[str, Task], rolled: Task) -> list[Row]:
     peak = max(task.ended.peak or 0 for task in [*tasks.values(), rolled] if task.ended)
     how = "digits, holdfast compile, a real MLflow server, one container after the other, 0 changes by hand"
     return [
-        at_least("steps of retrain that end well in their containers, of 11", len(done), len(RETRAIN), how),
+        at_least(
+            f"steps of retrain that end well in their containers, of {len(RETRAIN)}", len(done), len(RETRAIN), how
+        ),
         at_least("the registered version is promoted by the rollout's container (1: yes)", promoted, 1, how),
         shown("memory of the largest container, MiB", peak / 2**20, "of its control group, page cache included"),
     ]

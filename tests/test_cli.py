@@ -313,7 +313,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_is_written_is_told_as_json_too(tmp_path: Path) -> None:
     done = holdfast("compile", "--out", tmp_path, "--json")
-    names = ("pr_gate", "retrain", "rollout", "monitor")
+    names = ("pr_gate", "retrain", "rollout", "retrain_guarded", "monitor")
     assert json.loads(done.stdout) == [str(tmp_path / f"{name}.yaml") for name in names]
     (tmp_path / "d.csv").write_text("a,label\n1,0\n")
     made = holdfast("init", "--data", tmp_path / "d.csv", "--out", tmp_path / "w.yaml", "--json")

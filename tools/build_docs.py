@@ -43,7 +43,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "On a cluster": (
         "docs/cluster.md", "pipelines/README.md", "docs/work-in-parts.md", "manifests/README.md",
         "docs/rollout-on-seldon.md", "docs/rollout-on-kserve.md", "docs/guard.md", "docs/monitoring.md",
-        "docs/reliability.md", "docs/runbooks/rollback.md", "docs/runbooks/monitor.md",
+        "docs/reliability.md", "docs/runbooks/rollback.md", "docs/runbooks/monitor.md", "docs/incidents.md",
         "components/holdfast/serving/predictor/README.md",
     ),
     "Reference": (CLI, "docs/workload.md", "docs/benchmarks.md", "CHANGELOG.md"),

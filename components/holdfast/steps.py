@@ -38,6 +38,8 @@ class Step:
     """Who signs the statement about its artifact."""
     reads: tuple[str, ...] = ()
     """The roles of the artifacts that it needs."""
+    may_read: tuple[str, ...] = ()
+    """The roles of artifacts that it reads where there are any."""
     writes_role: str = ""
     """The role of its artifact, where that is not the step's name."""
     follows: tuple[str, ...] = ()
@@ -163,17 +165,31 @@ _BEFORE_THE_GATE: tuple[Step, ...] = (
     ),
 )  # fmt: skip
 _EVIDENCE = tuple(step.role for step in _BEFORE_THE_GATE if step.evidence)
+ON_REQUEST: tuple[Step, ...] = (
+    Step(
+        "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
+        reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, evidence=True,
+        libraries=("holdfast.serving.guard.step", *_NETWORKS),
+    ),
+    Step(
+        "extract", "holdfast.model.extract", "model", "Model", "ExtractionReport",
+        signed_by="attacker", reads=("model", "snapshot"), config="extract", computes=True, evidence=True,
+        libraries=("holdfast.model.extract.step", *_TRAINING),
+    ),
+)  # fmt: skip
+"""Steps that a run makes, before the gate, where its policy or the workload's guard asks for them."""
+_ON_REQUEST = tuple(step.role for step in ON_REQUEST)
 STEPS: tuple[Step, ...] = (
     *_BEFORE_THE_GATE,
     Step(
         "gate", "holdfast_gates", "model", "Gate", "GateDecision",
-        signed_by="gate", reads=("model", "snapshot", *_EVIDENCE),
+        signed_by="gate", reads=("model", "snapshot", *_EVIDENCE), may_read=_ON_REQUEST,
         writes_role="decision", reusable=False, libraries=("holdfast_gates.step", "holdfast.cli", "scipy.special"),
     ),
     Step(
         "register", "holdfast.model.register", "model", "Model", "Registration",
         signed_by="gate",
-        reads=("model", "decision", "snapshot", *_EVIDENCE), reusable=False,
+        reads=("model", "decision", "snapshot", *_EVIDENCE), may_read=_ON_REQUEST, reusable=False,
         libraries=("holdfast.model.register.step", *_REGISTRY, *_NETWORKS),
     ),
     Step(
@@ -183,18 +199,8 @@ STEPS: tuple[Step, ...] = (
         libraries=("holdfast.serving.rollout.step", *_REGISTRY), libraries_if_changed=SERVERS,
     ),
 )  # fmt: skip
-"""Every step of a run, each after those that it reads or follows."""
+"""Every step of each run, each after those that it reads or follows."""
 APART: tuple[Step, ...] = (
-    Step(
-        "extract", "holdfast.model.extract", "model", "Model", "ExtractionReport",
-        signed_by="attacker", reads=("model", "snapshot"), writes_role="extraction", config="extract", computes=True,
-        pipeline="none", libraries=("holdfast.model.extract.step", *_TRAINING),
-    ),
-    Step(
-        "calibrate", "holdfast.serving.guard", "model", "Serving", "GuardCalibration",
-        reads=("model", "snapshot"), writes_role="guard", config="guard", computes=True, pipeline="none",
-        libraries=("holdfast.serving.guard.step", *_NETWORKS),
-    ),
     Step(
         "detect", "holdfast.model.detect", "model", "Model", "DetectionReport",
         reads=("model", "snapshot"), config="detect", computes=True, pipeline="none",
@@ -217,14 +223,20 @@ def names(steps: Iterable[Step] | None = None) -> tuple[str, ...]:
     return tuple(step.name for step in (STEPS if steps is None else steps))
 
 
+def possible() -> tuple[Step, ...]:
+    """The steps of a run with all that can be asked for, each after those that it reads or follows."""
+    before = len(_BEFORE_THE_GATE)
+    return (*STEPS[:before], *ON_REQUEST, *STEPS[before:])
+
+
 def every() -> tuple[Step, ...]:
-    """The steps of a run, and those that it does without."""
-    return (*STEPS, *APART)
+    """The steps that a run can make, and those that it does without."""
+    return (*possible(), *APART)
 
 
 def find(name: str) -> Step | None:
-    """The step of that name; None when there is none."""
-    return next((step for step in STEPS if step.name == name), None)
+    """The step of a run of that name; None when there is none."""
+    return next((step for step in possible() if step.name == name), None)
 
 
 def writer(kind: "type[Document]") -> Step:
@@ -254,15 +266,21 @@ def of(environment: str) -> tuple[Step, ...]:
 
 def evidence() -> dict[str, Step]:
     """Role -> the step that makes this evidence, in the order of the steps."""
-    return {step.role: step for step in STEPS if step.evidence}
+    return {step.role: step for step in possible() if step.evidence}
 
 
-def columns() -> tuple[tuple[Step, ...], ...]:
-    """The steps, those that can run at the same time together; each after all that it reads or follows."""
+def columns(more: Iterable[str] = ()) -> tuple[tuple[Step, ...], ...]:
+    """The steps, those that can run at the same time together; each after all that it reads or follows.
+
+    Args:
+        more: the names of steps `ON_REQUEST` that are there, too.
+    """
     depths: dict[str, int] = {}
-    for step in STEPS:
-        before = [depths[other.name] for other in STEPS if other.role in step.reads or other.name in step.follows]
+    steps = [step for step in possible() if step not in ON_REQUEST or step.name in more]
+    for step in steps:
+        read = (*step.reads, *step.may_read)
+        before = [depths[other.name] for other in steps if other.role in read or other.name in step.follows]
         depths[step.name] = 1 + max(before, default=-1)
     return tuple(
-        tuple(step for step in STEPS if depths[step.name] == depth) for depth in range(1 + max(depths.values()))
+        tuple(step for step in steps if depths[step.name] == depth) for depth in range(1 + max(depths.values()))
     )

@@ -109,6 +109,19 @@ class AskedOfCertify(AskedSettings):
     """Least held-out rows that are certified, or all."""
 
 
+class AskedOfExtract(AskedSettings):
+    """Section `extract`."""
+
+    most = frozenset({"alpha"})
+
+    epochs: int | None = Field(None, ge=1)
+    """Least times that a copy looks at each row."""
+    examples: int | None = Field(None, gt=0)
+    """Least of the setting that bounds the rows which are compared; they are half of the held-out rows at most."""
+    alpha: float | None = Field(None, gt=0, lt=0.5)
+    """Most that the chance of a wrong bound may be in the budget."""
+
+
 class MeasuredWith(Section):
     """How evidence must be measured; what is left out is not asked."""
 
@@ -127,6 +140,8 @@ class MeasuredWith(Section):
     """The evaluation under attack."""
     certify: AskedOfCertify = AskedOfCertify()
     """The certificate."""
+    extract: AskedOfExtract | None = None
+    """The copies made of the model's answers."""
 
     def of(self, role: str) -> AskedSettings:
         """What is asked of the evidence in this role."""

@@ -76,6 +76,31 @@ class Margin(CheckConfig):
     """Largest loss against the champion, as a share of the examples."""
 
 
+class CopiesAgree(CheckConfig):
+    """How often a copy of the model, made of its answers, agrees with it."""
+
+    at_queries: int = Field(ge=1)
+    """After so many queries, and after fewer."""
+    at_most: Share
+    """The rate that the upper confidence bound must not exceed."""
+
+
+class FalseAlarms(CheckConfig):
+    """Alarms of the guard about clients who ask as users do."""
+
+    per_client_at_most: float = Field(gt=0, lt=1)
+    """Chance that such a client is ever alarmed."""
+
+
+class StreamNoticed(CheckConfig):
+    """A made-up attacker whom the guard must notice."""
+
+    stream: Literal["noise", "shuffled"]
+    """Whom: `GuardStream` has what the words mean."""
+    queries_at_most: int = Field(ge=1)
+    """After how many queries."""
+
+
 class Checks(Section):
     """Every check that a policy can ask for; one that is left out is not asked."""
 
@@ -113,6 +138,12 @@ class Checks(Section):
     """Not worse than the champion under attack."""
     champion_class_recall: Margin | None = None
     """In no class proven worse than the champion, without or under attack."""
+    extraction_agreement: CopiesAgree | None = None
+    """No copy made of so many answers agrees too often with the model."""
+    guard_false_alarms: FalseAlarms | None = None
+    """The guard is quiet about users."""
+    guard_detection: StreamNoticed | None = None
+    """The guard notices an attacker."""
 
     @field_validator("*", mode="before")
     @classmethod

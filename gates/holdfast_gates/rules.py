@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import get_type_hints
 
 from holdfast.artifacts.documents import CheckResult, Document
-from holdfast_gates import champion, checks, classes
+from holdfast_gates import champion, checks, classes, copying
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,21 @@ _RULES = (
     Rule(
         champion.champion_class_recall,
         "Keep the champion, or find which examples of the class were lost (`flags.npz`).",
+    ),
+    Rule(
+        copying.extraction_agreement,
+        "Give out less (`guard.outputs`, the predictor's `label_only`), or bind clients to fewer queries "
+        "(`guard.budget: auto`) and ask the check about so many.",
+        undecided="Bring more held-out rows, or run `extract` with all strategies up to the number of queries asked.",
+    ),
+    Rule(
+        copying.guard_false_alarms,
+        "A smaller `guard.alpha`; where made-up users were alarmed, shuffle the held-out rows.",
+    ),
+    Rule(
+        copying.guard_detection,
+        "Bring more held-out rows (`least_p` of the calibration must be small), or a network whose features tell rows "
+        "of no one from users' rows.",
     ),
 )
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})

@@ -14,14 +14,16 @@ from holdfast import containers
 from holdfast.artifacts.documents import ANY, AnyDocument
 from holdfast.artifacts.folder import replace_file
 from holdfast.artifacts.policies import LIST
-from holdfast.steps import STEPS
+from holdfast.steps import ON_REQUEST, STEPS, names
 from holdfast.workload.schema import Workload
 from holdfast_pipelines.cluster import ClusterSettings
 
 PIPELINES = tuple(dict.fromkeys(step.pipeline for step in STEPS))
 """The names of the pipelines that are submitted, in the order in which they run."""
-COMPILED = ("pr_gate", *PIPELINES, "monitor")
-"""And that of pull requests, and that which watches a served model."""
+RETRAIN, GUARDED = "retrain", "retrain_guarded"
+"""The latter: with the steps that a policy or a workload's guard may ask for."""
+COMPILED = ("pr_gate", *PIPELINES, GUARDED, "monitor")
+"""And that of pull requests, that with a guard, and that which watches a served model."""
 
 
 def compile_pipelines(out: Path, settings: ClusterSettings | None = None) -> list[Path]:
@@ -88,7 +90,8 @@ def _compiled(name: str, settings: ClusterSettings) -> str:
     from holdfast_pipelines.rollout import rollout
 
     made: dict[str, Callable[[], Any]] = {
-        "retrain": partial(retrain, settings),
+        RETRAIN: partial(retrain, settings),
+        GUARDED: partial(retrain, settings, names(ON_REQUEST)),
         "pr_gate": partial(pr_gate, settings),
         "rollout": partial(rollout, settings),
         "monitor": partial(monitor, settings),

@@ -4,20 +4,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from holdfast.artifacts.documents import Scalar, SchemaReport, Snapshot
+from holdfast.artifacts.documents import ExtractionReport, GuardCalibration, Scalar, SchemaReport, Snapshot
 from holdfast.artifacts.folder import Ref
 from holdfast.errors import InputError, WorkloadError
 from holdfast.quarantine.reviews import find_review
-from holdfast.steps import STEPS, writer
+from holdfast.steps import ON_REQUEST, STEPS, names, role_of, writer
 from holdfast.wording import without_credentials
 from holdfast.workload.addresses import is_remote, kind_of
 from holdfast.workload.paths import absolute, own_functions
-from holdfast.workload.schema import Section, Workload, read_workload
+from holdfast.workload.schema import ExtractConfig, GuardConfig, Section, Workload, read_workload
 from holdfast_pipelines.cluster import ClusterSettings
+
+if TYPE_CHECKING:
+    from holdfast_gates.policy import Policy
 
 Parameters = dict[str, str | int]
 _DELIVERED = ("data.source", "data.test", "data.review", "schema.path")
@@ -46,24 +49,50 @@ def retrain_parameters(workload: Workload, folder: Path, settings: Settings) -> 
     from holdfast_gates.policy import resolve
 
     policy = resolve(workload.gate, folder)
-    # What the policy allows the gate is what training may do.
+    # What the policy allows the gate is what training may do, and what it asks of copies is what is measured.
     gate = workload.gate.model_copy(update={"allow_new_contract": policy.allow_new_contract})
+    workload = workload.model_copy(update={"gate": gate, "extract": _copies(workload.extract, policy)})
     return {
         "name": workload.name,
         "tracking": settings.tracking,
         "policy": policy.to_json(),
         "trust": settings.trust,
         "because": settings.because,
-        **_sections(workload.model_copy(update={"gate": gate})),
+        **_sections(workload, asked(workload, policy)),
         "seed": settings.seed,
         "device": settings.device,
         "threads": settings.threads,
     }
 
 
-def _sections(workload: Workload) -> Parameters:
+def asked(workload: Workload, policy: "Policy") -> tuple[str, ...]:
+    """The steps that this run makes besides the usual: what a check of the policy reads, and what the guard needs."""
+    from holdfast_gates.rules import RULES
+
+    roles = {role_of(rule.reads) for name, rule in RULES.items() if getattr(policy.checks, name) is not None}
+    roles |= set() if workload.guard == GuardConfig() else {role_of(GuardCalibration)}
+    roles |= {role_of(ExtractionReport)} if workload.guard.budget == "auto" else set()
+    return names(step for step in ON_REQUEST if step.role in roles)
+
+
+def asked_by(parameters: Parameters) -> tuple[str, ...]:
+    """The same, of the parameters of a run."""
+    return names(step for step in ON_REQUEST if f"{step.name}_config" in parameters)
+
+
+def _copies(config: ExtractConfig, policy: "Policy") -> ExtractConfig:
+    """How the model is copied, up to the number of queries that a check of the policy names, and to its limit."""
+    check = policy.checks.extraction_agreement
+    if check is None:
+        return config
+    queries = tuple(sorted({*config.queries, check.at_queries}))
+    return config.model_copy(update={"queries": queries, "agreement_at_most": check.at_most})
+
+
+def _sections(workload: Workload, more: tuple[str, ...]) -> Parameters:
     """The section of each step of `retrain` that has one."""
     steps = [step for step in STEPS if step.pipeline == "retrain" and step.config]
+    steps += [step for step in ON_REQUEST if step.name in more]
     return {f"{step.name}_config": _json(getattr(workload, step.config)) for step in steps}
 
 

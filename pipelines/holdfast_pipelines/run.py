@@ -25,7 +25,7 @@ from holdfast.attestation.store import ATTESTATIONS
 from holdfast.errors import RunError, WorkloadError
 from holdfast.progress import say
 from holdfast.reuse import Cache, code_digest
-from holdfast.steps import STEPS, find, names, writer
+from holdfast.steps import STEPS, find, names, possible, writer
 from holdfast.workload.schema import Workload
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.answering import answered
@@ -151,7 +151,7 @@ def judge(
         record = _Record(machine, RunResult(plan.name, settings.seed, outcome="failed", steps=()))
         with record.of_failure():
             parameters = _checked(machine, record, plan, folder, settings) | {"name": champion or plan.name}
-            machine.run(pr_gate(), {**parameters, "checkpoint": str(machine.out / "checkpoint")})
+            machine.run(pr_gate(asked=given.asked_by(parameters)), _with_checkpoint(machine, parameters))
             record.finish(record.verdict() or "passed")
         return record.result
 
@@ -254,7 +254,7 @@ class _Record:
         if find(step.step) is None:
             return
         # In the documented order: kfp.local takes independent steps in the order of their names.
-        steps = sorted((*self.result.steps, step), key=lambda record: names().index(record.step))
+        steps = sorted((*self.result.steps, step), key=lambda record: names(possible()).index(record.step))
         self.result = replace(self.result, steps=tuple(steps))
         if step.step == writer(Model).name:
             shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
@@ -319,10 +319,14 @@ def _retrain(machine: Machine, arguments: given.Parameters, reviews: Path | None
 
     check_policy(str(arguments["policy"]), None if machine.signing is None else machine.signing.trust)
     try:
-        machine.run(retrain(), {**arguments, "checkpoint": str(machine.out / "checkpoint")})
+        machine.run(retrain(asked=given.asked_by(arguments)), _with_checkpoint(machine, arguments))
     finally:
         # What was set aside stays so, even if a later step failed.
         hold_undecided(machine.out, reviews)
+
+
+def _with_checkpoint(machine: Machine, arguments: given.Parameters) -> given.Parameters:
+    return {**arguments, "checkpoint": str(machine.out / "checkpoint")}
 
 
 def _roll_out(machine: Machine, record: "_Record", arguments: given.Parameters, retries: int) -> RunOutcome:

@@ -27,7 +27,7 @@ from holdfast.progress import say
 from holdfast_pipelines import parameters as given
 from holdfast_pipelines.answering import answered
 from holdfast_pipelines.cluster import ClusterSettings
-from holdfast_pipelines.compiled import PIPELINES, compile_pipelines
+from holdfast_pipelines.compiled import GUARDED, PIPELINES, RETRAIN, compile_pipelines
 from holdfast_pipelines.retrain import CHECKPOINTS
 
 EXPERIMENT = "holdfast"
@@ -94,9 +94,11 @@ def submit(
     with tempfile.TemporaryDirectory() as folder, api_errors(endpoint):
         compile_pipelines(Path(folder), cluster)
         api = KubeflowApi(endpoint, token or os.environ.get(TOKEN), cluster.ca_file)
-        versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in PIPELINES}
+        retrain = GUARDED if given.asked_by(arguments) else RETRAIN
+        sent = [retrain if name == RETRAIN else name for name in PIPELINES]
+        versions = {name: api.upload(f"holdfast-{name}", Path(folder) / f"{name}.yaml") for name in sent}
         group = api.client.create_experiment(experiment, namespace=cluster.namespace).experiment_id
-        pipeline, version = versions["retrain"]
+        pipeline, version = versions[retrain]
         made = {"experiment": group, "pipeline": pipeline, "version": version}
         if schedule is None:
             started = made | {"run": api.start(group, plan.name, pipeline, version, arguments)}

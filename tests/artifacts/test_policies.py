@@ -47,6 +47,15 @@ def test_an_override_counts_only_where_the_policy_is_at_hand():
     assert not SHIPPED.has(policy.digest, find("default").to_json().encode())
 
 
+def test_a_check_that_the_policy_has_more_counts_where_it_is_listed():
+    more = with_overrides(find("default"), {"extraction_agreement": {"at_queries": 1000, "at_most": 0.8}})
+    assert counts(more)
+    hidden = more.model_copy(update={"overridden": {}})
+    assert not counts(hidden)
+    weaker = with_overrides(more, {"clean_accuracy": {"at_least": 0.1}})
+    assert not counts(weaker.model_copy(update={"overridden": more.overridden}))
+
+
 CHECKS = json.loads(find("default").to_json())["checks"]
 
 
@@ -63,6 +72,10 @@ CHECKS = json.loads(find("default").to_json())["checks"]
         {"alpha": 0.49, "overridden": {"policy": {"alpha": 0.49}}},
         {"checks": {}, "overridden": {"policy": {"checks": {}}}},
         {"overridden": {"no_such_check": {"at_least": 0}}},
+        {"checks": None, "overridden": {"no_such_check": {"at_least": 0}}},
+        {"checks": {**CHECKS, "x": 1}, "overridden": {"x": {}}},
+        {"checks": {"x": {}}, "overridden": {"x": {}}},
+        {"checks": {**CHECKS, "policy": {}}, "overridden": {"policy": {}}},
         {"overridden": [["clean_accuracy", {}]]},
         {"overridden": {"clean_accuracy": "at_least"}},
         {"overridden": None},

@@ -28,6 +28,12 @@ PYTHONS = {"data": ROOT / ".venv-data" / "bin" / "python", "model": Path(sys.exe
 OWN_EACH_TIME = ("register",)
 """Its artifact names MLflow's run, which has another id each time."""
 START_SECONDS = 120
+SIGNING = {
+    "keys": {role: f"key-{role}" for role in ("data-owner", "trainer", "attacker", "gate")},
+    "statements": "statements",
+    "trust": "trust",
+}
+"""`signing` of a cluster's settings; `secrets_of` makes the secrets."""
 
 
 @contextmanager
@@ -69,6 +75,12 @@ def compile_for_containers(folder: Path, **settings: object) -> None:
     """Compiles the pipelines with `settings` of a cluster so that they take the images of this machine."""
     images = {name: engine.image(name) for name in containers.ENVIRONMENTS}
     compile_pipelines(folder, ClusterSettings.model_validate({"images": images, **settings}))
+
+
+def secrets_of(keys: Path) -> dict[str, dict[str, str]]:
+    """The secrets that SIGNING names, of a folder with a key of every role and `trust.yaml`."""
+    private = {f"key-{path.stem}": {"key.pem": path.read_text()} for path in keys.glob("*.pem")}
+    return {**private, "trust": {path.name: path.read_text() for path in keys.iterdir() if path.suffix != ".pem"}}
 
 
 def retrain(compiled: Path, tracking: str, cluster: StandInCluster) -> dict[str, Task]:

@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import registry
+from holdfast.attestation.demands import Demands
+from holdfast.attestation.trust import read_trust
+from tests.attestation.chains import make_keys
 from tests.images.driver import StandInCluster, Task, on_this_machine
 from tests.images.scene import (
     OWN_EACH_TIME,
     PYTHONS,
     RETRAIN,
+    SIGNING,
     compile_for_containers,
     mlflow_server,
     retrain,
     roll_out,
+    secrets_of,
 )
 
 pytestmark = [pytest.mark.usefixtures("images"), pytest.mark.nightly]
@@ -70,3 +76,19 @@ def test_what_was_registered_is_rolled_out_in_a_container(retrained, tmp_path):
     task = roll_out(retrained.compiled, retrained.tracking, StandInCluster(tmp_path))
     assert task.state == "succeeded", task.ended
     assert task.parameters["verdict"] == "pass"
+
+
+def test_a_retraining_signed_by_the_keys_of_its_pods_is_all_that_a_reader_demands(images, tmp_path):
+    compiled, keys = tmp_path / "compiled", tmp_path / "keys"
+    for folder in (compiled, tmp_path / "mlflow", tmp_path / "statements"):
+        folder.mkdir()
+    (tmp_path / "statements").chmod(0o777)
+    make_keys(keys)
+    compile_for_containers(compiled, signing=SIGNING)
+    place = StandInCluster(tmp_path / "run", secrets=secrets_of(keys), claims={"statements": tmp_path / "statements"})
+    with mlflow_server(tmp_path / "mlflow") as tracking:
+        tasks = retrain(compiled, tracking, place)
+        assert tasks["register"].state == "succeeded", tasks["register"].ended or tasks["gate"].ended
+        demands = Demands(read_trust(keys / "trust.yaml"))
+        found = registry.fetch(tracking, "digits", 1, tmp_path / "bundle", demands)
+    assert found.model.digest == tasks["train"].parameters["digest"]

@@ -66,7 +66,19 @@ def test_every_metric_of_the_monitor_and_the_guard_is_on_a_page():
     assert named <= known
 
 
-@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def every_alarm():
+    """Those of each PrometheusRule among the manifests."""
+    texts = [path.read_text() for path in sorted((ROOT / "manifests").rglob("*.yaml"))]
+    found = [one for text in texts if "kind: PrometheusRule" in text for one in yaml.safe_load_all(text)]
+    groups = [group for one in found if one["kind"] == "PrometheusRule" for group in one["spec"]["groups"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+def test_the_alarms_of_every_manifest_are_found():
+    assert {"HoldfastWatchdogSilent", "HoldfastInputsChanged"} < {rule["alert"] for rule in every_alarm()}
+
+
+@pytest.mark.parametrize("rule", every_alarm(), ids=lambda rule: rule["alert"])
 def test_an_alarm_has_a_severity_and_a_section_in_the_runbook(rule):
     page, _, anchor = rule["annotations"]["runbook_url"].rpartition("/docs/")[2].partition("#")
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)

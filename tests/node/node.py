@@ -92,6 +92,9 @@ class Node:
                 subprocess.run(self._ctr("tasks", "rm", "--force", task), capture_output=True, check=False, timeout=30)
         for process in reversed(self._processes[:2]):
             _end(process)
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for place in reversed([place for place in mounted if place.startswith(f"{self.folder}/")]):
+            subprocess.run(["umount", "--lazy", place], check=False)
 
     def _run(self, name: str, *words: object) -> None:
         program = str(binaries() / name) if name in OWN else name
@@ -306,7 +309,7 @@ class Names(socketserver.ThreadingUDPServer):
         if domain != "svc.cluster.local":
             return None
         found = self.node.get("service", service, namespace)
-        return found.get("spec", {}).get("clusterIP")
+        return str(found["spec"]["clusterIP"]) if found else None
 
 
 class _Question(socketserver.BaseRequestHandler):
@@ -379,11 +382,17 @@ KUBELET = {
     "resolvConf": "",
     "hairpinMode": "none",
 }
+SERVER = {"server": f"https://{ADDRESS}:6443", "certificate-authority": "certs/apiserver.crt"}
 KUBECONFIG = {
     "apiVersion": "v1",
     "kind": "Config",
     "current-context": "node",
     "contexts": [{"name": "node", "context": {"cluster": "node", "user": "admin"}}],
-    "clusters": [{"name": "node", "cluster": {"server": f"https://{ADDRESS}:6443", "insecure-skip-tls-verify": True}}],
+    "clusters": [
+        {
+            "name": "node",
+            "cluster": {"server": f"https://{ADDRESS}:6443", "certificate-authority": "certs/apiserver.crt"},
+        }
+    ],
     "users": [{"name": "admin", "user": {"token": TOKEN}}],
 }

@@ -6,6 +6,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -15,17 +17,12 @@ from holdfast.attestation.demands import Demands
 from holdfast.attestation.keys import read_signer
 from holdfast.attestation.trust import read_trust
 from tests.images.driver import StandInCluster
-from tests.images.scene import RETRAIN, compile_for_containers, retrain
+from tests.images.scene import RETRAIN, SIGNING, compile_for_containers, retrain, secrets_of
 from tests.manifests.rendered import MANIFESTS, pods_of, render
 from tests.node.conftest import LOGIN, MODELS, RUNS, TRACKING, StepPods, asked, available, disk, for_the_node
 from tests.node.node import wait
 
 pytestmark = pytest.mark.usefixtures("applied")
-SIGNING = {
-    "keys": {role: f"key-{role}" for role in ("data-owner", "trainer", "attacker", "gate")},
-    "statements": "statements",
-    "trust": "trust",
-}
 
 
 def test_mlflow_on_postgresql_asks_for_a_login_and_has_a_disk_of_its_own(node):
@@ -38,6 +35,27 @@ def test_mlflow_on_postgresql_asks_for_a_login_and_has_a_disk_of_its_own(node):
     assert kept.split()[2:4] == ["0", "65532"]
 
 
+def holdfast(*words):
+    """A command of ours from a person's machine."""
+    return subprocess.run([sys.executable, "-m", "holdfast", *words], capture_output=True, text=True, check=False)
+
+
+NOT_HERE = {
+    "kind virtualservices.networking.istio.io", "kind workflows.argoproj.io", "Kubeflow Pipelines",
+    "default storage class", "images",
+}  # fmt: skip
+"""What no node without a mesh, Kubeflow, a provisioner of disks and a registry has."""
+
+
+def test_the_check_of_the_cluster_misses_what_is_not_here_and_nothing_else(node):
+    words = ["--driver=seldon-v1", f"--namespace={MODELS}", f"--kubeconfig={node.folder}/kubeconfig"]
+    done = holdfast("cluster", "check", *words, "--output=json")
+    assert done.returncode == 3, done.stderr
+    found = {row["name"]: row["state"] for row in json.loads(done.stdout)}
+    assert {name for name, state in found.items() if state == "missing"} == NOT_HERE
+    assert {name for name, state in found.items() if state not in ("ok", "missing")} == {"Prometheus"}
+
+
 @pytest.fixture(scope="module")
 def retrained(node, keys, tmp_path_factory, applied):
     """The digits' retraining, signed, each step a pod as it was compiled; the run's tasks by name."""
@@ -47,9 +65,7 @@ def retrained(node, keys, tmp_path_factory, applied):
     (folder / "statements").mkdir()
     (folder / "statements").chmod(0o777)
     compile_for_containers(folder, signing=SIGNING)
-    secrets = {f"key-{role}": {"key.pem": (keys / f"{role}.pem").read_text()} for role in SIGNING["keys"]}
-    secrets["trust"] = {path.name: path.read_text() for path in keys.iterdir() if path.suffix != ".pem"}
-    secrets["holdfast-mlflow"] = LOGIN
+    secrets = {**secrets_of(keys), "holdfast-mlflow": LOGIN}
     claims = {"statements": folder / "statements"}
     place = StandInCluster(folder / "run", secrets=secrets, claims=claims, start=StepPods(node))
     return retrain(folder, TRACKING, place)
@@ -65,6 +81,12 @@ def test_every_step_of_a_signed_retraining_ends_well_in_its_pod(retrained):
 def test_what_the_pods_signed_is_all_that_a_reader_demands(retrained, keys, tmp_path):
     found = registry.fetch(TRACKING, "digits", 1, tmp_path / "bundle", Demands(read_trust(keys / "trust.yaml")))
     assert found.model.digest == retrained["train"].parameters["digest"]
+
+
+def test_a_person_approves_it(retrained, keys):
+    why = ["--by=Ana", "--reason=read the gate's table", f"--key={keys}/approver.pem", f"--trust={keys}/trust.yaml"]
+    done = holdfast("approve", "digits@1", *why, f"--tracking={TRACKING}")
+    assert done.returncode == 0, done.stderr
 
 
 def started(node, rendered, name, more="1"):
@@ -148,6 +170,15 @@ def deployment(name, spec, replicas=1, **metadata):
         "metadata": {"name": name, "namespace": MODELS, "labels": {"holdfast.verify": "true"}},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
     }
+
+
+def test_the_patch_of_the_page_leads_the_predictor_to_a_bundle_of_the_store(node, first):
+    address = f"pvc://holdfast-models/sha256/{first['digest']}"
+    patch = [{"op": "replace", "path": "/spec/predictors/0/graph/modelUri", "value": address}]
+    words = ["seldondeployment", "model", f"-n={MODELS}", "--type=json", f"--patch={json.dumps(patch)}"]
+    assert node.call("patch", *words).returncode == 0
+    found = node.get("seldondeployment", "model", MODELS)
+    assert found["spec"]["predictors"][0]["graph"]["modelUri"] == address
 
 
 @pytest.fixture

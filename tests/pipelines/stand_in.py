@@ -33,7 +33,10 @@ if step == "report":
     Path(given["out"]).parent.mkdir(parents=True, exist_ok=True)
     Path(given["out"]).write_text("<p>report</p>")
     sys.exit()
-roles = ("snapshot", "baseline", "schema", "drift", "scan", "model", "backdoor", "attack", "certify", "decision")
+roles = (
+    "snapshot", "baseline", "schema", "drift", "scan", "model", "backdoor", "attack", "certify", "guard", "extract",
+    "decision",
+)  # fmt: skip
 inputs = {role: load_any(Ref.parse(given[role])).digest for role in roles if role in given}
 verdict = d.Verdict(says.get("verdict", "pass"))
 shard = given.get("shard", "1/1").split("/")
@@ -67,6 +70,14 @@ made = {
     "certify": lambda: d.Certificate(
         method="randomized-smoothing", norm="l2", unit="", noise=0.25, alpha=0.001, samples=1, selection_samples=1,
         seed=0, certified=(), abstained=some,
+    ),
+    "calibrate": lambda: d.GuardCalibration(
+        name="toy", features="logits", reference_rows=1, held_out_rows=1, near_rows=1, alpha=1e-4, confidence=0.99,
+        least_p=0.5, seed=0, benign=some, streams=(),
+    ),
+    "extract": lambda: d.ExtractionReport(
+        name="toy", agreement_at_most=0.8, alpha=0.05, budget_reason="", seed=0, curves=(d.ExtractionCurve(
+            strategy="random", outputs="full", points=(d.ExtractionPoint(queries=1, agreed=some),)),),
     ),
     "gate": lambda: d.GateDecision(
         name="toy", policy=zeros, policy_name=json.loads(given["policy"])["name"], alpha=0.05,

@@ -254,6 +254,33 @@ def test_an_override_changes_the_workload_and_only_what_depends_on_it(toy, tmp_p
     assert "attack" in reused(result)
 
 
+AGREEMENT = {"extraction_agreement": {"at_queries": 700, "at_most": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ({"gate.override": AGREEMENT}, ["extract"]),
+        ({"guard.mode": "flag"}, ["calibrate"]),
+        ({"guard.budget": "auto"}, ["calibrate", "extract"]),
+    ],
+)
+def test_copies_and_the_guard_are_made_where_someone_asks_for_them_and_judged_and_kept(toy, tmp_path, asked, made):
+    result = run(**toy, overrides=asked, rollout=False)
+    steps = list(STEPS[: STEPS.index("gate")])
+    assert [step.step for step in result.steps] == [*steps, *made, "gate", "register"]
+    called, digests = calls(tmp_path), {step.step: step.digest for step in result.steps}
+    for role, step in {"guard": "calibrate", "extract": "extract"}.items():
+        for reader in ("gate", "register"):
+            assert (role in called[reader]) == (step in made)
+            assert step not in made or called[reader][role].endswith(f"@{digests[step]}")
+    assert "attack" in reused(result)
+    if "extract" in made:
+        config = json.loads(called["extract"]["config"])
+        limit = ([100, 300, 700, 1000, 3000], 0.9) if "gate.override" in asked else ([100, 300, 1000, 3000], 0.8)
+        assert (config["queries"], config["agreement_at_most"]) == limit
+
+
 def test_the_users_own_network_is_part_of_the_key(toy, tmp_path):
     (tmp_path / "toy.yaml").write_text(WORKLOAD.replace("cnn", "nets:small"))
     (tmp_path / "nets.py").write_text("a = 1\n")

@@ -5,8 +5,10 @@ and no host names, so that equal inputs give equal bytes. `inputs` maps the role
 artifact that was read, `files` pins the files that belong to the document.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Literal, Self
@@ -1540,6 +1542,61 @@ class RetrainRequest(Document):
     """Days before another request about this name is written."""
 
 
+class IncidentEntry(Frozen):
+    """Something that happened, or that was found, before or during an incident."""
+
+    at: UtcSecond | None
+    """When; None: not known."""
+    clock: Literal["signed", "claimed", "noted", "none"]
+    """Whose time it is: in a statement whose signature counts; in one that was not checked; in a log or a registry."""
+    source: Literal["artifact", "altered", "guard", "registry", "rollout", "person"]
+    """Where it was found; `altered`: bytes that are not those that were pinned, or cannot be read."""
+    what: str = Field(min_length=1, max_length=500)
+    """In one line."""
+    digest: Sha256 | None
+    """Of the artifact that it is about; None: of none."""
+    link: Sha256
+    """SHA-256 of the link before and this entry: none can be changed, left out or moved alone."""
+
+
+class IncidentRecord(Document):
+    """What is known about an incident with a model. A later one is a new artifact whose input `incident` is this one.
+
+    Files: `incident.html`.
+    """
+
+    kind: Literal["incident"] = "incident"
+    """Always `incident`."""
+    name: str = Field(min_length=1, max_length=200)
+    """Of the registered model."""
+    model: Sha256
+    """Digest of the model."""
+    state: Literal["open", "closed"]
+    """Whether a person has closed it."""
+    entries: tuple[IncidentEntry, ...] = Field(min_length=1)
+    """In the order in which they were recorded; those of one day of work by time."""
+
+    @model_validator(mode="after")
+    def _chained(self) -> Self:
+        before = first_link(self.name, self.model)
+        for number, entry in enumerate(self.entries, start=1):
+            if entry.link != link_after(before, entry.model_dump(mode="json", exclude={"link"})):
+                raise ValueError(f"an entry that was changed, added or left out at number {number}")
+            before = entry.link
+        return self
+
+
+def first_link(name: str, model: str) -> str:
+    """What the first entry of an incident is linked to."""
+    return link_after("", {"incident": 1, "name": name, "model": model})
+
+
+def link_after(before: str, facts: Mapping[str, object]) -> str:
+    """SHA-256 of the link before and the facts of an entry, in hexadecimal."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(f"{before}\n{text}".encode()).hexdigest()
+
+
 AnyDocument = Annotated[
     Snapshot
     | SchemaReport
@@ -1560,7 +1617,8 @@ AnyDocument = Annotated[
     | Registration
     | RolloutRecord
     | MonitorReport
-    | RetrainRequest,
+    | RetrainRequest
+    | IncidentRecord,
     Field(discriminator="kind"),
 ]
 """Any document, told apart by `kind`."""

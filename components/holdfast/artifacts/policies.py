@@ -1,6 +1,7 @@
 """Whose verdicts count: an allow-list of policies, by the digest of their content. A name proves nothing.
 
-A policy that ships also counts with the thresholds that a workload overrides: the decision lists each of them. Light:
+A policy that ships also counts with the thresholds that a workload overrides, and with checks that it has more: the
+decision lists each of them, and one more check lets no other model pass. Light:
 the policies that ship are read as the JSON that `holdfast schemas` makes of them, so that no server imports the gate.
 """
 
@@ -82,17 +83,25 @@ def _overrides(digest: str, text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     base = _shipped().get(str(policy.get("name")))
-    return base is not None and _overridden(base, policy.get("overridden")) == policy
+    return base is not None and _overridden(base, policy.get("overridden"), policy.get("checks")) == policy
 
 
-def _overridden(base: Mapping[str, Any], overrides: object) -> dict[str, Any] | None:
-    """The policy with these overrides of its checks; None: it could not have them."""
+def _overridden(base: Mapping[str, Any], overrides: object, found: object) -> dict[str, Any] | None:
+    """The policy with these overrides of its checks, and those of `found` that it has not; None: it could not be."""
+    if not isinstance(found, dict):
+        return None
     if not isinstance(overrides, dict) or not all(isinstance(values, dict) for values in overrides.values()):
         return None
     made = deepcopy(dict(base))
     for check, values in overrides.items():
-        place = made if check == _OUTSIDE_CHECKS else made["checks"].get(check)
-        if place is None or (check == _OUTSIDE_CHECKS and {*values} != {"allow_new_contract"}):
+        if check == _OUTSIDE_CHECKS:
+            if {*values} != {"allow_new_contract"}:
+                return None
+            made.update(values)
+        elif check in made["checks"]:
+            made["checks"][check].update(values)
+        elif isinstance(found.get(check), dict):
+            made["checks"][check] = found[check]
+        else:
             return None
-        place.update(values)
     return {**made, "overridden": overrides}

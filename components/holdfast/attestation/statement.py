@@ -20,6 +20,8 @@ VERDICT = "https://in-toto.io/attestation/svr/v0.1"
 RELEASE = "https://in-toto.io/attestation/release/v0.1"
 APPROVAL = f"{PROJECT}/attestation/approval/v0.1"
 WAIVER = f"{PROJECT}/attestation/waiver/v0.1"
+CLOSING = f"{PROJECT}/attestation/incident-closed/v0.1"
+"""A person closed an incident: the subject is its last record."""
 MODEL_FILES = "https://model_signing/signature/v1.0"
 """OpenSSF model-signing: the files of a model's folder."""
 Predicate = dict[str, Any]

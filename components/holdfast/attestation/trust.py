@@ -15,6 +15,7 @@ from holdfast.attestation.identities import Identity, IdentityVerifier, Lifetime
 from holdfast.attestation.keys import PublicKey, parse_public, read_public
 from holdfast.attestation.statement import (
     APPROVAL,
+    CLOSING,
     MODEL_FILES,
     PROVENANCE,
     RELEASE,
@@ -307,7 +308,7 @@ def _table() -> Mapping[Role, frozenset[tuple[str, str]]]:
     """Role -> the types of statement and the kinds of artifact that it may sign."""
     may: dict[Role, set[tuple[str, str]]] = {
         "gate": {(VERDICT, "model"), (MODEL_FILES, "model")},
-        "approver": {(APPROVAL, "model"), (WAIVER, "model")},
+        "approver": {(APPROVAL, "model"), (WAIVER, "model"), (CLOSING, "incident")},
         "release": {(RELEASE, "model")},
     }
     for step in every():

@@ -27,6 +27,7 @@ from holdfast.cli import (
 )
 from holdfast.cli.rollout import commands as rollout
 from holdfast.errors import HoldfastError
+from holdfast.incident import command as incident
 from holdfast.quarantine import commands as quarantine
 from holdfast.steps import every
 from holdfast.wording import printable_lines
@@ -136,7 +137,7 @@ def _add(name: str, command: Any, panel: str, environment: str | None = None) ->
 def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """Panel of the help, the commands in it, and the environment that those need, where it is one."""
     yield "People", people.COMMANDS | verify.COMMANDS | signing.COMMANDS | approvals.COMMANDS, None
-    yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS, None
+    yield "People", quarantine.COMMANDS | environments.COMMANDS | readiness.COMMANDS | incident.COMMANDS, None
     for step in every():
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"

@@ -54,7 +54,7 @@ class TextInput(InputModality):
     )
     norms: ClassVar[tuple[Norm, ...]] = ("edits",)
     threat_keys: ClassVar[frozenset[str]] = frozenset({"typing"})
-    recipes: ClassVar[tuple[str, ...] | Literal["all"]] = ("pgd", "standard", "awp")
+    recipes: ClassVar[tuple[str, ...] | Literal["all"]] = ("pgd", "standard", "awp", "finetune")
     fits_art: ClassVar[bool] = False
     networks: ClassVar[tuple[str, ...]] = ("text",)
     storage: ClassVar[Storage] = "parquet"

@@ -1,4 +1,4 @@
-"""The components of a step that several pods share: one for a part of it, and one that joins the parts."""
+"""Components made of a step's own: of a part of its work, of what joins the parts, of one that reads more."""
 
 # mypy: disable-error-code="valid-type"
 # kfp declares outputs by calls in annotations.
@@ -29,6 +29,23 @@ def joined_of(whole: Any, count: int) -> Any:
 def with_job(whole: Any) -> Any:
     """The component of a step that has a job of the cluster do its work: it has the input `job`."""
     return _extended(whole, whole.name, {"job": str}, lambda given: [f"--job={given['job']}"])
+
+
+def with_evidence(whole: Any, roles: Iterable[str], option: str = "") -> Any:
+    """The component of a step that also reads artifacts in these roles, each with its digest; without any, the same.
+
+    The option of its command is that of the role, or `option` for all.
+    """
+    names = tuple(roles)
+    if not names:
+        return whole
+    added = {name: kind for role in names for name, kind in ((role, dsl.Input[dsl.Artifact]), (f"{role}_digest", str))}
+    return _extended(
+        whole,
+        whole.name,
+        added,
+        lambda given: [f"--{option or name}={given[name].path}@{given[f'{name}_digest']}" for name in names],
+    )
 
 
 def _extended(whole: Any, name: str, added: Given, words: Callable[[Given], Iterable[str]]) -> Any:

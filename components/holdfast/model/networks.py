@@ -190,6 +190,18 @@ def load_network(artifact: Artifact[Model], device: str) -> nn.Module:
     return _frozen(network.eval()).to(device)
 
 
+def start_from(net: nn.Module, champion: Artifact[Model]) -> None:
+    """Gives a network the weights of a model whose network is the same; they stay trainable.
+
+    Raises:
+        ModelError: a file that is not well-formed, or weights of another network.
+    """
+    from safetensors.torch import load
+
+    weights = load(_checked(champion, WEIGHTS, safetensors.check))
+    _load_weights(net, weights, f"{champion.folder / WEIGHTS}")
+
+
 def logits(net: nn.Module, x: NDArray[np.generic], *, device: str, batch: int = 512) -> NDArray[np.float32]:
     """Logits float32[N, classes] of network inputs, without gradients."""
     parts: list[NDArray[np.float32]] = []

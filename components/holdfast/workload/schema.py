@@ -46,7 +46,7 @@ DeclaredKind = Literal["category", "number", "datetime"]
 BeamRunner = Literal["direct", "flink", "spark", "dataflow"]
 RunnerOption = bool | int | float | str | tuple[str, ...]
 Radius = Annotated[float, Field(ge=0)]
-Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp"]
+Recipe = Literal["pgd", "standard", "curriculum", "fgsm-rs", "trades", "awp", "multi-norm", "ibp", "finetune"]
 ART_RECIPES: tuple[Recipe, ...] = ("pgd", "trades", "awp")
 
 
@@ -325,7 +325,7 @@ class RecipeConfig(Section):
     """How the network is trained."""
 
     recipe: Recipe = "pgd"
-    """`standard`, `pgd`, `curriculum`, `fgsm-rs` (fast), `trades`, `awp`, `multi-norm` or `ibp` (certified)."""
+    """`standard`, `pgd`, `curriculum`, `fgsm-rs`, `trades`, `awp`, `multi-norm`, `ibp` (certified) or `finetune`."""
     epochs: int = Field(20, gt=0)
     """Passes over the training rows."""
     batch: int = Field(128, gt=0)

@@ -46,7 +46,8 @@ def tamper(run: Path, into: Path) -> Path:
     """
     shutil.copytree(run / ATTESTATIONS, into / ATTESTATIONS)
     for role, step in evidence().items():
-        shutil.copytree(place_of(run, step.document), into / "evidence" / role)
+        if (found := place_of(run, step.document)).exists():
+            shutil.copytree(found, into / "evidence" / role)
     shutil.copytree(place_of(run, Model), into / "model")
     shutil.copytree(place_of(run, GateDecision), into / "decision")
     _zero(into / "model" / WEIGHTS)

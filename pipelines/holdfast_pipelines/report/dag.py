@@ -10,10 +10,8 @@ from holdfast.rendering.numbers import seconds
 from holdfast.rendering.svg import path, picture, rect, tag, text
 from holdfast.steps import columns, names
 
-COLUMNS = tuple(names(column) for column in columns())
+Columns = tuple[tuple[str, ...], ...]
 """The steps, those that run at the same time together; each needs all of the column before it."""
-WIDEST = max(map(len, COLUMNS))
-"""Steps of the column with most."""
 
 NodeState = Literal["pass", "inconclusive", "fail", "idle"]
 
@@ -42,11 +40,12 @@ class Node:
 
 def draw(nodes: Mapping[str, Node], *, upright: bool = False) -> Markup:
     """The pipeline from left to right, or (`upright`, for narrow screens) from top to bottom."""
-    size, box = _size(upright), (116.0 if upright else 106.0, 46.0)
-    places = _places(upright)
+    drawn: Columns = tuple(names(column) for column in columns(nodes))
+    size, box = _size(drawn, upright), (116.0 if upright else 106.0, 46.0)
+    places = _places(drawn, upright)
     edges = [
         _edge(places[before], places[after], box, nodes.get(after, Node("idle")), upright)
-        for left, right in zip(COLUMNS, COLUMNS[1:], strict=False)
+        for left, right in zip(drawn, drawn[1:], strict=False)
         for before in left
         for after in right
     ]
@@ -55,23 +54,25 @@ def draw(nodes: Mapping[str, Node], *, upright: bool = False) -> Markup:
     return picture(*edges, *boxes, title="The pipeline's steps", desc=told, size=size)
 
 
-def _size(upright: bool) -> tuple[float, float]:
+def _size(drawn: Columns, upright: bool) -> tuple[float, float]:
+    widest = max(map(len, drawn))
     if upright:
-        return 128.0 * WIDEST - 10, 64.0 * len(COLUMNS) - 16
-    return 124.6 * len(COLUMNS) - 15.4, 72.0 * WIDEST - 24
+        return 128.0 * widest - 10, 64.0 * len(drawn) - 16
+    return 124.6 * len(drawn) - 15.4, 72.0 * widest - 24
 
 
-def _places(upright: bool) -> dict[str, tuple[float, float]]:
+def _places(drawn: Columns, upright: bool) -> dict[str, tuple[float, float]]:
     """The upper left corner of each step's box."""
+    widest = max(map(len, drawn))
     if upright:
         return {
-            name: (64.0 * WIDEST - 5 - 58 + 128 * (row - (len(steps) - 1) / 2), 1 + 64.0 * column)
-            for column, steps in enumerate(COLUMNS)
+            name: (64.0 * widest - 5 - 58 + 128 * (row - (len(steps) - 1) / 2), 1 + 64.0 * column)
+            for column, steps in enumerate(drawn)
             for row, name in enumerate(steps)
         }
     return {
-        name: (1 + 124.6 * column, 36.0 * WIDEST - 35 + 72 * (row - (len(steps) - 1) / 2))
-        for column, steps in enumerate(COLUMNS)
+        name: (1 + 124.6 * column, 36.0 * widest - 35 + 72 * (row - (len(steps) - 1) / 2))
+        for column, steps in enumerate(drawn)
         for row, name in enumerate(steps)
     }
 

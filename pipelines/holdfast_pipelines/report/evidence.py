@@ -15,10 +15,10 @@ from holdfast.artifacts.folder import Artifact, Ref, load, read_bounded
 from holdfast.artifacts.inspect import verdict_of
 from holdfast.artifacts.timeline import Sample
 from holdfast.errors import ArtifactError, IntegrityError
-from holdfast.steps import STEPS
+from holdfast.steps import possible
 from holdfast_pipelines.record import MAX_RECORD_BYTES, RECORD, RunResult, StepRecord
 
-KINDS: Mapping[str, type[Document]] = {step.name: step.document for step in STEPS}
+KINDS: Mapping[str, type[Document]] = {step.name: step.document for step in possible()}
 """What each step of the pipeline writes, in the order of the pipeline."""
 
 D = TypeVar("D", bound=Document)

@@ -10,7 +10,7 @@ from holdfast.artifacts.documents import GateDecision, Registration, Snapshot, V
 from holdfast.artifacts.folder import Artifact, Ref, load_any, replace_file
 from holdfast.artifacts.inspect import verdict_of
 from holdfast.errors import ArtifactError
-from holdfast.steps import STEPS, writer
+from holdfast.steps import STEPS, possible, writer
 from holdfast_pipelines.folder import ARTIFACTS
 from holdfast_pipelines.record import RECORD, RunOutcome, RunResult, StepRecord
 from holdfast_pipelines.report.page import write_report
@@ -50,7 +50,7 @@ def _record(found: Mapping[str, Artifact[Any]], seed: int) -> RunResult:
     registered = found.get(writer(Registration).name)
     steps = tuple(
         StepRecord(step.name, f"{ARTIFACTS}/{step.name}", found[step.name].digest, verdicts[step.name])
-        for step in STEPS
+        for step in possible()
         if step.name in found
     )
     return RunResult(

@@ -241,7 +241,7 @@ def _curves(artifact: Artifact[Model]) -> list[Block]:
     best = (Mark(artifact.document.best_epoch, "best"),)
     clean = [(float(row.epoch), f"epoch {row.epoch}", Count(k=row.clean, n=row.rows)) for row in rows]
     robust = [(float(row.epoch), f"epoch {row.epoch}", Count(k=row.robust, n=row.rows)) for row in rows]
-    lines = (_counted(clean, "no attack", "a"), _counted(robust, "under attack", "b"))
+    lines = (counted(clean, "no attack", "a"), counted(robust, "under attack", "b"))
     shares = Chart("Accuracy while training", _told(lines), epochs, share_axis("accuracy"), lines, best)
     note = f"On the {rows[0].rows} training rows set apart to choose the epoch. {BAND_NOTE}"
     return [Figures((Figure(shares.title, line_chart(shares), note), _loss(rows, epochs, best)))]
@@ -266,7 +266,7 @@ def _told(series: Sequence[DataSeries]) -> str:
     return "; ".join(f"{one.name}: from {number(one.points[0][1])} to {number(one.points[-1][1])}" for one in series)
 
 
-def _counted(points: Sequence[tuple[float, str, Count]], name: str, tone: Tone) -> DataSeries:
+def counted(points: Sequence[tuple[float, str, Count]], name: str, tone: Tone) -> DataSeries:
     """A line of rates with their intervals; each point is (x, how x reads, count)."""
     tips = tuple(f"{at}: {c.k} of {c.n} = {percent(c.share)} {span(*interval(c))}" for _, at, c in points)
     band = tuple(interval(count) for _, _, count in points)
@@ -278,7 +278,7 @@ def _epsilon_chart(report: RobustnessReport) -> Markup:
     unit = _unit(report)
     names = {float(p.epsilon): exact(p.epsilon, unit) for p in curve}
     points = [(float(p.epsilon), f"epsilon {exact(p.epsilon, unit)}", p.survived) for p in curve]
-    line = _counted(points, "still correct under PGD", "b")
+    line = counted(points, "still correct under PGD", "b")
     axis = Axis(
         f"epsilon ({unit})", 0.0, max(names), show=lambda value: names.get(value, number(value)), at=tuple(names)
     )
@@ -294,7 +294,7 @@ def _unit(report: RobustnessReport) -> str:
 
 def _radius_chart(report: Certificate) -> Markup:
     points = sorted(report.certified, key=lambda at: at.radius)
-    line = _counted(
+    line = counted(
         [(at.radius, f"radius {number(at.radius)}", at.certified) for at in points], "certified and correct", "a"
     )
     axis = Axis(

@@ -24,9 +24,9 @@ from holdfast.rendering.blocks import (
 )
 from holdfast.rendering.numbers import seconds
 from holdfast.rendering.page import Article, render
-from holdfast.steps import STEPS
+from holdfast.steps import STEPS, names
 from holdfast_pipelines.record import StepRecord
-from holdfast_pipelines.report import data, judgement, model, quarantine, runs
+from holdfast_pipelines.report import copying, data, judgement, model, quarantine, runs
 from holdfast_pipelines.report.chain import chain
 from holdfast_pipelines.report.dag import Node, NodeState, draw
 from holdfast_pipelines.report.evidence import KINDS, LoadedRun, read_run
@@ -42,6 +42,7 @@ SECTIONS: tuple[Callable[[LoadedRun, PageLocation], PageSection | None], ...] = 
     model.triggers,
     model.attacks,
     model.certificate,
+    copying.copies,
     judgement.gate,
     judgement.rollout,
     runs.trade_off,
@@ -214,7 +215,7 @@ def _node(name: str, run: LoadedRun, step: StepRecord) -> Node:
 
 def _missing(run: LoadedRun) -> str:
     """What to say about the steps that were not carried out, and why."""
-    steps = list(KINDS)
+    steps = [name for name in KINDS if name in names() or name in run.artifacts]
     end = max((steps.index(name) for name in run.artifacts), default=-1) + 1
     skipped = [name for name in steps[:end] if name not in run.artifacts]
     words = [f"Not part of this run: {', '.join(skipped)}."] if skipped else []

@@ -8,9 +8,15 @@ from kfp import dsl
 
 from holdfast import containers
 from holdfast.artifacts.documents import Model, Registration, Snapshot
+from holdfast.model.component import with_evidence
 from holdfast.steps import STEPS, Step, writer
 
 _TYPES = {writer(Snapshot).role: dsl.Dataset, writer(Model).role: dsl.Model}
+
+
+def with_artifacts(report: Any, roles: Iterable[str]) -> Any:
+    """A report that shows artifacts in these roles, too, which only some runs make."""
+    return with_evidence(report, roles, "artifact")
 
 
 def component(ended: str, steps: Iterable[Step]) -> Any:

@@ -30,7 +30,13 @@ from holdfast.artifacts.documents import (
     Document,
     DriftReport,
     EpsilonPoint,
+    ExtractionCurve,
+    ExtractionLeftOut,
+    ExtractionPoint,
+    ExtractionReport,
     GateDecision,
+    GuardCalibration,
+    GuardStream,
     InputSpec,
     MaskingCheck,
     Model,
@@ -258,6 +264,24 @@ class RunMaker:
         rows = _timeline(rolled_back)
         incident = {"incident.html": b"<p>incident</p>"} if rolled_back else {}
         self.add("rollout", told, {"timeline.json": json.dumps(rows).encode(), **incident}, seconds=rows[-1]["t"])
+
+    def guarded(self) -> None:
+        """What is made where someone asks for it."""
+        made_from = self.made_from("train", "snapshot")
+        guard = GuardCalibration(
+            inputs=made_from, name="digits", features="penultimate", reference_rows=9, held_out_rows=9, near_rows=9,
+            alpha=1e-4, confidence=0.99, least_p=0.005, seed=0, benign=Count(k=0, n=20),
+            streams=(GuardStream(name="noise", queries=300, alarm_at=21), GuardStream(name="shuffled", queries=300)),
+        )  # fmt: skip
+        self.add("calibrate", guard)
+        points = [ExtractionPoint(queries=q, agreed=Count(k=k, n=180)) for q, k in ((100, 61), (300, 122))]
+        curves = [ExtractionCurve(strategy="random", outputs=form, points=points) for form in ("label", "full")]
+        gone = ExtractionLeftOut(strategy="in-distribution", queries=300, reason="the attacker has 180 rows")
+        report = ExtractionReport(
+            inputs=made_from, name="digits", curves=curves, left_out=(gone,), agreement_at_most=0.8, alpha=0.05,
+            budget=300, budget_reason="random (full): not above 0.8 up to 300 queries; more were not measured", seed=0,
+        )  # fmt: skip
+        self.add("extract", report)
 
     def complete(self, *, quarantined: int = 6, rolled_back: bool = False) -> Path:
         self.snapshot()

@@ -71,6 +71,23 @@ def test_a_whole_run_shows_every_section_once(maker: Any) -> None:
     assert Page(html).open == []
 
 
+def test_copies_and_the_guard_have_a_section_where_they_were_made(maker: Any) -> None:
+    made = maker("clean")
+    for step in (made.snapshot, made.schema, made.drift, made.scan, made.train, made.evidence, made.guarded, made.gate):
+        step()
+    html = write_report(run := made.finish("refused"), run / "report.html").read_text()
+    assert "<h3>Copies and the guard</h3>" in html
+    page = Page(html)
+    assert page.open == []
+    assert "budget per client 300 queries" in page.text
+    assert "100 queries: 61 of 180; 300 queries: 122 of 180" in page.text
+    assert "in-distribution 300 the attacker has 180 rows" in page.text
+    assert "noise query 21 shuffled never in 300" in page.text
+    assert "made up users alarmed 0 of 20" in page.text
+    assert html.count(">extract<") > maker("other").complete().joinpath("run.json").read_text().count("extract")
+    assert "Not part of this run" not in page.text
+
+
 def test_a_refused_run_begins_with_what_decided_and_what_to_do(maker: Any) -> None:
     made = maker("refused")
     for step in (made.snapshot, made.schema, made.drift, made.scan, made.train, made.evidence):

@@ -12,6 +12,7 @@ from holdfast.attestation.envelope import sign_payload
 from holdfast.attestation.people import JudgedVersion, SignerWords, approval_statement
 from holdfast.cli.app import app as holdfast
 from holdfast.registry.approvals import APPROVAL_TAG
+from holdfast.registry.client import connected
 from holdfast.registry.notes import Note
 from tests.attestation.chains import make_keys
 
@@ -58,6 +59,15 @@ def test_without_a_candidate_there_is_nothing_to_do(begin, own_tracking):
     done, become = begin("--approvals=0")
     assert (done.exit_code, become) == (0, None)
     assert "tiny: nothing to do: no version is a candidate" in done.output
+
+
+def test_before_there_is_a_champion_nothing_is_moved(begin, own_tracking):
+    registry.set_alias(own_tracking, "tiny", "candidate", 2)
+    with connected(own_tracking) as client:
+        client.delete_registered_model_alias("tiny", "champion")
+    done, become = begin("--approvals=0")
+    assert (done.exit_code, become) == (0, None)
+    assert "tiny: nothing to do: there is no champion yet" in done.output
 
 
 def test_the_candidate_is_stored_and_its_rollout_started_with_its_digest_in_the_target(begin, own_tracking, tmp_path):

@@ -83,10 +83,12 @@ def _stored(wanted: WantedRollout, store: Path) -> "StoredBundle | None":
 def _candidate(wanted: WantedRollout) -> "Version | None":
     from holdfast import registry
 
-    found = [one for one in registry.versions(wanted.tracking, wanted.name) if registry.CANDIDATE in one.aliases]
+    versions = registry.versions(wanted.tracking, wanted.name)
+    found = [one for one in versions if registry.CANDIDATE in one.aliases]
     why = _objection(found[0], wanted) if found else "no version is a candidate"
-    if why is None:
+    if why is None and any(registry.CHAMPION in one.aliases for one in versions):
         return found[0]
+    why = why or "there is no champion yet; `holdfast bundle --first` makes the first version one"
     say(f"rollout: {wanted.name}: nothing to do: {why}")
     return None
 

@@ -310,7 +310,7 @@ class Training:
             share, kappa = interval_schedule(progress)
             ball = self.ball.resized(self.ball.epsilon * share)
             return Moment(ball, None, 0, generator, kappa, self.class_weights)
-        share = min(1.0, progress / _WARM_UP)
+        share = 1.0 if config.recipe == "finetune" else min(1.0, progress / _WARM_UP)
         steps = config.attack_steps
         if config.recipe == "fgsm-rs":
             steps = config.fast_steps + self.state.rescues

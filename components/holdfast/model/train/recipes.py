@@ -11,6 +11,7 @@ awp         pgd on weights that were moved to where the loss is higher (Wu et al
             https://arxiv.org/abs/2004.05884)
 multi-norm  pgd in two balls; each row is fitted where it is worse (Tramer and Boneh 2019,
             https://arxiv.org/abs/1904.13000)
+finetune    pgd from the weights of the champion, with the whole epsilon from the first batch
 ibp         the worst logits that interval bounds allow in the ball (interval.py): what is trained can be certified
 """
 

@@ -61,6 +61,7 @@ def train(
 
     With a `baseline` the columns of a table keep the places and categories of the champion's input. The champion gives
     nothing else, and the model's own input shows it: the same rows give the same model, whichever champion serves.
+    The recipe `finetune` alone starts from the champion's weights: the baseline is then an input of the model.
 
     With a `checkpoint` folder the state is kept after each epoch and at SIGTERM, and a later call goes on from there to
     the same weights, bit for bit on the same CPU with the same threads.
@@ -71,27 +72,53 @@ def train(
         StoppedError: SIGTERM came; the state is in `checkpoint`.
         IntegrityError: the scan was made on other rows.
         ModelError: the network does not fit the data, its loss is not finite, or a worker ended.
+        InputError: the recipe is `finetune`, and there is no champion, or one with another network.
     """
     if config.train.workers > 1 and not workers.is_worker():
-        inputs = workers.TrainInputs(snapshot, scan, baseline)
-        given = workers.words(inputs, out, config=config, settings=settings, checkpoint=checkpoint)
+        refs = workers.TrainInputs(snapshot, scan, baseline)
+        given = workers.words(refs, out, config=config, settings=settings, checkpoint=checkpoint)
         workers.train_together(given, config.train.workers)
         return load(out, Model)
     workers.check_count(config.train.workers)
     data, report = load(snapshot, Snapshot), None if scan is None else load(scan, ScanReport)
     device = settings.prepare()
-    spec = read_spec(data, _contract(baseline), new_categories=config.allow_new_contract)
+    champion = _champion(baseline)
+    known = None if champion is None else champion.document.input
+    spec = read_spec(data, known, new_categories=config.allow_new_contract)
+    start = _start_of(config, champion, spec, data.document.classes)
     _say_unknown(spec, data.document)
     rows = read_clean_rows(data, report, spec)
     with _ranks(device) as ranks:
-        training = _start(config, spec, data.document.classes, rows, settings, device, ranks)
-        return _train(training, spec, data, report, out, config=config, settings=settings, checkpoint=checkpoint)
+        training = _start(config, spec, data.document.classes, rows, settings, device, ranks, start)
+        inputs = by_role(data, report, None if baseline is None or start is None else load(baseline, Baseline))
+        return _train(training, spec, data, inputs, out, config=config, settings=settings, checkpoint=checkpoint)
 
 
-def _contract(baseline: Ref | None) -> InputSpec | None:
-    """The champion's input; None: there is no champion."""
-    champion = None if baseline is None else champion_of(load(baseline, Baseline))
-    return None if champion is None else champion.document.input
+def _champion(baseline: Ref | None) -> Artifact[Model] | None:
+    """The champion; None: there is none."""
+    return None if baseline is None else champion_of(load(baseline, Baseline))
+
+
+def _start_of(
+    config: TrainConfig, champion: Artifact[Model] | None, spec: InputSpec, classes: tuple[str, ...]
+) -> Artifact[Model] | None:
+    """The model whose weights a training starts from; None: it starts from random ones."""
+    if config.train.recipe != "finetune":
+        return None
+    if champion is None:
+        raise InputError(
+            "train.recipe finetune: expected a champion to start from, found none; train the first model with another "
+            "recipe"
+        )
+    network, found = config.network, champion.document
+    asked = (network.architecture, network.arguments, spec.shape, classes)
+    if asked != (found.architecture.name, found.architecture.arguments, found.input.shape, found.classes):
+        raise InputError(
+            f"train.recipe finetune: expected the champion's network {found.architecture.name!r} with "
+            f"{dict(found.architecture.arguments)}, inputs {found.input.shape} and {len(found.classes)} classes, found "
+            f"{network.architecture!r} with {dict(network.arguments)}, {spec.shape} and {len(classes)}, or other names"
+        )
+    return champion
 
 
 def _say_unknown(spec: InputSpec, data: Snapshot) -> None:
@@ -110,7 +137,7 @@ def _train(
     training: "Training",
     spec: InputSpec,
     data: Artifact[Snapshot],
-    report: Artifact[ScanReport] | None,
+    inputs: dict[str, str],
     out: Path,
     *,
     config: TrainConfig,
@@ -119,7 +146,6 @@ def _train(
 ) -> Artifact[Model]:
     """Runs the training to its end; the first of several processes writes, the others read what it wrote."""
     device = training.ball.scale.device.type
-    inputs = by_role(data, report)
     kept = None if checkpoint is None else _Checkpoint(checkpoint, _identity(config, spec, inputs, settings, device))
     _run(training, kept)
     if not training.ranks.leads:
@@ -232,8 +258,10 @@ def _start(
     settings: Compute,
     device: str,
     ranks: "Ranks",
+    start: Artifact[Model] | None,
 ) -> "Training":
     from holdfast.modality.ball import Ball
+    from holdfast.model.networks import start_from
     from holdfast.model.operating import check_rows
     from holdfast.model.train.adversarial import Training
 
@@ -241,6 +269,8 @@ def _start(
     if config.decision is not None:
         config.decision.index_in(classes)
     net = _untrained(config, spec, len(classes), rows, settings.seed)
+    if start is not None:
+        start_from(net, start)
     ball, second = Ball.of(config.threat, spec, device), _second_ball(config, spec, device)
     engine = Training
     if config.train.engine == "art":
