@@ -57,6 +57,9 @@ ALLOWED = {
     "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
     "the log of what a model server answered": ["serving/predictor/samples.py"],
     "reports of a monitor, from run to run": ["monitor/kept.py"],
+    "what a guard of a promoted model saw, over restarts; adversarial rows": [
+        "cli/rollout/guard.py", "serving/operation/loop.py",
+    ],
     "bundles for the pods of a cluster, and the target that names one": [
         "cli/rollout/candidate.py", "serving/store.py",
     ],
