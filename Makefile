@@ -34,7 +34,7 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
 
-demo: setup ## Run the main job: four deliveries of real digits, one report (SEED=0)
+demo: setup ## Run the main job: four deliveries of real digits and a thief, one report (SEED=0)
 	@exec .venv/bin/python -m holdfast demo --seed $(SEED)
 
 test: setup .venv-seldon/.done lint ## Run the tests, linters and type checks (within 25 minutes)

@@ -22,7 +22,7 @@ PARTS = {"__init__", "__main__", "table", "scenes", "operating", "rendered", "re
 """Modules that benchmarks are made of, none of them one by itself."""
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in PARTS)
 APART = {"cluster", "faults", "first_contact", "guard", "hostile", "hostile_files", "imbalanced", "latency"} | {
-    "local", "monitoring", "pr_gate", "rollouts_under_load", "tables", "tamperings"
+    "local", "monitoring", "poisoned", "pr_gate", "rollouts_under_load", "tables", "tamperings"
 }  # fmt: skip
 """Run when named and not with the others: each takes 20 minutes or more, or wants the machine for itself."""
 

@@ -1,12 +1,13 @@
 """A workload's model, trained and judged in this process: the steps from snapshot to certificate, then the gate."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.artifacts.documents import (
     Certificate,
     Check,
+    Document,
     GateDecision,
     Model,
     RobustnessReport,
@@ -24,9 +25,6 @@ from holdfast.workload.schema import SnapshotConfig, Workload, read_workload
 from holdfast_gates.decide import Evidence, Judged, decide
 from holdfast_gates.policy import Policy, find
 from holdfast_gates.rules import RULES
-
-ABOUT_DATA = {name for name, rule in RULES.items() if rule.reads not in (RobustnessReport, Certificate)}
-"""Checks of which this module has no evidence: they are not asked."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,19 @@ def judge(workload_file: Path, folder: Path, *, seed: int) -> JudgedModel:
         role_of(Certificate): Evidence(certified.document, certified.digest),
     }
     judged = Judged(model.document, model.digest, data.document, data.digest)
-    return JudgedModel(data, model, attacked, certified, decide(_of_models(find("default")), judged, found))
+    return JudgedModel(
+        data,
+        model,
+        attacked,
+        certified,
+        decide(only_about(find("default"), {RobustnessReport, Certificate}), judged, found),
+    )
 
 
-def _of_models(policy: Policy) -> Policy:
-    without = dict.fromkeys(ABOUT_DATA | {"champion_clean", "champion_robust", "champion_class_recall"})
+def only_about(policy: Policy, kinds: Collection[type[Document]]) -> Policy:
+    """The policy without checks that read other evidence than `kinds`, or a champion's."""
+    about_others = {name for name, rule in RULES.items() if rule.reads not in kinds}
+    without = dict.fromkeys(about_others | {"champion_clean", "champion_robust", "champion_class_recall"})
     return policy.model_copy(update={"checks": policy.checks.model_copy(update=without)})
 
 

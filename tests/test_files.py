@@ -57,6 +57,9 @@ ALLOWED = {
     "the settings of a model server": ["cli/serving.py", "serving/predictor/settings.py"],
     "the log of what a model server answered": ["serving/predictor/samples.py"],
     "reports of a monitor, from run to run": ["monitor/kept.py"],
+    "what a guard of a promoted model saw, over restarts; adversarial rows": [
+        "cli/rollout/guard.py", "serving/operation/loop.py",
+    ],
     "bundles for the pods of a cluster, and the target that names one": [
         "cli/rollout/candidate.py", "serving/store.py",
     ],
@@ -96,8 +99,11 @@ ALLOWED = {
     "pages and their templates": [
         "rendering/page.py", "report/gathered.py", "report/page.py",
     ],
+    "an exercise plays in a folder of its own, with deliveries, keys and forged models": [
+        "gameday/exercises.py", "gameday/play.py",
+    ],
     "the demo makes its deliveries, its keys and a tampered model": [
-        "demo/acts.py", "demo/pages.py", "demo/runs.py", "demo/signed.py",
+        "demo/acts.py", "demo/copied.py", "demo/pages.py", "demo/runs.py", "demo/signed.py",
     ],
 }  # fmt: skip
 """Reason -> the other modules that touch files, by their path in their package."""

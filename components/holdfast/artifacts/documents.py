@@ -1586,6 +1586,43 @@ class IncidentRecord(Document):
         return self
 
 
+class GameDayFinding(Frozen):
+    """One expectation of an exercise, and what happened."""
+
+    what: str
+    """The expectation, in words."""
+    found: str
+    """What was found."""
+    seconds: float = Field(ge=0)
+    """When it was known, since the attack or the fault began."""
+    held: bool
+    """Whether it was as expected."""
+
+
+class GameDayReport(Document):
+    """How an exercise against a local deployment ended.
+
+    Files: `report.html`.
+    """
+
+    kind: Literal["game-day-report"] = "game-day-report"
+    """Always `game-day-report`."""
+    exercise: str
+    """Its name."""
+    seed: int = Field(ge=0)
+    """Of everything random in it."""
+    findings: tuple[GameDayFinding, ...] = Field(min_length=1)
+    """In the order in which they were known."""
+    detected: float = Field(ge=0)
+    """Seconds from the beginning of the attack or the fault until it was known."""
+    safe: float = Field(ge=0)
+    """Seconds until clients were safe again."""
+    stated: float = Field(gt=0)
+    """The most seconds that the exercise may take until then."""
+    verdict: Verdict
+    """Pass: every expectation held, within the stated time."""
+
+
 def first_link(name: str, model: str) -> str:
     """What the first entry of an incident is linked to."""
     return link_after("", {"incident": 1, "name": name, "model": model})
@@ -1618,7 +1655,8 @@ AnyDocument = Annotated[
     | RolloutRecord
     | MonitorReport
     | RetrainRequest
-    | IncidentRecord,
+    | IncidentRecord
+    | GameDayReport,
     Field(discriminator="kind"),
 ]
 """Any document, told apart by `kind`."""

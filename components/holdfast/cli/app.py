@@ -15,6 +15,7 @@ from holdfast import __version__
 from holdfast.cli import (
     approvals,
     environments,
+    gamedays,
     missing,
     notifying,
     people,
@@ -141,7 +142,7 @@ def _commands() -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     for step in every():
         yield step.panel, import_module(f"{step.package}.command").COMMANDS, step.environment
     yield "Serving", serving.COMMANDS | rollout.COMMANDS, "serving"
-    yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS, "pipelines"
+    yield "Pipelines", pipelines.COMMANDS | pull_requests.COMMANDS | gamedays.COMMANDS, "pipelines"
     yield "Pipelines", pull_requests.LIGHT_COMMANDS | notifying.COMMANDS, None
 
 

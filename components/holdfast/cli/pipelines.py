@@ -91,7 +91,7 @@ def demo(
     isolated: Isolated = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary on standard output.")] = False,
 ) -> None:
-    """Run four deliveries of real digits: a clean one, a poisoned one, a broken one, and a rollback."""
+    """Run four deliveries of real digits: clean, poisoned, broken, and a rollback; then a client copies the model."""
     from holdfast_pipelines.demo import demo as play
 
     page = play(out, seed=seed, isolated=isolated)
@@ -100,7 +100,7 @@ def demo(
     else:
         ours = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{page.parent}/mlflow.db"
         typer.echo(f"report: {page}\nMLflow: {'make ui' if out == DEMO else ours}")
-    say(f"all four acts ended as expected; open {page}")
+    say(f"all five acts ended as expected; open {page}")
 
 
 @with_cluster_settings

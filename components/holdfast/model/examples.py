@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ENOUGH = 50
 """So many examples of a class are looked for, where the sample has fewer."""
 
+_SHARE, _CHECKED = 5, 2_000
+"""One held-out row of so many, and at most so many, check a guard."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -56,6 +59,11 @@ def rare_rows(y: NDArray[np.int64], order: NDArray[np.int64], count: int, classe
     sample, rest = order[:count], order[count:]
     missing = min(ENOUGH, count // classes) - np.bincount(y[sample], minlength=classes)
     return np.concatenate([rest[y[rest] == label][: max(number, 0)] for label, number in enumerate(missing)])
+
+
+def kept_apart(rows: int, seed: int) -> NDArray[np.int64]:
+    """int64[...]: positions of the held-out rows, of so many, that a guard is checked with and not calibrated on."""
+    return np.random.default_rng(seed).permutation(rows)[: min(rows // _SHARE, _CHECKED)]
 
 
 def open_network(judged: Artifact[Model], data: Artifact[Snapshot], device: str) -> "nn.Module":

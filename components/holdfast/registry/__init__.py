@@ -48,6 +48,7 @@ from holdfast.registry.version import (
     promote,
     set_alias,
     tag,
+    take_back,
     versions,
 )
 
@@ -57,5 +58,6 @@ __all__ = [
     "Version", "aliases", "check_package", "fetch", "fetched", "find", "library", "metrics", "named", "package_digest",
     "pins_of",
     "promote", "public", "quiet", "read_bundle", "register", "release", "require_in_turn", "require_released",
-    "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "versions",
+    "seal_bundle", "set_alias", "set_up", "shorten", "sqlite_file", "tag", "take_back",
+    "versions",
 ]  # fmt: skip

@@ -174,6 +174,26 @@ def promote(tracking: str, name: str, version: int) -> None:
             client.delete_registered_model_alias(name, CANDIDATE)
 
 
+def take_back(tracking: str, name: str, version: int, previous: int) -> None:
+    """The version `previous` becomes the champion in place of `version`, and nothing is `previous`; twice is once.
+
+    Raises:
+        RefusedError: there is no such version, its verdict is not pass, or another version is the champion by now.
+    """
+    with connected(tracking) as client:
+        found = _version(client, name, previous)
+        verdict = found.tags.get("holdfast.verdict") if found is not None else None
+        now = aliases_of(client, name).get(CHAMPION)
+        if verdict != Verdict.PASS or now not in (version, previous):
+            raise RefusedError(
+                f"{name}: cannot go back from version {version} to {previous}: the champion is {now}, the verdict on "
+                f"version {previous} {verdict or 'unknown'}"
+            )
+        client.set_registered_model_alias(name, CHAMPION, str(previous))
+        if aliases_of(client, name).get(PREVIOUS) == previous:
+            client.delete_registered_model_alias(name, PREVIOUS)
+
+
 def find(tracking: str, name: str, model_digest: str, *, decision: str | None = None) -> Registered | None:
     """The complete version of exactly this model, if it was registered.
 

@@ -741,6 +741,32 @@ class MonitorConfig(Section):
         return self
 
 
+GuardedSignal = Literal["errors", "latency", "attack", "loss", "extraction"]
+
+
+class OperationConfig(Section):
+    """What takes a promoted model back by itself: proof against what was approved, and never drift alone."""
+
+    guarded: tuple[GuardedSignal, ...] = ("errors", "latency", "loss")
+    """Which proofs lead to a rollback to `previous`."""
+    alpha: float = Field(0.01, gt=0, lt=1)
+    """Chance of a rollback for errors, latency or attack success in `days` while each keeps to its limit."""
+    days: int = Field(30, ge=1, le=365)
+    """After so many days the evidence begins again."""
+    max_errors: float = Field(0.02, gt=0, lt=1)
+    """Largest share of failed answers."""
+    slow_ms: float = Field(250.0, gt=0)
+    """A slower answer counts as slow."""
+    max_slow: float = Field(0.05, gt=0, lt=1)
+    """Largest share of slow answers."""
+    max_attack_excess: float = Field(0.05, gt=0, lt=1)
+    """How far attack success on the served model may exceed what the gate measured on the same rows."""
+    max_alarmed_clients: int = Field(0, ge=0)
+    """Clients with an alarm of the guard from which on that counts as an extraction."""
+    look_seconds: float = Field(30.0, gt=0, le=3600)
+    """Time between two looks."""
+
+
 class Workload(Section):
     """The whole file."""
 
@@ -782,6 +808,8 @@ class Workload(Section):
     """What detectors of single adversarial inputs are measured with."""
     monitor: MonitorConfig = MonitorConfig()
     """How the served model is watched, and what an alarm leads to."""
+    operation: OperationConfig = OperationConfig()
+    """What takes a promoted model back by itself."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

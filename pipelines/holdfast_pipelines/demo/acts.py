@@ -1,6 +1,7 @@
 """What happened in each act, from the artifacts of its run: the summary, and whether it ended as expected."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from holdfast.artifacts.documents import (
 from holdfast.errors import ArtifactError, RunError
 from holdfast.steps import writer
 from holdfast_pipelines.demo import deliveries
+from holdfast_pipelines.demo.copied import Copied
 from holdfast_pipelines.demo.signed import ACCEPTED, served, signatures, tamper
 from holdfast_pipelines.folder import place_of, read_artifact
 
 Summary = dict[str, Any]
+MOST_ANSWERS = 60
+"""Of the guard's own promise about noise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class DemoRuns:
     """Which version MLflow calls champion at the end."""
     trust: Path
     """The trust policy over the keys that signed every run."""
+    copied: Copied | str
+    """What became of the copy of the champion; a text: why there is none."""
 
     def run(self, name: str) -> Path:
         """The run folder `clean`, `poisoned`, `unscanned`, `broken` or `regressed`."""
@@ -47,7 +53,7 @@ class DemoRuns:
 
 def summarize(played: DemoRuns) -> list[Summary]:
     """One entry per act."""
-    return [clean(played), poisoned(played), broken(played), regressed(played)]
+    return [clean(played), poisoned(played), broken(played), regressed(played), copied(played.copied)]
 
 
 def clean(played: DemoRuns) -> Summary:
@@ -117,6 +123,15 @@ def regressed(played: DemoRuns) -> Summary:
     }
 
 
+def copied(found: Copied | str) -> Summary:
+    """Act 5: a client who copies the champion is stopped, and the others notice nothing."""
+    if isinstance(found, str):
+        return {"act": "copied", "outcome": "not_played", "reason": found, "cause": Cause.NONE.value}
+    outcome = "stopped" if found.refused else "not_stopped"
+    requests = {"sent": found.asked, "failed": found.harmed}
+    return {"act": "copied", "outcome": outcome, **found.as_dict(), "requests": requests}
+
+
 def _tampered(played: DemoRuns) -> dict[str, str]:
     """What a server does with the act's model after its weights were set to zero and every digest computed again."""
     version = played.runs.parent / "tampered"
@@ -146,7 +161,7 @@ def clean_accuracy(run: Path) -> Count:
 
 def check(acts: list[Summary], page: Path) -> None:
     """Raises RunError when an act did not end as expected; its last line names it, the reason, and what to do."""
-    first, second, third, fourth = acts
+    first, second, third, fourth, fifth = acts
     expected = (
         (1, f"ended {_how(first)} instead of promoted", first["outcome"] == "promoted"),
         (2, f"ended {_how(second)} instead of promoted", second["outcome"] == "promoted"),
@@ -160,12 +175,23 @@ def check(acts: list[Summary], page: Path) -> None:
         (1, "signatures are missing", first["signatures"]["verified"] == first["signatures"]["needed"] > 0),
         (4, "a server took a tampered model", fourth["tampered"]["with_signatures"] != ACCEPTED),
         (4, "the champion moved", fourth["champion_after"] == second["model_version"]),
+        *((5, what, holds) for what, holds in _of_the_copy(fifth)),
     )
     wrong = [(number, what) for number, what, holds in expected if not holds]
     if wrong:
         number, what = wrong[0]
         more = f" ({len(wrong) - 1} more: {'; '.join(f'act {n}: {w}' for n, w in wrong[1:])})" if wrong[1:] else ""
-        raise RunError(f"act {number} of 4 {what}{more}. {_advice(acts[number - 1])} The report: {page}")
+        raise RunError(f"act {number} of {len(acts)} {what}{more}. {_advice(acts[number - 1])} The report: {page}")
+
+
+def _of_the_copy(act: Summary) -> Iterator[tuple[str, bool]]:
+    played = act["outcome"] == "stopped"
+    yield f"ended {_how(act)} instead of stopped", played
+    if played:
+        yield f"the client got more than {MOST_ANSWERS} answers", act["answered"] <= MOST_ANSWERS
+        yield "the copy is as good as one that nobody stopped", act["copy"]["k"] < act["unhindered"]["k"]
+        yield "users were alarmed", act["alarmed"]["k"] == 0
+        yield "users were not answered as by the model alone", act["requests"]["failed"] == 0
 
 
 def _how(act: Summary) -> str:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.artifacts.documents import GateDecision, RolloutRecord
+from holdfast.artifacts.documents import Count, GateDecision, RolloutRecord
 from holdfast.artifacts.folder import Ref
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import DemoRuns, Summary, attack_success, clean_accuracy
+from holdfast_pipelines.demo.copied import UNHINDERED
 from holdfast_pipelines.folder import place_of, read_artifact
 from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictures, write_story
 
@@ -15,7 +16,7 @@ from holdfast_pipelines.report import Chapter, Comparison, DecisionTable, Pictur
 def write_page(played: DemoRuns, acts: list[Summary], out: Path) -> Path:
     """Writes the report of the demo."""
     chapters = [_clean(played, acts[0]), _poisoned(played, acts[1]), _broken(played), _regressed(played, acts[3])]
-    return write_story("Holdfast: one model, four deliveries", chapters, out)
+    return write_story("Holdfast: one model, four deliveries", [*chapters, _copied(acts[4])], out)
 
 
 def _clean(played: DemoRuns, act: Summary) -> Chapter:
@@ -123,6 +124,38 @@ def _regressed(played: DemoRuns, act: Summary) -> Chapter:
             "The tampered model, digests alone": act["tampered"]["without_signatures"],
             "The tampered model, with the trust policy": act["tampered"]["with_signatures"],
         },
+    )
+
+
+def _copied(act: Summary) -> Chapter:
+    title = "A client that copies the champion"
+    if act["outcome"] == "not_played":
+        return Chapter(title=title, text=(f"Not played: {act['reason']}.",))
+    users, copy, unhindered = (Count(**act[name]) for name in ("alarmed", "copy", "unhindered"))
+    return Chapter(
+        title=title,
+        text=(
+            "A guard was calibrated for the champion, and put in front of it. Then somebody asks the server for "
+            "answers to random pictures, to train a copy with them, while users ask about digits.",
+            f"After {act['answered']} answers the guard gave no more. The copy agrees with the champion on "
+            f"{copy.k} of {copy.n} held-out digits; from {UNHINDERED:,} answers it would have been {unhindered.k}.",
+        ),
+        facts={
+            "The client who copies": f"{act['answered']} queries answered, {act['refused']} refused",
+            "Users": f"{users.k} of {users.n} alarmed; {act['requests']['sent']} requests, of which "
+            f"{act['requests']['failed']} not answered as by the model alone",
+        },
+        figures=(
+            Comparison(
+                title="The copy",
+                columns=("behind the guard", "without it"),
+                rows=(
+                    ("answers to learn from", str(act["answered"]), str(UNHINDERED)),
+                    ("the copy gives the champion's answer", copy, unhindered),
+                ),
+                note="The same questions in the same order, the same network and seed; held-out digits.",
+            ),
+        ),
     )
 
 

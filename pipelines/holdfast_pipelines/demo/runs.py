@@ -1,4 +1,4 @@
-"""Runs the four deliveries and writes what happened: `summary.json` for machines, `report.html` for people.
+"""Runs four deliveries, and a client who copies the champion: `summary.json` for machines, `report.html` for people.
 
 Every number comes from the run. An act that does not end as expected makes the demo fail, with the reason.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from holdfast.artifacts.folder import replace_file
 from holdfast.attestation.sign import TRUST
-from holdfast.errors import RunError
+from holdfast.errors import HoldfastError, RunError
 from holdfast.processes import die_with_parent, dying_with_us
 from holdfast.progress import say
 from holdfast.resources import workloads
@@ -32,6 +32,7 @@ from holdfast.warm.libraries import load
 from holdfast.workload.schema import read_workload
 from holdfast_pipelines.demo import deliveries
 from holdfast_pipelines.demo.acts import DemoRuns, Summary, check, summarize
+from holdfast_pipelines.demo.copied import GUARD, Copied, copy_champion
 from holdfast_pipelines.demo.deliveries import Delivery
 from holdfast_pipelines.demo.pages import write_page
 from holdfast_pipelines.demo.signed import make_keys
@@ -39,7 +40,7 @@ from holdfast_pipelines.local import StepError, lent, start
 from holdfast_pipelines.run import roll_out, run
 from holdfast_pipelines.warm import Servers, servers
 
-NAME = "digits"
+NAME, GUARDED = "digits", "guarded"
 FOR_THE_REPORT = ("holdfast.model.networks",)
 """What `summarize` imports, torch: a second that a machine with a second core need not wait for."""
 GAME_DAY = "delay_ms=400,wrong=1.0,after=120"
@@ -84,7 +85,7 @@ class DemoSetup:
 
 
 def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
-    """Runs the four deliveries into `out`, which is replaced; returns the report, next to `summary.json`.
+    """Runs all acts into `out`, which is replaced; returns the report, next to `summary.json`.
 
     Steps are forks of warm processes that all acts share, unless they are to be `isolated`.
 
@@ -102,7 +103,7 @@ def demo(out: Path, *, seed: int, isolated: bool = False) -> Path:
         replace_file(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
         page = write_page(played, acts, out / "report.html")
         check(acts, page)
-        say(f"all four acts, in {summary['seconds']:.0f} s")
+        say(f"all five acts, in {summary['seconds']:.0f} s")
         return page
 
 
@@ -112,13 +113,13 @@ def _run_all(setup: DemoSetup) -> DemoRuns:
         start(setup.forks)
     make_keys(setup.keys)
     planted = _deliver(setup)
-    say("act 1 of 4: a clean delivery (at the same time, for act 2: a model without a scan)")
+    say("act 1 of 5: a clean delivery (at the same time, for act 2: a model without a scan)")
     with _aside(setup, ("unscanned", "unscanned", "poisoned", setup.seed)):
         _run(setup, "clean")
-    say("act 2 of 4: a poisoned delivery (at the same time: act 3, a broken one, and the candidate of act 4)")
+    say("act 2 of 5: a poisoned delivery (at the same time: act 3, a broken one, and the candidate of act 4)")
     with _aside(setup, ("broken", NAME, "broken", setup.seed), ("regressed", NAME, "clean", setup.seed + 1)):
-        _run(setup, "poisoned")
-    say("act 4 of 4: the candidate turns bad in production")
+        _run(setup, "poisoned", GUARDED)
+    say("act 4 of 5: the candidate turns bad in production")
     with _in_parallel(partial(load, FOR_THE_REPORT)):
         roll_out(
             setup.workload(NAME),
@@ -131,12 +132,20 @@ def _run_all(setup: DemoSetup) -> DemoRuns:
             forks=setup.forks,
             keys=setup.keys,
         )
-    return DemoRuns(setup.out / "runs", setup.data("clean"), planted, _champion(setup), setup.keys / TRUST)
-
-
-def _champion(setup: DemoSetup) -> int | None:
+    say("act 5 of 5: a client copies the champion by its answers")
     with lent(setup.forks) if setup.forks is not None else nullcontext():
-        return registry_worker.history(setup.tracking, NAME).champion
+        champion = registry_worker.history(setup.tracking, NAME).champion
+        copied = _copied(setup)
+    runs, clean, trust = setup.out / "runs", setup.data("clean"), setup.keys / TRUST
+    return DemoRuns(runs, clean, planted, champion, trust, copied)
+
+
+def _copied(setup: DemoSetup) -> Copied | str:
+    """What became of the copy, or why there is none: without a champion an earlier act ended otherwise, too."""
+    try:
+        return copy_champion(setup.run("poisoned"), setup.out / "copied", name=NAME, seed=setup.seed)
+    except HoldfastError as error:
+        return str(error)
 
 
 def _deliver(setup: DemoSetup) -> NDArray[np.int64]:
@@ -155,12 +164,15 @@ def _deliver(setup: DemoSetup) -> NDArray[np.int64]:
 
 
 def _write_workloads(setup: DemoSetup) -> None:
-    """The workload that ships, and one that only reports what the scan finds."""
+    """The workload that ships, one that only reports what the scan finds, and one with a guard."""
     text = next(path for path in workloads() if path.stem == NAME).read_text()
     setup.workload(NAME).write_text(text)
     report_only = {**yaml.safe_load(text), "scan": {"apply": False}}
     setup.workload("unscanned").write_text(yaml.safe_dump(report_only, sort_keys=False))
-    read_workload(setup.workload("unscanned"))
+    guarded = {**yaml.safe_load(text), "guard": GUARD}
+    setup.workload(GUARDED).write_text(yaml.safe_dump(guarded, sort_keys=False))
+    for name in ("unscanned", GUARDED):
+        read_workload(setup.workload(name))
 
 
 def _save(path: Path, delivery: Delivery) -> None:
@@ -168,9 +180,9 @@ def _save(path: Path, delivery: Delivery) -> None:
         np.savez(stream, allow_pickle=False, **delivery.arrays())
 
 
-def _run(setup: DemoSetup, name: str) -> None:
+def _run(setup: DemoSetup, name: str, workload: str = NAME) -> None:
     run(
-        setup.workload(NAME),
+        setup.workload(workload),
         data=setup.data(name),
         out=setup.run(name),
         seed=setup.seed,

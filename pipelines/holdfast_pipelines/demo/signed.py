@@ -44,15 +44,21 @@ def tamper(run: Path, into: Path) -> Path:
 
     That is what whoever may write to the store can do; the bundles are copied, for nothing better can be made.
     """
+    copy_version(run, into)
+    _zero(into / "model" / WEIGHTS)
+    model = _sealed_again(load(into / "model", Model), {})
+    _sealed_again(load(into / "decision", GateDecision), {"model": model.digest})
+    return into
+
+
+def copy_version(run: Path, into: Path) -> Path:
+    """A registered version of what `run` made, as a server reads it, with its signatures."""
     shutil.copytree(run / ATTESTATIONS, into / ATTESTATIONS)
     for role, step in evidence().items():
         if (found := place_of(run, step.document)).exists():
             shutil.copytree(found, into / "evidence" / role)
     shutil.copytree(place_of(run, Model), into / "model")
     shutil.copytree(place_of(run, GateDecision), into / "decision")
-    _zero(into / "model" / WEIGHTS)
-    model = _sealed_again(load(into / "model", Model), {})
-    _sealed_again(load(into / "decision", GateDecision), {"model": model.digest})
     return into
 
 

@@ -7,14 +7,16 @@ from holdfast.artifacts.cause import Cause
 from holdfast.artifacts.documents import Count, RolloutRecord, Transition, Verdict
 from holdfast.artifacts.folder import save
 from holdfast_pipelines.demo import pages
-from holdfast_pipelines.demo.acts import DemoRuns
+from holdfast_pipelines.demo.acts import DemoRuns, copied
+from holdfast_pipelines.demo.copied import Copied
 
 NONE = Count(k=0, n=1)
 
 
 @pytest.fixture
 def played(tmp_path: Path) -> DemoRuns:
-    return DemoRuns(tmp_path, tmp_path / "clean.npz", np.zeros(0, dtype=np.int64), None, tmp_path / "trust.yaml")
+    rows = np.zeros(0, dtype=np.int64)
+    return DemoRuns(tmp_path, tmp_path / "clean.npz", rows, None, tmp_path / "trust.yaml", "no champion")
 
 
 def move(after: str, weight: int) -> Transition:
@@ -35,3 +37,11 @@ def test_the_page_tells_the_live_steps_of_the_record(played: DemoRuns, tmp_path:
 
 def test_an_act_that_ended_before_its_rollout_still_has_a_page(played: DemoRuns) -> None:
     assert pages._weights(played) == "more and more"
+
+
+def test_the_page_has_what_became_of_the_copy_or_why_there_is_none() -> None:
+    found = Copied(12, 288, Count(k=119, n=359), Count(k=325, n=359), 300, 0, Count(k=0, n=10))
+    chapter = pages._copied(copied(found))
+    assert "After 12 answers the guard gave no more. The copy agrees with the champion on 119 of 359" in chapter.text[1]
+    assert chapter.facts["Users"] == "0 of 10 alarmed; 300 requests, of which 0 not answered as by the model alone"
+    assert pages._copied(copied("no champion")).text == ("Not played: no champion.",)

@@ -548,7 +548,7 @@ def maker(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def story_runs(maker: Any) -> dict[str, Path]:
-    """The four acts of the demo."""
+    """The runs of the demo's acts."""
     broken = maker("broken")
     broken.snapshot()
     broken.schema(

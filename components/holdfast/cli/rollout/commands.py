@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli.rollout.candidate import start_next
+from holdfast.cli.rollout.guard import watch_promoted
 from holdfast.cli.rollout.replay import replay
 from holdfast.errors import RolloutError
 from holdfast.options import TRACKING, ResultAsJson, Tracking
@@ -32,6 +33,7 @@ OperatorReason = Annotated[str, typer.Option("--reason", help="For the record, a
 
 
 app.command(name="next")(start_next)
+app.command(name="guard")(watch_promoted)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from holdfast.steps import by_role
 
 OLDER = "older.npz"
 MOST_OLDER, MOST_OLDER_BYTES = 2000, 4 * 2**20
-Rows = tuple[NDArray[Any], NDArray[np.int64]]
+OlderArrays = tuple[NDArray[Any], NDArray[np.int64]]
 """x and y."""
 
 
@@ -62,7 +62,7 @@ def _write(
     out: Path,
     data: Artifact[Snapshot],
     bundle: registry.Bundle,
-    older: Rows | None,
+    older: OlderArrays | None,
     settings: Compute,
     because: Artifact[RetrainRequest] | None,
 ) -> Artifact[Baseline]:
@@ -88,7 +88,7 @@ def _write(
     return Artifact(out, sealed.document, sealed.digest)
 
 
-def _older(bundle: registry.Bundle) -> Rows | None:
+def _older(bundle: registry.Bundle) -> OlderArrays | None:
     """Held-out rows of the champion's delivery, and of those that it was compared on; None: it came without.
 
     Where they are too many, as many are drawn as fit.
@@ -104,7 +104,7 @@ def _older(bundle: registry.Bundle) -> Rows | None:
     return x[kept], y[kept]
 
 
-def _held(place: Path) -> Rows:
+def _held(place: Path) -> OlderArrays:
     with np.load(place, allow_pickle=False) as held:
         return held["x"], held["y"]
 
@@ -122,7 +122,7 @@ def _require_open(tracking: str, name: str, because: Artifact[RetrainRequest]) -
 def _require_older(
     because: Artifact[RetrainRequest],
     bundle: registry.Bundle | None,
-    older: Rows | None,
+    older: OlderArrays | None,
 ) -> None:
     """The champion is the model that was watched, so that its held-out rows are from before the hour in question."""
     watched = because.document.model

@@ -90,8 +90,8 @@ def train(
     rows = read_clean_rows(data, report, spec)
     with _ranks(device) as ranks:
         training = _start(config, spec, data.document.classes, rows, settings, device, ranks, start)
-        inputs = by_role(data, report, None if baseline is None or start is None else load(baseline, Baseline))
-        return _train(training, spec, data, inputs, out, config=config, settings=settings, checkpoint=checkpoint)
+        read = by_role(data, report, None if baseline is None or start is None else load(baseline, Baseline))
+        return _train(training, spec, data, read, out, config=config, settings=settings, checkpoint=checkpoint)
 
 
 def _champion(baseline: Ref | None) -> Artifact[Model] | None:

@@ -9,7 +9,7 @@ from holdfast.artifacts.documents import Count, GuardCalibration, GuardStream, M
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError, RefusedError
-from holdfast.model.examples import check_answers, open_network
+from holdfast.model.examples import check_answers, kept_apart, open_network
 from holdfast.model.extract.queries import noise, shuffled
 from holdfast.model.inputs import Arrays, read_split
 from holdfast.serving.guard.calibration import CONFIDENCE, FEWEST, Calibration, Samples
@@ -20,9 +20,7 @@ from holdfast.steps import by_role
 from holdfast.workload.schema import GuardConfig
 
 FILE = "calibration.npz"
-_CLIENTS, _QUERIES, _CHECKED = 20, 300, 2_000
-_SHARE = 5
-"""One held-out row of so many is kept for the check."""
+_CLIENTS, _QUERIES = 20, 300
 
 
 def calibrate(
@@ -93,9 +91,9 @@ _MOST_SEEN = 20_000
 
 def _parts(rows: Arrays, seed: int) -> tuple[Arrays, Arrays]:
     """Held-out rows to check with, and those to calibrate with."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    count = min(len(rows) // _SHARE, _CHECKED)
-    return rows.take(order[:count]), rows.take(order[count:])
+    kept = kept_apart(len(rows), seed)
+    others = np.random.default_rng(seed).permutation(len(rows))[len(kept) :]
+    return rows.take(kept), rows.take(others)
 
 
 def _together(found: Calibration, classes: tuple[str, ...]) -> tuple[str, ...]:
