@@ -16,6 +16,7 @@ from holdfast.modality.protocol import (
     InputModality,
     ScanMethod,
     SplitName,
+    Squeezing,
     Starter,
     Storage,
     TriggerSearch,
@@ -46,6 +47,7 @@ class ImageInput(InputModality):
     storage: ClassVar[Storage] = "npz"
     scan: ClassVar[ScanMethod] = "trigger-transfer"
     trigger_search: ClassVar[TriggerSearch] = "neural-cleanse"
+    squeezing: ClassVar[Squeezing] = "pixels"
     trigger_headroom: ClassVar[int] = 4
     certification: ClassVar[Certification] = "randomized-smoothing"
     corrupted: ClassVar[bool] = True

@@ -25,6 +25,7 @@ Storage = Literal["npz", "parquet"]
 ScanMethod = Literal["trigger-transfer", "shared-values", "shared-ngrams"]
 TriggerSearch = Literal["neural-cleanse", "n-gram-insertion"]
 Certification = Literal["randomized-smoothing", "randomized-ablation"]
+Squeezing = Literal["pixels", "features", "words"]
 
 
 FEW_ROWS = 2000
@@ -74,6 +75,8 @@ class InputModality(ABC):
     """How planted rows are searched for: `holdfast.model.scan.combine`."""
     trigger_search: ClassVar[TriggerSearch]
     """How a trigger is searched for in a model: `holdfast.model.backdoor.step`."""
+    squeezing: ClassVar[Squeezing]
+    """What detectors of single inputs make simpler: `holdfast.model.detect.step`."""
     trigger_headroom: ClassVar[int] = 1
     """Inversion allows itself this fraction of the misses that the rule allows: held-out rows cost some success."""
     certification: ClassVar[Certification]

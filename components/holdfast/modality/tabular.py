@@ -32,6 +32,7 @@ from holdfast.modality.protocol import (
     InputModality,
     ScanMethod,
     SplitName,
+    Squeezing,
     Starter,
     Storage,
     TriggerSearch,
@@ -63,6 +64,7 @@ class TableInput(InputModality):
     storage: ClassVar[Storage] = "parquet"
     scan: ClassVar[ScanMethod] = "shared-values"
     trigger_search: ClassVar[TriggerSearch] = "neural-cleanse"
+    squeezing: ClassVar[Squeezing] = "features"
     trigger_headroom: ClassVar[int] = 5
     certification: ClassVar[Certification] = "randomized-smoothing"
 

@@ -19,6 +19,7 @@ from holdfast.modality.protocol import (
     InputModality,
     ScanMethod,
     SplitName,
+    Squeezing,
     Starter,
     Storage,
     TriggerSearch,
@@ -62,6 +63,7 @@ class TextInput(InputModality):
     natural: ClassVar[bool] = True
     scan: ClassVar[ScanMethod] = "shared-ngrams"
     trigger_search: ClassVar[TriggerSearch] = "n-gram-insertion"
+    squeezing: ClassVar[Squeezing] = "words"
     certification: ClassVar[Certification] = "randomized-ablation"
 
     def spec(self, snapshot: Artifact[Snapshot]) -> InputSpec:

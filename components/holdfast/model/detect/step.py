@@ -12,7 +12,6 @@ from holdfast.artifacts.documents import (
     Count,
     DetectionReport,
     InputDetector,
-    Modality,
     Model,
     Purifier,
     Snapshot,
@@ -20,6 +19,8 @@ from holdfast.artifacts.documents import (
 from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError
+from holdfast.modality import modality_of
+from holdfast.modality.protocol import Squeezing
 from holdfast.modality.text import decode_text
 from holdfast.model.examples import Examples, draw
 from holdfast.model.inputs import Arrays, read_split
@@ -144,12 +145,12 @@ def _squeezers(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "tup
     from holdfast.model.detect.spelling import Spelling
     from holdfast.model.detect.squeezers import Spelled
 
-    makers: dict[Modality, Callable[[], tuple[Squeezer, ...]]] = {
-        "image": lambda: _of_images(document, data, scene),
-        "tabular": lambda: _of_tables(document, data, scene),
-        "text": lambda: (Spelled(Spelling(_messages(data, document))),),
+    makers: dict[Squeezing, Callable[[], tuple[Squeezer, ...]]] = {
+        "pixels": lambda: _of_images(document, data, scene),
+        "features": lambda: _of_tables(document, data, scene),
+        "words": lambda: (Spelled(Spelling(_messages(data, document))),),
     }
-    return makers[document.input.modality]()
+    return makers[modality_of(document.input.modality).squeezing]()
 
 
 def _of_images(document: Model, data: Artifact[Snapshot], scene: _Scene) -> "tuple[Squeezer, ...]":
