@@ -44,7 +44,7 @@ class Copied:
     unhindered: Count
     """The same of a copy made of `UNHINDERED` answers."""
     asked: int
-    """DigitRows that users asked."""
+    """Rows that users asked."""
     harmed: int
     """Those of them without an answer, or with another than the model alone gives."""
     alarmed: Count
@@ -121,7 +121,7 @@ def _asked(
 def _agreement(
     model: Model, rows: DigitRows, labels: NDArray[np.int64], seed: int, asked: DigitRows, answers: NDArray[np.float64]
 ) -> Count:
-    """DigitRows to which a copy made of these answers gives these labels."""
+    """Rows to which a copy made of these answers gives these labels."""
     from holdfast.model.extract.ways import way_of
 
     copy = way_of(model.input, len(model.classes), epochs=_EPOCHS, device="cpu").copy(seed)

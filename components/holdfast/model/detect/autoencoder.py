@@ -54,7 +54,7 @@ class RowAutoencoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """AttackedRows of the same width."""
+        """Rows of the same width."""
         found: Tensor = self.body((x - self.mean) / self.scale) * self.scale + self.mean
         return found
 

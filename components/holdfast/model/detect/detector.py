@@ -68,7 +68,7 @@ def conformal_limit(scores: Tensor, rate: float) -> float:
 
 
 def fewest(rate: float) -> int:
-    """AttackedRows that a limit of this rate needs."""
+    """Rows that a limit of this rate needs."""
     return math.ceil(1 / rate) - 1
 
 

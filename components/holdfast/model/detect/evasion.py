@@ -30,7 +30,7 @@ Aim = Callable[[SqueezeDetector, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AttackedRows:
-    """AttackedRows x `[N, ...]` of classes y int64[N], and what the attacker reaches from them."""
+    """Rows x `[N, ...]` of classes y int64[N], and what the attacker reaches from them."""
 
     x: Tensor
     y: Tensor
@@ -38,7 +38,7 @@ class AttackedRows:
 
 
 def evade(detector: SqueezeDetector, rows: AttackedRows, generator: torch.Generator) -> Tensor:
-    """AttackedRows in the ball `[N, ...]`: where it was found, one with a wrong answer below the limit; else any."""
+    """Rows in the ball `[N, ...]`: where it was found, one with a wrong answer below the limit; else any."""
     if rows.ball.attacks == "characters":
         together = Together(detector.network, detector.squeezers)
         plan = cheap_plan(rows.ball.norm, embedding=has_embedding(together))

@@ -110,7 +110,7 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Denoised:
-    """AttackedRows as a denoising autoencoder gives them back."""
+    """Rows as a denoising autoencoder gives them back."""
 
     network: nn.Module
     lower: Tensor
@@ -120,7 +120,7 @@ class Denoised:
     smooth: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """AttackedRows of the data that lie near these."""
+        """Rows of the data that lie near these."""
         found: Tensor = self.network(x)
         return torch.minimum(torch.maximum(found, self.lower), self.upper)
 
