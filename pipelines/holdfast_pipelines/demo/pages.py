@@ -140,6 +140,12 @@ def _copied(act: Summary) -> Chapter:
             f"After {act['answered']} answers the guard gave no more. The copy agrees with the champion on "
             f"{copy.k} of {copy.n} held-out digits; from {UNHINDERED:,} answers it would have been {unhindered.k}.",
         ),
+        ending=(
+            act["outcome"],
+            f"the guard answered {act['answered']} of {act['answered'] + act['refused']} queries of the client who "
+            f"copies; {users.k} of {users.n} users alarmed",
+            f"{act['requests']['failed']} of {act['requests']['sent']}",
+        ),
         facts={
             "The client who copies": f"{act['answered']} queries answered, {act['refused']} refused",
             "Users": f"{users.k} of {users.n} alarmed; {act['requests']['sent']} requests, of which "

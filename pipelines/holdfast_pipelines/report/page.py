@@ -101,6 +101,8 @@ class Chapter:
     run: Path | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[ChapterFigure, ...] = ()
+    ending: tuple[str, str, str] | None = None
+    """How an act without a run ended, why, and which client requests failed."""
 
 
 def write_report(run: Path, out: Path) -> Path:
@@ -135,8 +137,9 @@ def _write(title: str, chapters: Sequence[Chapter], out: Path) -> Path:
 def _article(key: str, chapter: Chapter, place: PageLocation) -> Article:
     extras = tuple(_extra(f"extra-{index}", figure) for index, figure in enumerate(chapter.figures, start=1))
     facts = tuple((name, value) for name, value in chapter.facts.items())
-    empty = (chapter.title, None, None, None, None)
-    article = Article(key, chapter.title, extras, text=chapter.text, facts=Facts(facts), row=empty)
+    outcome, why, failed = chapter.ending or (None, None, None)
+    row = (chapter.title, badge(outcome) if outcome else None, None, why, failed)
+    article = Article(key, chapter.title, extras, text=chapter.text, facts=Facts(facts), row=row, outcome=outcome)
     if chapter.run is None:
         return article
     run = read_run(chapter.run)

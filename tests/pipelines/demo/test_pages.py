@@ -44,4 +44,6 @@ def test_the_page_has_what_became_of_the_copy_or_why_there_is_none() -> None:
     chapter = pages._copied(copied(found))
     assert "After 12 answers the guard gave no more. The copy agrees with the champion on 119 of 359" in chapter.text[1]
     assert chapter.facts["Users"] == "0 of 10 alarmed; 300 requests, of which 0 not answered as by the model alone"
+    why = "the guard answered 12 of 300 queries of the client who copies; 0 of 10 users alarmed"
+    assert chapter.ending == ("stopped", why, "0 of 300")
     assert pages._copied(copied("no champion")).text == ("Not played: no champion.",)
