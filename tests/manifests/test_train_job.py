@@ -114,6 +114,7 @@ def account(server, kube, namespace):
     accounts = Resource("", "v1", "serviceaccounts", namespace)
     kube.create(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "pipeline-runner"}})
     for body in yaml.safe_load_all(RIGHTS.read_text()):
+        body["metadata"]["namespace"] = namespace  # as kustomize does for the namespace of an overlay
         for subject in body.get("subjects", ()):
             subject["namespace"] = namespace
         kube.create(Resource(rbac, "v1", f"{body['kind'].lower()}s", namespace), body)
