@@ -69,6 +69,20 @@ def test_the_timeline_has_chain_quarantine_verdicts_and_alarms(world, tmp_path):
     assert not [entry for entry in record.entries if entry.source == "altered"]
 
 
+def test_the_incident_is_about_the_model_that_was_judged_not_the_champion_in_the_run(world, tmp_path):
+    folder, made = world
+    ours = made.artifacts["train"]
+    files = {name: ours.path(name).read_bytes() for name in ours.document.files}
+    first, second = (ours.document.model_copy(update={"best_epoch": epoch, "files": {}}) for epoch in (98, 99))
+    champion = save(tmp_path / "more" / "champion", first, files)
+    assert champion.digest != ours.digest
+    found = opened(world, tmp_path / "one", sources=Sources((folder / "run", tmp_path / "more")))
+    assert found.document.model == ours.digest
+    save(tmp_path / "more" / "other", second, files)
+    with pytest.raises(InputError, match=f"found 2: .*{champion.digest}.*; name it with --model"):
+        opened(world, tmp_path / "two", sources=Sources((tmp_path / "more",)))
+
+
 def test_times_count_as_signed_only_with_a_trust_policy(world, tmp_path):
     folder, made = world
     claimed = opened(world, tmp_path / "one").document
@@ -152,7 +166,7 @@ def test_what_is_no_evidence_is_one_line(world, tmp_path):
         "expected a folder with artifacts, found none": Sources((tmp_path / "none",)),
         "expected the state of a guard": Sources(guards=(tmp_path / "not.db",)),
         "expected a log": Sources(alarms=(tmp_path / "none.log",)),
-        "expected one model in the evidence, found 0": Sources((folder / "reviews",)),
+        "expected one model in the evidence, found none": Sources((folder / "reviews",)),
     }
     for number, (words, given) in enumerate(cases.items()):
         with pytest.raises(InputError, match=words):

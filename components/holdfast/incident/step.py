@@ -9,13 +9,13 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from holdfast.artifacts.documents import IncidentRecord, Model, MonitorReport, RolloutRecord
+from holdfast.artifacts.documents import GateDecision, IncidentRecord, Model, MonitorReport, RolloutRecord
 from holdfast.artifacts.folder import Artifact, load, load_any, save, strict_json
 from holdfast.artifacts.inspect import artifacts_below
 from holdfast.artifacts.regular import open_regular, read_at_most
@@ -29,6 +29,7 @@ from holdfast.errors import ArtifactError, HoldfastError, InputError, IntegrityE
 from holdfast.incident.chain import Happening, chained, short
 from holdfast.incident.page import page
 from holdfast.incident.words import words
+from holdfast.steps import made_from
 
 PAGE = "incident.html"
 MOST_ARTIFACTS, MOST_ALARMS, MOST_ENTRIES = 1_000, 10_000, 20_000
@@ -36,7 +37,7 @@ _LOG_BYTES = 64 * 2**20
 _VERSION = re.compile(r"[0-9]{4}")
 _TIME = "%Y-%m-%dT%H:%M:%S"
 _ALARM = b"holdfast_guard_alarm"
-_LOG = "log.jsonl"
+_LOG, _SHOWN = "log.jsonl", 9
 _TOLD = ("transition", "page", "blind")
 """Lines of a rollout's log that belong in a timeline."""
 
@@ -75,7 +76,8 @@ def open_incident(
         sources: where to look.
         who: who opens it, and why.
         at: now.
-        model: digest of the model; None: that of the one model in the evidence.
+        model: digest of the model; None: that of the version in `sources`, else of the one model that a gate's decision
+            in the evidence is about, else of the one model in it.
         trust: whose signatures count; None: times in statements are claims.
 
     Raises:
@@ -85,7 +87,7 @@ def open_incident(
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: expected a new folder for an incident, found files")
     found, models = _collected(name, sources, at, trust)
-    digest = model or _only(models, out)
+    digest = model or models.only(out)
     opened = Happening("person", f"opened by {who.by}: {who.reason}", stamp(at), "noted", digest)
     return _write(out, _record(name, digest, None, [*found, opened], closed=False))
 
@@ -178,27 +180,47 @@ def _follows(before: Artifact[IncidentRecord] | None, record: IncidentRecord) ->
     )
 
 
-def _only(models: set[str], out: Path) -> str:
-    if len(models) != 1:
-        raise InputError(f"{out}: expected one model in the evidence, found {len(models)}; name it with --model")
-    return next(iter(models))
-
-
 # --- sources --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Models:
+    """Digests of models: a run has its own and the champion's."""
+
+    held: set[str] = field(default_factory=set)
+    """All among the artifacts."""
+    judged: set[str] = field(default_factory=set)
+    """Those that a gate's decision among them is about."""
+    registered: set[str] = field(default_factory=set)
+    """That of the version that was named."""
+
+    def only(self, out: Path) -> str:
+        """The one that the incident is about.
+
+        Raises:
+            InputError: there is none, or there are several.
+        """
+        for some in (self.registered, self.held & self.judged, self.held):
+            if len(some) == 1:
+                return next(iter(some))
+        found = f"{len(self.held)}: {', '.join(sorted(self.held)[:_SHOWN])}" if self.held else "none"
+        raise InputError(f"{out}: expected one model in the evidence, found {found}; name it with --model")
 
 
 def _collected(
     name: str, sources: Sources, now: datetime, trust: TrustPolicy | None
-) -> tuple[list[Happening], set[str]]:
-    """What the sources have, and the digests of the models among the artifacts."""
+) -> tuple[list[Happening], _Models]:
+    """What the sources have, and the models among the artifacts."""
     found: list[Happening] = []
-    models: set[str] = set()
+    models = _Models()
     for folder in sources.evidence:
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with artifacts, found none")
         times = _times(folder, now, trust)
         artifacts = list(_artifacts(folder, found))
-        models |= {one.digest for one in artifacts if isinstance(one.document, Model)}
+        models.held.update(one.digest for one in artifacts if isinstance(one.document, Model))
+        decisions = (one.document for one in artifacts if isinstance(one.document, GateDecision))
+        models.judged.update(digest for one in decisions if (digest := made_from(one, Model)))
         for one in artifacts:
             found += _about(one, times)
     for path in sources.guards:
@@ -206,7 +228,7 @@ def _collected(
     for path in sources.alarms:
         found += _alarms(path)
     if sources.tracking:
-        found += _registry(name, sources, models)
+        found += _registry(name, sources, models.registered)
     return found, models
 
 
@@ -298,14 +320,15 @@ def _alarms(path: Path) -> Iterator[Happening]:
             yield Happening("guard", what, _utc(facts.get("at")), "noted", digest)
 
 
-def _registry(name: str, sources: Sources, models: set[str]) -> Iterator[Happening]:
+def _registry(name: str, sources: Sources, registered: set[str]) -> Iterator[Happening]:
     """Who served when, and how rollouts ended; a version's bundle, where one is named."""
     from holdfast import registry
     from holdfast.registry.history import read_ledger
 
     for note in read_ledger(sources.tracking, name).notes:
         day = f" (game day: {note.game_day})" if note.game_day else ""
-        what = f"version {note.version} {note.outcome}, champion before {note.champion_before}: {note.reason}{day}"
+        before = f"version {note.champion_before} served" if note.champion_before else "none served"
+        what = f"version {note.version} {note.outcome}, before it {before}: {note.reason}{day}"
         yield Happening("registry", what, _utc(note.ended), "noted", note.model)
     if sources.version is None:
         return
@@ -313,7 +336,7 @@ def _registry(name: str, sources: Sources, models: set[str]) -> Iterator[Happeni
         with registry.fetched(sources.tracking, name, sources.version) as bundle:
             for one in [] if bundle is None else bundle.documents():
                 if isinstance(one.document, Model):
-                    models.add(one.digest)
+                    registered.add(one.digest)
                 what = f"{words(one.document)} (registered version {sources.version})"
                 yield Happening("artifact", what, digest=one.digest)
     except IntegrityError as error:
