@@ -2,7 +2,7 @@
 
     python -m benchmarks detectors
 
-Nothing here has a target: the page says what such a detector is worth.
+Nothing here has a target: the page is there to show what such a detector is worth.
 """
 
 import tempfile

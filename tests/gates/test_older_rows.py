@@ -1,4 +1,4 @@
-"""A retraining that a monitor asked for: rows from before the alarm decide, whatever the new rows show."""
+"""A retraining that a monitor asked for: rows from before the alarm decide, not the new ones."""
 
 import pytest
 

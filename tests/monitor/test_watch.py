@@ -102,7 +102,7 @@ def test_a_section_without_a_log_is_named(champion, tmp_path):
 
 
 def asked(champion, log, folder, hours, draws=30):
-    """A request in the folder of labels; nobody has answered it."""
+    """A request in the folder of labels, not answered yet."""
     folder.mkdir(exist_ok=True)
     draw_labels(log, kept_ref(champion), folder / "request.json", draws=draws, hours=hours, seed=0)
     return MonitorLabels(source=str(folder), delay_days=7)

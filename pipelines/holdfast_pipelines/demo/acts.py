@@ -189,7 +189,7 @@ def _of_the_copy(act: Summary) -> Iterator[tuple[str, bool]]:
     yield f"ended {_how(act)} instead of stopped", played
     if played:
         yield f"the client got more than {MOST_ANSWERS} answers", act["answered"] <= MOST_ANSWERS
-        yield "the copy is as good as one that nobody stopped", act["copy"]["k"] < act["unhindered"]["k"]
+        yield "the copy is as good as one made without a guard", act["copy"]["k"] < act["unhindered"]["k"]
         yield "users were alarmed", act["alarmed"]["k"] == 0
         yield "users were not answered as by the model alone", act["requests"]["failed"] == 0
 

@@ -2,14 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
-from holdfast.artifacts.documents import DetectionReport, InputDetector, Snapshot, ThreatModel
-from holdfast.artifacts.folder import Artifact, Ref, load
+from holdfast.artifacts.arrays import npz
+from holdfast.artifacts.documents import DetectionReport, InputDetector, Model, Snapshot, ThreatModel
+from holdfast.artifacts.folder import Artifact, Ref, load, save
 from holdfast.compute import Compute
 from holdfast.errors import InputError
 from holdfast.modality import modality_of
-from holdfast.model.detect.step import detect
+from holdfast.modality.image import ImageInput
+from holdfast.model.detect.step import _others, detect
+from holdfast.model.examples import Examples
+from holdfast.model.inputs import read_split
 from holdfast.model.train.step import train
 from holdfast.workload.schema import DetectConfig, NetworkConfig, RecipeConfig, TrainConfig
 
@@ -61,3 +67,19 @@ def test_spelling_undoes_what_a_typist_changed(messages: Artifact[Snapshot], tmp
     assert document.attacked.k < document.clean.k
     assert spelled.attacked.k > document.attacked.k
     assert named(document, "spelling").false_alarms.k == 0
+
+
+def test_limits_come_from_all_classes_also_where_the_file_is_in_their_order(
+    digits: Artifact[Snapshot], tmp_path: Path
+) -> None:
+    with np.load(digits.path("test.npz"), allow_pickle=False) as arrays:
+        order = np.argsort(arrays["y"], kind="stable")
+        test = npz(**{name: arrays[name][order] for name in arrays.files})
+    files = {"train.npz": digits.path("train.npz").read_bytes(), "test.npz": test}
+    ordered = save(tmp_path / "ordered", digits.document.model_copy(update={"files": {}}), files)
+    model = Model.model_construct(input=ImageInput().spec(ordered), classes=ordered.document.classes)
+    index = np.arange(0, 360, 12)
+    drawn = Examples(nn.Identity(), read_split(ordered, "test", model.input).take(index), index, 30, "cpu")
+    found = _others(ordered, drawn, model, DetectConfig(calibration_rows=60), Compute(0, "cpu"))
+    assert len(found) == 60
+    assert len(set(found.y.tolist())) == 10

@@ -1,12 +1,16 @@
 """Limits with a rate of false alarms, and an attacker who knows them."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
+from holdfast.artifacts.documents import InputSpec, ThreatModel
+from holdfast.modality.ball import Ball
 from holdfast.model.detect.detector import SqueezeDetector, calibrated, conformal_limit, measured
+from holdfast.model.detect.evasion import AttackedRows, evade, evaded
 from holdfast.model.detect.squeezers import BitDepth, Median
 
 
@@ -24,6 +28,22 @@ def test_users_are_suspicious_at_the_stated_rate() -> None:
     alarms = sum(float(row[59]) > conformal_limit(row[:59], 0.1) for row in drawn)
     expected = 6 / 60  # of 60 exchangeable scores the last is among the six largest
     assert abs(alarms / 4_000 - expected) < 4 * math.sqrt(expected * (1 - expected) / 4_000)
+
+
+class Cut(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = x.detach().flatten(1).mean(1, keepdim=True)
+        return torch.cat([bright - 0.5, 0.5 - bright], 1) * 20
+
+
+def test_a_network_without_a_gradient_is_searched_all_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.full((8, 1, 8, 8), 0.501)
+    spec = InputSpec(modality="image", shape=(1, 8, 8), dtype="float32")
+    ball = Ball.of(ThreatModel(norm="linf", epsilon=Fraction(1, 5), unit="input units"), spec, "cpu")
+    detector = SqueezeDetector("", Cut(), (Median(),), limit=2.0)
+    y = torch.zeros(8, dtype=torch.int64)
+    assert evaded(detector, evade(detector, AttackedRows(x, y, ball), generator), y).any()
 
 
 def test_the_joint_score_is_in_units_of_what_is_usual() -> None:

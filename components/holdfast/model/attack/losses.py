@@ -102,10 +102,15 @@ def climb_direction(net: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[T
     leaf = x.detach().requires_grad_()
     z = logits_at(net, leaf)
     values = loss(z, y)
+    return slope(values, leaf), values.detach(), z.detach()
+
+
+def slope(values: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of the sum of values at the leaf; zero where the network cuts the path from its input."""
     if not values.requires_grad:
-        return torch.zeros_like(x), values.detach(), z.detach()
-    (gradient,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
-    return torch.zeros_like(x) if gradient is None else gradient, values.detach(), z.detach()
+        return torch.zeros_like(leaf)
+    (found,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+    return torch.zeros_like(leaf) if found is None else found
 
 
 def _true(z: Tensor, y: Tensor) -> Tensor:

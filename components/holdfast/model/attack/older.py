@@ -46,7 +46,7 @@ def _without(asked: OlderRows, why: str) -> OlderRows:
 
 
 def _right(model: Artifact[Model], x: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """On a CPU, whatever the attacks ran on, so that equal inputs give equal counts."""
+    """On a CPU, also where the attacks ran on another device, so that equal inputs give equal counts."""
     from holdfast.model.networks import load_network, logits
 
     found: NDArray[np.bool_] = logits(load_network(model, "cpu"), x, device="cpu").argmax(axis=1) == y

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from holdfast.modality.ball import Ball
 from holdfast.model.attack.hotflip import Embedding, has_embedding
 from holdfast.model.attack.kinds import cheap_plan
-from holdfast.model.attack.losses import margin
+from holdfast.model.attack.losses import margin, slope
 from holdfast.model.attack.pgd import STEP_FACTOR
 from holdfast.model.detect.detector import SqueezeDetector
 from holdfast.model.detect.squeezers import Squeezer
@@ -89,7 +89,7 @@ def _walk(detector: SqueezeDetector, rows: AttackedRows, aim: Aim, generator: to
         found[new], done = leaf.detach()[new], done | new
         if bool(done.all()):
             break
-        (gradient,) = torch.autograd.grad(aim(detector, logits, y).sum(), leaf)
+        gradient = slope(aim(detector, logits, y), leaf)
         point = ball.project(ball.ascend(point, gradient, STEP_FACTOR * ball.epsilon / STEPS), x).detach()
     return found, done
 

@@ -69,7 +69,7 @@ def detect(
 
     judged, data = load(model, Model), load(snapshot, Snapshot)
     drawn = draw(judged, data, min(config.examples, data.document.test_rows // 2), settings)
-    usual = _others(data, drawn, judged.document, config)
+    usual = _others(data, drawn, judged.document, config, settings)
     scene = _scene(judged.document, data, drawn, settings)
     squeezers = _squeezers(judged.document, data, scene)
     limited = calibrated(drawn.net, squeezers, usual.tensors(drawn.device)[0], config.false_alarms)
@@ -89,16 +89,18 @@ def detect(
     return save(out, document, {})
 
 
-def _others(data: Artifact[Snapshot], drawn: Examples, document: Model, config: DetectConfig) -> Arrays:
-    """Held-out rows that are not attacked, which set the limits."""
+def _others(
+    data: Artifact[Snapshot], drawn: Examples, document: Model, config: DetectConfig, settings: Compute
+) -> Arrays:
+    """Held-out rows outside the sample, drawn like it, which set the limits: files may be in order of class or time."""
     from holdfast.model.detect.detector import fewest
 
-    test = read_split(data, "test", document.input)
-    rest = np.setdiff1d(np.arange(len(test)), drawn.index)
+    test, sample = read_split(data, "test", document.input), drawn.index[: drawn.sampled]
+    rest = np.random.default_rng(settings.seed).permutation(np.setdiff1d(np.arange(len(test)), sample))
     least = 2 * fewest(config.false_alarms)
     if len(rest) < least:
         raise InputError(
-            f"{data.folder}: expected at least {least} held-out rows besides the {len(drawn.index)} that are attacked "
+            f"{data.folder}: expected at least {least} held-out rows besides the {len(sample)} that are attacked "
             f"for detect.false_alarms {config.false_alarms:g}, found {len(rest)}"
         )
     return test.take(rest[: config.calibration_rows])
@@ -111,7 +113,8 @@ def _scene(document: Model, data: Artifact[Snapshot], drawn: Examples, settings:
     from holdfast.model.attack.suite import correct_in_batches
     from holdfast.model.detect.evasion import AttackedRows
 
-    (x, y), ball = drawn.rows.tensors(drawn.device), Ball.of(document.threat, document.input, drawn.device)
+    sample = drawn.rows.take(np.arange(drawn.sampled))
+    (x, y), ball = sample.tensors(drawn.device), Ball.of(document.threat, document.input, drawn.device)
     rows, plans = AttackedRows(x, y, ball), _plans(document, data, drawn)
     moved = {plan.name: _moved(drawn.net, rows, plan, settings.seed) for plan in track(plans, "attacks")}
     generator = torch.Generator(drawn.device).manual_seed(settings.seed)
