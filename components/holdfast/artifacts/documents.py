@@ -1593,8 +1593,8 @@ class GameDayFinding(Frozen):
     """The expectation, in words."""
     found: str
     """What was found."""
-    seconds: float = Field(ge=0)
-    """When it was known, since the attack or the fault began."""
+    seconds: float | None = Field(ge=0)
+    """When it was known, since the attack or the fault began; None: it was read from a record afterwards."""
     held: bool
     """Whether it was as expected."""
 

@@ -28,9 +28,9 @@ class Scoreboard:
         self._began = self.clock()
 
     @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return 0.0 if self._began is None else round(self.clock() - self._began, 3)
+    def seconds(self) -> float | None:
+        """Since it began; None: what is noted was read from a record afterwards."""
+        return None if self._began is None else round(self.clock() - self._began, 3)
 
     def expect(self, what: str, found: object, *, held: bool) -> None:
         """Notes an expectation, and whether it was as expected."""
@@ -54,7 +54,7 @@ def report(board: Scoreboard, name: str, *, seed: int, stated: float) -> GameDay
 
     Where it was not detected, or clients were never safe, the time is that of the last finding, and the verdict fail.
     """
-    last = max((one.seconds for one in board.findings), default=0.0)
+    last = max((one.seconds or 0.0 for one in board.findings), default=0.0)
     detected, safe = board.detected, board.safe
     good = all(one.held for one in board.findings) and detected is not None and safe is not None and safe <= stated
     return GameDayReport(
