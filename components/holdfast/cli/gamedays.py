@@ -1,11 +1,14 @@
 """`holdfast gameday`: an exercise against a local deployment, scored."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.options import STATE, AsJson, Seed, finish
+
+if TYPE_CHECKING:
+    from holdfast.artifacts.documents import GameDayFinding
 
 
 def gameday(
@@ -33,12 +36,18 @@ def gameday(
     made = play(name, out or Path(STATE) / "gamedays" / name, seed=seed)
     found = made.document
     for one in found.findings:
-        typer.echo(f"{'held' if one.held else 'NOT HELD':9}{one.seconds:8.1f} s  {one.what}: {one.found}", err=True)
+        typer.echo(shown(one), err=True)
     times = f"detected after {found.detected:.1f} s, safe after {found.safe:.1f} s (stated {found.stated:g} s)"
     typer.echo(f"{name}: {found.verdict.value}; {times}; {made.folder / 'report.html'}", err=True)
     finish(made, None, None, as_json)
     if found.verdict is not Verdict.PASS:
         raise typer.Exit(3)
+
+
+def shown(one: "GameDayFinding") -> str:
+    """An expectation as a line."""
+    when = f"{one.seconds:8.1f} s" if one.seconds is not None else " " * 10
+    return f"{'held' if one.held else 'NOT HELD':9}{when}  {one.what}: {one.found}"
 
 
 COMMANDS = {"gameday": gameday}
